@@ -1,0 +1,188 @@
+"""Every error this package raises, by what the caller can do about it.
+
+    RaccoonError
+    +-- SerializationError (ValueError)     one event could not be turned into bytes: mend the event
+    +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
+    +-- ClientClosedError (RuntimeError)    the client was closed
+    +-- DecodeError (ValueError)            bytes that should be an answer are not
+    +-- DeliveryError                       the request was sent, or tried; `retryable` and `outcome` say what is known
+        +-- ServerError                     the server answered, and not with SUCCESS
+        +-- TransportError (ConnectionError)
+        |   +-- ConnectError                no connection could be made
+        |   |   +-- TLSError               the peer could not be trusted: mend the certificates, a retry does not help
+        |   +-- ConnectionLostError         the connection ended before the answer
+        |   +-- ProtocolError               what came back is not a Raccoon's answer
+        +-- AckTimeoutError (TimeoutError)  no answer in time
+
+A wrong option, and a wrong argument, is a plain TypeError or ValueError that names it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raccoon_fast.events import Response
+
+__all__ = [
+    "AckTimeoutError",
+    "ClientClosedError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DecodeError",
+    "DeliveryError",
+    "MessageTooLargeError",
+    "Outcome",
+    "ProtocolError",
+    "RaccoonError",
+    "SerializationError",
+    "ServerError",
+    "TLSError",
+    "TransportError",
+]
+
+
+class Outcome(enum.Enum):
+    """What is known of a request's events.
+
+    `str(outcome)` is fit for a log line.
+    """
+
+    NOT_DELIVERED = "not delivered"
+    POSSIBLY_DELIVERED = "possibly delivered"
+    DELIVERED = "delivered"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class RaccoonError(Exception):
+    """The root of every error of this package."""
+
+
+class SerializationError(RaccoonError, ValueError):
+    """A serializer failed, or returned something other than bytes. Nothing of the request was sent.
+
+    Attributes:
+        index: The event's place in the sequence handed in, from 0.
+        event_type: The event's type.
+    """
+
+    def __init__(self, message: str, *, index: int, event_type: str) -> None:
+        super().__init__(message)
+        self.index = index
+        self.event_type = event_type
+
+
+class MessageTooLargeError(RaccoonError, ValueError):
+    """A request is larger than the transport carries. Never retried.
+
+    Attributes:
+        size: Bytes of the request; 0 where only the server knew.
+        limit: Bytes that are allowed; 0 where the server did not say.
+    """
+
+    def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class ClientClosedError(RaccoonError, RuntimeError):
+    """The client was closed before, or while, this was asked of it."""
+
+
+class DecodeError(RaccoonError, ValueError):
+    """Bytes are not a well-formed answer."""
+
+
+class DeliveryError(RaccoonError):
+    """A request was not acknowledged.
+
+    Attributes:
+        req_guid: The request's guid; "" while it is not known.
+        retryable: Whether the same request may succeed later.
+        outcome: What is known of its events.
+        attempts: How many attempts were made.
+        retry_after_s: Seconds the server asked to wait, if it did.
+    """
+
+    retryable = True
+    outcome = Outcome.NOT_DELIVERED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        req_guid: str = "",
+        retryable: bool | None = None,
+        outcome: Outcome | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.req_guid = req_guid
+        self.attempts = 0
+        self.retry_after_s = retry_after_s
+        if retryable is not None:
+            self.retryable = retryable
+        if outcome is not None:
+            self.outcome = outcome
+
+
+class ServerError(DeliveryError):
+    """The server answered, and not with SUCCESS.
+
+    Attributes:
+        response: The decoded answer, or None where the answer was an HTTP status or a gRPC code alone.
+        status: The HTTP status, the gRPC code's name, or None on WebSocket.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        response: Response | None = None,
+        status: int | str | None = None,
+        req_guid: str = "",
+        retryable: bool = False,
+        outcome: Outcome | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(
+            message, req_guid=req_guid, retryable=retryable, outcome=outcome, retry_after_s=retry_after_s
+        )
+        self.response = response
+        self.status = status
+
+
+class TransportError(DeliveryError, ConnectionError):
+    """The transport failed."""
+
+
+class ConnectError(TransportError):
+    """No connection could be made; nothing was delivered on it."""
+
+
+class TLSError(ConnectError):
+    """The peer's certificate, or ours, was not accepted. Plain text is never used instead."""
+
+    retryable = False
+
+
+class ConnectionLostError(TransportError):
+    """The connection ended with the request on it and no answer."""
+
+    outcome = Outcome.POSSIBLY_DELIVERED
+
+
+class ProtocolError(TransportError):
+    """What came back is not an answer of a Raccoon server."""
+
+    outcome = Outcome.POSSIBLY_DELIVERED
+
+
+class AckTimeoutError(DeliveryError, TimeoutError):
+    """No answer came in time; the server may have the events all the same."""
+
+    outcome = Outcome.POSSIBLY_DELIVERED

@@ -1,0 +1,112 @@
+"""What is sent and what comes back: events, answers, acknowledgements."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+__all__ = ["Ack", "App", "Code", "Event", "Response", "SendResult", "Status"]
+
+
+class Event(NamedTuple):
+    """One event.
+
+    Attributes:
+        type: Routes the event on the server; not empty (proto field Event.type).
+        data: What the client's serializer takes; becomes Event.event_bytes.
+    """
+
+    type: str
+    data: Any
+
+
+class _OpenEnum(enum.IntEnum):
+    """proto3 enums are open: a number this version does not know is kept, under a name of its own."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"UNKNOWN_{value}"
+        member._value_ = value
+        return member
+
+
+class Status(_OpenEnum):
+    """SendEventResponse.status; the wire's STATUS_ prefix is left out."""
+
+    UNSPECIFIED = 0
+    SUCCESS = 1
+    ERROR = 2
+
+
+class Code(_OpenEnum):
+    """SendEventResponse.code; the wire's CODE_ prefix is left out."""
+
+    UNSPECIFIED = 0
+    OK = 1
+    BAD_REQUEST = 2
+    INTERNAL_ERROR = 3
+    MAX_CONNECTION_LIMIT_REACHED = 4
+    MAX_USER_LIMIT_REACHED = 5
+
+
+class Response(NamedTuple):
+    """A server's answer to one request (message SendEventResponse).
+
+    Attributes:
+        status: SUCCESS, or what else the server said.
+        code: Why.
+        sent_time: UNIX seconds of the server's clock.
+        reason: The server's text for an error; often empty.
+        data: Holds the request's guid under "req_guid".
+    """
+
+    status: Status
+    code: Code
+    sent_time: int = 0
+    reason: str = ""
+    data: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple default; never written to
+
+    @property
+    def req_guid(self) -> str:
+        """The guid of the request this answers; empty when the server could not read one."""
+        return self.data.get("req_guid", "")
+
+
+class SendResult(NamedTuple):
+    """What `send` returns: the guid the request went out under, and the server's answer."""
+
+    req_guid: str
+    response: Response
+
+
+class Ack(NamedTuple):
+    """One acknowledgement, as `acks()` hands it out.
+
+    Attributes:
+        req_guid: The request's guid.
+        response: The server's answer, SUCCESS or not.
+        sent_ms: Milliseconds from `send` or `submit` until the answered attempt was written.
+        ack_ms: Milliseconds from that write until its answer.
+    """
+
+    req_guid: str
+    response: Response
+    sent_ms: float
+    ack_ms: float
+
+
+class App(NamedTuple):
+    """The user's application, added to User-Agent (`set_app`).
+
+    Attributes:
+        id: Identifies the running instance.
+        name: The application's name.
+        version: The application's version.
+    """
+
+    id: str
+    name: str
+    version: str
