@@ -1,0 +1,75 @@
+"""Which build of the package this is, and the User-Agent it sends."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from typing import NamedTuple
+
+from raccoon_fast.events import App
+
+__all__ = ["ClientInfo", "client_info", "user_agent"]
+
+_NAME = "raccoon_fast"
+_UNKNOWN = "unknown"
+
+
+class ClientInfo(NamedTuple):
+    """The package's own identity.
+
+    Attributes:
+        name: "raccoon_fast".
+        version: The distribution's version.
+        build_date: UTC, as 2026-01-31T12:00:00Z; "unknown" for a source tree that was never built.
+    """
+
+    name: str
+    version: str
+    build_date: str
+
+
+@functools.cache
+def client_info() -> ClientInfo:
+    """Returns what the build stamped into the package; without a stamp, what the installed metadata says."""
+    try:
+        stamp = importlib.import_module("raccoon_fast._build_info")
+    except ModuleNotFoundError:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return ClientInfo(_NAME, version(_NAME), _UNKNOWN)
+        except PackageNotFoundError:
+            return ClientInfo(_NAME, _UNKNOWN, _UNKNOWN)
+    return ClientInfo(stamp.NAME, stamp.VERSION, stamp.BUILD_DATE)
+
+
+# RFC 9110, sections 5.6.2 (tchar) and 5.6.5 (ctext), ASCII only and without what a comment would have to quote.
+_NOT_IN_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NOT_IN_COMMENT = re.compile(r"[^ !-'*-\[\]-~]+")
+
+
+def user_agent(app: App | None = None) -> str:
+    """Returns the User-Agent: `raccoon_fast/0.1.0 goplay-backend/1.0 (goplay-123)`.
+
+    Product tokens and a comment, as RFC 9110, section 10.1.5 has them. Characters that are not allowed there, CR and
+    LF before all, become "-"; empty fields of `app` are left out.
+
+    Args:
+        app: The user's application; its name and version become a product, its id the comment.
+
+    Raises:
+        TypeError: `app` is not an App of three strings.
+    """
+    info = client_info()
+    parts = [f"{_NOT_IN_TOKEN.sub('-', info.name)}/{_NOT_IN_TOKEN.sub('-', info.version)}"]
+    if app is None:
+        return parts[0]
+    if not isinstance(app, App) or not all(isinstance(field, str) for field in app):
+        raise TypeError(f"app must be App(id, name, version) of three strings, not {app!r}")
+    if app.name:
+        name = _NOT_IN_TOKEN.sub("-", app.name)
+        parts.append(f"{name}/{_NOT_IN_TOKEN.sub('-', app.version)}" if app.version else name)
+    if app.id:
+        parts.append(f"({_NOT_IN_COMMENT.sub('-', app.id)})")
+    return " ".join(parts)

@@ -1,0 +1,153 @@
+"""Where the package writes its log: the console by default, nowhere, or a logger of the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["CONSOLE", "Log", "Logger", "redact_headers", "resolve_logger"]
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """What a user's logger has to have; a `logging.Logger` does.
+
+    `args` are merged into `msg` with %, as `logging` does it. `debug` and `warning`, where the object has them, are
+    used as well; without them debug messages are dropped and warnings go to `error`. It is called from any thread
+    and from event loops: it should not block. What it raises never reaches the delivery of events.
+    """
+
+    def info(self, msg: str, *args: Any) -> object:
+        """Logs what is worth knowing: connected, reconnected, closed."""
+
+    def error(self, msg: str, *args: Any) -> object:
+        """Logs what went wrong."""
+
+
+class _Console:
+    """Writes lines to sys.stderr, as it is at that moment. Debug messages are not shown."""
+
+    def info(self, msg: str, *args: Any) -> None:
+        _write_line("INFO", msg, args)
+
+    def warning(self, msg: str, *args: Any) -> None:
+        _write_line("WARNING", msg, args)
+
+    def error(self, msg: str, *args: Any) -> None:
+        _write_line("ERROR", msg, args)
+
+    def __repr__(self) -> str:
+        return "CONSOLE"
+
+
+CONSOLE: Logger = _Console()
+"""The default logger: one line a message on stderr, from info upwards."""
+
+
+class Log:
+    """The four levels over whatever logger the user gave; what that one raises is reported once, on stderr."""
+
+    __slots__ = ("_failed", "_targets")
+
+    def __init__(self, **targets: Callable[..., object] | None) -> None:
+        self._targets = targets
+        self._failed = False
+
+    def debug(self, msg: str, *args: Any) -> None:
+        """Logs what only matters in a hunt for a fault."""
+        self._call("debug", msg, args)
+
+    def info(self, msg: str, *args: Any) -> None:
+        """Logs a change of state: connected, reconnected, closed."""
+        self._call("info", msg, args)
+
+    def warning(self, msg: str, *args: Any) -> None:
+        """Logs what was survived, and should be looked at."""
+        self._call("warning", msg, args)
+
+    def error(self, msg: str, *args: Any) -> None:
+        """Logs a loss, or what leads to one."""
+        self._call("error", msg, args)
+
+    def _call(self, level: str, msg: str, args: tuple[Any, ...]) -> None:
+        target = self._targets.get(level)
+        if target is None:
+            return
+        try:
+            target(msg, *args)
+        except Exception as error:  # noqa: BLE001 - a logger's fault must not cost an event
+            if self._failed:
+                return
+            self._failed = True
+            with contextlib.suppress(Exception):  # stderr is closed, or full: there is nobody left to tell
+                _write_line("ERROR", "the logger failed in %s(): %r; not reported again", (level, error))
+
+
+def resolve_logger(value: object = CONSOLE) -> Log:
+    """Turns the `logger` option into what the package logs to.
+
+    Args:
+        value: CONSOLE, None for silence, or an object with `info` and `error` (see Logger).
+
+    Returns:
+        A Log that never raises.
+
+    Raises:
+        TypeError: `value` lacks `info` or `error`.
+    """
+    if value is None:
+        return Log()
+    if isinstance(value, Log):
+        return value
+    error = getattr(value, "error", None)
+    info = getattr(value, "info", None)
+    if not callable(error) or not callable(info):
+        raise TypeError(
+            f"logger must have info(msg, *args) and error(msg, *args), or be None for silence, not {value!r}"
+        )
+    targets = {
+        "debug": getattr(value, "debug", None),
+        "info": info,
+        "warning": getattr(value, "warning", error),
+        "error": error,
+    }
+    logging = sys.modules.get("logging")  # not imported, it cannot have made `value`
+    if logging is not None and isinstance(value, (logging.Logger, logging.LoggerAdapter)):
+        # Names the line that logs, not this module's two frames above it.
+        targets = {level: functools.partial(target, stacklevel=3) for level, target in targets.items()}
+    return Log(**targets)
+
+
+def _write_line(level: str, msg: str, args: tuple[Any, ...]) -> None:
+    if sys.stderr is None:  # pythonw, and late in interpreter shutdown
+        return
+    text = msg % args if args else msg
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level} raccoon_fast: {text}\n")
+
+
+_REDACTED = "[redacted]"
+# Wider than the names that are known, since a secret in a log cannot be taken back. `:authority` is only a host name.
+_SECRET_NAME = re.compile(
+    r"auth(?!ority)|cookie|token|secret|passw|credential|signature|session|jwt|key$", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(r"\s*(?:basic|bearer|digest|negotiate)\s", re.IGNORECASE)
+
+
+def redact_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns `headers` fit for a log: names and harmless values stay, secrets become "[redacted]".
+
+    Secret are Authorization, Proxy-Authorization, Cookie, X-Api-Key, whatever else by its name holds a token, key,
+    password or signature, and any value that begins with an authentication scheme (RFC 9110, section 11.4).
+
+    Args:
+        headers: A mapping or pairs of text. It is not changed.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return {
+        name: _REDACTED if _SECRET_NAME.search(name) or _SECRET_VALUE.match(value) else value for name, value in pairs
+    }
