@@ -1,0 +1,213 @@
+"""The table of pending acknowledgements; compiled as _acks_c by the types in _acks_c.pxd."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+__all__ = ["AckTable", "Verdict"]
+
+
+class Verdict(enum.IntEnum):
+    """What an acknowledgement turned out to be.
+
+    Attributes:
+        MATCHED: Its request was pending.
+        DUPLICATE: Its request was acknowledged before.
+        LATE: Its request had expired, or its sender had given up.
+        UNKNOWN: No request of that guid is remembered.
+    """
+
+    MATCHED = 0
+    DUPLICATE = 1
+    LATE = 2
+    UNKNOWN = 3
+
+
+_MATCHED = Verdict.MATCHED
+_DUPLICATE = (Verdict.DUPLICATE, None)
+_LATE = (Verdict.LATE, None)
+_UNKNOWN = (Verdict.UNKNOWN, None)
+
+# What became of a guid that was pending once.
+_ACKED = 0
+_NACKED = 1
+_GIVEN_UP = 2
+
+
+class AckTable:
+    """What was written on one connection and awaits its acknowledgement there.
+
+    A guid goes onto one connection once, unless it was answered with an error there: a server that drops duplicates
+    by connection answers SUCCESS to the second one at once, even while the first may yet fail, so the events of a
+    guid sent again could be lost with a success to show for it. `add` refuses such a guid.
+
+    Not thread-safe; times are seconds of whatever clock the caller keeps to.
+
+    Args:
+        remember: How many guids that are no longer pending are remembered, at least 1. The oldest is forgotten
+            first; its acknowledgement is then UNKNOWN, and `add` takes it again.
+    """
+
+    __slots__ = (
+        "_duplicates",
+        "_in_order",
+        "_last_deadline_s",
+        "_late",
+        "_oldest",
+        "_past",
+        "_pending",
+        "_remember",
+        "_ring",
+        "_unknown",
+    )
+
+    def __init__(self, remember: int = 4096) -> None:
+        if not isinstance(remember, int):
+            raise TypeError(f"remember should be a whole number, not {type(remember).__name__}")
+        if remember < 1:
+            raise ValueError(f"remember should be at least 1, not {remember}")
+        self._remember = remember
+        self._pending: dict[str, tuple[Any, float]] = {}
+        # Guids that are no longer pending, each with what became of it; _ring holds the same guids by age.
+        self._past: dict[str, int] = {}
+        self._ring: list[str] = []
+        self._oldest = 0
+        # While deadlines are added in order, the first pending one is the next.
+        self._in_order = True
+        self._last_deadline_s = 0.0
+        self._duplicates = 0
+        self._late = 0
+        self._unknown = 0
+
+    @property
+    def duplicates(self) -> int:
+        """How many acknowledgements were DUPLICATE."""
+        return self._duplicates
+
+    @property
+    def late(self) -> int:
+        """How many acknowledgements were LATE."""
+        return self._late
+
+    @property
+    def unknown(self) -> int:
+        """How many acknowledgements were UNKNOWN."""
+        return self._unknown
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, req_guid: object) -> bool:
+        return req_guid in self._pending
+
+    def seen(self, req_guid: str) -> bool:
+        """Say whether `add` would refuse this guid."""
+        return req_guid in self._pending or self._past.get(req_guid, _NACKED) != _NACKED
+
+    def add(self, req_guid: str, entry: Any, deadline_s: float) -> None:
+        """Note that a request is written now.
+
+        Args:
+            req_guid: The request's guid.
+            entry: Handed back with the verdict.
+            deadline_s: When `expire` gives it up; `math.inf` for never. Cheapest if no sooner than the one before.
+
+        Raises:
+            ValueError: The guid is pending, or was and got no error for an answer; or the deadline is not a number.
+            TypeError: The guid is not text.
+        """
+        if not isinstance(req_guid, str):
+            raise TypeError(f"req_guid should be str, not {type(req_guid).__name__}")
+        deadline = float(deadline_s)
+        if deadline != deadline:
+            raise ValueError("deadline_s should be a time, not NaN")
+        if self.seen(req_guid):
+            raise ValueError(f"request {req_guid!r} was written on this connection before; send it on another one")
+        if not self._pending:
+            self._in_order = True
+        elif deadline < self._last_deadline_s:
+            self._in_order = False
+        self._last_deadline_s = deadline
+        self._pending[req_guid] = (entry, deadline)
+
+    def settle(self, req_guid: str, ok: bool) -> tuple[Verdict, Any]:
+        """Note an acknowledgement.
+
+        Args:
+            req_guid: The guid it carries.
+            ok: Whether it says SUCCESS. If not, the guid may be added again.
+
+        Returns:
+            MATCHED and the entry; or another verdict and None. Those change nothing but their counter.
+        """
+        pending = self._pending.pop(req_guid, None)
+        if pending is not None:
+            self._note(req_guid, _ACKED if ok else _NACKED)
+            return _MATCHED, pending[0]
+        fate = self._past.get(req_guid, -1)
+        if fate < 0:
+            self._unknown += 1
+            return _UNKNOWN
+        if fate == _GIVEN_UP:
+            self._late += 1
+            return _LATE
+        self._duplicates += 1
+        return _DUPLICATE
+
+    def next_deadline(self) -> float | None:
+        """Return the soonest deadline in seconds, or None if nothing is pending."""
+        if not self._pending:
+            return None
+        if self._in_order:
+            for _, deadline in self._pending.values():
+                return deadline
+        return min([deadline for _, deadline in self._pending.values()])
+
+    def expire(self, now_s: float) -> list[tuple[str, Any]]:
+        """Give up those whose deadline is at or before `now_s`; their acknowledgements will be LATE.
+
+        Returns:
+            (guid, entry) of each, in the order they were added.
+        """
+        due = []
+        now = float(now_s)
+        for req_guid, (entry, deadline) in self._pending.items():
+            if deadline <= now:
+                due.append((req_guid, entry))
+            elif self._in_order:
+                break
+        for req_guid, _ in due:
+            del self._pending[req_guid]
+            self._note(req_guid, _GIVEN_UP)
+        return due
+
+    def discard(self, req_guid: str) -> Any:
+        """Give one up; its acknowledgement will be LATE. Returns its entry, or None if it was not pending."""
+        pending = self._pending.pop(req_guid, None)
+        if pending is None:
+            return None
+        self._note(req_guid, _GIVEN_UP)
+        return pending[0]
+
+    def drain(self) -> list[tuple[str, Any]]:
+        """Give up all that is pending: the connection is lost.
+
+        Returns:
+            (guid, entry) of each, in the order they were added.
+        """
+        drained = [(req_guid, entry) for req_guid, (entry, _) in self._pending.items()]
+        self._pending.clear()
+        for req_guid, _ in drained:
+            self._note(req_guid, _GIVEN_UP)
+        return drained
+
+    def _note(self, req_guid: str, fate: int) -> None:
+        if req_guid not in self._past:
+            if len(self._ring) < self._remember:
+                self._ring.append(req_guid)
+            else:
+                del self._past[self._ring[self._oldest]]
+                self._ring[self._oldest] = req_guid
+                self._oldest = (self._oldest + 1) % self._remember
+        self._past[req_guid] = fate

@@ -1,0 +1,306 @@
+"""The pure-Python form of the envelopes: the events' pieces in a list, joined once a message is asked for."""
+
+from __future__ import annotations
+
+import sys
+from binascii import b2a_base64
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from raccoon_fast.core._request import (
+    MAX_EVENTS_BYTES,
+    check_capacity,
+    check_events_size,
+    encode_json_head,
+    encode_proto_head,
+    encode_websocket_header,
+    json_head_bound,
+    json_text,
+    proto_head_bound,
+    refuse_data,
+    refuse_type,
+)
+from raccoon_fast.core._wire_py import encode_varint
+
+b64encode: Callable[[bytes], bytes]
+try:
+    from pybase64 import b64encode
+except ImportError:
+    b64encode = partial(b2a_base64, newline=False)
+
+__all__ = ["JsonEnvelope", "ProtoEnvelope"]
+
+# Forms of event types, and of lengths, that are kept: an application has few of either.
+_MAX_FORMS = 256
+
+
+class _Envelope:
+    """One SendEventRequest, held as wire format from the first event on.
+
+    Events are added, the request is stamped with its guid and the time, and the message is read in the shape its
+    transport needs. Not thread-safe.
+
+    A view that was handed out never changes: whatever would change bytes that it shows moves the envelope to other
+    memory first. So drop views as soon as they are written, or the move costs a copy.
+
+    Args:
+        capacity: Bytes of wire format to make room for at once; more is found as it is needed.
+    """
+
+    __slots__ = ("_chunks", "_count", "_forms", "_head", "_size")
+
+    _tail = b""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        check_capacity(capacity)
+        self._chunks: list[bytes] = []
+        self._count = 0
+        self._size = 0
+        self._head: bytes | None = None
+
+    @property
+    def count(self) -> int:
+        """Events in the envelope."""
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of `payload()` as last stamped; before the first stamp, those of the events (and of JSON's end)."""
+        return len(self._head or b"") + self._size + len(self._tail)
+
+    @property
+    def exported(self) -> bool:
+        """Whether views of this envelope's memory are alive. Clear or stamp it then, and it moves to other memory."""
+        return False
+
+    def nbytes_for(self, req_guid: str) -> int:
+        """Return the most bytes `payload()` can have once stamped with this guid, whatever the time.
+
+        Raises:
+            TypeError, ValueError: As `stamp`.
+        """
+        return self._head_bound(req_guid) + self._size + len(self._tail)
+
+    def stamp(self, req_guid: str, seconds: int, nanos: int) -> None:
+        """Set req_guid and sent_time, in place of those of the stamp before. Every attempt has its own.
+
+        Args:
+            req_guid: At most `MAX_GUID_BYTES` of UTF-8.
+            seconds: UNIX time, of the years 1 to 9999.
+            nanos: From 0 to 999,999,999.
+
+        Raises:
+            TypeError: An argument is of another type.
+            ValueError: An argument is out of range. The envelope stays as it was.
+        """
+        self._head = self._encode_head(req_guid, seconds, nanos)
+
+    def payload(self) -> memoryview:
+        """Return the whole message, read-only: one dimension, format 'B'.
+
+        Raises:
+            RuntimeError: The envelope was never stamped.
+        """
+        return memoryview(b"".join(self._pieces()))
+
+    def prefixed(self, head: bytes) -> bytes | memoryview:
+        """Return `head` and the message in one piece, for an HTTP request.
+
+        Raises:
+            RuntimeError: The envelope was never stamped.
+            TypeError: `head` is not bytes.
+        """
+        if not isinstance(head, bytes):
+            raise TypeError(f"head should be bytes, not {type(head).__name__}")
+        return b"".join([head, *self._pieces()])
+
+    def websocket_frame(self, opcode: int, key: bytes) -> bytes | memoryview:
+        """Return the message as one final, masked client frame (RFC 6455, sections 5.2 and 5.3).
+
+        Args:
+            opcode: 1 (text) or 2 (binary).
+            key: The frame's masking key: 4 bytes, unpredictable, never used before.
+
+        Raises:
+            RuntimeError: The envelope was never stamped.
+            TypeError, ValueError: An argument is wrong.
+        """
+        message = b"".join(self._pieces())
+        return encode_websocket_header(opcode, key, len(message)) + _mask(message, key)
+
+    def clear(self) -> None:
+        """Take out all events and the stamp, for reuse."""
+        self._chunks = []
+        self._count = 0
+        self._size = 0
+        self._head = None
+
+    def _pieces(self) -> list[bytes]:
+        if self._head is None:
+            raise RuntimeError("the envelope has no req_guid and time yet: stamp it first")
+        return [self._head, *self._chunks, self._tail]
+
+    def _head_bound(self, req_guid: str) -> int:
+        raise NotImplementedError
+
+    def _encode_head(self, req_guid: str, seconds: int, nanos: int) -> bytes:
+        raise NotImplementedError
+
+
+class ProtoEnvelope(_Envelope):
+    __doc__ = _Envelope.__doc__
+
+    __slots__ = ()
+
+    def __init__(self, capacity: int = 4096) -> None:
+        super().__init__(capacity)
+        # By type: what stands behind the data, and by the data's length what stands in front of it.
+        self._forms: dict[str, tuple[bytes, dict[int, bytes]]] = {}
+
+    def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
+        """Append one event; the data is copied.
+
+        Args:
+            type: Not empty (proto field Event.type).
+            data: Event.event_bytes; a memoryview of one dimension, contiguous.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong. The envelope stays as it was.
+            MessageTooLargeError: The events would be over `MAX_EVENTS_BYTES`; they stay as they were.
+        """
+        if data.__class__ is not bytes:
+            data = _own(data)
+        if type.__class__ is not str:
+            type = _plain(type)  # noqa: A001
+        tail, heads = self._forms.get(type) or self._learn(type)
+        size = len(data)
+        head = heads.get(size) or _learn_head(heads, size, tail)
+        total = self._size + len(head) + size + len(tail)
+        if total > MAX_EVENTS_BYTES:
+            check_events_size(total)
+        self._chunks += (head, data, tail)
+        self._size = total
+        self._count += 1
+
+    def add_many(self, events: Iterable[tuple[str, bytes]]) -> int:
+        """Append events, each as `add` does; cheaper than one by one.
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            TypeError, ValueError, MessageTooLargeError: As `add`, at the first wrong event; those before it stay.
+                What `events` itself raises is handed on in the same way.
+        """
+        before = self._count
+        forms = self._forms
+        for type_, data in events:
+            if data.__class__ is not bytes:
+                data = _own(data)
+            if type_.__class__ is not str:
+                type_ = _plain(type_)
+            tail, heads = forms.get(type_) or self._learn(type_)
+            size = len(data)
+            head = heads.get(size) or _learn_head(heads, size, tail)
+            total = self._size + len(head) + size + len(tail)
+            if total > MAX_EVENTS_BYTES:
+                check_events_size(total)
+            self._chunks += (head, data, tail)
+            self._size = total
+            self._count += 1
+        return self._count - before
+
+    def _learn(self, type_: str) -> tuple[bytes, dict[int, bytes]]:
+        text = type_.encode()
+        if not text:
+            refuse_type(type_)
+        if len(self._forms) >= _MAX_FORMS:
+            self._forms.clear()
+        form = self._forms[type_] = (b"\x12" + encode_varint(len(text)) + text, {})
+        return form
+
+    def _head_bound(self, req_guid: str) -> int:
+        return proto_head_bound(req_guid)
+
+    def _encode_head(self, req_guid: str, seconds: int, nanos: int) -> bytes:
+        return encode_proto_head(req_guid, seconds, nanos)
+
+
+class JsonEnvelope(_Envelope):
+    __doc__ = _Envelope.__doc__
+
+    __slots__ = ()
+
+    _tail = b"]}"
+
+    def __init__(self, capacity: int = 4096) -> None:
+        super().__init__(capacity)
+        # By type: what stands behind the data.
+        self._forms: dict[str, bytes] = {}
+
+    def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
+        """Append one event, its data as base64; otherwise as `ProtoEnvelope.add`."""
+        if data.__class__ is not bytes:
+            data = _own(data)
+        if type.__class__ is not str:
+            type = _plain(type)  # noqa: A001
+        tail = self._forms.get(type) or self._learn(type)
+        head = b',{"event_bytes":"' if self._count else b'{"event_bytes":"'
+        total = self._size + len(head) + (len(data) + 2) // 3 * 4 + len(tail)
+        if total > MAX_EVENTS_BYTES:
+            check_events_size(total)
+        self._chunks += (head, b64encode(data), tail)
+        self._size = total
+        self._count += 1
+
+    def add_many(self, events: Iterable[tuple[str, bytes]]) -> int:
+        """Append events, each as `add` does; otherwise as `ProtoEnvelope.add_many`."""
+        before = self._count
+        for type_, data in events:
+            self.add(type_, data)
+        return self._count - before
+
+    def _learn(self, type_: str) -> bytes:
+        if not type_:
+            refuse_type(type_)
+        type_.encode()
+        if len(self._forms) >= _MAX_FORMS:
+            self._forms.clear()
+        form = self._forms[type_] = b'","type":' + json_text(type_) + b"}"
+        return form
+
+    def _head_bound(self, req_guid: str) -> int:
+        return json_head_bound(req_guid)
+
+    def _encode_head(self, req_guid: str, seconds: int, nanos: int) -> bytes:
+        return encode_json_head(req_guid, seconds, nanos)
+
+
+def _learn_head(heads: dict[int, bytes], size: int, tail: bytes) -> bytes:
+    data_head = b"\x0a" + encode_varint(size) if size else b""
+    head = b"\x1a" + encode_varint(len(data_head) + size + len(tail)) + data_head
+    if len(heads) >= _MAX_FORMS:
+        heads.clear()
+    heads[size] = head
+    return head
+
+
+def _plain(type_: object) -> str:
+    if not isinstance(type_, str):
+        refuse_type(type_)
+    return str.__str__(type_)
+
+
+def _own(data: object) -> bytes:
+    if isinstance(data, memoryview) and not (data.ndim == 1 and data.c_contiguous):
+        refuse_data(data)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        refuse_data(data)
+    return memoryview(data).tobytes()
+
+
+def _mask(message: bytes, key: bytes) -> bytes:
+    size = len(message)
+    pattern = (key * (size // 4 + 1))[:size]
+    masked = int.from_bytes(message, sys.byteorder) ^ int.from_bytes(pattern, sys.byteorder)
+    return masked.to_bytes(size, sys.byteorder)

@@ -1,0 +1,118 @@
+"""The wire format; compiled as _wire_c by the types in _wire_c.pxd.
+
+Every `take_` function reads `data` from `pos`, never at or after `end`, and returns what it read and the position
+behind it. The caller guarantees 0 <= pos <= end <= len(data).
+"""
+
+from __future__ import annotations
+
+from raccoon_fast.errors import DecodeError
+
+__all__ = ["encode_varint", "skip_field", "take_length", "take_tag", "take_varint"]
+
+# google.protobuf's limit on nesting; protects from an answer made to exhaust memory.
+_MAX_GROUP_DEPTH = 100
+
+
+def encode_varint(value: int) -> bytes:
+    """Encode an unsigned 64-bit number, or a negative signed one as its two's complement.
+
+    Args:
+        value: From -2**63 to 2**64 - 1.
+
+    Raises:
+        ValueError: Out of that range.
+    """
+    if not -0x8000_0000_0000_0000 <= value <= 0xFFFF_FFFF_FFFF_FFFF:
+        raise ValueError(f"a varint holds 64 bits, and {value} needs more")
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def take_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """Read an unsigned 64-bit varint of 1 to 10 bytes.
+
+    As in google.protobuf, bits beyond the 64th in a tenth byte are dropped, and an encoding longer than need be is
+    accepted.
+
+    Raises:
+        DecodeError: `end` comes before the last byte, or there are more than ten.
+    """
+    value = 0
+    shift = 0
+    while pos < end:
+        byte = data[pos]
+        pos += 1
+        if shift == 63:
+            if byte & 0x80:
+                raise DecodeError("a varint has more than 10 bytes")
+            byte &= 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, pos
+        shift += 7
+    raise DecodeError("a varint is cut off")
+
+
+def take_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """Read a field's tag: its number << 3 | its wire type.
+
+    Raises:
+        DecodeError: The tag is cut off, over 32 bits or 5 bytes, or of field 0.
+    """
+    tag, after = take_varint(data, pos, end)
+    if after - pos > 5 or tag >> 32 or not tag >> 3:
+        raise DecodeError(f"no field has the tag {tag}")
+    return tag, after
+
+
+def take_length(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """Read the length of a length-delimited field, all of which lies before `end`.
+
+    Raises:
+        DecodeError: The length is cut off, over 5 bytes, or reaches beyond `end`.
+    """
+    length, after = take_varint(data, pos, end)
+    if after - pos > 5 or length > end - after:
+        raise DecodeError(f"a field of {length} bytes is cut off")
+    return length, after
+
+
+def skip_field(data: bytes, pos: int, end: int, tag: int) -> int:
+    """Return the position behind the field whose tag was just taken, groups included.
+
+    Raises:
+        DecodeError: The field is cut off, of an unknown wire type, ends a group that was not started, or starts
+            more than 100 groups inside each other.
+    """
+    groups: list[int] = []
+    while True:
+        wire_type = tag & 7
+        if wire_type == 0:
+            _, pos = take_varint(data, pos, end)
+        elif wire_type == 1:
+            pos += 8
+        elif wire_type == 2:
+            length, pos = take_length(data, pos, end)
+            pos += length
+        elif wire_type == 3:
+            if len(groups) == _MAX_GROUP_DEPTH:
+                raise DecodeError(f"more than {_MAX_GROUP_DEPTH} groups are inside each other")
+            groups.append(tag >> 3)
+        elif wire_type == 4:
+            if not groups or groups.pop() != tag >> 3:
+                raise DecodeError("a group ends that was not started")
+        elif wire_type == 5:
+            pos += 4
+        else:
+            raise DecodeError(f"no field has the wire type {wire_type}")
+        if pos > end:
+            raise DecodeError("a field is cut off")
+        if not groups:
+            return pos
+        tag, pos = take_tag(data, pos, end)

@@ -1,0 +1,15 @@
+"""Builds requests that are wire format from the first event on: protobuf and JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raccoon_fast.core._implementation import IMPLEMENTATION
+from raccoon_fast.core._request import MAX_EVENTS_BYTES, MAX_GUID_BYTES
+
+if TYPE_CHECKING or IMPLEMENTATION == "pure":
+    from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope
+else:
+    from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
+
+__all__ = ["MAX_EVENTS_BYTES", "MAX_GUID_BYTES", "JsonEnvelope", "ProtoEnvelope"]
