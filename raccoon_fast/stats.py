@@ -90,17 +90,25 @@ class StatsD:
         flush_interval: float = 1.0,
         logger: object = CONSOLE,
     ) -> None:
-        if not isinstance(host, str) or not host:
-            raise ValueError(f"host must be a host name or address, not {host!r}")
-        if not isinstance(port, int) or not 0 < port < 65536:
-            raise ValueError(f"port must be an integer from 1 to 65535, not {port!r}")
-        if not isinstance(flush_interval, (int, float)) or not 0 < flush_interval < threading.TIMEOUT_MAX:
-            raise ValueError(f"flush_interval must be a number of seconds above 0, not {flush_interval!r}")
+        if not isinstance(host, str):
+            raise TypeError(f"host must be a host name or address, not {host!r}")
+        if not isinstance(port, int):
+            raise TypeError(f"port must be an integer, not {port!r}")
+        if not isinstance(flush_interval, (int, float)):
+            raise TypeError(f"flush_interval must be a number of seconds, not {flush_interval!r}")
+        if not isinstance(tags, (Mapping, type(None))):
+            raise TypeError(f"tags must be a mapping of text to text, not {tags!r}")
+        if not host:
+            raise ValueError("host must not be empty")
+        if not 0 < port < 65536:
+            raise ValueError(f"port must be from 1 to 65535, not {port!r}")
+        if not 0 < flush_interval < threading.TIMEOUT_MAX:
+            raise ValueError(f"flush_interval must be above 0 and finite, not {flush_interval!r}")
         self._host = host
         self._port = port
-        self._prefix = _checked("prefix", prefix) if prefix else ""
-        pairs = (f"{_checked('tags', key)}:{_checked('tags', value)}" for key, value in (tags or {}).items())
-        self._suffix = "|#" + ",".join(pairs) if tags else ""
+        self._prefix = _checked("prefix", prefix) if prefix != "" else ""
+        pairs = [f"{_checked('tags', key)}:{_checked('tags', value)}" for key, value in (tags or {}).items()]
+        self._suffix = "|#" + ",".join(pairs) if pairs else ""
         self._flush_interval_s = flush_interval
         self._log = resolve_logger(logger)
         self._names: set[str] = set()
@@ -165,8 +173,8 @@ class StatsD:
         thread = threading.Thread(target=self._run, name="raccoon-fast-statsd", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no new threads at interpreter shutdown
-            self._closed = True
+        except RuntimeError:  # the system has no more threads, or the interpreter is shutting down
+            self._starting.release()
             return
         self._thread = thread
 
@@ -191,7 +199,8 @@ class StatsD:
         samples = self._samples
         batch = [samples.popleft() for _ in range(len(samples))]
         if batch:
-            self._dropped += sender.send(batch)
+            unsent = sender.send(batch)  # apart from the +=, whose left side is read first: callers add to it meanwhile
+            self._dropped += unsent
 
 
 class _Sender:
@@ -213,11 +222,16 @@ class _Sender:
             client = self._connected()
             pipeline = _load_pipeline()(client, self._suffix)
             counters: dict[str, float] = {}
+            timings = 0
             for name, value, is_timing in samples:
-                if is_timing:
-                    pipeline.timing(name, value)
-                else:
+                if not is_timing:
                     counters[name] = counters.get(name, 0) + value
+                    continue
+                pipeline.timing(name, value)
+                timings += 1
+                if timings % _BURST == 0:
+                    pipeline.send()
+                    time.sleep(_PAUSE_S)
             for name, n in counters.items():
                 pipeline.incr(name, n)
             pipeline.send()
@@ -237,22 +251,26 @@ class _Sender:
         now_s = time.monotonic()
         if self._client is not None and now_s < self._resolve_at_s:
             return self._client
-        import statsd
-
         try:
-            client = statsd.StatsClient(self._host, self._port, prefix=self._prefix or None)
+            client = self._resolved()
         except OSError:
-            try:
-                client = statsd.StatsClient(self._host, self._port, prefix=self._prefix or None, ipv6=True)
-            except OSError:
-                if self._client is None:
-                    raise
-                client = None  # the old address is better than none
-        if client is not None:
+            if self._client is None:
+                raise
+            client = self._client  # the old address is better than none
+        else:
             self.close()
-            self._client = client
+        self._client = client
         self._resolve_at_s = now_s + _RESOLVE_EVERY_S
-        return self._client
+        return client
+
+    def _resolved(self) -> StatsClient:
+        from statsd import StatsClient
+
+        options = {"prefix": self._prefix or None, "maxudpsize": _MAX_PACKET_BYTES}
+        try:
+            return StatsClient(self._host, self._port, **options)
+        except OSError:  # it looks for IPv4 alone unless told otherwise
+            return StatsClient(self._host, self._port, ipv6=True, **options)
 
 
 @functools.cache
@@ -329,12 +347,18 @@ def resolve_stats(value: object, logger: object = CONSOLE) -> Stats:
 
 _MAX_SAMPLES = 65536  # of one flush; bounds the memory (about 10 MB) while a look-up of the host hangs
 _RESOLVE_EVERY_S = 60.0
+_MAX_PACKET_BYTES = 1432  # one Ethernet frame, with room for IPv6 and a tunnel's header
+# Some 30 packets, which fit a receive buffer of Linux's default size (212,992 bytes); a longer burst loses its end.
+_BURST = 1000
+_PAUSE_S = 0.002
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
 _open: weakref.WeakSet[StatsD] = weakref.WeakSet()
 
 
 def _checked(what: str, text: str) -> str:
-    if not isinstance(text, str) or not _PLAIN.fullmatch(text):
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be text, not {text!r}")
+    if not _PLAIN.fullmatch(text):
         raise ValueError(f"{what} must be letters, digits, '_', '.' and '-', not {text!r}")
     return text
 

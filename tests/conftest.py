@@ -1,0 +1,89 @@
+"""Fixtures that more than one room of the tests uses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class StatsdDaemon:
+    """A running StatsD daemon (npm package `statsd`), read back through its management port.
+
+    It never flushes, so counters and timers hold all it was ever sent.
+    """
+
+    def __init__(self, port: int, mgmt_port: int) -> None:
+        self.port = port
+        self._mgmt_port = mgmt_port
+
+    def counters(self) -> dict[str, float]:
+        listing = self._ask("counters")
+        return {name: float(value) for name, value in re.findall(r"'?([\w.;=-]+)'?: (-?[\d.]+)", listing)}
+
+    def timers(self) -> dict[str, list[float]]:
+        lists = re.findall(r"'?([\w.;=-]+)'?: \[([^\]]*)\]", self._ask("timers"))
+        return {name: [float(value) for value in values.split(",") if value.strip()] for name, values in lists}
+
+    def bad_lines(self) -> float:
+        return self.counters()["statsd.bad_lines_seen"]
+
+    def wait_for(self, what: Callable[[StatsdDaemon], bool], timeout_s: float = 10) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not what(self):
+            assert time.monotonic() < deadline_s, f"the daemon has {self.counters()}, {self.timers()}"
+            time.sleep(0.02)
+
+    def ready(self) -> bool:
+        try:
+            return "up" in self._ask("health", end=b"\n")
+        except ConnectionError:
+            return False
+
+    def _ask(self, command: str, end: bytes = b"END\n\n") -> str:
+        with socket.create_connection(("127.0.0.1", self._mgmt_port), timeout=5) as connection:
+            connection.sendall(command.encode() + b"\n")
+            answer = b""
+            while not answer.endswith(end):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    raise ConnectionError(f"the daemon closed after {answer!r}")
+                answer += chunk
+        return answer.decode()
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def statsd_daemon(tmp_path: Path) -> Iterator[StatsdDaemon]:
+    """Starts the daemon that `make statsd` installs, or the one whose stats.js RACCOON_STATSD names."""
+    node = shutil.which("node")
+    script = Path(os.environ.get("RACCOON_STATSD", ROOT / ".venv/statsd/node_modules/statsd/stats.js"))
+    if node is None or not script.exists():
+        pytest.skip(f"needs node and the npm package statsd (make statsd): {script}")
+    daemon = StatsdDaemon(free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM))
+    config = tmp_path / "statsd.js"
+    config.write_text(
+        f"{{address: '127.0.0.1', port: {daemon.port}, mgmt_address: '127.0.0.1', mgmt_port: {daemon._mgmt_port}, "
+        "backends: [], flushInterval: 3600000}"
+    )
+    with subprocess.Popen([node, script, config], stdout=subprocess.DEVNULL) as process:
+        try:
+            daemon.wait_for(StatsdDaemon.ready)
+            yield daemon
+        finally:
+            process.kill()

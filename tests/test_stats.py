@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from raccoon_fast import stats
+from raccoon_fast.stats import StatsD, resolve_stats
+
+if sys.version_info >= (3, 12):
+    # Forking with threads alive is what the fork tests are about.
+    pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str, *args: Any) -> None:
+        self.lines.append(msg % args)
+
+    error = info
+
+
+@pytest.fixture
+def receiver():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(10)
+        yield sock
+
+
+def port_of(receiver: socket.socket) -> int:
+    return receiver.getsockname()[1]
+
+
+def lines_of(receiver: socket.socket) -> list[str]:
+    """What has arrived, without waiting for more: a datagram over loopback is there once it was sent."""
+    receiver.setblocking(False)
+    lines: list[str] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            lines += receiver.recv(65536).decode().splitlines()
+    return lines
+
+
+def test_names_are_the_documented_ones():
+    assert stats.SENT_TT_MS == "sent_tt_ms"
+    assert stats.ACK_TT_MS == "ack_tt_ms"
+    assert stats.TOTAL_BYTES_SENT == "total_bytes_sent"
+    assert stats.TOTAL_BYTES_RECIEVED == "total_bytes_recieved"
+    assert stats.TOTAL_CONN_ERR == "total_conn_err"
+
+
+class TestDaemon:
+    def test_timings_and_counters_arrive_with_prefix_and_tags(self, statsd_daemon):
+        with StatsD("127.0.0.1", statsd_daemon.port, prefix="shop.web", tags={"env": "test", "zone": "a-1"}) as statsd:
+            statsd.timing(stats.SENT_TT_MS, 1.5)
+            statsd.timing(stats.SENT_TT_MS, 2)
+            statsd.count(stats.TOTAL_BYTES_SENT, 4096)
+            statsd.count(stats.TOTAL_BYTES_SENT, 1)
+        statsd_daemon.wait_for(lambda daemon: daemon.counters().get("shop.web.total_bytes_sent;env=test;zone=a-1"))
+        assert statsd_daemon.counters()["shop.web.total_bytes_sent;env=test;zone=a-1"] == 4097
+        assert statsd_daemon.timers() == {"shop.web.sent_tt_ms;env=test;zone=a-1": [1.5, 2.0]}
+        assert statsd_daemon.bad_lines() == 0
+
+    def test_a_burst_of_one_flush_arrives_whole(self, statsd_daemon):
+        with StatsD("localhost", statsd_daemon.port, flush_interval=60) as statsd:
+            for _ in range(20_000):
+                statsd.timing(stats.ACK_TT_MS, 1.25)
+            statsd.close(timeout=10)
+        statsd_daemon.wait_for(lambda daemon: daemon.counters()["statsd.metrics_received"] >= 20_000)
+        assert statsd_daemon.counters()["statsd.metrics_received"] == 20_000
+        assert statsd.dropped == 0
+
+    def test_parent_and_forked_child_each_arrive_once(self, statsd_daemon):
+        statsd = StatsD("127.0.0.1", statsd_daemon.port, flush_interval=0.01)
+        statsd.count("warm", 1)
+        statsd_daemon.wait_for(lambda daemon: daemon.counters().get("warm"))
+        unsent = StatsD("127.0.0.1", statsd_daemon.port, flush_interval=60)
+        unsent.count("before_fork", 1)
+
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                statsd.count("child", 3)
+                unsent.count("child_of_unsent", 4)
+                statsd.close(5)
+                unsent.close(5)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+        statsd.count("parent", 2)
+        statsd.close(5)
+        unsent.close(5)
+        statsd_daemon.wait_for(lambda daemon: daemon.counters().get("parent") and daemon.counters().get("before_fork"))
+        counters = statsd_daemon.counters()
+        assert {name: n for name, n in counters.items() if not name.startswith("statsd.")} == {
+            "warm": 1,
+            "before_fork": 1,
+            "child": 3,
+            "child_of_unsent": 4,
+            "parent": 2,
+        }
+
+
+class TestSending:
+    def test_counters_are_added_up_within_a_flush(self, receiver):
+        with StatsD("127.0.0.1", port_of(receiver), flush_interval=60) as statsd:
+            for n in range(1000):
+                statsd.count("a", n)
+            statsd.count("b")
+        assert sorted(lines_of(receiver)) == ["a:499500|c", "b:1|c"]
+
+    def test_flushes_by_itself(self, receiver):
+        with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01) as statsd:
+            statsd.count("a", 1)
+            assert receiver.recv(100) == b"a:1|c"
+            statsd.count("a", 2)
+            assert receiver.recv(100) == b"a:2|c"
+
+    def test_packets_stay_under_an_ethernet_frame(self, receiver):
+        with StatsD("127.0.0.1", port_of(receiver), prefix="p" * 40, tags={"k": "v" * 40}) as statsd:
+            for _ in range(100):
+                statsd.timing("t", 1)
+        sizes = []
+        received = 0
+        while received < 100:
+            packet = receiver.recv(65536)
+            sizes.append(len(packet))
+            received += len(packet.splitlines())
+        assert max(sizes) <= 1432
+        assert len(sizes) < 15
+
+    def test_samples_of_many_threads_are_all_counted(self, receiver):
+        statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
+        threads = [threading.Thread(target=lambda: [statsd.count("a", 1) for _ in range(2_000)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        statsd.close(5)
+        assert lines_of(receiver) == ["a:16000|c"]
+
+    def test_ipv6_only_daemon(self):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(("::1", 0))
+            receiver.settimeout(10)
+            with StatsD("::1", port_of(receiver)) as statsd:
+                statsd.count("a", 1)
+            assert receiver.recv(100) == b"a:1|c"
+
+    def test_address_is_looked_up_again(self, receiver, monkeypatch):
+        monkeypatch.setattr(stats, "_RESOLVE_EVERY_S", 0.0)
+        resolve = socket.getaddrinfo
+        address = "127.0.0.2"
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: resolve(address, *rest))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as old:
+            old.bind(("127.0.0.2", port_of(receiver)))
+            old.settimeout(10)
+            with StatsD("statsd.test", port_of(receiver), flush_interval=0.01) as statsd:
+                statsd.count("a", 1)
+                assert old.recv(100) == b"a:1|c"
+                address = "127.0.0.1"
+                statsd.count("a", 2)
+                assert receiver.recv(100) == b"a:2|c"
+
+    def test_last_address_serves_while_the_name_cannot_be_resolved(self, receiver, monkeypatch):
+        monkeypatch.setattr(stats, "_RESOLVE_EVERY_S", 0.0)
+        with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01) as statsd:
+            statsd.count("a", 1)
+            assert receiver.recv(100) == b"a:1|c"
+            monkeypatch.setattr(socket, "getaddrinfo", fail_to_resolve)
+            statsd.count("a", 2)
+            assert receiver.recv(100) == b"a:2|c"
+
+
+def fail_to_resolve(*_: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+class TestTrouble:
+    def test_unknown_host_is_logged_once_and_tried_again(self, receiver, monkeypatch):
+        log = Recorder()
+        resolve = socket.getaddrinfo
+        tries = threading.Semaphore(0)
+
+        def fail(*args: object) -> None:
+            tries.release()
+            fail_to_resolve()
+
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+        with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01, logger=log) as statsd:
+            for _ in range(3):
+                statsd.timing("t", 1)
+                assert tries.acquire(timeout=10)  # IPv4 ...
+                assert tries.acquire(timeout=10)  # ... and IPv6
+            monkeypatch.setattr(socket, "getaddrinfo", resolve)
+            while True:
+                statsd.count("a", 1)
+                receiver.settimeout(0.05)
+                try:
+                    assert receiver.recv(100).startswith(b"a:")
+                    break
+                except TimeoutError:
+                    continue
+            assert statsd.dropped >= 3
+        (line,) = log.lines
+        assert line.startswith(f"statsd at 127.0.0.1:{port_of(receiver)}: ")
+        assert "Name or service not known" in line
+
+    def test_caller_is_not_held_up_by_a_look_up_that_hangs(self, monkeypatch):
+        hanging = threading.Event()
+        release = threading.Event()
+
+        def hang(*_: object) -> None:
+            hanging.set()
+            release.wait(30)
+            fail_to_resolve()
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        statsd = StatsD("statsd.test", flush_interval=0.001, logger=None)
+        statsd.count("a", 1)
+        assert hanging.wait(10)
+        start_s = time.monotonic()
+        for _ in range(stats._MAX_SAMPLES + 500):
+            statsd.count("a", 1)
+        statsd.close(timeout=0.05)
+        assert time.monotonic() - start_s < 5
+        assert statsd.dropped == 500
+        release.set()
+        statsd._thread.join(10)
+        assert not statsd._thread.is_alive()
+        assert statsd.dropped == 500 + stats._MAX_SAMPLES + 1
+
+    def test_no_daemon_is_no_error(self):
+        log = Recorder()
+        with StatsD("127.0.0.1", 9, flush_interval=0.001, logger=log) as statsd:
+            for _ in range(3):
+                statsd.count("a", 1)
+                time.sleep(0.005)
+        assert log.lines == []
+
+    def test_a_bad_number_does_not_end_the_thread(self, receiver):
+        log = Recorder()
+        with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01, logger=log) as statsd:
+            statsd.timing("t", "fast")
+            while not log.lines:
+                time.sleep(0.005)
+            statsd.count("a", 1)
+            assert receiver.recv(100) == b"a:1|c"
+
+    def test_thread_that_cannot_start_is_started_later(self, receiver, monkeypatch):
+        def refuse(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with StatsD("127.0.0.1", port_of(receiver)) as statsd:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                statsd.count("a", 1)
+            statsd.count("a", 1)
+        assert lines_of(receiver) == ["a:2|c"]
+
+
+class TestLifeCycle:
+    def test_no_thread_before_the_first_sample(self):
+        before = threading.active_count()
+        statsd = StatsD()
+        assert threading.active_count() == before
+        statsd.close()
+
+    def test_close_ends_the_thread_and_ignores_what_comes_after(self, receiver):
+        before = set(threading.enumerate())
+        statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
+        statsd.count("a", 1)
+        (thread,) = set(threading.enumerate()) - before
+        assert thread.daemon
+        statsd.close(5)
+        assert not thread.is_alive()
+        statsd.count("a", 1)
+        statsd.close()
+        assert lines_of(receiver) == ["a:1|c"]
+        assert set(threading.enumerate()) == before
+
+    def test_interpreter_exit_sends_what_is_left(self, receiver):
+        script = f"""
+            from raccoon_fast.stats import StatsD
+            StatsD("127.0.0.1", {port_of(receiver)}, flush_interval=60).count("a", 7)
+        """
+        subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(script)], check=True, timeout=30)
+        assert receiver.recv(100) == b"a:7|c"
+
+    def test_forked_child_neither_sends_nor_counts_the_parents_samples(self, receiver):
+        statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
+        statsd.count("a", 1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                statsd.close(5)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert lines_of(receiver) == []
+        statsd.close(5)
+        assert lines_of(receiver) == ["a:1|c"]
+
+    def test_forked_children_while_samples_pour_in(self, receiver):
+        statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=0.001)
+        stop = threading.Event()
+
+        def pour() -> None:
+            while not stop.is_set():
+                statsd.count("parent", 1)
+                time.sleep(0.0001)
+
+        thread = threading.Thread(target=pour)
+        thread.start()
+        try:
+            for _ in range(20):
+                process = multiprocessing.get_context("fork").Process(target=count_and_close, args=(statsd,))
+                process.start()
+                process.join(20)
+                assert process.exitcode == 0
+        finally:
+            stop.set()
+            thread.join()
+            statsd.close(5)
+        lines = lines_of(receiver)
+        assert lines.count("child:1|c") == 20
+
+
+def count_and_close(statsd: StatsD) -> None:
+    statsd.count("child", 1)
+    statsd.close(5)
+
+
+class TestOptions:
+    @pytest.mark.parametrize("text", ["a b", "a:b", "a|b", "a@b", "a#b", "a\nb", "a,b", "a;b", "a=b", "é", "a\n"])
+    def test_characters_of_the_protocol_are_refused(self, text):
+        with pytest.raises(ValueError, match="prefix"):
+            StatsD(prefix=text)
+        with pytest.raises(ValueError, match="tags"):
+            StatsD(tags={text: "v"})
+        with pytest.raises(ValueError, match="tags"):
+            StatsD(tags={"k": text})
+        with StatsD() as statsd:
+            with pytest.raises(ValueError, match="name"):
+                statsd.count(text, 1)
+            with pytest.raises(ValueError, match="name"):
+                statsd.timing(text, 1)
+            assert not statsd._samples
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"host": ""}, ValueError),
+            ({"host": None}, TypeError),
+            ({"port": 0}, ValueError),
+            ({"port": 65536}, ValueError),
+            ({"port": "8125"}, TypeError),
+            ({"flush_interval": 0}, ValueError),
+            ({"flush_interval": -1}, ValueError),
+            ({"flush_interval": float("inf")}, ValueError),
+            ({"flush_interval": float("nan")}, ValueError),
+            ({"flush_interval": "1"}, TypeError),
+            ({"prefix": None}, TypeError),
+            ({"tags": ["k:v"]}, TypeError),
+            ({"tags": {"k": 1}}, TypeError),
+            ({"tags": {"": "v"}}, ValueError),
+            ({"logger": "stderr"}, TypeError),
+        ],
+    )
+    def test_wrong_options_are_named(self, options, error):
+        with pytest.raises(error, match=next(iter(options))):
+            StatsD(**options)
+
+
+class TestResolve:
+    def test_none_is_off(self):
+        off = resolve_stats(None)
+        off.timing("t", 1.0)
+        off.count("a", 1)
+
+    def test_statsd_is_used_as_given(self):
+        with StatsD() as statsd:
+            assert resolve_stats(statsd) is statsd
+
+    def test_a_users_object_is_called(self):
+        seen: list[tuple[str, str, float]] = []
+
+        class Mine:
+            def timing(self, name: str, ms: float) -> None:
+                seen.append(("timing", name, ms))
+
+            def count(self, name: str, n: int) -> None:
+                seen.append(("count", name, n))
+
+        mine = resolve_stats(Mine())
+        mine.timing("t", 1.5)
+        mine.count("a", 2)
+        assert seen == [("timing", "t", 1.5), ("count", "a", 2)]
+
+    def test_a_users_object_that_raises_is_logged_once(self):
+        class Broken:
+            def timing(self, name: str, ms: float) -> None:
+                raise OSError("no timing")
+
+            def count(self, name: str, n: int) -> None:
+                raise OSError("no count")
+
+        log = Recorder()
+        broken = resolve_stats(Broken(), log)
+        for _ in range(3):
+            broken.count("a", 1)
+            broken.timing("t", 1.0)
+        assert log.lines == ["stats failed: OSError('no count'); not logged again"]
+
+    @pytest.mark.parametrize("value", ["localhost", object(), 0, True])
+    def test_anything_else_is_refused(self, value):
+        with pytest.raises(TypeError, match="stats must be"):
+            resolve_stats(value)
