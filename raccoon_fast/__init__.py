@@ -1,0 +1,110 @@
+"""Raccoon clients for high-volume Python producers: REST, WebSocket and gRPC, every event accounted for.
+
+Names are loaded on first use, so that importing the package loads none of grpc, httpx and websockets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raccoon_fast.client_info import ClientInfo as ClientInfo
+    from raccoon_fast.client_info import client_info as client_info
+    from raccoon_fast.clients.grpc import AsyncGrpcClient as AsyncGrpcClient
+    from raccoon_fast.clients.grpc import GrpcClient as GrpcClient
+    from raccoon_fast.clients.rest import AsyncRestClient as AsyncRestClient
+    from raccoon_fast.clients.rest import RestClient as RestClient
+    from raccoon_fast.clients.websocket import AsyncWebSocketClient as AsyncWebSocketClient
+    from raccoon_fast.clients.websocket import WebSocketClient as WebSocketClient
+    from raccoon_fast.core import IMPLEMENTATION as IMPLEMENTATION
+    from raccoon_fast.core import has_extensions as has_extensions
+    from raccoon_fast.delivery.ack_streams import AckStream as AckStream
+    from raccoon_fast.delivery.ack_streams import AsyncAckStream as AsyncAckStream
+    from raccoon_fast.delivery.receipts import AsyncReceipt as AsyncReceipt
+    from raccoon_fast.delivery.receipts import Receipt as Receipt
+    from raccoon_fast.delivery.retry import RetryPolicy as RetryPolicy
+    from raccoon_fast.errors import AckTimeoutError as AckTimeoutError
+    from raccoon_fast.errors import ClientClosedError as ClientClosedError
+    from raccoon_fast.errors import ConnectError as ConnectError
+    from raccoon_fast.errors import ConnectionLostError as ConnectionLostError
+    from raccoon_fast.errors import DecodeError as DecodeError
+    from raccoon_fast.errors import DeliveryError as DeliveryError
+    from raccoon_fast.errors import MessageTooLargeError as MessageTooLargeError
+    from raccoon_fast.errors import Outcome as Outcome
+    from raccoon_fast.errors import ProtocolError as ProtocolError
+    from raccoon_fast.errors import RaccoonError as RaccoonError
+    from raccoon_fast.errors import SerializationError as SerializationError
+    from raccoon_fast.errors import ServerError as ServerError
+    from raccoon_fast.errors import TLSError as TLSError
+    from raccoon_fast.errors import TransportError as TransportError
+    from raccoon_fast.events import Ack as Ack
+    from raccoon_fast.events import App as App
+    from raccoon_fast.events import Code as Code
+    from raccoon_fast.events import Event as Event
+    from raccoon_fast.events import Response as Response
+    from raccoon_fast.events import SendResult as SendResult
+    from raccoon_fast.events import Status as Status
+    from raccoon_fast.logs import CONSOLE as CONSOLE
+    from raccoon_fast.logs import Logger as Logger
+    from raccoon_fast.serializers import JSON as JSON
+    from raccoon_fast.serializers import PROTO as PROTO
+    from raccoon_fast.serializers import RAW as RAW
+    from raccoon_fast.serializers import Serializer as Serializer
+    from raccoon_fast.stats import Stats as Stats
+    from raccoon_fast.stats import StatsD as StatsD
+    from raccoon_fast.tls import TLS as TLS
+
+    __version__: str
+
+_HOMES = {
+    "client_info": ("ClientInfo", "client_info"),
+    "clients.grpc": ("AsyncGrpcClient", "GrpcClient"),
+    "clients.rest": ("AsyncRestClient", "RestClient"),
+    "clients.websocket": ("AsyncWebSocketClient", "WebSocketClient"),
+    "core": ("IMPLEMENTATION", "has_extensions"),
+    "delivery.ack_streams": ("AckStream", "AsyncAckStream"),
+    "delivery.receipts": ("AsyncReceipt", "Receipt"),
+    "delivery.retry": ("RetryPolicy",),
+    "errors": (
+        "AckTimeoutError",
+        "ClientClosedError",
+        "ConnectError",
+        "ConnectionLostError",
+        "DecodeError",
+        "DeliveryError",
+        "MessageTooLargeError",
+        "Outcome",
+        "ProtocolError",
+        "RaccoonError",
+        "SerializationError",
+        "ServerError",
+        "TLSError",
+        "TransportError",
+    ),
+    "events": ("Ack", "App", "Code", "Event", "Response", "SendResult", "Status"),
+    "logs": ("CONSOLE", "Logger"),
+    "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
+    "stats": ("Stats", "StatsD"),
+    "tls": ("TLS",),
+}
+_HOME_OF = {name: f"raccoon_fast.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from raccoon_fast.client_info import client_info
+
+        value: Any = client_info().version
+    elif name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -3,7 +3,6 @@
     RaccoonError
     +-- SerializationError (ValueError)     one event could not be turned into bytes: mend the event
     +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
-    +-- ClientClosedError (RuntimeError)    the client was closed
     +-- DecodeError (ValueError)            bytes that should be an answer are not
     +-- DeliveryError                       the request was sent, or tried; `retryable` and `outcome` say what is known
         +-- ServerError                     the server answered, and not with SUCCESS
@@ -13,6 +12,7 @@
         |   +-- ConnectionLostError         the connection ended before the answer
         |   +-- ProtocolError               what came back is not a Raccoon's answer
         +-- AckTimeoutError (TimeoutError)  no answer in time
+        +-- ClientClosedError (RuntimeError) the client was closed before the answer, or before it was asked
 
 A wrong option, and a wrong argument, is a plain TypeError or ValueError that names it.
 """
@@ -89,10 +89,6 @@ class MessageTooLargeError(RaccoonError, ValueError):
         self.limit = limit
 
 
-class ClientClosedError(RaccoonError, RuntimeError):
-    """The client was closed before, or while, this was asked of it."""
-
-
 class DecodeError(RaccoonError, ValueError):
     """Bytes are not a well-formed answer."""
 
@@ -149,9 +145,7 @@ class ServerError(DeliveryError):
         outcome: Outcome | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(
-            message, req_guid=req_guid, retryable=retryable, outcome=outcome, retry_after_s=retry_after_s
-        )
+        super().__init__(message, req_guid=req_guid, retryable=retryable, outcome=outcome, retry_after_s=retry_after_s)
         self.response = response
         self.status = status
 
@@ -186,3 +180,9 @@ class AckTimeoutError(DeliveryError, TimeoutError):
     """No answer came in time; the server may have the events all the same."""
 
     outcome = Outcome.POSSIBLY_DELIVERED
+
+
+class ClientClosedError(DeliveryError, RuntimeError):
+    """The client was closed before this was asked of it, or before the answer came."""
+
+    retryable = False

@@ -1,0 +1,173 @@
+"""What the three async clients have in common."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.client_info import user_agent
+from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.requests import RequestBuilder
+from raccoon_fast.delivery.ack_streams import AsyncAckStream
+from raccoon_fast.delivery.attempts import Delivery
+from raccoon_fast.delivery.receipts import AsyncReceipt
+from raccoon_fast.errors import ClientClosedError, DeliveryError
+from raccoon_fast.events import SendResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+    from raccoon_fast.clients.options import Settings
+    from raccoon_fast.events import App, Event, Response
+    from raccoon_fast.transports.base import Transport
+
+__all__ = ["DEFAULT_CLOSE_S", "AsyncClient"]
+
+#: Seconds `close` waits for what is in flight unless told otherwise.
+DEFAULT_CLOSE_S = 5.0
+
+
+class AsyncClient(abc.ABC):
+    """Base of AsyncRestClient, AsyncWebSocketClient and AsyncGrpcClient.
+
+    Bound to the event loop of its first use. Making one opens nothing: connections are made when they are needed.
+    """
+
+    def __init__(self, settings: Settings, wire: str, max_request_bytes: int | None) -> None:
+        self._settings = settings
+        self._builder = RequestBuilder(settings.serializer, wire, max_request_bytes)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
+        self._delivery: Delivery | None = None
+        self._tasks: set[asyncio.Task[Response]] = set()
+        self._closed = False
+
+    @abc.abstractmethod
+    def _make_transport(self) -> Transport: ...
+
+    async def send(
+        self,
+        events: Iterable[Event | tuple[str, Any]],
+        *,
+        req_guid: str | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send one request and wait for its acknowledgement.
+
+        Cancelling it abandons the request: no further attempt is made, and the server may have it all the same.
+
+        Args:
+            events: Event(type, data) or (type, data) pairs, at least one.
+            req_guid: The request's guid, kept over retries; generated (uuid4 text) when None.
+            timeout: Seconds for all attempts together; None leaves that to the client's `timeout` and `retry`.
+
+        Returns:
+            The guid, and the server's answer; its status is SUCCESS.
+
+        Raises:
+            ServerError: The server answered otherwise.
+            TransportError, AckTimeoutError: No answer; `outcome` says what is known of the events.
+            MessageTooLargeError: The request is larger than the server takes.
+            SerializationError: An event could not be serialized; nothing was sent.
+            ClientClosedError: The client is closed.
+            TypeError, ValueError: An argument is not what it should be.
+        """
+        timeout_s = None if timeout is None else positive("timeout", timeout)
+        request = self._builder.build(events, req_guid)
+        response = await self._started().deliver(request, timeout_s)
+        return SendResult(request.req_guid, response)
+
+    def submit(self, events: Iterable[Event | tuple[str, Any]], *, req_guid: str | None = None) -> AsyncReceipt:
+        """Send one request in the background; called on the client's event loop.
+
+        The request is held in memory until it is settled.
+
+        Args:
+            events: As `send`.
+            req_guid: As `send`.
+
+        Returns:
+            A receipt: `await` it for the Response. A failure is logged too, so that it shows if nobody does.
+
+        Raises:
+            SerializationError, MessageTooLargeError, ClientClosedError, TypeError, ValueError: As `send`, at once.
+        """
+        request = self._builder.build(events, req_guid)
+        task = asyncio.ensure_future(self._started().deliver(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._submitted_done)
+        return AsyncReceipt(request.req_guid, task)
+
+    def acks(self, maxsize: int = 10_000) -> AsyncAckStream:
+        """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.
+
+        Args:
+            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+        """
+        delivery = self._started()
+        stream = AsyncAckStream(whole("maxsize", maxsize), delivery.unlisten)
+        delivery.listen(stream)
+        return stream
+
+    def set_app(self, app: App | None) -> None:
+        """Name the user's application in User-Agent from the next request (WebSocket: connection) on.
+
+        Raises:
+            TypeError: `app` is not an App of three strings.
+        """
+        self._settings.link.user_agent = user_agent(app)
+        if self._transport is not None:
+            self._transport.user_agent_changed()
+
+    async def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
+        """Wait for what is in flight, then fail the rest with ClientClosedError and close the connections.
+
+        Idempotent. Afterwards everything but `close` raises ClientClosedError.
+
+        Args:
+            timeout: Seconds to wait for what is in flight; 0 does not wait.
+        """
+        if timeout != 0:
+            positive("timeout", timeout)
+        if self._closed:
+            return
+        self._closed = True
+        if self._delivery is not None:
+            deadline_s = asyncio.get_running_loop().time() + timeout
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=timeout)
+            unsettled = await self._delivery.close(max(0.0, deadline_s - asyncio.get_running_loop().time()))
+            if unsettled:
+                self._settings.logger.error("closed with %d requests not acknowledged", unsettled)
+
+    async def __aenter__(self) -> Self:
+        self._started()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def _started(self) -> Delivery:
+        if self._closed:
+            raise ClientClosedError("the client was closed")
+        loop = asyncio.get_running_loop()
+        if self._delivery is None or self._loop is not loop:
+            if self._delivery is not None:
+                raise RuntimeError("this client belongs to another event loop: make one client for each loop")
+            settings = self._settings
+            self._loop = loop
+            self._transport = self._make_transport()
+            self._delivery = Delivery(self._transport, settings.retry, settings.timeout_s, settings.stats)
+        return self._delivery
+
+    def _submitted_done(self, task: asyncio.Task[Response]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            guid = error.req_guid if isinstance(error, DeliveryError) else ""
+            self._settings.logger.warning("request %s was not acknowledged: %s", guid, error)

@@ -1,0 +1,210 @@
+"""The options that all clients share: their types, defaults and checks."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from raccoon_fast.client_info import user_agent
+from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.logs import CONSOLE, Logger, resolve_logger
+from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
+from raccoon_fast.stats import Stats, resolve_stats
+from raccoon_fast.tls import TLS
+from raccoon_fast.transports.base import Identity, Link
+
+if TYPE_CHECKING:
+    from raccoon_fast.events import App
+    from raccoon_fast.transports.address import Address
+
+__all__ = ["Auth", "ClientOptions", "Settings", "positive", "whole"]
+
+Auth = tuple[str, str] | str | Callable[[], str]
+
+
+class ClientOptions(TypedDict, total=False):
+    """Options of every client.
+
+    Attributes:
+        serializer: PROTO (the default), JSON, RAW, or any callable `object -> bytes`: an event's own encoding.
+        user_id: The connection's identity; fresh for each connection when left out, which is what most want: a server
+            refuses a second live WebSocket connection of one identity, for up to a minute after the first one broke.
+        group: The identity's group.
+        id_header, group_header: The header names the server is set to ("X-User-ID" and "X-User-Group").
+        headers: Further headers of each request, or of each WebSocket handshake; gRPC sends them as metadata.
+        tls: TLS(ca=…, cert=…, key=…), or an ssl.SSLContext (not for gRPC); the system's CAs when left out. Only with a
+            secure URL: plain text and TLS never stand in for each other.
+        auth: For the Authorization header: (user, password), a bearer token, or a callable that returns the header's
+            value, called for each attempt on the event loop.
+        timeout: Seconds for one attempt, connecting included (15; 30 for WebSocket).
+        connect_timeout: Seconds to connect, TLS and handshakes included (10).
+        retry: RetryPolicy(…).
+        logger: Where the client logs: CONSOLE (stderr, the default), None for silence, or an object with `info` and
+            `error`, such as a logging.Logger.
+        stats: StatsD(…), or any object with `timing(name, ms)` and `count(name, n)`; None (the default) for none.
+        app: App(id, name, version) of the user's application, for User-Agent.
+    """
+
+    serializer: Serializer
+    user_id: str | None
+    group: str | None
+    id_header: str
+    group_header: str
+    headers: Mapping[str, str] | None
+    tls: ssl.SSLContext | TLS | None
+    auth: Auth | None
+    timeout: float
+    connect_timeout: float
+    retry: RetryPolicy
+    logger: Logger | None
+    stats: Stats | None
+    app: App | None
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+_VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, ASCII only as gRPC metadata is; above all no CR and no LF
+_OURS = {
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+}
+
+
+class Settings:
+    """A client's options, checked.
+
+    Args:
+        address: The server.
+        options: As ClientOptions.
+        default_timeout_s: Where `timeout` is left out.
+
+    Raises:
+        TypeError, ValueError: An option is unknown, of the wrong type or out of range; the message names it.
+    """
+
+    def __init__(self, address: Address, options: Mapping[str, Any], default_timeout_s: float) -> None:
+        for name in options:
+            if name not in ClientOptions.__annotations__:
+                near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"unknown option {name!r}{hint}")
+        self.serializer = resolve_serializer(options.get("serializer", PROTO))
+        self.timeout_s = positive("timeout", options.get("timeout", default_timeout_s))
+        self.retry = options.get("retry", RetryPolicy())
+        if not isinstance(self.retry, RetryPolicy):
+            raise TypeError(f"retry takes a RetryPolicy(…), not {self.retry!r}")
+        self.logger = resolve_logger(options.get("logger", CONSOLE))
+        self.stats = resolve_stats(options.get("stats"), self.logger)
+        auth = options.get("auth")
+        if address.userinfo is not None:
+            if auth is not None:
+                raise ValueError("auth is given twice: in the url, and as the option")
+            auth = address.userinfo
+        self.link = Link(
+            address=address,
+            identity=_identity(options),
+            headers=_headers(options.get("headers")),
+            authorization=_authorization(auth),
+            tls=_tls(options.get("tls"), address),
+            user_agent=user_agent(options.get("app")),
+            connect_timeout_s=positive("connect_timeout", options.get("connect_timeout", 10.0)),
+            stats=self.stats,
+            logger=self.logger,
+        )
+
+
+def positive(option: str, value: object) -> float:
+    """A number of seconds above 0, finite."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{option} takes a number of seconds, not {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{option} must be above 0 and finite, not {value!r}")
+    return float(value)
+
+
+def whole(option: str, value: object, least: int = 1) -> int:
+    """An int of `least` or more."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{option} takes an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{option} must be {least} or more, not {value}")
+    return value
+
+
+def _identity(options: Mapping[str, Any]) -> Identity:
+    given = {name: options[name] for name in Identity.__dataclass_fields__ if name in options}
+    for option, value in given.items():
+        if option.endswith("_header"):
+            _check_name(option, value)
+        elif value is not None:
+            _check_value(option, value)
+    return Identity(**given)
+
+
+def _headers(headers: object) -> dict[str, str]:
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers takes a mapping of str to str, not {type(headers).__name__}")
+    for name, value in headers.items():
+        _check_name("headers", name)
+        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
+            hint = " (use app=App(…))" if name.lower() == "user-agent" else ""
+            raise ValueError(f"headers: {name!r} is set by the client itself{hint}")
+        _check_value(f"headers[{name!r}]", value)
+    return dict(headers)
+
+
+def _check_name(option: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{option} takes header names as str, not {name!r}")
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{option}: {name!r} is not a header name (letters, digits and hyphens)")
+
+
+def _check_value(option: str, value: object, *, secret: bool = False) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{option} takes a str, not {type(value).__name__}")
+    if not _VALUE.fullmatch(value):
+        shown = "the value given" if secret else repr(value)
+        raise ValueError(f"{option}: {shown} cannot be a header's value: printable ASCII only, no line breaks")
+
+
+def _authorization(auth: object) -> Callable[[], str] | None:
+    if auth is None:
+        return None
+    if isinstance(auth, str):
+        _check_value("auth", auth, secret=True)
+        return lambda: f"Bearer {auth}"
+    if isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str) for part in auth):
+        credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
+        return lambda: f"Basic {credentials}"
+    if callable(auth):
+        return lambda: _checked_authorization(auth())
+    raise TypeError(f"auth takes (user, password), a bearer token as str, or a callable, not {type(auth).__name__}")
+
+
+def _checked_authorization(value: object) -> str:
+    _check_value("auth()", value, secret=True)
+    return str(value)
+
+
+def _tls(tls: object, address: Address) -> ssl.SSLContext | TLS | None:
+    if tls is None:
+        return None
+    if not isinstance(tls, (ssl.SSLContext, TLS)):
+        raise TypeError(f"tls takes TLS(ca=…, cert=…, key=…) or an ssl.SSLContext, not {tls!r}")
+    if not address.secure:
+        secure = {"http": "https", "ws": "wss", "grpc": "grpcs"}[address.scheme]
+        raise ValueError(f"tls is given, but {address} is plain text; use {secure}://")
+    return tls

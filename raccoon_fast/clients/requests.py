@@ -1,0 +1,90 @@
+"""From a user's events to a request that is ready to be stamped and sent."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.core.envelope import MAX_GUID_BYTES, JsonEnvelope, ProtoEnvelope
+from raccoon_fast.errors import MessageTooLargeError, SerializationError
+from raccoon_fast.events import Event
+from raccoon_fast.transports.base import Request
+
+if TYPE_CHECKING:
+    from raccoon_fast.serializers import Serializer
+
+__all__ = ["RequestBuilder"]
+
+_ENVELOPES: dict[str, type[ProtoEnvelope] | type[JsonEnvelope]] = {"proto": ProtoEnvelope, "json": JsonEnvelope}
+
+
+class RequestBuilder:
+    """Serializes events into an envelope. Safe from any thread as long as the serializer is.
+
+    Args:
+        serializer: An event's data to bytes.
+        wire: "proto" or "json": the envelope around the events.
+        max_bytes: What the transport carries; None for no limit.
+
+    Raises:
+        ValueError: `wire` is neither.
+    """
+
+    def __init__(self, serializer: Serializer, wire: str, max_bytes: int | None) -> None:
+        if wire not in _ENVELOPES:
+            raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
+        self._serializer = serializer
+        self._wire = wire
+        self._max_bytes = max_bytes
+
+    def build(self, events: Iterable[Event | tuple[str, Any]], req_guid: str | None) -> Request:
+        """Make a request of events; nothing is kept of a call that raises.
+
+        Args:
+            events: Event(type, data) or (type, data) pairs, at least one.
+            req_guid: The caller's guid, or None for a fresh one (uuid4 text).
+
+        Raises:
+            TypeError, ValueError: `events` or `req_guid` is not what it should be.
+            SerializationError: The serializer failed on an event; its index and type are named.
+            MessageTooLargeError: The message would be over the transport's limit.
+        """
+        if req_guid is None:
+            req_guid = str(uuid.uuid4())
+        elif not isinstance(req_guid, str):
+            raise TypeError(f"req_guid takes a str, not {type(req_guid).__name__}")
+        elif not req_guid or len(req_guid.encode()) > MAX_GUID_BYTES:
+            raise ValueError(f"req_guid must be 1 to {MAX_GUID_BYTES} bytes of UTF-8, not {req_guid[:60]!r}")
+        if isinstance(events, (Event, str, bytes)) or not isinstance(events, Iterable):
+            raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
+        envelope = _ENVELOPES[self._wire]()
+        for index, event in enumerate(events):
+            self._add(envelope, index, event)
+        if not envelope.count:
+            raise ValueError("events is empty: a request needs at least one event")
+        size = envelope.nbytes_for(req_guid)
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise MessageTooLargeError(
+                f"the request is {size} bytes, the server takes {self._max_bytes}; send fewer of its "
+                f"{envelope.count} events at once",
+                size=size,
+                limit=self._max_bytes,
+            )
+        return Request(req_guid, envelope, self._wire, size)
+
+    def _add(self, envelope: ProtoEnvelope | JsonEnvelope, index: int, event: object) -> None:
+        if not isinstance(event, (tuple, list)) or len(event) != 2:
+            raise TypeError(f"events[{index}] must be Event(type, data) or a (type, data) pair, not {event!r:.80}")
+        event_type, data = event
+        if not isinstance(event_type, str):
+            raise TypeError(f"events[{index}]: type must be a str, not {type(event_type).__name__}")
+        try:
+            payload = self._serializer(data)
+            envelope.add(event_type, payload)
+        except MessageTooLargeError:
+            raise
+        except Exception as error:
+            raise SerializationError(
+                f"events[{index}] of type {event_type!r}: {error}", index=index, event_type=event_type
+            ) from error

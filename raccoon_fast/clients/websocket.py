@@ -1,0 +1,107 @@
+"""Clients over WebSocket: many requests in flight on one connection."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from raccoon_fast.clients.async_client import AsyncClient
+from raccoon_fast.clients.options import Settings, positive, whole
+from raccoon_fast.clients.sync_client import Client
+from raccoon_fast.transports.address import parse_address
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.transports.base import Transport
+
+__all__ = ["AsyncWebSocketClient", "WebSocketClient"]
+
+
+class AsyncWebSocketClient(AsyncClient):
+    """Sends requests over WebSocket, from a program with an event loop.
+
+    One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
+    the new one, under the same guids.
+
+    Args:
+        url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
+        wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
+        ping_interval: Seconds between our own pings, which find a dead connection; None sends none. The server's pings
+            are answered in any case.
+        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
+        max_in_flight: Requests unacknowledged at once; further ones wait.
+        **options: See ClientOptions.
+
+    Raises:
+        TypeError, ValueError: An option is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        wire: str = "proto",
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        max_in_flight: int = 8,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        # A server that publishes before it acknowledges may take long over a batch; a resend costs more than the wait.
+        settings = Settings(parse_address(url, "WebSocket"), options, default_timeout_s=30.0)
+        super().__init__(settings, wire, None)
+        self._ping_interval_s = None if ping_interval is None else positive("ping_interval", ping_interval)
+        self._pong_timeout_s = positive("pong_timeout", pong_timeout)
+        self._max_in_flight = whole("max_in_flight", max_in_flight)
+
+    def _make_transport(self) -> Transport:
+        from raccoon_fast.transports.websocket import WebSocketTransport
+        from raccoon_fast.transports.websocket_connection import Keepalive
+
+        return WebSocketTransport(
+            self._settings.link,
+            keepalive=Keepalive(self._ping_interval_s, self._pong_timeout_s),
+            max_in_flight=self._max_in_flight,
+        )
+
+
+class WebSocketClient(Client[AsyncWebSocketClient]):
+    """Sends requests over WebSocket, from any thread.
+
+    One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
+    the new one, under the same guids.
+
+    Args:
+        url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
+        wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
+        ping_interval: Seconds between our own pings; None sends none. See AsyncWebSocketClient.
+        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
+        max_in_flight: Requests unacknowledged at once; further ones wait.
+        **options: See ClientOptions.
+
+    Raises:
+        TypeError, ValueError: An option is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        wire: str = "proto",
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        max_in_flight: int = 8,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(
+            functools.partial(
+                AsyncWebSocketClient,
+                url,
+                wire=wire,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                max_in_flight=max_in_flight,
+                **options,
+            )
+        )

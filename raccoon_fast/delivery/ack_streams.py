@@ -1,0 +1,136 @@
+"""What `acks()` returns: acknowledgements as they come, for whoever wants to follow them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from raccoon_fast.events import Ack
+
+__all__ = ["AckStream", "AsyncAckStream"]
+
+
+class AckStream:
+    """Acknowledgements of one sync client, from the subscription on.
+
+    Iterating waits for the next one and ends when the client, or the stream, is closed. Nothing waits for the reader:
+    when it is `maxsize` behind, the oldest is dropped and counted.
+
+    Attributes:
+        dropped: How many were dropped because nobody took them in time.
+    """
+
+    def __init__(self, maxsize: int, unsubscribe: Callable[[AckStream], None]) -> None:
+        self.dropped = 0
+        self._acks: deque[Ack] = deque()
+        self._maxsize = maxsize
+        self._unsubscribe = unsubscribe
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def publish(self, ack: Ack) -> None:
+        """Append one, dropping the oldest of too many (called by the client)."""
+        with self._changed:
+            if len(self._acks) >= self._maxsize:
+                self._acks.popleft()
+                self.dropped += 1
+            self._acks.append(ack)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Nothing more will come (called by the client)."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def get(self, timeout: float | None = None) -> Ack:
+        """The next one.
+
+        Args:
+            timeout: Seconds to wait; None waits until one comes or the stream ends.
+
+        Raises:
+            TimeoutError: None came in time.
+            StopIteration: The stream has ended.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._acks or self._ended, timeout):
+                raise TimeoutError(f"no acknowledgement within {timeout:g} s")
+            if not self._acks:
+                raise StopIteration
+            return self._acks.popleft()
+
+    def close(self) -> None:
+        """End the subscription; what was not taken is still handed out. Idempotent."""
+        self._unsubscribe(self)
+        self.end()
+
+    def __iter__(self) -> Iterator[Ack]:
+        return self
+
+    def __next__(self) -> Ack:
+        return self.get()
+
+    def __enter__(self) -> AckStream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class AsyncAckStream:
+    """Acknowledgements of one async client, from the subscription on; for `async for`.
+
+    As AckStream; used from the client's event loop only, by one reader at a time.
+
+    Attributes:
+        dropped: How many were dropped because nobody took them in time.
+    """
+
+    def __init__(self, maxsize: int, unsubscribe: Callable[[AsyncAckStream], None]) -> None:
+        self.dropped = 0
+        self._acks: deque[Ack] = deque()
+        self._maxsize = maxsize
+        self._unsubscribe = unsubscribe
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def publish(self, ack: Ack) -> None:
+        """Append one, dropping the oldest of too many (called by the client)."""
+        if len(self._acks) >= self._maxsize:
+            self._acks.popleft()
+            self.dropped += 1
+        self._acks.append(ack)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Nothing more will come (called by the client)."""
+        self._ended = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """End the subscription; what was not taken is still handed out. Idempotent."""
+        self._unsubscribe(self)
+        self.end()
+
+    def __aiter__(self) -> AsyncIterator[Ack]:
+        return self
+
+    async def __anext__(self) -> Ack:
+        while not self._acks:
+            if self._ended:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._acks.popleft()
+
+    async def __aenter__(self) -> AsyncAckStream:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()

@@ -1,0 +1,256 @@
+"""From a request to its outcome: attempts, waits between them, deadlines, and what is told of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ClientClosedError,
+    ConnectError,
+    DeliveryError,
+    MessageTooLargeError,
+    Outcome,
+    ServerError,
+)
+from raccoon_fast.events import Ack, Code, Response, Status
+from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
+
+if TYPE_CHECKING:
+    from raccoon_fast.delivery.retry import RetryPolicy
+    from raccoon_fast.stats import Stats
+    from raccoon_fast.transports.base import Request, Transport
+
+__all__ = ["AckListener", "Delivery"]
+
+# A server keeps the id of a connection that broke silently until its read deadline (60 s unless set otherwise) and
+# refuses it meanwhile: asked again soon at first, since after a reset it is refused for an instant only.
+_DUPLICATE_ID_FIRST_S = 0.05
+_DUPLICATE_ID_MOST_S = 5.0
+_DUPLICATE_ID_LIMIT_S = 75.0
+
+_MAX_LEVEL = {Outcome.NOT_DELIVERED: 0, Outcome.POSSIBLY_DELIVERED: 1, Outcome.DELIVERED: 2}
+
+
+class AckListener(Protocol):
+    """Told of every answer, on the event loop; must not block."""
+
+    def publish(self, ack: Ack) -> None:
+        """An answer came."""
+
+    def end(self) -> None:
+        """No further answer will come."""
+
+
+class Delivery:
+    """Delivers requests over one transport.
+
+    Owned by one event loop: everything here is called on it.
+
+    Args:
+        transport: Makes single attempts.
+        policy: When to make another.
+        timeout_s: Seconds for one attempt.
+        stats: Gets sent_tt_ms and ack_tt_ms of every answer.
+    """
+
+    def __init__(self, transport: Transport, policy: RetryPolicy, timeout_s: float, stats: Stats) -> None:
+        self._transport = transport
+        self._policy = policy
+        self._timeout_s = timeout_s
+        self._stats = stats
+        self._loop = asyncio.get_running_loop()
+        self._in_flight: set[str] = set()
+        self._listeners: tuple[AckListener, ...] = ()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = asyncio.Event()
+        # Until then nobody sends: the server asked for it (Retry-After).
+        self._paused_until_s = 0.0
+        # Connects that failed in a row, whoever made them, and when the next retry may try to connect again.
+        self._connect_failures = 0
+        self._connect_after_s = 0.0
+
+    async def deliver(self, request: Request, timeout_s: float | None = None) -> Response:
+        """Send a request until it is acknowledged, or cannot be.
+
+        Args:
+            request: Not in flight already.
+            timeout_s: Seconds for all attempts and the waits between them, beside the policy's own bounds.
+
+        Returns:
+            The answer; its status is SUCCESS.
+
+        Raises:
+            DeliveryError: With `req_guid`, `attempts`, and the `outcome` of all attempts together.
+            MessageTooLargeError: The server takes no message of this size.
+            ValueError: A request of this guid is in flight already.
+        """
+        req_guid = request.req_guid
+        if self._closing.is_set():
+            raise ClientClosedError("the client was closed", req_guid=req_guid)
+        if req_guid in self._in_flight:
+            raise ValueError(f"request {req_guid!r} is in flight already: wait for its outcome or use another guid")
+        self._in_flight.add(req_guid)
+        self._idle.clear()
+        try:
+            return await self._deliver(request, timeout_s)
+        finally:
+            self._in_flight.discard(req_guid)
+            if not self._in_flight:
+                self._idle.set()
+
+    def listen(self, listener: AckListener) -> None:
+        """Tell `listener` of every answer from now on. Safe from any thread."""
+        self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: AckListener) -> None:
+        """Undo `listen`. Safe from any thread."""
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+    async def close(self, timeout_s: float) -> int:
+        """Wait for what is in flight, then fail the rest with ClientClosedError and close the transport.
+
+        Returns:
+            How many requests were failed.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        unsettled = len(self._in_flight)
+        self._closing.set()
+        try:
+            await self._transport.close()
+            # The attempts under way end with their connections, the waits with the event: this takes no time of note.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), 1.0)
+        finally:
+            for listener in self._listeners:
+                listener.end()
+        return unsettled
+
+    async def _deliver(self, request: Request, timeout_s: float | None) -> Response:
+        policy = self._policy
+        started_s = self._loop.time()
+        bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
+        deadline_s = started_s + min(bounds) if bounds else float("inf")
+        attempts = 0
+        outcome = Outcome.NOT_DELIVERED
+        refused_since_s: float | None = None
+        refusals = 0
+        wait_until_s = 0.0
+        error: DeliveryError | None = None
+        while True:
+            await self._wait(max(wait_until_s, self._paused_until_s), deadline_s, error, request)
+            attempts += 1
+            began_s = self._loop.time()
+            try:
+                response = await self._attempt(request, min(self._timeout_s, deadline_s - began_s), started_s)
+            except MessageTooLargeError as refused:
+                refused.size = refused.size or request.size
+                raise
+            except DeliveryError as failed:
+                error = failed
+            else:
+                self._connect_failures = 0
+                return response
+            outcome = max(outcome, error.outcome, key=_MAX_LEVEL.__getitem__)
+            error.req_guid, error.attempts, error.outcome = request.req_guid, attempts, outcome
+            now_s = self._loop.time()
+            if self._closing.is_set():
+                raise self._closed(request, outcome) from error
+            if not error.retryable:
+                raise error
+            if _is_duplicate_id(error):
+                refused_since_s = now_s if refused_since_s is None else refused_since_s
+                if now_s - refused_since_s > _DUPLICATE_ID_LIMIT_S:
+                    raise error
+                attempts -= 1  # nothing was tried: the connection was not let in
+                refusals += 1
+                wait_until_s = now_s + min(_DUPLICATE_ID_MOST_S, _DUPLICATE_ID_FIRST_S * 2 ** min(refusals - 1, 16))
+                continue
+            if attempts >= policy.max_attempts:
+                raise error
+            wait_until_s = now_s + policy.delay_s(attempts)
+            if error.retry_after_s is not None:
+                self._paused_until_s = max(self._paused_until_s, now_s + error.retry_after_s)
+                wait_until_s = 0.0
+            elif isinstance(error, ConnectError):
+                # Many wait for one server: they try together, at the pace of its failures, not each at its own.
+                if began_s >= self._connect_after_s:
+                    self._connect_failures += 1
+                    self._connect_after_s = now_s + policy.delay_s(self._connect_failures)
+                wait_until_s = self._connect_after_s
+
+    async def _attempt(self, request: Request, timeout_s: float, started_s: float) -> Response:
+        now_ns = time.time_ns()
+        request.envelope.stamp(request.req_guid, now_ns // 1_000_000_000, now_ns % 1_000_000_000)
+        try:
+            response = await self._transport.send(request, timeout_s)
+        except ServerError as error:
+            if error.response is not None:
+                self._answered(request, error.response, started_s)
+            raise
+        self._answered(request, response, started_s)
+        if response.status is not Status.SUCCESS:
+            raise _refusal(response)
+        return response
+
+    def _answered(self, request: Request, response: Response, started_s: float) -> None:
+        if response.req_guid != request.req_guid:
+            return  # about the connection, or an answer that names no request
+        sent_ms = (request.written_s - started_s) * 1000.0
+        ack_ms = (self._loop.time() - request.written_s) * 1000.0
+        self._stats.timing(SENT_TT_MS, sent_ms)
+        self._stats.timing(ACK_TT_MS, ack_ms)
+        if self._listeners:
+            ack = Ack(request.req_guid, response, sent_ms, ack_ms)
+            for listener in self._listeners:
+                listener.publish(ack)
+
+    async def _wait(self, until_s: float, deadline_s: float, error: DeliveryError | None, request: Request) -> None:
+        """Wait until then; give up at once where the deadline is nearer."""
+        delay_s = until_s - self._loop.time()
+        if until_s >= deadline_s or self._loop.time() >= deadline_s:
+            if error is not None:
+                raise error
+            raise AckTimeoutError(
+                f"not sent: the server asked to wait {max(delay_s, 0.0):.3g} s more, longer than the request's timeout",
+                req_guid=request.req_guid,
+                outcome=Outcome.NOT_DELIVERED,
+            )
+        if delay_s > 0.0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), delay_s)
+        if self._closing.is_set():
+            raise self._closed(request, error.outcome if error is not None else Outcome.NOT_DELIVERED) from error
+
+    @staticmethod
+    def _closed(request: Request, outcome: Outcome) -> ClientClosedError:
+        return ClientClosedError(
+            f"the client was closed before the request was acknowledged: {outcome}",
+            req_guid=request.req_guid,
+            outcome=outcome,
+        )
+
+
+def _is_duplicate_id(error: DeliveryError) -> bool:
+    return (
+        isinstance(error, ServerError)
+        and error.response is not None
+        and error.response.code is Code.MAX_USER_LIMIT_REACHED
+    )
+
+
+def _refusal(response: Response) -> ServerError:
+    """The error for an answer that is not SUCCESS: of its codes only BAD_REQUEST is the request's own fault."""
+    why = f"{response.code.name}, {response.reason}" if response.reason else response.code.name
+    return ServerError(
+        f"the server answered {response.status.name}: {why}",
+        response=response,
+        retryable=response.code is not Code.BAD_REQUEST,
+        # A failed publish may have published a part of the batch.
+        outcome=Outcome.NOT_DELIVERED if response.code is Code.BAD_REQUEST else Outcome.POSSIBLY_DELIVERED,
+    )

@@ -1,0 +1,56 @@
+"""The thread that runs users' callbacks, so that none of them can hold up the event loop."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.logs import Log
+
+__all__ = ["CallbackThread"]
+
+
+class CallbackThread:
+    """Runs callbacks one after the other, on one daemon thread that the first of them starts.
+
+    `submit` never blocks and may be called from any thread.
+
+    Args:
+        logger: Told when a callback raises; the next one is run all the same.
+    """
+
+    def __init__(self, logger: Log) -> None:
+        self._logger = logger
+        self._queue: queue.SimpleQueue[tuple[Callable[..., object], Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, callback: Callable[..., object], argument: Any) -> None:
+        """Run `callback(argument)` after those submitted before."""
+        self._queue.put((callback, argument))
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="raccoon_fast-callbacks", daemon=True)
+                self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread once it has run what was submitted, waiting for that at most `timeout_s`."""
+        self._queue.put(None)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            callback, argument = item
+            try:
+                callback(argument)
+            except Exception as error:  # noqa: BLE001 - a user's callback must not hurt the others
+                self._logger.error("a callback failed: %r raised %r", callback, error)

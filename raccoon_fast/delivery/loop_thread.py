@@ -1,0 +1,84 @@
+"""An event loop on a thread of its own, for callers without one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Coroutine
+
+    from raccoon_fast.logs import Log
+
+__all__ = ["LoopThread", "new_event_loop"]
+
+_T = TypeVar("_T")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A uvloop loop where there is uvloop (not on Windows), asyncio's own otherwise."""
+    if sys.platform != "win32":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+class LoopThread:
+    """Runs coroutines for other threads.
+
+    The loop and all that lives on it belong to this daemon thread; `submit` and `stop` are for all others.
+
+    Args:
+        logger: Told of exceptions nobody else handled.
+
+    Raises:
+        RuntimeError: No thread can be started, as at interpreter shutdown.
+    """
+
+    def __init__(self, logger: Log) -> None:
+        self._logger = logger
+        self.loop = new_event_loop()
+        self.loop.set_exception_handler(self._unhandled)
+        self._thread = threading.Thread(target=self._run, name="raccoon_fast-loop", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        """Run a coroutine on the loop; cancelling the future cancels it there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def stop(self, timeout_s: float) -> None:
+        """Cancel what runs and end the thread, waiting at most `timeout_s`. Idempotent."""
+        with contextlib.suppress(RuntimeError):  # closed already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BlockingIOError):
+            # grpc.aio wakes every loop of the process for each event; those that come too late find nothing to read.
+            return
+        self._logger.error("unexpected: %s: %r", context.get("message"), error)

@@ -1,0 +1,116 @@
+"""What `submit` returns: a request's outcome, once it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from raccoon_fast.delivery.callbacks import CallbackThread
+    from raccoon_fast.events import Response
+
+__all__ = ["AsyncReceipt", "Receipt"]
+
+
+class Receipt:
+    """The outcome of a request submitted to a sync client. Safe to use from any thread.
+
+    Attributes:
+        req_guid: The request's guid.
+    """
+
+    def __init__(self, req_guid: str, future: concurrent.futures.Future[Response], callbacks: CallbackThread) -> None:
+        self.req_guid = req_guid
+        self._future = future
+        self._callbacks = callbacks
+
+    def done(self) -> bool:
+        """Whether the outcome is there."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Response:
+        """Wait for the acknowledgement.
+
+        Args:
+            timeout: Seconds to wait; None waits as long as the request takes, which its own deadlines bound.
+
+        Raises:
+            TimeoutError: The outcome was not there in time; the request goes on.
+            RaccoonError: The request failed; see `send`.
+        """
+        try:
+            return self._future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            if self._future.done():
+                raise  # the request's own AckTimeoutError
+            raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome and return what `result` would raise, or None.
+
+        Raises:
+            TimeoutError: The outcome was not there in time.
+        """
+        try:
+            return self._future.exception(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
+
+    def add_done_callback(self, callback: Callable[[Receipt], object]) -> None:
+        """Call `callback(receipt)` once the outcome is there, or now if it is.
+
+        Callbacks of one client run one after the other on one thread of its own (never on the event loop); what one
+        raises is logged.
+        """
+        self._future.add_done_callback(lambda _: self._callbacks.submit(callback, self))
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.req_guid} {'done' if self.done() else 'pending'}>"
+
+
+class AsyncReceipt:
+    """The outcome of a request submitted to an async client; `await receipt` for its Response.
+
+    Cancelling an `await` of it does not cancel the request. Used from the client's event loop only.
+
+    Attributes:
+        req_guid: The request's guid.
+    """
+
+    def __init__(self, req_guid: str, task: asyncio.Task[Response]) -> None:
+        self.req_guid = req_guid
+        self._task = task
+
+    def __await__(self) -> Generator[object, None, Response]:
+        return asyncio.shield(self._task).__await__()
+
+    def done(self) -> bool:
+        """Whether the outcome is there."""
+        return self._task.done()
+
+    def result(self) -> Response:
+        """The answer.
+
+        Raises:
+            asyncio.InvalidStateError: The outcome is not there yet.
+            RaccoonError: The request failed; see `send`.
+        """
+        return self._task.result()
+
+    def exception(self) -> BaseException | None:
+        """What `result` would raise, or None.
+
+        Raises:
+            asyncio.InvalidStateError: The outcome is not there yet.
+        """
+        return self._task.exception()
+
+    def add_done_callback(self, callback: Callable[[AsyncReceipt], object]) -> None:
+        """Call `callback(receipt)` on the event loop, soon after the outcome is there."""
+        self._task.add_done_callback(lambda _: callback(self))
+
+    def __repr__(self) -> str:
+        return f"<AsyncReceipt {self.req_guid} {'done' if self.done() else 'pending'}>"

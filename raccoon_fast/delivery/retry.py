@@ -1,0 +1,61 @@
+"""When a failed attempt is made again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+__all__ = ["RetryPolicy"]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often, and after how long, an attempt that may succeed later is made again.
+
+    What is worth a retry is the error's to say (`DeliveryError.retryable`): connection errors, timeouts, HTTP 408, 429
+    and 5xx, INTERNAL_ERROR answers, gRPC UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED and RESOURCE_EXHAUSTED.
+
+    Args:
+        max_attempts: Attempts in all, the first among them; 1 never retries.
+        initial: Seconds before the second attempt, at most.
+        maximum: Seconds between two attempts, at most.
+        multiplier: Growth of the wait from one attempt to the next, 1 or more.
+        jitter: "full" draws each wait evenly from 0 to the bound above, so that clients that failed together do not
+            come back together; None waits the whole bound.
+        total_timeout: Seconds for all attempts and waits of one request; None leaves that to `max_attempts`.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong type or out of range; the message names it.
+    """
+
+    max_attempts: int = 3
+    initial: float = 1.0
+    maximum: float = 30.0
+    multiplier: float = 2.0
+    jitter: str | None = "full"
+    total_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
+            raise TypeError(f"RetryPolicy(max_attempts=…) takes an int, not {self.max_attempts!r}")
+        if self.max_attempts < 1:
+            raise ValueError(f"RetryPolicy(max_attempts=…) must be 1 or more, not {self.max_attempts}")
+        for option, least in (("initial", 0.0), ("maximum", 0.0), ("multiplier", 1.0), ("total_timeout", 0.0)):
+            value = getattr(self, option)
+            if value is None and option == "total_timeout":
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"RetryPolicy({option}=…) takes a number, not {value!r}")
+            if not least <= value < float("inf"):
+                raise ValueError(f"RetryPolicy({option}=…) must be {least:g} or more and finite, not {value}")
+        if self.jitter not in ("full", None):
+            raise ValueError(f'RetryPolicy(jitter=…) must be "full" or None, not {self.jitter!r}')
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait after the `failures`-th failure in a row (1 or more)."""
+        try:
+            bound = min(self.maximum, self.initial * self.multiplier ** (failures - 1))
+        except OverflowError:  # hours into an outage
+            bound = self.maximum
+        # Jitter spreads load, it guards no secret.
+        return random.uniform(0.0, bound) if self.jitter else bound  # noqa: S311

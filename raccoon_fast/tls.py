@@ -1,0 +1,72 @@
+"""TLS by files: the one description that all three transports can use."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    import grpc
+
+__all__ = ["TLS"]
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Certificates, as PEM files.
+
+    The server's certificate and host name are always verified; there is no switch to turn that off (an
+    `ssl.SSLContext` of your own may, on REST and WebSocket).
+
+    Args:
+        ca: File with the CA certificates to trust; the system's (gRPC: those grpcio ships) when None.
+        cert: File with the client's certificate chain, for mutual TLS.
+        key: File with the client's private key, not encrypted; read from `cert` when None.
+
+    Raises:
+        ValueError: `key` without `cert`.
+        FileNotFoundError: A file does not exist.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.cert is None:
+            raise ValueError("TLS(key=…) needs cert=… too: the certificate that belongs to the key")
+        for option in ("ca", "cert", "key"):
+            path = getattr(self, option)
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"TLS({option}=…): no such file: {path}")
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """A verifying client context.
+
+        Raises:
+            ssl.SSLError: A file does not hold what it should.
+        """
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None:
+            context.load_cert_chain(self.cert, self.key)
+        return context
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """The same for a gRPC channel."""
+        import grpc
+
+        chain = _read(self.cert)
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read(self.ca),
+            private_key=_read(self.key) if self.key is not None else chain,
+            certificate_chain=chain,
+        )
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

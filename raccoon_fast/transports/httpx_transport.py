@@ -1,0 +1,168 @@
+"""httpx as an extension point, both ways.
+
+`HttpxTransport` sends over a user's `httpx.AsyncClient` or `httpx.AsyncBaseTransport` (proxies, HTTP/2, custom
+authentication, mocks). `PooledTransport` offers our own connections to an `httpx.AsyncClient` of the user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import httpx
+
+from raccoon_fast.errors import AckTimeoutError, ConnectError, ConnectionLostError, ProtocolError, TransportError
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.transports.address import Address
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, connect_error
+from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
+from raccoon_fast.transports.rest import HTTPPool
+
+if TYPE_CHECKING:
+    import ssl
+
+    from raccoon_fast.events import Response
+    from raccoon_fast.tls import TLS
+    from raccoon_fast.transports.base import Request
+
+__all__ = ["HttpxTransport", "PooledTransport"]
+
+
+class HttpxTransport(Transport):
+    """POSTs to `/api/v1/events` through httpx.
+
+    httpx does not show an answer that came before the request's body was read: such a 400 is a ConnectionLostError.
+
+    Args:
+        link: The server; http or https. Its `tls` is not used, httpx's own settings are.
+        http: The user's; closed by its owner when it is an AsyncClient, with this transport when it is a transport.
+    """
+
+    def __init__(self, link: Link, http: httpx.AsyncClient | httpx.AsyncBaseTransport) -> None:
+        self._link = link
+        self._owned = not isinstance(http, httpx.AsyncClient)
+        self._client = httpx.AsyncClient(transport=http) if isinstance(http, httpx.AsyncBaseTransport) else http
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """One POST. See Transport.send."""
+        link = self._link
+        address = link.address
+        headers = {**link.request_headers(), "Content-Type": CONTENT_TYPES[request.wire]}
+        body = bytes(request.envelope.payload())
+        request.written_s = asyncio.get_running_loop().time()
+        try:
+            status, answer_headers, answer = await asyncio.wait_for(self._post(headers, body, timeout_s), timeout_s)
+        except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
+            raise AckTimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            link.stats.count(TOTAL_CONN_ERR, 1)
+            raise _named(error, address) from error
+        return read_answer(
+            status,
+            answer,
+            answer_headers.get("content-type", ""),
+            answer_headers.get("retry-after", ""),
+            wire=request.wire,
+            req_guid=request.req_guid,
+            address=address,
+        )
+
+    async def _post(self, headers: dict[str, str], body: bytes, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
+        stats = self._link.stats
+        stats.count(TOTAL_BYTES_SENT, len(body))
+        async with self._client.stream(
+            "POST", str(self._link.address), content=body, headers=headers, timeout=timeout_s, follow_redirects=False
+        ) as answer:
+            parts, size = [], 0
+            async for part in answer.aiter_bytes():
+                size += len(part)
+                if size > MAX_ANSWER_BYTES:
+                    raise ProtocolError(f"{self._link.address} answered with over {MAX_ANSWER_BYTES} bytes")
+                parts.append(part)
+            stats.count(TOTAL_BYTES_RECIEVED, size)
+            return answer.status_code, answer.headers, b"".join(parts)
+
+    async def close(self) -> None:
+        """See Transport.close."""
+        if self._owned:
+            await self._client.aclose()
+
+
+def _named(error: httpx.HTTPError, address: Address) -> TransportError:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+        return connect_error(cause or error, address)
+    if isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)):
+        return ConnectionLostError(f"connection to {address} was lost before the answer: {error}")
+    if isinstance(error, (httpx.ProxyError, httpx.UnsupportedProtocol, httpx.CloseError)):
+        return ConnectError(f"cannot connect to {address}: {error}")
+    return ProtocolError(f"{address}: {error}")
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """Our own HTTP/1.1 connections as a transport for `httpx.AsyncClient(transport=PooledTransport())`.
+
+    For requests and answers that fit in memory: the answer is bounded at 1 MiB. Timeouts are httpx's: the read timeout
+    bounds the whole exchange. Used from one event loop.
+
+    Args:
+        connections: Connections at most, for each origin.
+        tls: As the clients' option.
+    """
+
+    def __init__(self, *, connections: int = 8, tls: ssl.SSLContext | TLS | None = None) -> None:
+        self._connections = connections
+        self._tls = tls
+        self._pools: dict[tuple[bytes, bytes, int | None], HTTPPool] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One exchange; see httpx.AsyncBaseTransport."""
+        body = await request.aread()
+        raw = request.url.raw_scheme, request.url.raw_host, request.url.port
+        timeouts = request.extensions.get("timeout", {})
+        pool = self._pools.get(raw)
+        if pool is None:
+            pool = self._pools[raw] = HTTPPool(self._link(request.url), self._connections)
+        lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+        # The body is here as a whole, so its length is known even where httpx meant to send it in chunks.
+        framing = (b"content-length", b"transfer-encoding")
+        lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw if name.lower() not in framing]
+        lines += [b"Content-Length: %d" % len(body)]
+        message = b"\r\n".join([*lines, b"", body])
+        try:
+            answer = await pool.exchange(message, timeouts.get("read") or 3600.0)
+        except AckTimeoutError as error:
+            raise httpx.ReadTimeout(str(error), request=request) from error
+        except ConnectError as error:
+            raise httpx.ConnectError(str(error), request=request) from error
+        except ProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error), request=request) from error
+        except TransportError as error:
+            raise httpx.ReadError(str(error), request=request) from error
+        return httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=request)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _link(self, url: httpx.URL) -> Link:
+        from raccoon_fast.logs import resolve_logger
+        from raccoon_fast.stats import resolve_stats
+
+        if url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"PooledTransport speaks http and https, not {url.scheme!r}")
+        secure = url.scheme == "https"
+        return Link(
+            address=Address(url.scheme, url.host, url.port or (443 if secure else 80), "", secure),
+            identity=Identity(),
+            headers={},
+            authorization=None,
+            tls=self._tls,
+            user_agent="",
+            connect_timeout_s=10.0,
+            stats=resolve_stats(None),
+            logger=resolve_logger(None),
+        )

@@ -1,0 +1,479 @@
+"""One WebSocket connection (RFC 6455): many requests in flight, answers matched by guid.
+
+`websockets`' sans-I/O protocol does the handshake, reads what comes, and answers pings and closes. Event frames do not
+pass through it: they are framed and masked in the buffer they were encoded in (`Envelope.websocket_frame`).
+
+Everything here runs on the event loop the connection was opened on. Answers are settled in the protocol callback
+itself, which waits for nobody: a client that stops reading acknowledgements stalls every client of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import websockets.exceptions
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.uri import parse_uri
+
+from raccoon_fast.core.acks import AckTable, Verdict
+from raccoon_fast.core.answers import decode_json_answer, decode_proto_answer
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    DeliveryError,
+    MessageTooLargeError,
+    Outcome,
+    ProtocolError,
+    RaccoonError,
+    ServerError,
+)
+from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.http_answers import status_error
+from raccoon_fast.transports.window import Window
+
+if TYPE_CHECKING:
+    from websockets.http11 import Response as HandshakeResponse
+
+    from raccoon_fast.transports.base import Link, Request
+
+__all__ = ["Keepalive", "WebSocketConnection"]
+
+# The protocol's debug log shows the handshake's headers, Authorization among them: it goes nowhere.
+_SILENT = logging.getLogger("raccoon_fast.transports.websocket")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL)
+
+_OPCODES = {"proto": Opcode.BINARY, "json": Opcode.TEXT}
+_REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
+_CLOSE_TIMEOUT_S = 1.0
+_UNKNOWN_LOG_INTERVAL_S = 60.0
+
+# After the loop was held up, timers are run before the sockets are read: an overdue answer may lie there already. So
+# nothing expires before one more round of reading.
+_GRACE_S = 0.005
+
+
+class Keepalive(NamedTuple):
+    """Our own pings: sent every `interval_s` (None: never), their pong due within `timeout_s`."""
+
+    interval_s: float | None
+    timeout_s: float
+
+
+class WebSocketConnection(asyncio.Protocol):
+    """A connection, from its handshake to its end; not reopened.
+
+    Args:
+        link: The server; ws or wss.
+        keepalive: Our pings.
+        max_in_flight: Requests unanswered at once; further ones wait.
+    """
+
+    def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._keepalive = keepalive
+        self._protocol = ClientProtocol(parse_uri(str(link.address)), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
+        self.transport: asyncio.Transport | None = None
+        self.acks = AckTable()
+        self.window = Window(max_in_flight)
+        self.error: RaccoonError | None = None
+        #: Set when the server could not read one of several requests in flight: which one, only a retry can tell.
+        self.has_culprit = False
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._settled: asyncio.Future[None] | None = None
+        self._in_flight = 0
+        self._writable = True
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._fragments: list[bytes] = []
+        self._fragments_opcode = Opcode.BINARY
+        self._keys = b""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_s = 0.0
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._ping_due_s = 0.0
+        self._ping_payload = b""
+        self._unknown_logged_s = float("-inf")
+
+    async def open(self, timeout_s: float) -> None:
+        """Do the handshake.
+
+        Raises:
+            ConnectError, ServerError, ProtocolError: It failed; the connection is closed.
+        """
+        request = self._protocol.connect()
+        for name, value in self._link.request_headers().items():
+            request.headers[name] = value
+        self._protocol.send_request(request)
+        self._flush()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._opened), timeout_s)
+        except asyncio.TimeoutError:
+            error = ConnectError(f"{self._link.address} did not answer the WebSocket handshake in time")
+            self.fail(error)
+            raise error from None
+        except BaseException:
+            self.abort()
+            raise
+        self._schedule_ping()
+
+    async def exchange(self, request: Request, deadline_s: float) -> Response:
+        """Send one request and wait for its acknowledgement.
+
+        Args:
+            request: Its guid must not have been on this connection before (`acks.seen`).
+            deadline_s: Loop time of the acknowledgement's deadline. When it passes, the connection is closed: a request
+                may go onto one connection once, so only a new one can carry the resend.
+
+        Raises:
+            DeliveryError: See Transport.send. Cancelled, the request is abandoned and a late answer is only counted.
+        """
+        await self._admit(deadline_s)
+        try:
+            waiter: asyncio.Future[Response] = self._loop.create_future()
+            self.acks.add(request.req_guid, waiter, deadline_s)
+            frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
+            assert self.transport is not None
+            request.written_s = self._loop.time()
+            self.transport.write(frame)
+            self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
+            if self._expiry is None or deadline_s < self._expiry_s:
+                self._arm_expiry()
+            try:
+                return await waiter
+            except asyncio.CancelledError:
+                self.acks.discard(request.req_guid)
+                raise
+        finally:
+            self._in_flight -= 1
+            self._wake()
+            if self._settled is not None and not self._settled.done():
+                self._settled.set_result(None)
+
+    async def retire(self) -> None:
+        """Close once nothing is in flight; every request here has a deadline, so that is bounded."""
+        try:
+            while self.error is None and self._in_flight:
+                self._settled = self._loop.create_future()
+                await asyncio.wait([self._settled, self._lost], return_when=asyncio.FIRST_COMPLETED)
+            await self.close()
+        finally:
+            self.abort()
+
+    async def close(self) -> None:
+        """Say goodbye (close code 1000) and wait a second at most for the server to do so. Idempotent."""
+        if self.transport is not None and self._protocol.state is OPEN:
+            self._protocol.send_close(1000)
+            self._flush()
+            await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
+        self.fail(lost_error(None, self._link.address))
+
+    def fail(self, error: RaccoonError) -> None:
+        """Close at once; what is in flight fails with `error`, each request with a copy of its own."""
+        if self.error is None:
+            self.error = error
+        self._stop_timers()
+        if not self._opened.done():
+            self._opened.set_exception(error)
+            self._opened.exception()  # whoever opened may be gone
+        for _, waiter in self.acks.drain():
+            if not waiter.done():
+                waiter.set_exception(self._copy())
+        self._wake()
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        if self.error is not None:
+            return
+        opening = not self._opened.done()
+        self._protocol.receive_data(data)
+        self._flush()  # pongs go out first, paused or not
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame_received(event)
+            else:
+                self._handshake_answered(event)
+        if opening and self._protocol.handshake_exc is not None:
+            self._handshake_failed(self._protocol.handshake_exc)
+        elif self._protocol.parser_exc is not None:
+            self._break(f"broke RFC 6455: {self._protocol.parser_exc}")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
+        if self.error is not None:
+            return
+        self._protocol.receive_eof()
+        if not self._opened.done() and self._protocol.handshake_exc is not None:
+            self._handshake_failed(self._protocol.handshake_exc)
+            return
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        close = self._protocol.close_rcvd
+        if close is not None and close.code == 1009 and len(self.acks) == 1:
+            self.fail(MessageTooLargeError(f"{self._link.address} refused a request as too large; send fewer events"))
+        elif close is not None:
+            said = f"{self._link.address} closed the connection: {close.code} {close.reason}".rstrip()
+            self.fail(ConnectionLostError(said))
+        else:
+            self.fail(lost_error(exc, self._link.address))
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._wake()
+
+    # What comes in
+
+    def _handshake_answered(self, answer: object) -> None:
+        if self._protocol.state is OPEN and not self._opened.done():
+            self._opened.set_result(None)
+
+    def _handshake_failed(self, error: Exception) -> None:
+        address = self._link.address
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        if isinstance(error, websockets.exceptions.InvalidStatus):
+            answer: HandshakeResponse = error.response
+            self.fail(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
+        elif isinstance(error.__cause__, EOFError) or isinstance(error, EOFError):
+            self.fail(ConnectError(f"{address} closed the connection during the WebSocket handshake"))
+        else:
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            self.fail(
+                ProtocolError(f"{address} did not accept a WebSocket: {error}{cause}", outcome=Outcome.NOT_DELIVERED)
+            )
+
+    def _frame_received(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.BINARY, Opcode.TEXT):
+            if frame.fin:
+                self._message_received(frame.opcode, bytes(frame.data))
+            else:
+                self._fragments, self._fragments_opcode = [bytes(frame.data)], frame.opcode
+        elif frame.opcode is Opcode.CONT:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                self._message_received(self._fragments_opcode, b"".join(self._fragments))
+        elif frame.opcode is Opcode.PONG and bytes(frame.data) == self._ping_payload:
+            self._schedule_ping()
+
+    def _message_received(self, opcode: Opcode, data: bytes) -> None:
+        if self.error is not None:
+            return
+        try:
+            response = decode_proto_answer(data) if opcode is Opcode.BINARY else decode_json_answer(data)
+        except DecodeError as error:
+            self._break(f"sent what is not a Raccoon's answer: {error}")
+            return
+        req_guid = response.req_guid
+        if not req_guid:
+            self._uncorrelated(response)
+            return
+        verdict, waiter = self.acks.settle(req_guid, response.status is Status.SUCCESS)
+        if verdict is not Verdict.MATCHED:
+            self._log_unmatched(verdict, req_guid)
+            return
+        if response.status is Status.SUCCESS:
+            self.window.succeeded()
+        elif response.code is Code.INTERNAL_ERROR:
+            self.window.failed()
+        if not waiter.done():
+            waiter.set_result(response)
+
+    def _uncorrelated(self, response: Response) -> None:
+        """An answer without a guid: a refusal of the whole connection, or of a request the server could not read."""
+        if response.code in _REFUSALS:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            self.fail(
+                ServerError(
+                    f"{self._link.address} refused the connection: {response.code.name}, {response.reason}",
+                    response=response,
+                    retryable=True,
+                    outcome=Outcome.NOT_DELIVERED,
+                )
+            )
+        elif response.status is Status.SUCCESS or len(self.acks) != 1:
+            self.has_culprit = len(self.acks) > 1
+            self._break(f"answered without a guid: {response.code.name}, {response.reason}")
+        else:
+            # Only one request it can be about.
+            (_, waiter) = self.acks.drain()[0]
+            if not waiter.done():
+                waiter.set_result(response)
+
+    def _log_unmatched(self, verdict: Verdict, req_guid: str) -> None:
+        now_s = self._loop.time()
+        if now_s - self._unknown_logged_s >= _UNKNOWN_LOG_INTERVAL_S:
+            self._unknown_logged_s = now_s
+            self._link.logger.warning(
+                "%s acknowledged %r, which is %s here: ignored (this connection had %d unknown, %d twice, %d late)",
+                self._link.address,
+                req_guid,
+                verdict.name.lower(),
+                self.acks.unknown,
+                self.acks.duplicates,
+                self.acks.late,
+            )
+
+    def _break(self, what: str) -> None:
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        self.fail(ProtocolError(f"{self._link.address} {what}"))
+
+    # What goes out
+
+    async def _admit(self, deadline_s: float) -> None:
+        """Wait for a place in the window and for the socket to take data; takes the place."""
+        if self._waiters or not self._free:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(waiter)
+            timer = self._loop.call_at(deadline_s, _not_sent, waiter, self._link)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                    self._in_flight -= 1  # cancelled in the very step that let it in
+                    self._wake()
+                raise
+            finally:
+                timer.cancel()
+        else:
+            self._in_flight += 1
+        if self.error is not None:
+            self._in_flight -= 1
+            error = self._copy()
+            if isinstance(error, DeliveryError):
+                error.outcome = Outcome.NOT_DELIVERED  # it never went out
+            raise error
+
+    @property
+    def _free(self) -> bool:
+        return self.error is not None or (self._writable and self._in_flight < self.window.limit)
+
+    def _wake(self) -> None:
+        while self._waiters and self._free:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._in_flight += 1
+                waiter.set_result(None)
+
+    def _next_key(self) -> bytes:
+        if not self._keys:
+            self._keys = os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
+        key, self._keys = self._keys[:4], self._keys[4:]
+        return key
+
+    def _flush(self) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        for data in self._protocol.data_to_send():
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()  # TLS cannot be half-closed
+
+    def _copy(self) -> RaccoonError:
+        # One failure is told to many: each gets an error that is its own to fill in.
+        assert self.error is not None
+        error = type(self.error)(str(self.error))
+        error.__dict__.update(self.error.__dict__)
+        return error
+
+    # Timers
+
+    def _arm_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        deadline_s = self.acks.next_deadline()
+        if deadline_s is not None:
+            self._expiry_s = deadline_s
+            self._expiry = self._loop.call_at(deadline_s + _GRACE_S, self._loop.call_later, _GRACE_S, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        expired = self.acks.expire(self._loop.time())
+        if not expired:
+            self._arm_expiry()
+            return
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        for _, waiter in expired:
+            if not waiter.done():
+                waiter.set_exception(AckTimeoutError(f"no acknowledgement from {self._link.address} in time"))
+        self.fail(ConnectionLostError(f"connection to {self._link.address} given up: an acknowledgement was overdue"))
+
+    def _schedule_ping(self) -> None:
+        self._ping_payload = b""
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+            self._ping_timer = None
+        if self._keepalive.interval_s is not None and self.error is None:
+            self._ping_timer = self._loop.call_later(self._keepalive.interval_s, self._ping)
+            self._ping_due_s = self._loop.time() + self._keepalive.interval_s
+
+    def _ping(self) -> None:
+        stalled_s = self._loop.time() - self._ping_due_s
+        if stalled_s > 30.0:
+            self._link.logger.warning(
+                "the event loop was held up for %.0f s; a server cuts off who does not answer its pings for a minute",
+                stalled_s,
+            )
+        if self._protocol.state is not OPEN:
+            return
+        self._ping_payload = os.urandom(8)
+        self._protocol.send_ping(self._ping_payload)
+        self._flush()
+        self._ping_timer = self._loop.call_later(
+            self._keepalive.timeout_s, self._loop.call_later, _GRACE_S, self._pong_missed, self._ping_payload
+        )
+
+    def _pong_missed(self, payload: bytes) -> None:
+        if self.error is None and self._ping_payload == payload:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            self.fail(
+                ConnectionLostError(
+                    f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s"
+                )
+            )
+
+    def _stop_timers(self) -> None:
+        for timer in (self._expiry, self._ping_timer):
+            if timer is not None:
+                timer.cancel()
+        self._expiry = self._ping_timer = None
+
+
+def _not_sent(waiter: asyncio.Future[None], link: Link) -> None:
+    if not waiter.done():
+        waiter.set_exception(
+            AckTimeoutError(f"could not be sent to {link.address} in time", outcome=Outcome.NOT_DELIVERED)
+        )

@@ -1,0 +1,40 @@
+"""How many requests may be in flight on one connection."""
+
+from __future__ import annotations
+
+__all__ = ["Window"]
+
+_ACKS_PER_STEP = 64
+
+
+class Window:
+    """A bound that falls to 1 when publishing fails and comes back one by one.
+
+    A Raccoon that dedups by connection and acknowledges after publishing crashes when several requests of one
+    connection fail at once (its map of seen guids is written under a read lock), so from the first INTERNAL_ERROR on, a
+    connection carries one request at a time; each 64 acknowledgements in a row let one more in.
+
+    Args:
+        size: The bound in good times, 1 or more.
+    """
+
+    __slots__ = ("_acks", "_size", "limit")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._acks = 0
+        #: Requests that may be in flight now.
+        self.limit = size
+
+    def failed(self) -> None:
+        """An INTERNAL_ERROR came."""
+        self.limit = 1
+        self._acks = 0
+
+    def succeeded(self) -> None:
+        """An acknowledgement came."""
+        if self.limit < self._size:
+            self._acks += 1
+            if self._acks >= _ACKS_PER_STEP:
+                self._acks = 0
+                self.limit += 1
