@@ -18,13 +18,16 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 CORE = "raccoon_fast/core"
-# Wire leaf: hand-written Cython beside a Python twin. The others compile the very source that is the pure form,
+# The envelope is hand-written Cython beside a Python twin. The others compile the very source that is the pure form,
 # typed by the .pxd of the module's name.
 SOURCES = {
+    "_wire_c": f"{CORE}/_wire_py.py",
     "_envelope_c": f"{CORE}/_envelope_c.pyx",
     "_answers_c": f"{CORE}/_answers_py.py",
     "_acks_c": f"{CORE}/_acks_py.py",
 }
+# A .pxd says the types: `int` in an annotation is Python's, of any size, and not a C type.
+DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 
 
 def build_mode() -> str:
@@ -45,7 +48,7 @@ def extensions(mode: str) -> list[Extension]:
         for name, source in SOURCES.items()
     ]
     # force: an edit of a .pxd alone does not count as a change for Cython's own dependency check.
-    return cythonize(modules, force=True, build_dir="build/cython", compiler_directives={"language_level": 3})
+    return cythonize(modules, force=True, build_dir="build/cython", compiler_directives=DIRECTIVES)
 
 
 class StampedBuild(build_py):

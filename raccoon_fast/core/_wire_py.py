@@ -78,7 +78,8 @@ def take_length(data: bytes, pos: int, end: int) -> tuple[int, int]:
         DecodeError: The length is cut off, over 5 bytes, or reaches beyond `end`.
     """
     length, after = take_varint(data, pos, end)
-    if after - pos > 5 or length > end - after:
+    rest = end - after
+    if after - pos > 5 or length > rest:
         raise DecodeError(f"a field of {length} bytes is cut off")
     return length, after
 

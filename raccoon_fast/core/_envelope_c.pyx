@@ -1,0 +1,469 @@
+"""The compiled form of the envelopes: one buffer, written through pointers, with room in front for heads.
+
+    |<- HEADROOM or more ->|<- events ->|<- TAIL ->|
+    [ HTTP head or frame header | request head ]   JSON's end
+
+_Block owns the memory, and views of it are counted. An envelope changes a block only while no view of it is alive;
+otherwise it copies what it needs into a new block first and leaves the old one to the views.
+"""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_FULL_RO,
+    PyBuffer_FillInfo,
+    PyBuffer_IsContiguous,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.unicode cimport PyUnicode_Check
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from raccoon_fast.core._request import (
+    HEADROOM,
+    MAX_EVENTS_BYTES,
+    MAX_FRAME_HEADER_BYTES,
+    check_capacity,
+    check_events_size,
+    encode_json_head,
+    encode_proto_head,
+    encode_websocket_header,
+    json_head_bound,
+    json_text,
+    proto_head_bound,
+    refuse_data,
+    refuse_type,
+)
+
+__all__ = ["JsonEnvelope", "ProtoEnvelope"]
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef Py_ssize_t _HEADROOM = HEADROOM
+cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
+cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
+# Kept free behind the events, for the end of the JSON object.
+cdef Py_ssize_t _TAIL = 2
+# Forms of event types that are kept: an application has few.
+cdef Py_ssize_t _MAX_FORMS = 256
+
+
+@cython.final
+cdef class _Block:
+    """Owns one allocation."""
+
+    cdef uint8_t* data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t exports
+
+    def __cinit__(self, Py_ssize_t size):
+        self.data = <uint8_t*> malloc(size)
+        if self.data is NULL:
+            raise MemoryError
+        self.size = size
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef int resize(self, Py_ssize_t size) except -1:
+        """Move to an allocation of another size; no view may be alive."""
+        cdef uint8_t* data = <uint8_t*> realloc(self.data, size)
+        if data is NULL:
+            raise MemoryError
+        self.data = data
+        self.size = size
+        return 0
+
+
+@cython.final
+@cython.freelist(16)
+@cython.no_gc
+cdef class _Window:
+    """Exports a part of a block, read-only."""
+
+    cdef _Block block
+    cdef Py_ssize_t start
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.block.data + self.start, self.size, 1, flags)
+        self.block.exports += 1
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self.block.exports -= 1
+
+
+cdef class _Envelope:
+    # Positions in the block: the stamped head's first byte (the events' while there is no head), the events' first
+    # byte, and the one behind the last event.
+    cdef _Block block
+    cdef Py_ssize_t head
+    cdef Py_ssize_t body
+    cdef Py_ssize_t end
+    cdef Py_ssize_t tail_size
+    cdef Py_ssize_t events
+    cdef uint32_t mask
+    cdef bint masked
+
+    def __cinit__(self, capacity=4096):
+        check_capacity(capacity)
+        self.block = _Block(_HEADROOM + <Py_ssize_t> capacity + _TAIL)
+        self.head = self.body = self.end = _HEADROOM
+
+    @property
+    def count(self):
+        """Events in the envelope."""
+        return self.events
+
+    @property
+    def nbytes(self):
+        """Bytes of `payload()` as last stamped; before the first stamp, those of the events (and of JSON's end)."""
+        return self.end - self.head + self.tail_size
+
+    @property
+    def exported(self):
+        """Whether views of this envelope's memory are alive. Clear or stamp it then, and it moves to other memory."""
+        return self.block.exports > 0
+
+    def nbytes_for(self, req_guid):
+        """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
+        return self.head_bound(req_guid) + self.end - self.body + self.tail_size
+
+    def stamp(self, req_guid, seconds, nanos):
+        """Set req_guid and sent_time, in place of those of the stamp before. Every attempt has its own."""
+        cdef bytes head = self.encode_head(req_guid, seconds, nanos)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
+        self.own()
+        if size + _FRAME_HEADER > self.body:
+            self.widen(size + _FRAME_HEADER)
+        self.head = self.body - size
+        memcpy(self.block.data + self.head, PyBytes_AS_STRING(head), size)
+
+    def payload(self):
+        """Return the whole message, read-only: one dimension, format 'B'."""
+        self.finish()
+        return self.view(self.head)
+
+    def prefixed(self, head):
+        """Return `head` and the message in one piece, for an HTTP request."""
+        cdef Py_ssize_t size
+        if not isinstance(head, bytes):
+            raise TypeError(f"head should be bytes, not {type(head).__name__}")
+        self.finish()
+        size = PyBytes_GET_SIZE(head)
+        if size > self.head:
+            return b"".join([head, self.view(self.head)])
+        self.own()
+        memcpy(self.block.data + self.head - size, PyBytes_AS_STRING(head), size)
+        return self.view(self.head - size)
+
+    def websocket_frame(self, opcode, key):
+        """Return the message as one final, masked client frame (RFC 6455, sections 5.2 and 5.3)."""
+        cdef bytes header
+        cdef Py_ssize_t size
+        self.finish()
+        header = encode_websocket_header(opcode, key, self.end - self.head + self.tail_size)
+        size = PyBytes_GET_SIZE(header)
+        self.own()
+        memcpy(&self.mask, PyBytes_AS_STRING(key), 4)
+        self.toggle_mask()
+        memcpy(self.block.data + self.head - size, PyBytes_AS_STRING(header), size)
+        return self.view(self.head - size)
+
+    def clear(self):
+        """Take out all events and the stamp, for reuse."""
+        if self.block.exports:
+            self.block = _Block(self.block.size)
+        self.masked = False
+        self.events = 0
+        self.head = self.end = self.body
+
+    cdef head_bound(self, req_guid):
+        raise NotImplementedError
+
+    cdef bytes encode_head(self, req_guid, seconds, nanos):
+        raise NotImplementedError
+
+    cdef int append(self, object type_, object data) except -1:
+        raise NotImplementedError
+
+    cdef inline object view(self, Py_ssize_t start):
+        cdef _Window window = _Window.__new__(_Window)
+        window.block = self.block
+        window.start = start
+        window.size = self.end + self.tail_size - start
+        return PyMemoryView_FromObject(window)
+
+    cdef int finish(self) except -1:
+        """Make the message whole and unmasked."""
+        if self.head == self.body:
+            raise RuntimeError("the envelope has no req_guid and time yet: stamp it first")
+        if self.masked:
+            self.own()
+        if self.tail_size and not self.block.exports:
+            # Views exist only of finished messages, and the first event after one moves the envelope.
+            memcpy(self.block.data + self.end, b"]}", 2)
+        return 0
+
+    cdef int own(self) except -1:
+        """Make the bytes fit for a change: no view shows them, no mask is on them."""
+        cdef _Block block
+        if self.block.exports:
+            block = _Block(self.block.size)
+            memcpy(block.data + self.head, self.block.data + self.head, self.end - self.head + self.tail_size)
+            self.block = block
+        if self.masked:
+            self.toggle_mask()
+        return 0
+
+    cdef void toggle_mask(self) noexcept:
+        _xor(self.block.data + self.head, self.end - self.head + self.tail_size, self.mask)
+        self.masked = not self.masked
+
+    cdef int widen(self, Py_ssize_t headroom) except -1:
+        """Move the events back, so that `headroom` bytes are in front of them; the old head is lost."""
+        cdef Py_ssize_t size = self.end - self.body
+        self.block.resize(headroom + size + _TAIL if headroom + size + _TAIL > self.block.size else self.block.size)
+        memmove(self.block.data + headroom, self.block.data + self.body, size)
+        self.body = headroom
+        self.end = headroom + size
+        return 0
+
+    cdef uint8_t* reserve(self, uint64_t size) except NULL:
+        """Return where the next `size` bytes of events go, once there is room for them and they may be changed."""
+        cdef int64_t need = <int64_t> (self.end - self.body) + <int64_t> size
+        cdef int64_t room
+        if need > _MAX_EVENTS:
+            check_events_size(need)
+        if self.masked or self.block.exports:
+            self.own()
+        room = self.block.size - _TAIL - self.body
+        if need > room:
+            # Doubling keeps the cost of an event's growth constant; the limit keeps the sum inside Py_ssize_t.
+            room = min(max(room * 2, need), _MAX_EVENTS)
+            self.block.resize(self.body + <Py_ssize_t> room + _TAIL)
+        return self.block.data + self.end
+
+    cdef int extend(self, object events) except -1:
+        for event in events:
+            if isinstance(event, tuple) and len(<tuple> event) == 2:
+                self.append((<tuple> event)[0], (<tuple> event)[1])
+            else:
+                type_, data = event
+                self.append(type_, data)
+        return 0
+
+
+@cython.final
+cdef class ProtoEnvelope(_Envelope):
+    """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
+
+    def add(self, type, data):
+        """Append one event; the data is copied."""
+        self.append(type, data)
+
+    def add_many(self, events):
+        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        cdef Py_ssize_t before = self.events
+        self.extend(events)
+        return self.events - before
+
+    cdef int append(self, object type_, object data) except -1:
+        cdef Py_buffer buffer
+        if PyBytes_CheckExact(data):
+            return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        _take_buffer(data, &buffer)
+        try:
+            return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t text_size
+        cdef const char* text
+        cdef uint64_t inner
+        cdef uint8_t* out
+        if not PyUnicode_Check(type_):
+            refuse_type(type_)
+        text = PyUnicode_AsUTF8AndSize(type_, &text_size)
+        if text_size == 0:
+            refuse_type(type_)
+        inner = 1 + _varint_size(text_size) + <uint64_t> text_size
+        if size:
+            inner += 1 + _varint_size(size) + <uint64_t> size
+        out = self.reserve(1 + _varint_size(inner) + inner)
+        # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
+        out[0] = 0x1A
+        out = _write_varint(out + 1, inner)
+        if size:
+            out[0] = 0x0A
+            out = _write_varint(out + 1, size)
+            memcpy(out, data, size)
+            out += size
+        out[0] = 0x12
+        out = _write_varint(out + 1, text_size)
+        memcpy(out, text, text_size)
+        self.end = out + text_size - self.block.data
+        self.events += 1
+        return 0
+
+    cdef head_bound(self, req_guid):
+        return proto_head_bound(req_guid)
+
+    cdef bytes encode_head(self, req_guid, seconds, nanos):
+        return encode_proto_head(req_guid, seconds, nanos)
+
+
+@cython.final
+cdef class JsonEnvelope(_Envelope):
+    """One SendEventRequest in JSON; the contract is that of the pure form."""
+
+    # By type: what stands behind the data. The last one used is at hand.
+    cdef dict forms
+    cdef object last_type
+    cdef bytes last_form
+
+    def __cinit__(self, capacity=4096):
+        self.forms = {}
+        self.tail_size = _TAIL
+
+    def add(self, type, data):
+        """Append one event, its data as base64."""
+        self.append(type, data)
+
+    def add_many(self, events):
+        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        cdef Py_ssize_t before = self.events
+        self.extend(events)
+        return self.events - before
+
+    cdef int append(self, object type_, object data) except -1:
+        cdef Py_buffer buffer
+        if PyBytes_CheckExact(data):
+            return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        _take_buffer(data, &buffer)
+        try:
+            return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef bytes form = self.last_form if type_ is self.last_type else self.form_of(type_)
+        cdef Py_ssize_t form_size = PyBytes_GET_SIZE(form)
+        cdef uint64_t text_size = (<uint64_t> size + 2) // 3 * 4
+        cdef Py_ssize_t comma = 1 if self.events else 0
+        cdef uint8_t* out = self.reserve(comma + 16 + text_size + <uint64_t> form_size)
+        if comma:
+            out[0] = c","
+        memcpy(out + comma, b'{"event_bytes":"', 16)
+        out = _write_base64(out + comma + 16, data, size)
+        memcpy(out, PyBytes_AS_STRING(form), form_size)
+        self.end = out + form_size - self.block.data
+        self.events += 1
+        return 0
+
+    cdef bytes form_of(self, object type_):
+        cdef bytes form
+        if not PyUnicode_Check(type_) or not type_:
+            refuse_type(type_)
+        form = self.forms.get(type_)
+        if form is None:
+            type_.encode()
+            form = b'","type":' + json_text(type_) + b"}"
+            if len(self.forms) >= _MAX_FORMS:
+                self.forms.clear()
+            self.forms[type_] = form
+        self.last_type = type_
+        self.last_form = form
+        return form
+
+    cdef head_bound(self, req_guid):
+        return json_head_bound(req_guid)
+
+    cdef bytes encode_head(self, req_guid, seconds, nanos):
+        return encode_json_head(req_guid, seconds, nanos)
+
+
+cdef int _take_buffer(object data, Py_buffer* buffer) except -1:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        refuse_data(data)
+    PyObject_GetBuffer(data, buffer, PyBUF_FULL_RO)
+    if buffer.ndim != 1 or not PyBuffer_IsContiguous(buffer, b"C"):
+        PyBuffer_Release(buffer)
+        refuse_data(data)
+    return 0
+
+
+cdef inline uint64_t _varint_size(uint64_t value) noexcept nogil:
+    cdef uint64_t size = 1
+    while value > 0x7F:
+        value >>= 7
+        size += 1
+    return size
+
+
+cdef inline uint8_t* _write_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    while value > 0x7F:
+        out[0] = <uint8_t> (value & 0x7F | 0x80)
+        value >>= 7
+        out += 1
+    out[0] = <uint8_t> value
+    return out + 1
+
+
+cdef void _xor(uint8_t* data, Py_ssize_t size, uint32_t key) noexcept nogil:
+    """Mask `data` (RFC 6455, section 5.3): eight bytes at a time, which the C compiler makes sixteen or more."""
+    cdef uint64_t wide = <uint64_t> key << 32 | key
+    cdef uint64_t word
+    cdef Py_ssize_t i
+    cdef Py_ssize_t words = size >> 3
+    cdef uint8_t* narrow = <uint8_t*> &wide
+    for i in range(words):
+        memcpy(&word, data + (i << 3), 8)
+        word ^= wide
+        memcpy(data + (i << 3), &word, 8)
+    for i in range(words << 3, size):
+        data[i] ^= narrow[i & 7]
+
+
+# Two characters of base64 for each 12 bits.
+cdef uint8_t[8192] _PAIRS
+
+
+cdef void _fill_pairs() noexcept:
+    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef int i
+    for i in range(4096):
+        _PAIRS[2 * i] = <uint8_t> alphabet[i >> 6]
+        _PAIRS[2 * i + 1] = <uint8_t> alphabet[i & 63]
+
+
+_fill_pairs()
+
+
+cdef uint8_t* _write_base64(uint8_t* out, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """Write `data` as padded base64 (RFC 4648, section 4) and return where it ends."""
+    cdef const uint8_t* last = data + size
+    cdef uint32_t bits
+    while last - data >= 3:
+        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8 | data[2]
+        memcpy(out, &_PAIRS[(bits >> 12) * 2], 2)
+        memcpy(out + 2, &_PAIRS[(bits & 0xFFF) * 2], 2)
+        data += 3
+        out += 4
+    if last - data == 2:
+        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8
+        memcpy(out, &_PAIRS[(bits >> 12) * 2], 2)
+        out[2] = _PAIRS[(bits & 0xFFF) * 2]
+        out[3] = c"="
+        out += 4
+    elif last - data == 1:
+        memcpy(out, &_PAIRS[(<uint32_t> data[0] << 4) * 2], 2)
+        out[2] = c"="
+        out[3] = c"="
+        out += 4
+    return out
