@@ -133,9 +133,9 @@ class Delivery:
 
     async def _deliver(self, request: Request, timeout_s: float | None) -> Response:
         policy = self._policy
-        started_s = self._loop.time()
+        submitted_s = time.monotonic()
         bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
-        deadline_s = started_s + min(bounds) if bounds else float("inf")
+        deadline_s = self._loop.time() + min(bounds) if bounds else float("inf")
         attempts = 0
         outcome = Outcome.NOT_DELIVERED
         refused_since_s: float | None = None
@@ -147,7 +147,7 @@ class Delivery:
             attempts += 1
             began_s = self._loop.time()
             try:
-                response = await self._attempt(request, min(self._timeout_s, deadline_s - began_s), started_s)
+                response = await self._attempt(request, min(self._timeout_s, deadline_s - began_s), submitted_s)
             except MessageTooLargeError as refused:
                 refused.size = refused.size or request.size
                 raise
@@ -184,25 +184,25 @@ class Delivery:
                     self._connect_after_s = now_s + policy.delay_s(self._connect_failures)
                 wait_until_s = self._connect_after_s
 
-    async def _attempt(self, request: Request, timeout_s: float, started_s: float) -> Response:
+    async def _attempt(self, request: Request, timeout_s: float, submitted_s: float) -> Response:
         now_ns = time.time_ns()
         request.envelope.stamp(request.req_guid, now_ns // 1_000_000_000, now_ns % 1_000_000_000)
         try:
             response = await self._transport.send(request, timeout_s)
         except ServerError as error:
             if error.response is not None:
-                self._answered(request, error.response, started_s)
+                self._answered(request, error.response, submitted_s)
             raise
-        self._answered(request, response, started_s)
+        self._answered(request, response, submitted_s)
         if response.status is not Status.SUCCESS:
             raise _refusal(response)
         return response
 
-    def _answered(self, request: Request, response: Response, started_s: float) -> None:
+    def _answered(self, request: Request, response: Response, submitted_s: float) -> None:
         if response.req_guid != request.req_guid:
             return  # about the connection, or an answer that names no request
-        sent_ms = (request.written_s - started_s) * 1000.0
-        ack_ms = (self._loop.time() - request.written_s) * 1000.0
+        sent_ms = (request.written_s - submitted_s) * 1000.0
+        ack_ms = (time.monotonic() - request.written_s) * 1000.0
         self._stats.timing(SENT_TT_MS, sent_ms)
         self._stats.timing(ACK_TT_MS, ack_ms)
         if self._listeners:

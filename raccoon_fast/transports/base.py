@@ -51,7 +51,8 @@ class Request:
         envelope: The stamped message.
         wire: "proto" or "json".
         size: Bytes of the message, at most (its time varies in length from attempt to attempt).
-        written_s: Loop time at which the last attempt's bytes were handed to the transport; set by the transport.
+        written_s: time.monotonic() at which the last attempt's bytes were written; set by the transport. (An event
+            loop's own time may have a resolution of a millisecond only.)
     """
 
     __slots__ = ("envelope", "req_guid", "size", "wire", "written_s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -97,7 +98,7 @@ class GrpcTransport(Transport):
         )
         # grpc takes nothing but bytes: this is the one copy that cannot be had for less.
         message = bytes(request.envelope.payload())
-        request.written_s = asyncio.get_running_loop().time()
+        request.written_s = time.monotonic()
         try:
             answer = await self._call(message, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:

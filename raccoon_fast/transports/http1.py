@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import httptools
 
@@ -21,7 +22,7 @@ MAX_HEADER_BYTES = 64 * 1024
 
 
 class HTTPAnswer(NamedTuple):
-    """A final (not 1xx) answer. Header names are lower case; `written_s` is the loop time of its request's write."""
+    """A final (not 1xx) answer. Header names are lower case; `written_s` is time.monotonic() of its request's write."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -84,7 +85,7 @@ class HTTPConnection(asyncio.Protocol):
         self._answered = False
         self._parser = httptools.HttpResponseParser(self)
         self._waiter = self._loop.create_future()
-        self._written_s = self._loop.time()
+        self._written_s = time.monotonic()
         transport.write(message)
         self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         timer = self._loop.call_at(deadline_s, self._expire)
@@ -111,8 +112,7 @@ class HTTPConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
@@ -179,7 +179,7 @@ class HTTPConnection(asyncio.Protocol):
         waiter.set_result(HTTPAnswer(parser.get_status_code(), self._headers, body, self._written_s))
 
     def _expire(self) -> None:
-        waited_s = self._loop.time() - self._written_s
+        waited_s = time.monotonic() - self._written_s
         self._fail(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
 
     def _fail(self, error: BaseException) -> None:

@@ -7,6 +7,7 @@ authentication, mocks). `PooledTransport` offers our own connections to an `http
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -49,7 +50,7 @@ class HttpxTransport(Transport):
         address = link.address
         headers = {**link.request_headers(), "Content-Type": CONTENT_TYPES[request.wire]}
         body = bytes(request.envelope.payload())
-        request.written_s = asyncio.get_running_loop().time()
+        request.written_s = time.monotonic()
         try:
             status, answer_headers, answer = await asyncio.wait_for(self._post(headers, body, timeout_s), timeout_s)
         except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):

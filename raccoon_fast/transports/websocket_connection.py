@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import websockets.exceptions
 from websockets.client import ClientProtocol
@@ -146,7 +147,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.acks.add(request.req_guid, waiter, deadline_s)
             frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
             assert self.transport is not None
-            request.written_s = self._loop.time()
+            request.written_s = time.monotonic()
             self.transport.write(frame)
             self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
             if self._expiry is None or deadline_s < self._expiry_s:
@@ -202,8 +203,7 @@ class WebSocketConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
