@@ -124,8 +124,6 @@ def resolve_logger(value: object = CONSOLE) -> Log:
 
 
 def _write_line(level: str, msg: str, args: tuple[Any, ...]) -> None:
-    if sys.stderr is None:  # pythonw, and late in interpreter shutdown
-        return
     text = msg % args if args else msg
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level} raccoon_fast: {text}\n")
 
