@@ -5,6 +5,7 @@ cimport cython
 from raccoon_fast.core cimport _wire_c as wire
 
 
+cdef Py_ssize_t _MAX_DEPTH
 cdef tuple _STATUSES
 cdef tuple _CODES
 cdef long long _2_TO_31
@@ -24,7 +25,7 @@ cpdef decode_json_answer(data)
 cdef int _check(data) except -1
 
 
-@cython.locals(tag="unsigned long long", length=Py_ssize_t)
+@cython.locals(tag="unsigned long long", length=Py_ssize_t, whole=bint)
 cdef int _take_entry(bytes data, Py_ssize_t pos, Py_ssize_t end, dict entries) except -1
 
 

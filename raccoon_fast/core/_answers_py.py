@@ -13,6 +13,9 @@ __all__ = ["MAX_ANSWER_BYTES", "decode_json_answer", "decode_proto_answer"]
 # A server's answers are under 1 KiB; the cap protects from a peer that is not one and floods memory.
 MAX_ANSWER_BYTES = 1 << 20
 
+# google.protobuf's limit on messages and groups inside each other; protects from input made to exhaust memory.
+_MAX_DEPTH = 100
+
 # By number; a look-up here is several times cheaper than the enum's call.
 _STATUSES = tuple(Status)
 _CODES = tuple(Code)
@@ -64,7 +67,7 @@ def decode_proto_answer(data: bytes) -> Response:
             _take_entry(data, pos, pos + length, entries)
             pos += length
         else:
-            pos = wire.skip_field(data, pos, end, tag)
+            pos = wire.skip_field(data, pos, end, tag, _MAX_DEPTH)
     return _new(Response, (status, code, sent_time, reason, entries))
 
 
@@ -113,7 +116,9 @@ def _check(data: object) -> None:
 
 
 def _take_entry(data: bytes, pos: int, end: int, entries: dict[str, str]) -> None:
-    # A map's entry is a message of a key (field 1) and a value (field 2); one left out is "".
+    # A map's entry is a message of a key (field 1) and a value (field 2); one left out is "". google.protobuf counts
+    # an entry that holds anything else among the unknown fields, as a whole.
+    whole = True
     name = ""
     text = ""
     while pos < end:
@@ -127,8 +132,10 @@ def _take_entry(data: bytes, pos: int, end: int, entries: dict[str, str]) -> Non
             text = _text(data, pos, pos + length)
             pos += length
         else:
-            pos = wire.skip_field(data, pos, end, tag)
-    entries[name] = text
+            pos = wire.skip_field(data, pos, end, tag, _MAX_DEPTH - 1)
+            whole = False
+    if whole:
+        entries[name] = text
 
 
 def _text(data: bytes, start: int, end: int) -> str:

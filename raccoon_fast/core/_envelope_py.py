@@ -295,7 +295,9 @@ def _own(data: object) -> bytes:
         refuse_data(data)
     if not isinstance(data, bytes | bytearray | memoryview):
         refuse_data(data)
-    return memoryview(data).tobytes()
+    with memoryview(data) as view:
+        check_events_size(view.nbytes)
+        return view.tobytes()
 
 
 @cache

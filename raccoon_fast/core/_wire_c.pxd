@@ -19,4 +19,6 @@ cpdef (Py_ssize_t, Py_ssize_t) take_length(bytes data, Py_ssize_t pos, Py_ssize_
 
 
 @cython.locals(groups=list, wire_type=int, length=Py_ssize_t)
-cpdef Py_ssize_t skip_field(bytes data, Py_ssize_t pos, Py_ssize_t end, unsigned long long tag) except -1
+cpdef Py_ssize_t skip_field(
+    bytes data, Py_ssize_t pos, Py_ssize_t end, unsigned long long tag, Py_ssize_t max_depth
+) except -1

@@ -10,9 +10,6 @@ from raccoon_fast.errors import DecodeError
 
 __all__ = ["encode_varint", "skip_field", "take_length", "take_tag", "take_varint"]
 
-# google.protobuf's limit on nesting; protects from an answer made to exhaust memory.
-_MAX_GROUP_DEPTH = 100
-
 
 def encode_varint(value: int) -> bytes:
     """Encode an unsigned 64-bit number, or a negative signed one as its two's complement.
@@ -63,11 +60,11 @@ def take_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """Read a field's tag: its number << 3 | its wire type.
 
     Raises:
-        DecodeError: The tag is cut off, over 32 bits or 5 bytes, or of field 0.
+        DecodeError: The tag is cut off, or over 32 bits or 5 bytes.
     """
     tag, after = take_varint(data, pos, end)
-    if after - pos > 5 or tag >> 32 or not tag >> 3:
-        raise DecodeError(f"no field has the tag {tag}")
+    if after - pos > 5 or tag >> 32:
+        raise DecodeError(f"no tag has the value {tag} in {after - pos} bytes")
     return tag, after
 
 
@@ -84,13 +81,23 @@ def take_length(data: bytes, pos: int, end: int) -> tuple[int, int]:
     return length, after
 
 
-def skip_field(data: bytes, pos: int, end: int, tag: int) -> int:
-    """Return the position behind the field whose tag was just taken, groups included.
+def skip_field(data: bytes, pos: int, end: int, tag: int, max_depth: int) -> int:
+    """Return the position behind the field whose tag was just taken, be it a group.
+
+    Args:
+        data: Read from `pos`, up to `end`.
+        pos: Behind the tag.
+        end: Behind the last byte that may be read.
+        tag: The tag.
+        max_depth: How many groups may be inside each other.
 
     Raises:
-        DecodeError: The field is cut off, of an unknown wire type, ends a group that was not started, or starts
-            more than 100 groups inside each other.
+        DecodeError: The field is cut off, of number 0 or of an unknown wire type, ends a group that was not started,
+            or has groups too deep inside each other.
     """
+    if not tag >> 3:
+        # Inside a group google.protobuf lets a number 0 pass.
+        raise DecodeError("no field has the number 0")
     groups: list[int] = []
     while True:
         wire_type = tag & 7
@@ -102,8 +109,8 @@ def skip_field(data: bytes, pos: int, end: int, tag: int) -> int:
             length, pos = take_length(data, pos, end)
             pos += length
         elif wire_type == 3:
-            if len(groups) == _MAX_GROUP_DEPTH:
-                raise DecodeError(f"more than {_MAX_GROUP_DEPTH} groups are inside each other")
+            if len(groups) == max_depth:
+                raise DecodeError(f"more than {max_depth} groups are inside each other")
             groups.append(tag >> 3)
         elif wire_type == 4:
             if not groups or groups.pop() != tag >> 3:

@@ -1,0 +1,273 @@
+import json
+
+import pytest
+from google.protobuf import message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raccoon_fast.core._wire_py import encode_varint
+from raccoon_fast.errors import DecodeError
+from raccoon_fast.events import Code, Response, Status
+
+NUMBERS_32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-1, 8)
+NUMBERS_64 = st.integers(-(2**63), 2**63 - 1)
+ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": NUMBERS_32,
+        "code": NUMBERS_32,
+        "sent_time": NUMBERS_64,
+        "reason": st.text(),
+        "data": st.dictionaries(st.text(), st.text(), max_size=4),
+    },
+)
+
+
+def as_tuple(response):
+    return (response.status, response.code, response.sent_time, response.reason, dict(response.data))
+
+
+def judged(messages, data):
+    """What google.protobuf makes of these bytes, or None if it refuses them."""
+    try:
+        return as_tuple(messages.SendEventResponse.FromString(data))
+    except message.DecodeError:
+        return None
+
+
+def decoded(impl, data):
+    try:
+        return tuple(impl.answers.decode_proto_answer(data))
+    except DecodeError:
+        return None
+
+
+@given(ANSWERS)
+def test_what_google_protobuf_writes_is_read(impl, messages, fields):
+    data = messages.SendEventResponse(**fields).SerializeToString()
+    response = impl.answers.decode_proto_answer(data)
+    assert type(response) is Response
+    assert type(response.status) is Status
+    assert type(response.code) is Code
+    assert tuple(response) == as_tuple(messages.SendEventResponse(**fields))
+
+
+def test_a_typical_answer(impl):
+    data = bytes.fromhex("08011001 1880e2cfaa06 2a0d 0a08 7265715f67756964 1201 78")
+    response = impl.answers.decode_proto_answer(data)
+    assert response == (1, 1, 1700000000, "", {"req_guid": "x"})
+    assert response.status is Status.SUCCESS
+    assert response.code is Code.OK
+    assert response.req_guid == "x"
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=300)
+def test_random_bytes_are_read_or_refused_as_google_protobuf_does(impl, messages, data):
+    assert decoded(impl, data) == judged(messages, data)
+
+
+def field(number, wire_type, payload):
+    return encode_varint(number << 3 | wire_type) + payload
+
+
+def delimited(number, payload):
+    return field(number, 2, encode_varint(len(payload)) + payload)
+
+
+VARINT_BYTES = st.integers(0, 2**64 - 1).map(encode_varint) | st.binary(min_size=1, max_size=11)
+NUMBERS = st.integers(1, 6) | st.integers(1, 2**29 - 1)
+FIELDS = st.deferred(
+    lambda: st.one_of(
+        st.builds(field, NUMBERS, st.just(0), VARINT_BYTES),
+        st.builds(field, NUMBERS, st.just(1), st.binary(min_size=8, max_size=8)),
+        st.builds(field, NUMBERS, st.just(5), st.binary(min_size=4, max_size=4)),
+        st.builds(delimited, NUMBERS, st.binary(max_size=8) | st.text(max_size=4).map(str.encode) | MESSAGES),
+        st.builds(lambda n, inner: field(n, 3, inner) + field(n, 4, b""), NUMBERS, MESSAGES),
+    )
+)
+MESSAGES = st.lists(FIELDS, max_size=4).map(b"".join)
+
+
+@given(st.lists(FIELDS, max_size=8).map(b"".join), st.data())
+@settings(max_examples=300)
+def test_nearly_valid_messages_are_read_or_refused_as_google_protobuf_does(impl, messages, data, draw):
+    assert decoded(impl, data) == judged(messages, data)
+    if data:
+        at = draw.draw(st.integers(0, len(data) - 1))
+        cut = data[:at]
+        assert decoded(impl, cut) == judged(messages, cut)
+        flipped = data[:at] + bytes([data[at] ^ 1 << draw.draw(st.integers(0, 7))]) + data[at + 1 :]
+        assert decoded(impl, flipped) == judged(messages, flipped)
+
+
+ODD = {
+    "nothing": b"",
+    "last value wins": bytes.fromhex("08010802 220161220162 18011802"),
+    "wrong wire types are unknown": bytes.fromhex("0a0101 1200 2001 2801 0d00000000 190000000000000000"),
+    "an entry without a key": delimited(5, delimited(2, b"x")),
+    "an entry without a value": delimited(5, delimited(1, b"x")),
+    "an entry of nothing": delimited(5, b""),
+    "an entry with an unknown field": delimited(5, delimited(1, b"k") + delimited(7, b"?") + delimited(2, b"v")),
+    "an entry's last value wins": delimited(5, delimited(1, b"k") + delimited(1, b"l") + delimited(2, b"v")),
+    "a key twice": delimited(5, delimited(1, b"k") + delimited(2, b"1")) * 2,
+    "an entry that is a group": field(5, 3, b"") + field(5, 4, b""),
+    "a reason that is not UTF-8": delimited(4, b"\xff"),
+    "a reason of a surrogate": delimited(4, b"\xed\xa0\x80"),
+    "a reason with a NUL": delimited(4, b"a\0b"),
+    "a key that is not UTF-8": delimited(5, delimited(1, b"\xc0\x80")),
+    "a value that is not UTF-8": delimited(5, delimited(2, b"\xf8")),
+    "a status over 32 bits": field(1, 0, encode_varint(2**32 + 1)),
+    "a status of -1": field(1, 0, encode_varint(2**64 - 1)),
+    "a status of -1 in 5 bytes": field(1, 0, encode_varint(2**32 - 1)),
+    "a code of 2**31": field(2, 0, encode_varint(2**31)),
+    "a time of -1": field(3, 0, encode_varint(2**64 - 1)),
+    "a time of 2**63": field(3, 0, encode_varint(2**63)),
+    "a varint of 10 bytes with bits to spare": field(3, 0, b"\xff" * 9 + b"\x7f"),
+    "a varint of 11 bytes": field(3, 0, b"\xff" * 10 + b"\x01"),
+    "a varint longer than need be": field(1, 0, b"\x81\x80\x80\x00"),
+    "a tag longer than need be": b"\x88\x80\x80\x80\x00\x01",
+    "a tag of 6 bytes": b"\x88\x80\x80\x80\x80\x00\x01",
+    "a tag over 32 bits": b"\x88\x80\x80\x80\x10\x01",
+    "field 0": b"\x00\x01",
+    "field 0 of bytes": b"\x02\x00",
+    "field 0 in an entry": delimited(5, b"\x00\x01"),
+    "field 0 in a group": field(9, 3, b"\x00\x01") + field(9, 4, b""),
+    "a group of field 0 in a group": field(9, 3, b"\x03\x04") + field(9, 4, b""),
+    "the largest field number": field(2**29 - 1, 0, b"\x01"),
+    "a length longer than need be": b"\x22\x81\x80\x80\x80\x00a",
+    "a length of 6 bytes": b"\x22\x81\x80\x80\x80\x80\x00a",
+    "a length of 2**31": b"\x22" + encode_varint(2**31) + b"a",
+    "a length of 2**32": b"\x22" + encode_varint(2**32) + b"a",
+    "a length of 2**64 - 1": b"\x22" + encode_varint(2**64 - 1) + b"a",
+    "wire type 6": b"\x0e\x00",
+    "wire type 7": b"\x0f\x00",
+    "a group": field(9, 3, delimited(1, b"x")) + field(9, 4, b""),
+    "a group without an end": field(9, 3, b""),
+    "a group that ends as another": field(9, 3, b"") + field(8, 4, b""),
+    "an end without a group": field(9, 4, b""),
+    "a group that ends in its entry's parent": delimited(5, field(9, 3, b"")) + field(9, 4, b""),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_messages_are_read_or_refused_as_google_protobuf_does(impl, messages, name):
+    assert decoded(impl, ODD[name]) == judged(messages, ODD[name])
+
+
+@pytest.mark.parametrize("depth", [*range(95, 104), 1000, 100_000])
+def test_groups_inside_groups_are_read_or_refused_as_google_protobuf_does(impl, messages, depth):
+    groups = field(9, 3, b"") * depth + field(9, 4, b"") * depth
+    assert decoded(impl, groups) == judged(messages, groups)
+    entry = delimited(5, groups)
+    assert decoded(impl, entry) == judged(messages, entry)
+
+
+def test_a_valid_answer_cut_off_anywhere_agrees_with_google_protobuf(impl, messages):
+    response = messages.SendEventResponse(
+        status=2, code=3, sent_time=1700000000, reason="né", data={"req_guid": "g" * 36}
+    )
+    data = response.SerializeToString()
+    refused = 0
+    for end in range(len(data)):
+        assert decoded(impl, data[:end]) == judged(messages, data[:end])
+        refused += decoded(impl, data[:end]) is None
+    assert refused > len(data) * 0.8
+
+
+def test_an_enum_number_without_a_name_is_kept(impl):
+    response = impl.answers.decode_proto_answer(b"\x08\x63\x10\x64")
+    assert (response.status, response.code) == (99, 100)
+    assert response.status.name == "UNKNOWN_99"
+    assert response == impl.answers.decode_json_answer(b'{"status":99,"code":100}')
+
+
+def test_each_answer_has_a_data_of_its_own(impl):
+    for decode, data in ((impl.answers.decode_proto_answer, b""), (impl.answers.decode_json_answer, b"{}")):
+        decode(data).data["x"] = "y"
+        assert decode(data).data == {}
+
+
+@pytest.mark.parametrize("decode", ["decode_proto_answer", "decode_json_answer"])
+@pytest.mark.parametrize("data", [None, "{}", bytearray(b"{}"), memoryview(b"{}"), 1])
+def test_only_bytes_are_taken(impl, decode, data):
+    with pytest.raises(TypeError, match="should be bytes, not"):
+        getattr(impl.answers, decode)(data)
+
+
+def test_an_answer_over_the_limit_is_refused(impl):
+    limit = impl.answers.MAX_ANSWER_BYTES
+    assert limit == 1024 * 1024
+    reason = "x" * (limit - 5)
+    at_limit = b"\x22" + encode_varint(len(reason)) + reason.encode()
+    assert len(at_limit) == limit - 1
+    assert impl.answers.decode_proto_answer(at_limit + b"").reason == reason
+    text = json.dumps({"reason": "x" * (limit - 14)}).encode()
+    assert len(text) == limit
+    assert len(impl.answers.decode_json_answer(text).reason) == limit - 14
+    for decode, data in (
+        (impl.answers.decode_proto_answer, b"\x0a" + bytes(limit)),
+        (impl.answers.decode_json_answer, text + b" "),
+    ):
+        with pytest.raises(DecodeError, match="over the limit of 1048576"):
+            decode(data)
+
+
+@given(ANSWERS)
+def test_json_with_zero_fields_left_out(impl, messages, fields):
+    response = impl.answers.decode_json_answer(json.dumps(fields).encode("utf-8", "replace"))
+    assert type(response) is Response
+    assert type(response.status) is Status
+    assert type(response.code) is Code
+    assert tuple(response) == as_tuple(messages.SendEventResponse(**fields))
+
+
+def test_json_as_a_server_writes_it(impl):
+    data = b'{"status":1,"code":1,"sent_time":1795470673,"data":{"req_guid":"17e2ac19"}}'
+    assert impl.answers.decode_json_answer(data) == (1, 1, 1795470673, "", {"req_guid": "17e2ac19"})
+    assert impl.answers.decode_json_answer(data).req_guid == "17e2ac19"
+
+
+def test_json_null_is_zero_and_unknown_fields_are_skipped(impl):
+    data = b' {"status":null,"code":null,"sent_time":null,"reason":null,"data":null,"more":[1,{"a":2}]} '
+    assert impl.answers.decode_json_answer(data) == (0, 0, 0, "", {})
+
+
+WRONG_JSON = [
+    b"",
+    b" ",
+    b"{",
+    b"<html></html>",
+    b"null",
+    b"[]",
+    b"1",
+    b'"{}"',
+    b'{"status":1}x',
+    b'{"status":"1"}',
+    b'{"status":"STATUS_SUCCESS"}',
+    b'{"status":1.0}',
+    b'{"status":true}',
+    b'{"status":[]}',
+    b'{"status":2147483648}',
+    b'{"code":-2147483649}',
+    b'{"code":{}}',
+    b'{"sent_time":"1795470673"}',
+    b'{"sent_time":9223372036854775808}',
+    b'{"sent_time":1e400}',
+    b'{"sent_time":100000000000000000000000000}',
+    b'{"reason":1}',
+    b'{"reason":["x"]}',
+    b'{"reason":"\xff"}',
+    b'{"reason":"\\ud800"}',
+    b'{"data":[]}',
+    b'{"data":"x"}',
+    b'{"data":{"req_guid":1}}',
+    b'{"data":{"req_guid":null}}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("data", WRONG_JSON, ids=lambda data: repr(data[:40]))
+def test_json_that_is_no_answer_is_refused(impl, data):
+    with pytest.raises(DecodeError, match="an answer"):
+        impl.answers.decode_json_answer(data)
