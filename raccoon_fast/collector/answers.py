@@ -1,0 +1,89 @@
+"""The answers a Raccoon server gives, word for word, and the errors behind them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from raccoon_fast.collector.go_json import decode_json_request, encode_json_answer
+from raccoon_fast.collector.messages import SendEventRequest, SendEventResponse
+
+__all__ = [
+    "DEFAULT_GROUP",
+    "JSON",
+    "PROTO",
+    "decode_request",
+    "duplicate_connection",
+    "encode_answer",
+    "failure",
+    "max_connections",
+    "success",
+    "unreadable",
+]
+
+JSON: Final = "json"
+PROTO: Final = "proto"
+
+#: The group of a connection that names none.
+DEFAULT_GROUP: Final = "--default--"
+
+_SUCCESS, _ERROR = 1, 2
+_OK, _BAD_REQUEST, _INTERNAL_ERROR, _MAX_CONNECTIONS, _MAX_USERS = 1, 2, 3, 4, 5
+
+
+def decode_request(data: bytes, encoding: str) -> Any:
+    """Decode a request in PROTO or JSON.
+
+    Returns:
+        A SendEventRequest.
+
+    Raises:
+        ValueError: With the server's words.
+    """
+    if encoding == JSON:
+        return decode_json_request(data)
+    try:
+        return SendEventRequest.FromString(data)
+    except DecodeError:
+        # The no-break space is Go's protobuf's: it keeps programs from matching its error texts.
+        raise ValueError("proto:\N{NO-BREAK SPACE}cannot parse invalid wire-format data") from None
+
+
+def encode_answer(answer: Any, encoding: str) -> bytes:
+    """Encode a SendEventResponse in PROTO or JSON."""
+    if encoding == JSON:
+        return encode_json_answer(answer)
+    encoded: bytes = answer.SerializeToString()
+    return encoded
+
+
+def success(req_guid: str) -> Any:
+    """The request was received or published, as the server's event.ack has it."""
+    return _answer(_SUCCESS, _OK, req_guid=req_guid)
+
+
+def failure(req_guid: str, reason: str = "") -> Any:
+    """The request's events were not published."""
+    return _answer(_ERROR, _INTERNAL_ERROR, reason, req_guid)
+
+
+def unreadable(reason: str, req_guid: str | None = None) -> Any:
+    """The request could not be read; over WebSocket the answer has an empty guid, over REST none."""
+    return _answer(_ERROR, _BAD_REQUEST, reason, req_guid)
+
+
+def max_connections() -> Any:
+    """Refuses a WebSocket connection: there are too many."""
+    return _answer(_ERROR, _MAX_CONNECTIONS, "max connection reached")
+
+
+def duplicate_connection(group: str, connection_id: str) -> Any:
+    """Refuses a WebSocket connection: its group and id are connected already."""
+    return _answer(_ERROR, _MAX_USERS, f"duplicated connection: [{group}] {connection_id},")
+
+
+def _answer(status: int, code: int, reason: str = "", req_guid: str | None = None) -> Any:
+    data = {} if req_guid is None else {"req_guid": req_guid}
+    return SendEventResponse(status=status, code=code, sent_time=int(time.time()), reason=reason, data=data)

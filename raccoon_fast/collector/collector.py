@@ -1,0 +1,366 @@
+"""The embedded Raccoon server: in a thread of its own, or in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any
+
+from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.faults import Faults
+from raccoon_fast.collector.ledger import Ledger
+from raccoon_fast.collector.options import Options
+from raccoon_fast.collector.records import Counts, ReceivedEvent, ReceivedRequest
+from raccoon_fast.collector.server import Server
+from raccoon_fast.collector.sinks import open_sink
+from raccoon_fast.collector.sockets import url_host
+
+__all__ = ["Collector"]
+
+_ACTION_TIMEOUT_S = 15.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Collector:
+    """A Raccoon server for development, demos and tests: it answers on the wire as the real one does.
+
+    `with Collector() as collector:` serves in a thread of its own until the block ends; `run()` serves in the calling
+    thread until SIGINT or SIGTERM. Serves once. All properties and methods are thread-safe, but for `run`.
+
+    Args:
+        acks: "async" answers on receipt (the server's event.ack 0), "sync" once the events are published (1), then also
+            out of order.
+        dedup: Whether a guid that came before on the same WebSocket connection is answered SUCCESS at once.
+        max_connections: WebSocket connections at once.
+        id_header: Names the header, or gRPC metadata, with the client's id.
+        group_header: The same for its group.
+        ping_interval: Seconds between the server's pings to a WebSocket client.
+        pong_wait: Seconds a WebSocket connection lives without a pong.
+        publish_failure_rate: The share of batches whose publishing fails, from 0 to 1.
+        publish_delay: Seconds that publishing a batch takes at least; five are published at a time.
+        sink: "memory" keeps events for `events`, "null" counts them, a path is a file they are appended to, one JSON
+            object a line: req_guid, type, data (base64), protocol, received_time (UNIX seconds).
+        host: Where to listen: a name or an address.
+        port: Of REST and WebSocket; 0 is one the OS picks.
+        grpc_port: Of gRPC; 0 is one the OS picks.
+        tls_cert: PEM file with the certificate chain; turns TLS on for all three.
+        tls_key: PEM file with its private key.
+        tls_client_ca: PEM file with the CAs of client certificates; turns mutual TLS on.
+
+    Raises:
+        TypeError, ValueError: Names the option that is wrong.
+        FileNotFoundError: A TLS file does not exist.
+        OSError: The sink's file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        acks: str = "async",
+        dedup: bool = False,
+        max_connections: int = 30_000,
+        id_header: str = "X-User-ID",
+        group_header: str = "X-User-Group",
+        ping_interval: float = 30.0,
+        pong_wait: float = 60.0,
+        publish_failure_rate: float = 0.0,
+        publish_delay: float = 0.0,
+        sink: str | os.PathLike[str] = "memory",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        grpc_port: int = 0,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        tls_client_ca: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._options = Options(
+            acks,
+            dedup,
+            max_connections,
+            id_header,
+            group_header,
+            ping_interval,
+            pong_wait,
+            publish_failure_rate,
+            publish_delay,
+            sink,
+            host,
+            port,
+            grpc_port,
+            tls_cert,
+            tls_key,
+            tls_client_ca,
+        )
+        self._sink = open_sink(sink)
+        self._ledger = Ledger(keeps_requests=self._sink.keeps)
+        table = FaultTable()
+        self._runner = _Runner(lambda: Server(self._options, self._sink, self._ledger, table))
+        #: Failures to switch on while it runs.
+        self.faults = Faults(table, self._runner)
+
+    # Life
+
+    def start(self) -> Collector:
+        """Serve in a thread of its own; returns when clients can connect.
+
+        Raises:
+            OSError: A port is taken, or the host unknown.
+            ssl.SSLError: A TLS file does not hold what it should.
+            RuntimeError: It was started before.
+        """
+        try:
+            self._runner.start()
+        except BaseException:
+            self._sink.close()
+            raise
+        atexit.register(self.close)
+        return self
+
+    def close(self) -> None:
+        """Publish what was taken, end all connections, and return when thread, sockets and tasks are gone. Idempotent.
+
+        What was received stays readable.
+        """
+        self._runner.close()
+        self._sink.close()
+        atexit.unregister(self.close)
+
+    def run(self, ready: Callable[[Collector], object] | None = None) -> None:
+        """Serve in the calling thread until SIGINT or SIGTERM comes or `close` is called on another thread.
+
+        Args:
+            ready: Called once clients can connect.
+
+        Raises:
+            OSError, ssl.SSLError, RuntimeError: As `start`.
+        """
+        try:
+            self._runner.run(lambda: ready(self) if ready is not None else None)
+        finally:
+            self._sink.close()
+
+    def __enter__(self) -> Collector:
+        return self.start()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Addresses
+
+    @property
+    def port(self) -> int:
+        """The port of REST and WebSocket."""
+        return self._runner.server.port
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of gRPC."""
+        return self._runner.server.grpc_port
+
+    @property
+    def url(self) -> str:
+        """For a REST client: "http://127.0.0.1:PORT", https with TLS."""
+        return f"http{self._s}://{url_host(self._options.host)}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """For a WebSocket client: "ws://127.0.0.1:PORT", wss with TLS."""
+        return f"ws{self._s}://{url_host(self._options.host)}:{self.port}"
+
+    @property
+    def grpc_target(self) -> str:
+        """For a gRPC client: "127.0.0.1:PORT"."""
+        return f"{url_host(self._options.host)}:{self.grpc_port}"
+
+    @property
+    def _s(self) -> str:
+        return "" if self._options.tls_cert is None else "s"
+
+    # What was received
+
+    @property
+    def events(self) -> list[ReceivedEvent]:
+        """The events published so far, in order; empty unless sink is "memory"."""
+        return self._sink.events()
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The requests received so far, in order; empty unless sink is "memory"."""
+        return self._ledger.requests
+
+    @property
+    def event_count(self) -> int:
+        """How many events were published."""
+        return self._ledger.event_count
+
+    @property
+    def request_count(self) -> int:
+        """How many requests were received: read, published or not."""
+        return self._ledger.request_count
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """Both counts for "rest", "websocket" and "grpc"."""
+        return self._ledger.counts
+
+    @property
+    def connections(self) -> int:
+        """How many WebSocket connections are live."""
+        return self._ledger.connections
+
+    def wait_for(self, count: int, timeout: float = 10.0) -> None:
+        """Wait until `count` events, or more, were published.
+
+        Raises:
+            TimeoutError: They were not within `timeout` seconds.
+        """
+        if not self._ledger.wait_until(lambda: self.event_count >= count, timeout):
+            raise TimeoutError(f"{self.event_count} of {count} events came within {timeout} s")
+
+    def wait_until(self, condition: Callable[[Collector], bool], timeout: float = 10.0) -> None:
+        """Wait until `condition(self)` holds; asked after each request, each publishing and each change of `connections`.
+
+        Raises:
+            TimeoutError: It did not within `timeout` seconds.
+        """
+        if not self._ledger.wait_until(lambda: condition(self), timeout):
+            raise TimeoutError(f"the condition did not hold within {timeout} s; {self!r}")
+
+    def clear(self) -> None:
+        """Forget what was received, and count from nothing; files stay as they are."""
+        self._sink.clear()
+        self._ledger.clear()
+
+    def __repr__(self) -> str:
+        return f"<Collector {self.request_count} requests, {self.event_count} events, {self.connections} connections>"
+
+
+class _Runner:
+    """One event loop with a Server on it, from start to end: in a thread, or in the foreground."""
+
+    def __init__(self, make_server: Callable[[], Server]) -> None:
+        self._make_server = make_server
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._lock = threading.Lock()
+        self._is_started = False
+        self._ended = threading.Event()
+
+    @property
+    def server(self) -> Server:
+        if self._server is None:
+            raise RuntimeError("the collector was not started; use `with Collector() as collector:` or start()")
+        return self._server
+
+    def start(self) -> None:
+        self._claim()
+        opened: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(lambda: opened.set_result(None), opened), name="raccoon-collector", daemon=True
+        )
+        self._thread.start()
+        try:
+            opened.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    def run(self, ready: Callable[[], object]) -> None:
+        self._claim()
+        self._run(ready, None)
+
+    def close(self) -> None:
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                loop.call_soon_threadsafe(self._stop.set)
+            self._ended.wait()
+        if self._thread is not None:
+            self._thread.join()
+
+    # Network
+
+    @property
+    def is_refusing(self) -> bool:
+        return self._server is not None and self._server.is_refusing
+
+    def close_connections(self) -> None:
+        self._call(self.server.close_connections())
+
+    def refuse(self) -> None:
+        self._call(self.server.refuse())
+
+    def accept(self) -> None:
+        self._call(self.server.accept())
+
+    def _call(self, action: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None or self._ended.is_set():
+            action.close()
+            raise RuntimeError("the collector is closed")
+        asyncio.run_coroutine_threadsafe(action, self._loop).result(_ACTION_TIMEOUT_S)
+
+    def _claim(self) -> None:
+        with self._lock:
+            if self._is_started:
+                raise RuntimeError("a Collector serves once; make another (port=… and grpc_port=… keep the address)")
+            self._is_started = True
+
+    def _run(self, ready: Callable[[], object], opened: concurrent.futures.Future[None] | None) -> None:
+        loop = self._loop = _new_event_loop()
+        try:
+            loop.run_until_complete(self._serve(ready))
+        except BaseException as error:
+            if opened is None:
+                raise
+            opened.set_exception(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            self._ended.set()
+
+    async def _serve(self, ready: Callable[[], object]) -> None:
+        server = self._make_server()
+        with _signals(self._stop):
+            await server.open()
+            self._server = server
+            try:
+                ready()
+                await self._stop.wait()
+            finally:
+                await server.close()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """In the main thread, and only there, SIGINT and SIGTERM set `stop`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()

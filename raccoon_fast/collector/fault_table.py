@@ -1,0 +1,137 @@
+"""Which faults are switched on, as the servers ask for them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any, NamedTuple
+
+__all__ = ["AnswerFaults", "FaultTable", "Refusal"]
+
+
+class Refusal(NamedTuple):
+    """An HTTP answer in place of the server's own, and the code gRPC gives instead.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Its headers but for Content-Length.
+        body: Its body.
+        grpc_code: The name of the gRPC status code.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    grpc_code: str
+
+
+class AnswerFaults(NamedTuple):
+    """What is to happen to one answer; `fault_table` names say what each means.
+
+    Attributes:
+        hang_up: The connection ends in place of the answer.
+        drop: The answer is never sent.
+        wrong_guid: It carries a guid nobody sent.
+        body: It is these bytes instead.
+        delay_s: It waits for so long.
+        unknown: An answer for a guid nobody sent precedes it (WebSocket).
+        duplicate: It is sent twice (WebSocket, REST).
+        reorder: It is sent after later ones (WebSocket).
+    """
+
+    hang_up: bool = False
+    drop: bool = False
+    wrong_guid: bool = False
+    body: bytes | None = None
+    delay_s: float = 0.0
+    unknown: bool = False
+    duplicate: bool = False
+    reorder: bool = False
+
+
+class _Rule:
+    __slots__ = ("left", "value")
+
+    def __init__(self, value: Any, left: int | None) -> None:
+        self.value = value
+        self.left = left
+
+
+class FaultTable:
+    """Thread-safe: a fault is switched on by one thread and taken, once for each time it happens, by another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rules: dict[str, _Rule] = {}
+        self._fired: dict[str, int] = {}
+
+    def set(self, name: str, value: Any, times: int | None) -> None:
+        """Switch a fault on, in place of one of the same name; `times` None is until `clear`."""
+        with self._lock:
+            self._rules[name] = _Rule(value, times)
+
+    def clear(self) -> None:
+        """Switch all faults off."""
+        with self._lock:
+            self._rules.clear()
+
+    @property
+    def fired(self) -> dict[str, int]:
+        """How often each fault has happened; never reset."""
+        with self._lock:
+            return self._fired.copy()
+
+    def fails_publish(self) -> bool:
+        """Whether the batch at hand fails to be published."""
+        if not self._rules:
+            return False
+        with self._lock:
+            rule = self._rules.get("fail_publish")
+            if rule is None or random.random() >= rule.value:  # noqa: S311 - no secret
+                return False
+            self._use("fail_publish", rule)
+            return True
+
+    def take(self, name: str) -> Any:
+        """The value of a fault, counted as having happened; None while it is off."""
+        if not self._rules:
+            return None
+        with self._lock:
+            return self._take(name)
+
+    def for_answer(self, *, duplicates: bool = False, is_stream: bool = False) -> AnswerFaults | None:
+        """What is to happen to the answer at hand; None while nothing is.
+
+        Args:
+            duplicates: Whether an answer can be sent twice here.
+            is_stream: Whether answers can come in another order, or uncalled for.
+        """
+        if not self._rules:
+            return None
+        with self._lock:
+            if self._take("hang_up"):
+                return AnswerFaults(hang_up=True)
+            if self._take("drop_acks"):
+                return AnswerFaults(drop=True)
+            return AnswerFaults(
+                wrong_guid=bool(self._take("wrong_guid")),
+                body=self._take("bad_answer"),
+                delay_s=self._take("delay") or 0.0,
+                unknown=is_stream and bool(self._take("unknown_acks")),
+                duplicate=duplicates and bool(self._take("duplicate_acks")),
+                reorder=is_stream and bool(self._take("reorder_acks")),
+            )
+
+    def _take(self, name: str) -> Any:
+        rule = self._rules.get(name)
+        if rule is None:
+            return None
+        self._use(name, rule)
+        return rule.value
+
+    def _use(self, name: str, rule: _Rule) -> None:
+        self._fired[name] = self._fired.get(name, 0) + 1
+        if rule.left is not None:
+            rule.left -= 1
+            if not rule.left:
+                del self._rules[name]

@@ -1,0 +1,213 @@
+"""What can go wrong, on request: each failure a client has to survive, made to happen while the collector runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+from raccoon_fast.collector.fault_table import FaultTable, Refusal
+from raccoon_fast.collector.options import check_number
+
+__all__ = ["Faults"]
+
+_HTML_502 = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
+    b"<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+
+# What a gRPC client makes of an HTTP status, by gRPC's own table (grpc/grpc, doc/http-grpc-status-mapping.md).
+_GRPC_CODES = {
+    400: "INTERNAL",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "UNIMPLEMENTED",
+    429: "UNAVAILABLE",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "UNAVAILABLE",
+}
+
+
+class Network(Protocol):
+    """What the faults do to the collector's sockets."""
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether it runs and does not listen."""
+
+    def close_connections(self) -> None:
+        """End every live connection."""
+
+    def refuse(self) -> None:
+        """Stop listening."""
+
+    def accept(self) -> None:
+        """Listen again."""
+
+
+class Faults:
+    """A collector's failures; each method switches one on, thread-safe, before or while the collector runs.
+
+    `times` is how often it happens, None until `clear()`. Switching one on again replaces it. Different faults combine,
+    but for `hang_up` and `drop_acks`, which leave nothing of an answer to spoil. An answer is what a request gets, on
+    all three protocols where nothing else is said.
+
+    Raises:
+        TypeError, ValueError: Of every method, for an argument that is not what it should be.
+    """
+
+    def __init__(self, table: FaultTable, network: Network) -> None:
+        self._table = table
+        self._network = network
+
+    @property
+    def fired(self) -> dict[str, int]:
+        """How often each fault, by its method's name, has happened so far."""
+        return self._table.fired
+
+    def clear(self) -> None:
+        """Switch every fault off, and listen again after `refuse`."""
+        self._table.clear()
+        if self._network.is_refusing:
+            self._network.accept()
+
+    # Answers
+
+    def drop_acks(self, times: int | None = None) -> None:
+        """The request is taken and never answered; the connection stays open."""
+        self._set("drop_acks", True, times)
+
+    def hang_up(self, times: int | None = None) -> None:
+        """The request is taken; in place of the answer the connection is reset (gRPC: the call ends UNAVAILABLE)."""
+        self._set("hang_up", True, times)
+
+    def duplicate_acks(self, times: int | None = None) -> None:
+        """The answer is sent twice. WebSocket and REST."""
+        self._set("duplicate_acks", True, times)
+
+    def reorder_acks(self, times: int | None = None) -> None:
+        """Answers are held for 50 ms, then sent last one first. WebSocket."""
+        self._set("reorder_acks", True, times)
+
+    def unknown_acks(self, times: int | None = None) -> None:
+        """An answer for a guid that nobody sent comes before the right one. WebSocket."""
+        self._set("unknown_acks", True, times)
+
+    def wrong_guid(self, times: int | None = None) -> None:
+        """The answer carries a guid that nobody sent."""
+        self._set("wrong_guid", True, times)
+
+    def bad_answer(self, body: bytes, *, times: int | None = None) -> None:
+        """The answer is `body` (REST: with status 200; WebSocket: in a frame of the request's kind)."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"body must be bytes, not {body!r}")
+        self._set("bad_answer", body, times)
+
+    def delay(self, seconds: float, *, times: int | None = None) -> None:
+        """The answer is sent `seconds` later."""
+        check_number("seconds", seconds, low=0)
+        self._set("delay", seconds, times)
+
+    # Requests
+
+    def fail_publish(self, rate: float = 1.0, *, times: int | None = None) -> None:
+        """Publishing fails, for this share of the batches; clients hear of it with acks="sync" only."""
+        check_number("rate", rate, low=0, high=1)
+        self._set("fail_publish", rate, times)
+
+    def status(
+        self,
+        status: int,
+        *,
+        times: int | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        retry_after: float | str | None = None,
+        grpc_code: str | None = None,
+    ) -> None:
+        """The request is not taken: REST and the WebSocket handshake answer this HTTP status.
+
+        Args:
+            status: From 200 to 599.
+            times: How often.
+            body: The answer's body.
+            headers: The answer's headers; Content-Type is text/plain where they have none.
+            retry_after: The Retry-After header, as it is written.
+            grpc_code: The name of the code gRPC calls end with; None takes the one a gRPC client makes of `status`.
+        """
+        self._set("status", _refusal(status, body, headers, retry_after, grpc_code), times)
+
+    def html_502(self, times: int | None = None) -> None:
+        """As `status(502)` with a page of HTML, as a proxy answers whose backend is gone."""
+        self.status(502, times=times, body=_HTML_502, headers={"content-type": "text/html"})
+
+    def early_error(self, status: int = 503, *, times: int | None = None) -> None:
+        """The answer comes before the body is read, and the connection is closed. REST."""
+        self._set("early_error", _refusal(status, b"", None, None, None), times)
+
+    def stop_ponging(self, times: int | None = None) -> None:
+        """A client's ping is not answered. WebSocket."""
+        self._set("stop_ponging", True, times)
+
+    # Connections
+
+    def close_connections(self) -> None:
+        """Reset every live connection, now; a WebSocket gets no close frame. The collector goes on listening.
+
+        Raises:
+            RuntimeError: The collector is not running.
+        """
+        self._network.close_connections()
+
+    def refuse(self) -> None:
+        """Refuse new connections from now on; gRPC's live connections end too, since its server has to stop for that.
+
+        Raises:
+            RuntimeError: The collector is not running.
+        """
+        self._network.refuse()
+
+    def accept(self) -> None:
+        """Accept connections again after `refuse`, on the same ports.
+
+        Raises:
+            RuntimeError: The collector is not running.
+        """
+        self._network.accept()
+
+    def _set(self, name: str, value: object, times: int | None) -> None:
+        if times is not None:
+            if isinstance(times, bool) or not isinstance(times, int):
+                raise TypeError(f"times must be an integer or None, not {times!r}")
+            if times < 1:
+                raise ValueError(f"times must be at least 1, or None for always, not {times}")
+        self._table.set(name, value, times)
+
+
+def _refusal(
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str] | None,
+    retry_after: float | str | None,
+    grpc_code: str | None,
+) -> Refusal:
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status must be an HTTP status, not {status!r}")
+    if not 200 <= status <= 599:
+        raise ValueError(f"status must be an HTTP status from 200 to 599, not {status}")
+    if not isinstance(body, bytes):
+        raise TypeError(f"body must be bytes, not {body!r}")
+    named = {name.lower(): str(value) for name, value in (headers or {}).items()}
+    named.setdefault("content-type", "text/plain; charset=utf-8")
+    if retry_after is not None:
+        named["retry-after"] = str(retry_after)
+    code = grpc_code or _GRPC_CODES.get(status, "UNKNOWN")
+    return Refusal(status, tuple(named.items()), body or _phrase(status).encode(), code)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,70 @@
+"""What the three protocols share: who is asking, taking a request in, and what becomes of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from raccoon_fast.collector.answers import DEFAULT_GROUP
+from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.ledger import Ledger
+from raccoon_fast.collector.options import Options
+from raccoon_fast.collector.publisher import Done, Publisher
+from raccoon_fast.collector.records import Batch, Source
+from raccoon_fast.collector.sinks import Sink
+
+__all__ = ["Intake", "with_wrong_guid"]
+
+
+class Intake:
+    """Made on the collector's event loop, and used on it."""
+
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+        self.options = options
+        self.faults = faults
+        self.ledger = ledger
+        self.publisher = Publisher(options, sink, ledger, faults)
+        self._id_header = options.id_header.lower()
+        self._group_header = options.group_header.lower()
+
+    def source(self, protocol: str, headers: Mapping[str, str]) -> Source:
+        """Who sent `headers`, whose names are in lower case."""
+        connection_id = headers.get(self._id_header, "")
+        return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
+
+    def take(self, message: Any, source: Source, done: Done) -> None:
+        """Take a request; `done` is called when it may be answered: at once, or published (acks="sync")."""
+        batch = Batch(message, source, time.time())
+        self.ledger.received(batch)
+        if self.options.is_sync:
+            self.publisher.submit(batch, done)
+        else:
+            self.publisher.submit(batch, _ignore)
+            done("")
+
+    async def taken(self, message: Any, source: Source) -> str:
+        """As `take`, when the queue has room: "", or the reason why the request was not published."""
+        await self.publisher.room()
+        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def done(reason: str) -> None:
+            if not answered.done():  # cancelled: the client has gone
+                answered.set_result(reason)
+
+        self.take(message, source, done)
+        return await answered
+
+
+def with_wrong_guid(answer: Any) -> Any:
+    """A copy of `answer` for a guid that nobody sent."""
+    changed = type(answer)()
+    changed.CopyFrom(answer)
+    changed.data["req_guid"] = str(uuid.uuid4())
+    return changed
+
+
+def _ignore(reason: str) -> None:
+    """An asynchronous client never hears what became of its batch."""

@@ -1,0 +1,86 @@
+"""Counts what comes in, and wakes those who wait for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, Counts, ReceivedRequest
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Written on the collector's event loop, read and waited for on any thread.
+
+    Args:
+        keeps_requests: Whether `requests` is filled; it grows until `clear`.
+    """
+
+    def __init__(self, *, keeps_requests: bool) -> None:
+        self._changed = threading.Condition()
+        self._keeps_requests = keeps_requests
+        self._connections = 0
+        self.clear()
+
+    def received(self, batch: Batch) -> None:
+        """A request was read."""
+        with self._changed:
+            self._request_counts[batch.source.protocol] += 1
+            if self._keeps_requests:
+                self._requests.append(batch.summary())
+            self._changed.notify_all()
+
+    def published(self, batch: Batch) -> None:
+        """A request's events are in the sink."""
+        with self._changed:
+            self._event_counts[batch.source.protocol] += len(batch.message.events)
+            self._changed.notify_all()
+
+    def connected(self, count: int) -> None:
+        """So many WebSocket connections are live now."""
+        with self._changed:
+            self._connections = count
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Start again from nothing; live connections stay counted."""
+        with self._changed:
+            self._request_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
+            self._event_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
+            self._requests: list[ReceivedRequest] = []
+            self._changed.notify_all()
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """A list of the caller's own."""
+        with self._changed:
+            return self._requests.copy()
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """By protocol."""
+        with self._changed:
+            return {name: Counts(self._request_counts[name], self._event_counts[name]) for name in self._event_counts}
+
+    @property
+    def event_count(self) -> int:
+        """Events published, over all protocols."""
+        with self._changed:
+            return sum(self._event_counts.values())
+
+    @property
+    def request_count(self) -> int:
+        """Requests received, over all protocols."""
+        with self._changed:
+            return sum(self._request_counts.values())
+
+    @property
+    def connections(self) -> int:
+        """Live WebSocket connections."""
+        return self._connections
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `condition()` holds, asked anew after each change; False when the time is over first."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s)

@@ -1,0 +1,106 @@
+"""Publishes batches to the sink as the server does: five workers, a queue of a hundred batches, failures on request."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+
+from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.ledger import Ledger
+from raccoon_fast.collector.options import Options
+from raccoon_fast.collector.records import Batch
+from raccoon_fast.collector.sinks import Sink
+
+__all__ = ["Done", "Publisher"]
+
+#: Called once a batch, with "" when it is published or the reason why not.
+Done = Callable[[str], None]
+
+_WORKERS = 5
+_QUEUE_BATCHES = 100  # the server stops reading a connection while as many wait
+
+# The server's workers finish in an order of their own. Spreading the time a batch takes has the same effect.
+_SPREAD = 0.2
+_MIN_SPREAD_S = 0.001
+
+
+class Publisher:
+    """Lives on the collector's event loop.
+
+    With acks="async" and no delay a batch is published within `submit`.
+    """
+
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._options = options
+        self._sink = sink
+        self._ledger = ledger
+        self._faults = faults
+        self._queue: deque[tuple[Batch, Done]] = deque()
+        self._working: dict[int, tuple[asyncio.TimerHandle, Batch, Done]] = {}
+        self._next_key = 0
+        self._waiting_for_room: list[Callable[[], None]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever reads batches should wait for `when_room` first."""
+        return len(self._queue) >= _QUEUE_BATCHES
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Publish `batch`, now or when a worker has time."""
+        if not self._options.is_sync and not self._options.publish_delay:
+            self._publish(batch, done)
+        elif len(self._working) < _WORKERS:
+            self._work(batch, done)
+        else:
+            self._queue.append((batch, done))
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the queue has room again."""
+        self._waiting_for_room.append(callback)
+
+    async def room(self) -> None:
+        """Wait until the queue has room."""
+        while self.is_full:
+            has_room: asyncio.Future[None] = self._loop.create_future()
+            self.when_room(lambda future=has_room: future.done() or future.set_result(None))  # type: ignore[misc]
+            await has_room
+
+    def finish(self) -> None:
+        """Publish at once what is in hand and in the queue."""
+        while self._working:
+            key = next(iter(self._working))
+            self._working[key][0].cancel()
+            self._finish(key)
+
+    def _work(self, batch: Batch, done: Done) -> None:
+        delay_s = self._options.publish_delay
+        delay_s += random.uniform(0, max(delay_s * _SPREAD, _MIN_SPREAD_S))  # noqa: S311 - no secret
+        self._next_key += 1
+        timer = self._loop.call_later(delay_s, self._finish, self._next_key)
+        self._working[self._next_key] = (timer, batch, done)
+
+    def _finish(self, key: int) -> None:
+        _, batch, done = self._working.pop(key)
+        if self._queue:
+            self._work(*self._queue.popleft())
+        self._publish(batch, done)
+        if self._waiting_for_room and not self.is_full:
+            callbacks, self._waiting_for_room = self._waiting_for_room, []
+            for callback in callbacks:
+                callback()
+
+    def _publish(self, batch: Batch, done: Done) -> None:
+        rate = self._options.publish_failure_rate
+        if (rate and random.random() < rate) or self._faults.fails_publish():  # noqa: S311 - no secret
+            done("injected publish failure")
+            return
+        try:
+            self._sink.publish(batch)
+        except OSError as error:
+            done(str(error))
+            return
+        self._ledger.published(batch)
+        done("")

@@ -1,0 +1,123 @@
+"""What was received, as a test or a demo looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = ["GRPC", "REST", "WEBSOCKET", "Batch", "Counts", "ReceivedEvent", "ReceivedRequest", "Source"]
+
+REST = "rest"
+WEBSOCKET = "websocket"
+GRPC = "grpc"
+
+
+class ReceivedEvent(NamedTuple):
+    """One event that was published to the sink.
+
+    Attributes:
+        req_guid: The guid of the request that brought it.
+        type: Event.type.
+        data: Event.event_bytes.
+        protocol: "rest", "websocket" or "grpc".
+        sent_time: The request's sent_time as UNIX seconds; None where it had none.
+        connection_id: The client's id header; "" without one.
+        group: The client's group header; "--default--" without one.
+    """
+
+    req_guid: str
+    type: str
+    data: bytes
+    protocol: str
+    sent_time: float | None
+    connection_id: str
+    group: str
+
+
+class ReceivedRequest(NamedTuple):
+    """One request that could be read, published or not, a resend as well.
+
+    Attributes:
+        req_guid: Its guid.
+        event_count: How many events it has.
+        protocol: "rest", "websocket" or "grpc".
+        headers: What came with it, names in lower case: HTTP headers, those of the WebSocket handshake, gRPC metadata.
+        sent_time: Its sent_time as UNIX seconds; None where it had none.
+        received_time: When it was read, UNIX seconds of this machine's clock.
+        connection_id: The client's id header; "" without one.
+        group: The client's group header; "--default--" without one.
+    """
+
+    req_guid: str
+    event_count: int
+    protocol: str
+    headers: Mapping[str, str]
+    sent_time: float | None
+    received_time: float
+    connection_id: str
+    group: str
+
+    @property
+    def user_agent(self) -> str:
+        """The User-Agent header; "" without one."""
+        return self.headers.get("user-agent", "")
+
+
+class Counts(NamedTuple):
+    """Requests received and events published."""
+
+    requests: int
+    events: int
+
+
+class Source(NamedTuple):
+    """Who sends: one WebSocket connection, or one REST or gRPC request."""
+
+    protocol: str
+    connection_id: str
+    group: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A request that was read.
+
+    Attributes:
+        message: The SendEventRequest.
+        source: Who sent it.
+        received_time: When, UNIX seconds.
+    """
+
+    message: Any
+    source: Source
+    received_time: float
+
+    @property
+    def sent_time(self) -> float | None:
+        """The client's sent_time as UNIX seconds."""
+        if not self.message.HasField("sent_time"):
+            return None
+        timestamp = self.message.sent_time
+        return float(timestamp.seconds) + float(timestamp.nanos) / 1e9
+
+    def events(self) -> Iterator[ReceivedEvent]:
+        """Its events, one by one."""
+        message, (protocol, connection_id, group, _) = self.message, self.source
+        req_guid, sent_time = message.req_guid, self.sent_time
+        for event in message.events:
+            yield ReceivedEvent(req_guid, event.type, event.event_bytes, protocol, sent_time, connection_id, group)
+
+    def summary(self) -> ReceivedRequest:
+        """The request without its events."""
+        return ReceivedRequest(
+            self.message.req_guid,
+            len(self.message.events),
+            self.source.protocol,
+            self.source.headers,
+            self.sent_time,
+            self.received_time,
+            self.source.connection_id,
+            self.source.group,
+        )

@@ -1,0 +1,177 @@
+"""REST: POST /api/v1/events and GET /ping, as an ASGI application.
+
+Plain ASGI: with two paths, answers that have to match another server's byte for byte, and bodies that are read by hand,
+a framework's routing, request and response classes would have nothing left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import http
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from raccoon_fast.collector import answers
+from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
+from raccoon_fast.collector.intake import Intake, with_wrong_guid
+from raccoon_fast.collector.records import REST
+from raccoon_fast.collector.sockets import reset
+from raccoon_fast.collector.websocket import EVENTS_PATH, MAX_REQUEST_BYTES
+
+__all__ = ["RestApp"]
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+_ENCODINGS = {"application/json": answers.JSON, "application/proto": answers.PROTO}
+_TEXT = "text/plain; charset=utf-8"
+_NO_FAULTS = AnswerFaults()
+
+# What Go's net/http reads of a body its handler left unread before it gives the connection up.
+_MAX_UNREAD_BYTES = 256 << 10
+
+_log = logging.getLogger("raccoon_fast.collector")
+
+
+class _Answer:
+    """An HTTP answer; `content_type` None leaves the header out."""
+
+    def __init__(self, status: int, content_type: str | None, body: bytes = b"", *, closes: bool = False) -> None:
+        self.status = status
+        self.body = body
+        self.closes = closes
+        self.headers: list[tuple[str, str]] = [] if content_type is None else [("content-type", content_type)]
+
+    @classmethod
+    def from_refusal(cls, refusal: Refusal, *, closes: bool = False) -> _Answer:
+        answer = cls(refusal.status, None, refusal.body, closes=closes)
+        answer.headers.extend(refusal.headers)
+        return answer
+
+    def wire_headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [*self.headers, ("content-length", str(len(self.body))), ("date", _http_date(int(time.time())))]
+        if self.closes:
+            headers.append(("connection", "close"))
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+class RestApp:
+    """The application; one for the collector's life."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._respond(scope, receive, send)
+        except asyncio.CancelledError:
+            return  # the collector is closing, and the connection is closed
+        except _Disconnected:
+            return
+        if answer is not None:
+            _log.debug("%s %s: %d", scope["method"], scope["path"], answer.status)
+            await _send(answer, send)
+
+    async def _respond(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
+        method, path = scope["method"], scope["path"]
+        if path == "/ping":
+            return _Answer(200, _TEXT, b"pong") if method == "GET" else _Answer(405, None)
+        if path != EVENTS_PATH:
+            return _Answer(404, _TEXT, b"404 page not found\n")
+        if method == "GET":
+            return _Answer(400, _TEXT, b"Bad Request\n")
+        if method != "POST":
+            return _Answer(405, None)
+        return await self._events(scope, receive, send)
+
+    async def _events(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
+        faults = self._intake.faults
+        if (refusal := faults.take("early_error")) is not None:
+            return _Answer.from_refusal(refusal, closes=True)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        content_type = headers.get("content-type", "")
+        encoding = _ENCODINGS.get(content_type)
+        if encoding is None:
+            body = answers.encode_answer(answers.unreadable("invalid content type"), answers.JSON)
+            length = headers.get("content-length", "")
+            is_long = not length.isdecimal() or int(length) > _MAX_UNREAD_BYTES
+            return _Answer(400, content_type, body, closes=is_long)
+        data = await _read_body(receive)
+        if data is None:
+            return _Answer(413, _TEXT, b"Request Entity Too Large\n", closes=True)
+        if (refusal := faults.take("status")) is not None:
+            return _Answer.from_refusal(refusal)
+        try:
+            request = answers.decode_request(data, encoding)
+        except ValueError:
+            return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope, receive)
+        del data
+        reason = await self._intake.taken(request, self._intake.source(REST, headers))
+        if reason:
+            answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
+            return await self._spoil(500, answer, content_type, scope, receive)
+        return await self._spoil(200, answers.success(request.req_guid), content_type, scope, receive)
+
+    async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any, receive: Receive) -> _Answer | None:
+        """The answer after the faults that are switched on; None when none is to be sent."""
+        faults = self._intake.faults.for_answer(duplicates=True) or _NO_FAULTS
+        transport: asyncio.Transport = scope["state"]["transport"]
+        if faults.hang_up:
+            reset(transport)
+        if faults.hang_up or faults.drop:
+            await _wait_for_disconnect(receive)
+            return None
+        if faults.delay_s:
+            await asyncio.sleep(faults.delay_s)
+        if faults.wrong_guid:
+            answer = with_wrong_guid(answer)
+        spoilt = _Answer(status, content_type, answers.encode_answer(answer, _ENCODINGS[content_type]))
+        if faults.body is not None:
+            spoilt = _Answer(200, content_type, faults.body)
+        if faults.duplicate:
+            transport.write(_on_the_wire(spoilt))
+        return spoilt
+
+
+class _Disconnected(Exception):
+    """The client went away."""
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The body; None when it is too long."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Disconnected
+        chunk: bytes = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_REQUEST_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(chunks) if len(chunks) > 1 else chunk
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(answer: _Answer, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.wire_headers()})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _on_the_wire(answer: _Answer) -> bytes:
+    lines = [b"HTTP/1.1 %d %s" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())]
+    lines += [b"%s: %s" % header for header in answer.wire_headers()]
+    return b"\r\n".join([*lines, b"", answer.body])
+
+
+def _http_date(now_s: int) -> str:
+    return email.utils.formatdate(now_s, usegmt=True)

@@ -1,0 +1,192 @@
+"""The three servers together, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import socket
+import ssl
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.grpc_server import GrpcServer
+from raccoon_fast.collector.intake import Intake
+from raccoon_fast.collector.ledger import Ledger
+from raccoon_fast.collector.options import Options
+from raccoon_fast.collector.rest import RestApp
+from raccoon_fast.collector.sinks import Sink
+from raccoon_fast.collector.sockets import bind, reset
+from raccoon_fast.collector.websocket import Registry, WebSocketConnection
+
+__all__ = ["Server"]
+
+_IDLE_S = 3600  # the server keeps an idle connection for ever; here it holds a file descriptor of someone's program
+_GRACE_S = 0.2
+
+_log = logging.getLogger("raccoon_fast.collector")
+
+
+class Server:
+    """REST and WebSocket on one port, gRPC on another; made and used on one running event loop.
+
+    Uvicorn's protocol and configuration are used, its `Server` is not: that one polls ten times a second whether to
+    end, takes 200 ms for it, and cannot stop listening and start again.
+    """
+
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_handle_loop_error)
+        self._intake = Intake(options, sink, ledger, faults)
+        self._state = ServerState()
+        self._config = Config(
+            RestApp(self._intake),
+            http=_HttpConnection,
+            ws=functools.partial(WebSocketConnection, self._intake, Registry(self._intake)),  # type: ignore[arg-type]
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            proxy_headers=False,
+            timeout_keep_alive=_IDLE_S,
+        )
+        self._config.load()
+        self._ssl = _ssl_context(options)
+        self._listener: asyncio.AbstractServer | None = None
+        self._reserved: socket.socket | None = None
+        self._grpc = GrpcServer(self._intake)
+        self._grpc_reserved: socket.socket | None = None
+        self.port = 0
+        self.is_refusing = False
+
+    @property
+    def grpc_port(self) -> int:
+        """The port gRPC listens on."""
+        return self._grpc.port
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: A port is taken, or the host unknown.
+        """
+        listening = bind(self._options.host, self._options.port)
+        self.port = listening.getsockname()[1]
+        try:
+            await self._grpc.start(self._options.grpc_port)
+            await self._listen(listening)
+        except BaseException:
+            listening.close()
+            await self._grpc.stop()
+            raise
+
+    async def close(self) -> None:
+        """Publish what was taken, answer what can be answered, end all connections.
+
+        As the server does on SIGTERM, WebSocket connections end without a close frame.
+        """
+        self._stop_listening()
+        for reserved in (self._reserved, self._grpc_reserved):
+            if reserved is not None:
+                reserved.close()
+        self._intake.publisher.finish()
+        await asyncio.sleep(0)  # answers that wait for their publishing are written
+        await self._grpc.stop(_GRACE_S)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        while self._state.connections:
+            await asyncio.sleep(0)
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close_connections(self) -> None:
+        """Reset every connection."""
+        for connection in list(self._state.connections):
+            reset(connection.transport)
+        if not self.is_refusing:
+            await self._grpc.restart()
+
+    async def refuse(self) -> None:
+        """Stop listening, and keep the ports: nobody else is given them meanwhile."""
+        if self.is_refusing:
+            return
+        self.is_refusing = True
+        self._stop_listening()
+        self._reserved = await self._reserve(self.port)
+        await self._grpc.stop()
+        self._grpc_reserved = await self._reserve(self.grpc_port)
+
+    async def accept(self) -> None:
+        """Listen again."""
+        if not self.is_refusing:
+            return
+        assert self._reserved is not None
+        assert self._grpc_reserved is not None
+        await self._listen(self._reserved)
+        self._grpc_reserved.close()
+        await self._grpc.start(self.grpc_port)
+        self._reserved = self._grpc_reserved = None
+        self.is_refusing = False
+
+    async def _listen(self, listening: socket.socket) -> None:
+        self._listener = await self._loop.create_server(
+            self._new_connection, sock=listening, ssl=self._ssl, backlog=2048
+        )
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _reserve(self, port: int) -> socket.socket:
+        deadline_s = self._loop.time() + 5.0
+        while True:
+            try:
+                return bind(self._options.host, port)
+            except OSError:
+                if self._loop.time() > deadline_s:
+                    raise
+            await asyncio.sleep(0.005)
+
+    def _new_connection(self) -> asyncio.Protocol:
+        return _HttpConnection(config=self._config, server_state=self._state, app_state={})
+
+
+class _HttpConnection(HttpToolsProtocol):
+    """Uvicorn's HTTP connection, logging with us and showing its transport to the application."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.logger = _log
+        self.access_log = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {"transport": transport}
+
+
+def _ssl_context(options: Options) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(options.tls_cert, options.tls_key)
+    if options.tls_client_ca is not None:
+        context.load_verify_locations(options.tls_client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Grpc wakes every event loop that uses it through one socket, and complains where another was faster."""
+    with contextlib.suppress(Exception):
+        if isinstance(context.get("exception"), BlockingIOError) and "PollerCompletionQueue" in repr(context):
+            return
+    loop.default_exception_handler(context)

@@ -1,0 +1,67 @@
+"""Sockets to listen on, and the hard end of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+
+__all__ = ["bind", "bind_when_free", "reset", "url_host"]
+
+_REBIND_S = 5.0
+_REBIND_POLL_S = 0.005
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to `host` and `port` (0: one the OS picks), not listening yet: connections are refused.
+
+    Raises:
+        OSError: The host is unknown, or the port is taken.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            # Else the port stays taken while old connections are in TIME_WAIT. On Windows it would mean port theft.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+    return bound
+
+
+async def bind_when_free(host: str, port: int) -> socket.socket:
+    """As `bind`, where whoever had the port is about to let it go.
+
+    Raises:
+        OSError: It was not let go within seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + _REBIND_S
+    while True:
+        try:
+            return bind(host, port)
+        except OSError:
+            if loop.time() > deadline_s:
+                raise
+        await asyncio.sleep(_REBIND_POLL_S)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection with RST rather than FIN, whatever is still to be written."""
+    raw = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # the connection is gone already
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    transport.abort()
+
+
+def url_host(host: str) -> str:
+    """The host a client on this machine connects to, as it is written in a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{host}]" if ":" in host else host
