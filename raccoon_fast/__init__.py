@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Not on first use: its module has its name, and whoever imported that first would leave the module in its place.
+from raccoon_fast.client_info import ClientInfo as ClientInfo
+from raccoon_fast.client_info import client_info as client_info
+
 if TYPE_CHECKING:
-    from raccoon_fast.client_info import ClientInfo as ClientInfo
-    from raccoon_fast.client_info import client_info as client_info
     from raccoon_fast.clients.grpc import AsyncGrpcClient as AsyncGrpcClient
     from raccoon_fast.clients.grpc import GrpcClient as GrpcClient
     from raccoon_fast.clients.rest import AsyncRestClient as AsyncRestClient
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "client_info": ("ClientInfo", "client_info"),
     "clients.grpc": ("AsyncGrpcClient", "GrpcClient"),
     "clients.rest": ("AsyncRestClient", "RestClient"),
     "clients.websocket": ("AsyncWebSocketClient", "WebSocketClient"),
@@ -90,13 +91,11 @@ _HOMES = {
 }
 _HOME_OF = {name: f"raccoon_fast.{module}" for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted({*_HOME_OF, "ClientInfo", "client_info"})
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from raccoon_fast.client_info import client_info
-
         value: Any = client_info().version
     elif name in _HOME_OF:
         value = getattr(importlib.import_module(_HOME_OF[name]), name)
