@@ -1,0 +1,54 @@
+"""`import raccoon_fast` is cheap: nothing of a protocol is loaded before a client of that protocol is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = [
+    "asyncio",
+    "google.protobuf",
+    "grpc",
+    "httptools",
+    "httpx",
+    "logging",
+    "orjson",
+    "pybase64",
+    "rich",
+    "ssl",
+    "starlette",
+    "statsd",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+]
+
+
+def loaded_after(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
+
+
+def test_import_loads_no_protocol():
+    # Against a bare interpreter: a site's .pth files may load modules of their own.
+    loaded = loaded_after("import raccoon_fast") - loaded_after("")
+    assert "raccoon_fast" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_ground_floor_loads_no_protocol():
+    floor = ["client_info", "errors", "events", "logs", "serializers", "stats"]
+    statement = "import " + ", ".join(f"raccoon_fast.{module}" for module in floor)
+    assert not (loaded_after(statement) - loaded_after("")) & set(HEAVY)
+
+
+def test_client_info_stays_the_function_whatever_was_imported_first():
+    loaded_after("import raccoon_fast.client_info, raccoon_fast; raccoon_fast.client_info()")
+    loaded_after("import raccoon_fast; raccoon_fast.__version__; raccoon_fast.client_info()")
+    loaded_after("from raccoon_fast.client_info import user_agent; from raccoon_fast import client_info; client_info()")
+
+
+def test_every_public_name_is_there():
+    loaded_after("import raccoon_fast; [getattr(raccoon_fast, name) for name in raccoon_fast.__all__]")
+    loaded_after("from raccoon_fast import *; RestClient, client_info")
