@@ -228,7 +228,7 @@ class Collector:
             raise TimeoutError(f"{self.event_count} of {count} events came within {timeout} s")
 
     def wait_until(self, condition: Callable[[Collector], bool], timeout: float = 10.0) -> None:
-        """Wait until `condition(self)` holds; asked after each request, each publishing and each change of `connections`.
+        """Wait until `condition(self)` holds; it is asked again after each request, publishing and (dis)connection.
 
         Raises:
             TimeoutError: It did not within `timeout` seconds.

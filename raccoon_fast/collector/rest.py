@@ -65,6 +65,7 @@ class RestApp:
         self._intake = intake
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, as ASGI has it."""
         try:
             answer = await self._respond(scope, receive, send)
         except asyncio.CancelledError:

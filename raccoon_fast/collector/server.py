@@ -21,13 +21,14 @@ from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.rest import RestApp
 from raccoon_fast.collector.sinks import Sink
-from raccoon_fast.collector.sockets import bind, reset
+from raccoon_fast.collector.sockets import bind, bind_when_free, reset
 from raccoon_fast.collector.websocket import Registry, WebSocketConnection
 
 __all__ = ["Server"]
 
 _IDLE_S = 3600  # the server keeps an idle connection for ever; here it holds a file descriptor of someone's program
 _GRACE_S = 0.2
+_BACKLOG = 2048
 
 _log = logging.getLogger("raccoon_fast.collector")
 
@@ -99,8 +100,8 @@ class Server:
         await self._grpc.stop(_GRACE_S)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        while self._state.connections:
-            await asyncio.sleep(0)
+        while self._state.connections:  # each takes itself out as it is lost, within a turn or two of the loop
+            await asyncio.sleep(0)  # noqa: ASYNC110
         tasks = list(self._state.tasks)
         for task in tasks:
             task.cancel()
@@ -119,9 +120,9 @@ class Server:
             return
         self.is_refusing = True
         self._stop_listening()
-        self._reserved = await self._reserve(self.port)
+        self._reserved = await bind_when_free(self._options.host, self.port)
         await self._grpc.stop()
-        self._grpc_reserved = await self._reserve(self.grpc_port)
+        self._grpc_reserved = await bind_when_free(self._options.host, self.grpc_port)
 
     async def accept(self) -> None:
         """Listen again."""
@@ -137,23 +138,13 @@ class Server:
 
     async def _listen(self, listening: socket.socket) -> None:
         self._listener = await self._loop.create_server(
-            self._new_connection, sock=listening, ssl=self._ssl, backlog=2048
+            self._new_connection, sock=listening, ssl=self._ssl, backlog=_BACKLOG
         )
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-
-    async def _reserve(self, port: int) -> socket.socket:
-        deadline_s = self._loop.time() + 5.0
-        while True:
-            try:
-                return bind(self._options.host, port)
-            except OSError:
-                if self._loop.time() > deadline_s:
-                    raise
-            await asyncio.sleep(0.005)
 
     def _new_connection(self) -> asyncio.Protocol:
         return _HttpConnection(config=self._config, server_state=self._state, app_state={})

@@ -98,10 +98,12 @@ class WebSocketConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake's request is about to come."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from asyncio's
         self._open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Its group and id are free again."""
         self._open_connections.discard(self)
         for timer in self._timers.values():
             timer.cancel()
@@ -111,6 +113,7 @@ class WebSocketConnection(asyncio.Protocol):
             _log.debug("websocket %r disconnected: %s", self._source.connection_id, exc or self._protocol.close_rcvd)
 
     def data_received(self, data: bytes) -> None:
+        """Handle the frames that are complete, as far as the queue has room."""
         self._protocol.receive_data(data)
         self._flush()
         for event in self._protocol.events_received():
@@ -121,10 +124,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._work()
 
     def pause_writing(self) -> None:
+        """Stop reading from a client that does not read its answers."""
         self._is_peer_slow = True
         self._set_reading()
 
     def resume_writing(self) -> None:
+        """Read on."""
         self._is_peer_slow = False
         self._work()
 
