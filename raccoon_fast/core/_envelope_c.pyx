@@ -352,11 +352,15 @@ cdef class JsonEnvelope(_Envelope):
             PyBuffer_Release(&buffer)
 
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
-        cdef bytes form = self.last_form if type_ is self.last_type else self.form_of(type_)
-        cdef Py_ssize_t form_size = PyBytes_GET_SIZE(form)
-        cdef uint64_t text_size = (<uint64_t> size + 2) // 3 * 4
-        cdef Py_ssize_t comma = 1 if self.events else 0
-        cdef uint8_t* out = self.reserve(comma + 16 + text_size + <uint64_t> form_size)
+        cdef bytes form = self.last_form
+        cdef Py_ssize_t form_size
+        cdef Py_ssize_t comma
+        cdef uint8_t* out
+        if form is None or type_ is not self.last_type:
+            form = self.form_of(type_)
+        form_size = PyBytes_GET_SIZE(form)
+        comma = 1 if self.events else 0
+        out = self.reserve(comma + 16 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> form_size)
         if comma:
             out[0] = c","
         memcpy(out + comma, b'{"event_bytes":"', 16)

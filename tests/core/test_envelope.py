@@ -213,6 +213,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("type_", "data", "error", "text"), WRONG)
 def test_a_wrong_event_changes_nothing(make, read, type_, data, error, text):
+    with pytest.raises(error, match=text):
+        make().add(type_, data)
     envelope = stamped(make, [("a", b"1")])
     before = bytes(envelope.payload())
     with pytest.raises(error, match=text):

@@ -1,0 +1,295 @@
+"""Feeds the core random input, by hand: python tests/fuzz/fuzz_core.py --seconds 60 --seed 1.
+
+Answers and varints are compared with google.protobuf and between both forms; envelopes with google.protobuf, through
+random sequences of what can be done to them. Any difference is an AssertionError that names the seed and the round,
+and any exception other than the ones promised is one too. Run it under an address sanitizer to see stray reads:
+
+    LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc python ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+import raccoon_fast
+from raccoon_fast.core import (
+    _acks_c,
+    _acks_py,
+    _answers_c,
+    _answers_py,
+    _envelope_c,
+    _envelope_py,
+    _wire_c,
+    _wire_py,
+)
+
+encode_varint = _wire_py.encode_varint
+
+
+def message_class(name: str) -> type:
+    path = Path(raccoon_fast.__file__).parent / "collector" / "raccoon.desc"
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes()).file:
+        pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"raystack.raccoon.v1beta1.{name}"))
+
+
+REQUEST = message_class("SendEventRequest")
+RESPONSE = message_class("SendEventResponse")
+
+
+def random_number(rng: random.Random) -> int:
+    return rng.getrandbits(rng.randint(0, 64))
+
+
+def random_varint(rng: random.Random) -> bytes:
+    data = bytearray(encode_varint(random_number(rng)))
+    if rng.random() < 0.1:
+        # Longer than need be.
+        data[-1] |= 0x80
+        data += b"\x80" * rng.randint(0, 9) + bytes([rng.getrandbits(8)])
+    return bytes(data)
+
+
+def random_fields(rng: random.Random, depth: int = 0) -> bytes:
+    fields = []
+    for _ in range(rng.randint(0, 5)):
+        number = rng.choice([1, 2, 3, 4, 5, 5, 5, 6, rng.randint(0, 2**29 - 1)])
+        wire_type = rng.choice([0, 0, 1, 2, 2, 2, 2, 3, 5, rng.randint(0, 7)])
+        if number in (1, 2, 3) and rng.random() < 0.5:
+            wire_type = 2 if depth else 0
+        fields.append(encode_varint(number << 3 | wire_type))
+        if wire_type == 0:
+            fields.append(random_varint(rng))
+        elif wire_type == 1:
+            fields.append(rng.randbytes(8))
+        elif wire_type == 2:
+            inner = random_fields(rng, depth + 1) if depth < 4 and rng.random() < 0.6 else random_text(rng)
+            length = max(0, len(inner) + rng.choice([0] * 20 + [1, -1]))
+            fields.append(encode_varint(length) + inner)
+        elif wire_type == 3 and depth < 4:
+            fields.append(random_fields(rng, depth + 1) + encode_varint(number << 3 | 4))
+        elif wire_type == 5:
+            fields.append(rng.randbytes(4))
+    return b"".join(fields)
+
+
+def random_text(rng: random.Random) -> bytes:
+    if rng.random() < 0.2:
+        return rng.randbytes(rng.randint(0, 6))
+    return "".join(
+        rng.choice(["a", "\0", "é", "\u2028", "\U0001f99d", '"', "\\"]) for _ in range(rng.randint(0, 6))
+    ).encode()
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.choice([0, 1, 1, 2, 4])):
+        at = rng.randint(0, len(out))
+        what = rng.randint(0, 4)
+        if what == 0 and at < len(out):
+            out[at] ^= 1 << rng.randint(0, 7)
+        elif what == 1 and at < len(out):
+            out[at] = rng.choice([0, 0x7F, 0x80, 0xFF, 0x0B, 0x0C, 0x2A])
+        elif what == 2:
+            del out[at : at + rng.randint(0, 4)]
+        elif what == 3:
+            out[at:at] = rng.randbytes(rng.randint(0, 4))
+        else:
+            del out[at:]
+    return bytes(out)
+
+
+def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except ValueError as error:
+        # DecodeError is one.
+        return str(error)
+
+
+def fuzz_proto_answer(rng: random.Random) -> None:
+    data = mutated(rng, random_fields(rng)) if rng.random() < 0.8 else rng.randbytes(rng.randint(0, 64))
+    # A buffer of its own for each, so that a read beyond its end is beyond an allocation.
+    compiled = outcome(_answers_c.decode_proto_answer, bytes(bytearray(data)))
+    assert compiled == outcome(_answers_py.decode_proto_answer, data), data
+    try:
+        judge = RESPONSE.FromString(data)
+    except message.DecodeError:
+        assert type(compiled) is str, data
+    else:
+        assert compiled == (judge.status, judge.code, judge.sent_time, judge.reason, dict(judge.data)), data
+
+
+def fuzz_json_answer(rng: random.Random) -> None:
+    values = [None, 0, 1, -1, 2**31, 2**63, 2**64, 1.5, True, "x", [], {}, {"req_guid": "g"}, {"a": 1}]
+    names = ["status", "code", "sent_time", "reason", "data", "other"]
+    answer = {name: rng.choice(values) for name in rng.sample(names, rng.randint(0, 6))}
+    data = json.dumps(answer).encode()
+    if rng.random() < 0.5:
+        data = mutated(rng, data)
+    assert outcome(_answers_c.decode_json_answer, data) == outcome(_answers_py.decode_json_answer, data), data
+
+
+def fuzz_wire(rng: random.Random) -> None:
+    data = random_varint(rng) if rng.random() < 0.5 else rng.randbytes(rng.randint(0, 40))
+    end = rng.randint(0, len(data))
+    pos = rng.randint(0, end)
+    tag = rng.getrandbits(rng.randint(0, 32))
+    for name in ("take_varint", "take_tag", "take_length"):
+        assert outcome(getattr(_wire_c, name), data, pos, end) == outcome(getattr(_wire_py, name), data, pos, end), data
+    depth = rng.randint(0, 3)
+    assert outcome(_wire_c.skip_field, data, pos, end, tag, depth) == outcome(
+        _wire_py.skip_field, data, pos, end, tag, depth
+    ), data
+    number = rng.getrandbits(64) - rng.getrandbits(63)
+    assert _wire_c.encode_varint(number) == _wire_py.encode_varint(number)
+
+
+def unmasked(frame: bytes) -> bytes:
+    size, at = frame[1] & 0x7F, 2
+    if size > 125:
+        at = 4 if size == 126 else 10
+        size = int.from_bytes(frame[2:at], "big")
+    key, body = frame[at : at + 4], frame[at + 4 :]
+    assert len(body) == size
+    return bytes(byte ^ key[i & 3] for i, byte in enumerate(body))
+
+
+def judged(events: list[tuple[str, bytes]], stamp: tuple[str, int, int]) -> bytes:
+    request = REQUEST(req_guid=stamp[0], sent_time={"seconds": stamp[1], "nanos": stamp[2]})
+    for type_, data in events:
+        request.events.add(type=type_, event_bytes=data)
+    return request.SerializeToString()
+
+
+def read_json(data: bytes) -> bytes:
+    """The same request as protobuf."""
+    request = json.loads(data)
+    events = [(event["type"], base64.b64decode(event["event_bytes"], validate=True)) for event in request["events"]]
+    return judged(events, (request["req_guid"], *request["sent_time"].values()))
+
+
+def fuzz_envelope(rng: random.Random) -> None:
+    make, read = rng.choice(
+        [(m.ProtoEnvelope, bytes) for m in (_envelope_c, _envelope_py)]
+        + [(m.JsonEnvelope, read_json) for m in (_envelope_c, _envelope_py)]
+    )
+    envelope = make(rng.choice([0, 1, 100, 4096]))
+    events: list[tuple[str, bytes]] = []
+    stamp: tuple[str, int, int] | None = None
+    views: list[tuple[memoryview | bytes, bytes]] = []
+
+    def event() -> tuple[str, Any]:
+        data = rng.randbytes(
+            rng.choice([0, 1, 2, 3, rng.randint(0, 300), rng.randint(0, 30_000) if rng.random() < 0.1 else 5])
+        )
+        return random_text(rng).decode("utf-8", "replace") or "t", rng.choice([bytes, bytearray, memoryview])(data)
+
+    for _ in range(rng.randint(1, 25)):
+        what = rng.randint(0, 9)
+        if what < 2:
+            one = event()
+            envelope.add(*one)
+            events.append(one)
+        elif what == 2:
+            some = [event() for _ in range(rng.randint(0, 8))]
+            assert envelope.add_many(iter(some)) == len(some)
+            events += some
+        elif what == 3:
+            wrong = rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
+            try:
+                envelope.add(*wrong)
+            except (TypeError, ValueError):
+                pass
+            else:
+                raise AssertionError(wrong)
+        elif what == 4:
+            guid = random_text(rng).decode("utf-8", "replace") * rng.choice([1, 1, 1, 30])
+            stamp = (guid, rng.choice([0, -1, 1_700_000_000, 253_402_300_799]), rng.choice([0, 1, 999_999_999]))
+            envelope.stamp(*stamp)
+        elif what == 5 and rng.random() < 0.3:
+            envelope.clear()
+            events, stamp = [], None
+        elif what == 6 and views:
+            views.pop(rng.randrange(len(views)))
+        elif stamp is not None and what > 6:
+            expected = judged([(type_, bytes(data)) for type_, data in events], stamp)
+            head = rng.randbytes(rng.randint(0, rng.choice([10, 1100])))
+            if what == 7:
+                view = envelope.payload()
+                found = bytes(view)
+                assert len(found) == envelope.nbytes <= envelope.nbytes_for(stamp[0])
+            elif what == 8:
+                view = envelope.prefixed(head)
+                assert bytes(view[: len(head)]) == head
+                found = bytes(view[len(head) :])
+            else:
+                view = envelope.websocket_frame(rng.choice([1, 2]), rng.randbytes(4))
+                found = unmasked(bytes(view))
+            assert read(found) == expected
+            views.append((view, bytes(view)))
+        assert envelope.count == len(events)
+        assert all(bytes(view) == content for view, content in views)
+
+
+def fuzz_acks(rng: random.Random) -> None:
+    remember = rng.randint(1, 6)
+    tables = (_acks_c.AckTable(remember), _acks_py.AckTable(remember))
+
+    def both(name: str, *arguments: Any) -> None:
+        compiled, pure = (outcome(getattr(table, name), *arguments) for table in tables)
+        assert compiled == pure, (name, arguments)
+
+    for serial in range(rng.randint(1, 60)):
+        guid = f"g{rng.randint(0, 9)}"
+        what = rng.randint(0, 9)
+        if what < 4:
+            both("add", guid, serial, rng.choice([serial, rng.randint(0, 60), float("nan")]))
+        elif what < 7:
+            both("settle", guid, rng.random() < 0.5)
+        else:
+            both(*rng.choice([("expire", serial), ("discard", guid), ("drain",), ("next_deadline",), ("seen", guid)]))
+        assert len(tables[0]) == len(tables[1])
+
+
+TARGETS = (fuzz_proto_answer, fuzz_proto_answer, fuzz_json_answer, fuzz_wire, fuzz_envelope, fuzz_acks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--round", type=int, help="run this round of the seed alone")
+    options = parser.parse_args()
+    if options.round is not None:
+        one_round(options.seed, options.round)
+        return
+    end = time.monotonic() + options.seconds
+    rounds = 0
+    while time.monotonic() < end:
+        try:
+            one_round(options.seed, rounds)
+        except Exception:
+            print(f"failed: --seed {options.seed} --round {rounds}")
+            raise
+        rounds += 1
+    print(f"{rounds} rounds of seed {options.seed}: no difference")
+
+
+def one_round(seed: int, number: int) -> None:
+    rng = random.Random(f"{seed}/{number}")
+    TARGETS[number % len(TARGETS)](rng)
+
+
+if __name__ == "__main__":
+    main()
