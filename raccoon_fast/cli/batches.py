@@ -1,0 +1,122 @@
+"""From lines to batches of events; what is no event is told by file and line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from raccoon_fast.cli.lines import MAX_LINE_BYTES, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raccoon_fast.cli.lines import LineReader
+
+__all__ = ["MAX_BATCH_BYTES", "Batch", "event_parser", "read_batches"]
+
+#: A batch is full at this many bytes of events too; with the window in flight it bounds the memory. A longer line goes
+#: as a batch of its own.
+MAX_BATCH_BYTES = 1 << 20
+
+
+@dataclass
+class Batch:
+    """Events of one request.
+
+    Attributes:
+        events: (type, data) pairs.
+        nbytes: Bytes of all data.
+        last_line: The number of the line that the last event comes from.
+    """
+
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    nbytes: int = 0
+    last_line: int = 0
+
+
+def event_parser(fixed_type: str | None, type_field: str | None) -> Callable[[bytes], str]:
+    """Makes the function that checks a line and returns its event's type.
+
+    Args:
+        fixed_type: The type of all events, or None.
+        type_field: The member of each line's object that holds its type; used where `fixed_type` is None.
+
+    Returns:
+        A function that raises ValueError, saying why, for a line that is no JSON text (RFC 8259) or lacks its type.
+    """
+
+    def parse(text: bytes) -> str:
+        if len(text) > MAX_LINE_BYTES:
+            raise ValueError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+        if fixed_type is not None:
+            return fixed_type
+        if not isinstance(value, dict):
+            raise ValueError(f"not a JSON object, which --type-field {type_field} needs")
+        event_type = value.get(type_field)
+        if not isinstance(event_type, str) or not event_type:
+            found = f"is {orjson.dumps(event_type).decode():.40}" if type_field in value else "is missing"
+            raise ValueError(f"the type must be a text that is not empty, but {type_field!r} {found}")
+        return event_type
+
+    return parse
+
+
+def read_batches(
+    reader: LineReader,
+    type_of: Callable[[bytes], str],
+    max_events: int,
+    on_bad_line: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> Iterator[Batch | None]:
+    """Reads batches of at most `max_events` and MAX_BATCH_BYTES; blank lines are passed over.
+
+    A pause of the input closes a batch early, and yields None when there is none to close.
+
+    Args:
+        reader: Where the lines come from.
+        type_of: As `event_parser` makes it.
+        max_events: Events of a full batch.
+        on_bad_line: Told of a line that is no event as "FILE:LINE: reason"; may raise InputError.
+        is_stopped: Asked before each line; once true, the batch so far is the last.
+
+    Raises:
+        InputError: The reader's or `on_bad_line`'s; the events before that line are yielded first.
+    """
+    batch = Batch()
+    try:
+        for line in reader:
+            if line is None:
+                yield batch if batch.events else None
+                batch = Batch()
+                continue
+            if is_stopped():
+                break
+            number, text = line
+            if not text or text.isspace():
+                continue
+            try:
+                event_type = type_of(text)
+            except ValueError as error:
+                on_bad_line(f"{reader.name}:{number}: {error}")
+                continue
+            if batch.events and batch.nbytes + len(text) > MAX_BATCH_BYTES:
+                yield batch
+                batch = Batch()
+            batch.events.append((event_type, text))
+            batch.nbytes += len(text)
+            batch.last_line = number
+            if len(batch.events) == max_events:
+                yield batch
+                batch = Batch()
+    except InputError:
+        if batch.events:
+            yield batch
+        raise
+    if batch.events:
+        yield batch

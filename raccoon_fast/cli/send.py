@@ -1,0 +1,174 @@
+"""`raccoon-fast send`: the lines of a file as events, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from raccoon_fast.cli.arguments import GIVE_UP_AFTER, GRACE_S
+from raccoon_fast.cli.batches import event_parser, read_batches
+from raccoon_fast.cli.connect import make_client
+from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
+from raccoon_fast.cli.in_flight import InFlight
+from raccoon_fast.cli.lines import InputError, LineReader
+from raccoon_fast.cli.summary import Summary
+from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
+from raccoon_fast.errors import ConnectError
+from raccoon_fast.serializers import RAW
+
+if TYPE_CHECKING:
+    import argparse
+    import io
+
+    from raccoon_fast.cli.in_flight import Settled
+    from raccoon_fast.cli.terminal import Progress
+
+__all__ = ["run"]
+
+_POLL_S = 0.1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand and returns the exit code.
+
+    Raises:
+        UsageError, ValueError, OSError: An option or a file is not what it should be.
+    """
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(LineReader(arguments.file))
+        failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
+        client = make_client(
+            arguments, arguments.url, serializer=RAW, wire=arguments.wire, in_flight=arguments.in_flight
+        )
+        stack.callback(client.close)
+        stop = stack.enter_context(StopSignals())
+        progress = stack.enter_context(open_progress(reader.size))
+        sending = _Sending(reader, InFlight(client, arguments.in_flight), failed, stop, progress)
+        sending.run(arguments)
+    if arguments.json:
+        write_line(orjson.dumps(sending.summary.as_json()).decode())
+    else:
+        write_table(sending.summary.as_rows())
+    for note in sending.notes():
+        write_note(f"raccoon-fast send: {note}")
+    return sending.exit_code()
+
+
+class _Sending:
+    """One run, from the first line to the last outcome.
+
+    Attributes:
+        summary: Complete after `run`.
+    """
+
+    def __init__(
+        self, reader: LineReader, flight: InFlight, failed: io.FileIO | None, stop: StopSignals, progress: Progress
+    ) -> None:
+        self._reader = reader
+        self._flight = flight
+        self._failed = failed
+        self._stop = stop
+        self._progress = progress
+        self._faults: list[str] = []
+        self._given_up = ""  # why
+        self._last_line = 0
+        self.summary = Summary()
+
+    def run(self, arguments: argparse.Namespace) -> None:
+        began_s = time.perf_counter()
+        type_of = event_parser(arguments.type, arguments.type_field)
+
+        def report_bad_line(text: str) -> None:
+            if not arguments.skip_bad:
+                raise InputError(f"{text}; mend the line, or leave such lines out by --skip-bad")
+            self.summary.bad_lines += 1
+            self._progress.note(f"{text}; left out")
+
+        batches = read_batches(self._reader, type_of, arguments.batch_events, report_bad_line, self._ended_early)
+        try:
+            for batch in batches:
+                if batch is not None:
+                    self._flight.submit(batch)
+                    self._last_line = batch.last_line
+                while self._flight.full and not self._ended_early():
+                    self._settle(_POLL_S)
+                while self._settle(0):
+                    pass
+                if self._ended_early() or self._faults:
+                    break
+        except InputError as error:
+            self._faults.append(str(error))
+        self._drain()
+        self.summary.seconds = time.perf_counter() - began_s
+
+    def notes(self) -> list[str]:
+        """What has to be said beside the numbers."""
+        notes = list(self._faults)
+        summary, rest = self.summary, f"nothing after line {self._last_line} of {self._reader.name} was sent"
+        if self._stop.received:
+            notes.append(f"ended by {signal.Signals(self._stop.received).name}: {rest}")
+        elif self._given_up:
+            notes.append(f"gave up, as {self._given_up}: {rest}")
+        if summary.unacknowledged:
+            kept = f"their lines are in {self._failed.name}" if self._failed else "--failed FILE would keep their lines"
+            notes.append(f"{summary.unacknowledged} of {summary.events} events were not acknowledged; {kept}")
+        return notes
+
+    def exit_code(self) -> int:
+        if self._stop.received:
+            return 128 + self._stop.received
+        if self.summary.unacknowledged:
+            return Exit.FAILED
+        return Exit.USAGE if self._faults else Exit.OK
+
+    def _ended_early(self) -> bool:
+        return self._stop.received is not None or bool(self._given_up)
+
+    def _drain(self) -> None:
+        """Waits for what is in flight: as long as the client's own deadlines take, or GRACE_S once ended early."""
+        deadline_s = float("inf")
+        while not self._flight.empty and time.monotonic() < deadline_s:
+            if self._ended_early() and deadline_s == float("inf"):
+                deadline_s = time.monotonic() + GRACE_S
+            self._settle(_POLL_S)
+        for settled in self._flight.abandon():
+            self._account(settled)
+
+    def _settle(self, timeout_s: float) -> bool:
+        settled = self._flight.take(timeout_s)
+        if settled is not None:
+            self._account(settled)
+        return settled is not None
+
+    def _account(self, settled: Settled) -> None:
+        self.summary.count(settled)
+        self._progress.update(self._reader.position, self.summary.events)
+        if settled.error is None:
+            return
+        if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
+            self._given_up = f"{GIVE_UP_AFTER} requests in a row failed"
+        elif isinstance(settled.error, ConnectError) and not self.summary.acknowledged:
+            self._given_up = "the server cannot be reached"
+        if self._failed is not None:
+            try:
+                _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.batch.events))
+            except OSError as error:
+                self._faults.append(f"{self._failed.name}: {error.strerror}; not all that failed is in it")
+
+
+def _open_failed(path: str, reader: LineReader) -> io.FileIO:
+    if reader.is_same_file(path):
+        raise UsageError(f"--failed {path} is the file that is read: name another one")
+    # Unbuffered: what is lost should be there to be sent again even if this process ends badly.
+    return Path(path).open("ab", buffering=0)
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]

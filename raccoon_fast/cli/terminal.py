@@ -1,0 +1,144 @@
+"""What people see: notes, tables, a progress bar; by rich where it is installed and a terminal is there, else plain."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+__all__ = ["Progress", "open_progress", "write_line", "write_note", "write_table"]
+
+_REDRAW_S = 0.25
+
+
+def write_line(text: str) -> None:
+    """Writes one line to stdout, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def write_note(text: str) -> None:
+    """Writes one line to stderr, at once."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Writes a table to stdout: with a header the columns after the first are numbers, without one all is text."""
+    numbers = bool(header)
+    if _has_rich(sys.stdout):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*([""] * (len(rows[0]) - len(header))), show_header=numbers)
+        for index, name in enumerate(header):
+            table.add_column(name, justify="right" if index else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))  # Text: a server's words are no markup
+        Console().print(table)
+        return
+    lines = [header, *rows] if numbers else rows
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        cells = [
+            f"{cell:>{width}}" if numbers and column else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        write_line("  ".join(cells).rstrip())
+
+
+def open_progress(total_bytes: int | None) -> Progress:
+    """Makes what shows how far the reading is; use it in `with`.
+
+    Args:
+        total_bytes: The input's size; None where it is not known.
+    """
+    if _has_rich(sys.stderr):
+        return _RichProgress(total_bytes)
+    return _LineProgress(total_bytes) if sys.stderr.isatty() else Progress()
+
+
+class Progress:
+    """Shows notes only: what there is where stderr is no terminal."""
+
+    def update(self, position: int, events: int) -> None:
+        """The input has been read up to `position`, in bytes, and `events` are settled."""
+
+    def note(self, text: str) -> None:
+        """Writes a line to stderr that stays."""
+        write_note(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class _LineProgress(Progress):
+    """One line on a terminal, written over and over."""
+
+    def __init__(self, total_bytes: int | None) -> None:
+        self._total = total_bytes
+        self._next_s = 0.0
+
+    def update(self, position: int, events: int) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            self._next_s = now_s + _REDRAW_S
+            share = f"{position / self._total:4.0%}  " if self._total else ""
+            self._write(f"{share}{events:,} events")
+
+    def note(self, text: str) -> None:
+        self._write("")
+        write_note(text)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}")  # ECMA-48: erase to the end of the line
+        sys.stderr.flush()
+
+
+class _RichProgress(Progress):
+    """A bar by rich."""
+
+    def __init__(self, total_bytes: int | None) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[events]:,} events"),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=total_bytes, events=0)
+
+    def update(self, position: int, events: int) -> None:
+        self._bar.update(self._task, completed=position, events=events)
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()
+
+
+def _has_rich(stream: TextIO) -> bool:
+    return stream.isatty() and importlib.util.find_spec("rich") is not None
