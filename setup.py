@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import BaseError, CCompilerError
 
 CORE = "raccoon_fast/core"
 # The envelope is hand-written Cython beside a Python twin. The others compile the very source that is the pure form,
@@ -37,6 +39,14 @@ def build_mode() -> str:
     return mode
 
 
+def build_epoch() -> float:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", str(time.time()))
+    try:
+        return float(epoch)
+    except ValueError:
+        raise SystemExit(f"SOURCE_DATE_EPOCH must be UNIX seconds, not {epoch!r}") from None
+
+
 def extensions(mode: str) -> list[Extension]:
     if mode == "skip":
         return []
@@ -44,11 +54,25 @@ def extensions(mode: str) -> list[Extension]:
 
     flags = [] if sys.platform == "win32" else ["-O3"]
     modules = [
-        Extension(f"raccoon_fast.core.{name}", [source], extra_compile_args=flags, optional=mode == "auto")
-        for name, source in SOURCES.items()
+        Extension(f"raccoon_fast.core.{name}", [source], extra_compile_args=flags) for name, source in SOURCES.items()
     ]
     # force: an edit of a .pxd alone does not count as a change for Cython's own dependency check.
     return cythonize(modules, force=True, build_dir="build/cython", compiler_directives=DIRECTIVES)
+
+
+class WholeBuild(build_ext):
+    """Builds all extensions or, where that may fail, none: half of them would be a broken install."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (BaseError, CCompilerError, OSError) as error:  # OSError: there is no compiler
+            if build_mode() == "require":
+                raise
+            self.warn(f"the extensions are left out, the pure-Python form is installed: {error}")
+            for built in self.get_outputs():
+                Path(built).unlink(missing_ok=True)
+            self.extensions = []
 
 
 class StampedBuild(build_py):
@@ -56,8 +80,7 @@ class StampedBuild(build_py):
 
     def run(self) -> None:
         super().run()
-        epoch = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
-        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(build_epoch()))
         root = Path() if self.editable_mode else Path(self.build_lib)
         (root / "raccoon_fast" / "_build_info.py").write_text(
             f'NAME = "{self.distribution.get_name()}"\n'
@@ -67,4 +90,4 @@ class StampedBuild(build_py):
         )
 
 
-setup(ext_modules=extensions(build_mode()), cmdclass={"build_py": StampedBuild})
+setup(ext_modules=extensions(build_mode()), cmdclass={"build_ext": WholeBuild, "build_py": StampedBuild})

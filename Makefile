@@ -1,0 +1,75 @@
+# Everything is run from .venv, which is made on first use with $(PYTHON) (3.10 or newer) and installed into again only
+# when what is installed or compiled has changed. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+STATSD_VERSION := 0.9.0
+STATSD := $(VENV)/statsd/node_modules/statsd
+COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv statsd demo test lint format protos test-server clean
+
+help:
+	@echo 'make demo         install, then run `raccoon-fast demo`'
+	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
+	@echo 'make lint         ruff, mypy, cython-lint'
+	@echo 'make format       let ruff format the code'
+	@echo 'make protos       regenerate the descriptors from protos/'
+	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
+	@echo 'make venv         install only'
+	@echo 'make clean        remove what was built; $(VENV) stays'
+
+venv: $(INSTALLED)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml $(COMPILED) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+# The daemon that the StatsD tests talk to; without npm they are skipped, and say so.
+statsd: $(STATSD)
+
+$(STATSD): | $(BIN)/python
+	@mkdir -p $(VENV)/statsd
+	@npm install --silent --no-audit --no-fund --no-save --ignore-scripts --omit=optional \
+		--prefix $(VENV)/statsd statsd@$(STATSD_VERSION) \
+		|| echo 'npm could not install the StatsD daemon: its tests will be skipped'
+
+demo: venv
+	$(BIN)/raccoon-fast demo
+
+test: venv statsd
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest
+	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/cython-lint raccoon_fast
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+protos: venv
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports \
+		--descriptor_set_out=raccoon_fast/collector/raccoon.desc protos/raystack/raccoon/v1beta1/raccoon.proto
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports \
+		--descriptor_set_out=raccoon_fast/cli/flight.desc protos/flights/v1/flight.proto
+
+test-server: venv
+	@test -n "$(RACCOON_URL)" -a -n "$(RACCOON_GRPC)" \
+		|| { echo 'say which server: make test-server RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081' >&2; exit 2; }
+	RACCOON_URL='$(RACCOON_URL)' RACCOON_GRPC='$(RACCOON_GRPC)' $(BIN)/python -m pytest tests/contract
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f raccoon_fast/core/*.so raccoon_fast/_build_info.py $(INSTALLED)
+	find raccoon_fast tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

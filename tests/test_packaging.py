@@ -1,0 +1,156 @@
+"""What is built from the source tree: the sdist, the pure wheel, the stamp. Wheels with extensions: .ci/run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EPOCH = 1_700_000_000
+SKIPPED = shutil.ignore_patterns(
+    ".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.so", "*.c", "_build_info.py"
+)
+
+
+def build(tree: Path, hook: str, **environment: str) -> Path:
+    """Calls a hook of the build backend (PEP 517), in the environment of the tests: nothing is downloaded."""
+    script = f"import setuptools.build_meta as backend; print(backend.{hook}('dist'))"
+    variables = {name: value for name, value in os.environ.items() if name != "RACCOON_FAST_BUILD"} | environment
+    run = subprocess.run([sys.executable, "-c", script], cwd=tree, env=variables, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(run.stderr + run.stdout)
+    return tree / "dist" / run.stdout.splitlines()[-1]
+
+
+def sources(*suffixes: str, under: str = "raccoon_fast") -> set[str]:
+    """What the tree holds, as paths from its root."""
+    found = (path.relative_to(ROOT) for path in (ROOT / under).rglob("*") if path.is_file())
+    return {str(path) for path in found if path.suffix in suffixes and path.name != "_build_info.py"}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("pristine") / "tree", ignore=SKIPPED))
+
+
+@pytest.fixture
+def tree(pristine: Path, tmp_path: Path) -> Path:
+    """A source tree of the test's own, in which nothing was ever built."""
+    return Path(shutil.copytree(pristine, tmp_path / "tree"))
+
+
+@pytest.fixture(scope="module")
+def shipped(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The sdist of a tree in which much was built before."""
+    tree = Path(shutil.copytree(pristine, tmp_path_factory.mktemp("sdist") / "tree"))
+    for leftover in (
+        "raccoon_fast/_build_info.py",
+        "raccoon_fast/core/_wire_c.c",
+        "raccoon_fast/core/_wire_c.cpython-311-x86_64-linux-gnu.so",
+        "build/cython/raccoon_fast/core/_wire_py.c",
+        "tests/__pycache__/conftest.cpython-311.pyc",
+    ):
+        (tree / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (tree / leftover).write_text("")
+    with tarfile.open(build(tree, "build_sdist")) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+@pytest.fixture(scope="module")
+def wheel(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = Path(shutil.copytree(pristine, tmp_path_factory.mktemp("wheel") / "tree"))
+    return build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH=str(EPOCH))
+
+
+class TestSdist:
+    def test_holds_every_source(self, shipped):
+        expected = sources(".py", ".pyx", ".pxd", ".desc", ".typed")
+        assert {"raccoon_fast/core/_envelope_c.pyx", "raccoon_fast/core/_acks_c.pxd"} <= expected
+        assert expected - shipped == set()
+
+    def test_holds_what_a_test_run_needs(self, shipped):
+        expected = sources(".py", ".json", under="tests") | sources(".proto", under="protos")
+        expected |= sources(".py", ".gz", ".jsonl", under="benchmarks")
+        assert expected - shipped == set()
+        assert {"pyproject.toml", "setup.py", "Makefile", "LICENSE", "CHANGELOG.md"} <= shipped
+
+    def test_holds_nothing_generated(self, shipped):
+        generated = {name for name in shipped if name.endswith((".c", ".so", ".pyc", "_build_info.py"))}
+        assert generated == set()
+        assert not {name for name in shipped if name.startswith(("build/", "dist/", ".venv/", ".git/"))}
+
+
+class TestPureWheel:
+    def test_is_for_every_platform(self, wheel):
+        assert wheel.name.endswith("-py3-none-any.whl")
+
+    def test_holds_the_package_and_nothing_else(self, wheel):
+        names = set(zipfile.ZipFile(wheel).namelist())
+        package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
+        assert package == sources(".py", ".pyx", ".pxd", ".desc", ".typed") | {"raccoon_fast/_build_info.py"}
+
+    def test_carries_the_command(self, wheel):
+        with zipfile.ZipFile(wheel) as archive:
+            (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+            assert "raccoon-fast = raccoon_fast.cli:main" in archive.read(entry_points).decode()
+
+    def test_works_and_knows_its_build(self, wheel, tmp_path):
+        zipfile.ZipFile(wheel).extractall(tmp_path)
+        script = (
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+            "import raccoon_fast; print(*raccoon_fast.client_info(), raccoon_fast.has_extensions())"
+        )
+        # -P would do, but is not in 3.10; the working directory is empty instead.
+        run = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path.parent
+        )
+        version = wheel.name.split("-")[1]
+        assert run.stdout == f"raccoon_fast {version} 2023-11-14T22:13:20Z False\n"
+
+    def test_same_source_and_date_are_the_same_bytes(self, wheel, tree):
+        again = build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH=str(EPOCH))
+        assert again.read_bytes() == wheel.read_bytes()
+
+    def test_a_stamp_that_lies_about_is_written_anew(self, tree):
+        (tree / "raccoon_fast/_build_info.py").write_text('NAME = "other"\n')
+        wheel = build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH="0")
+        stamp = zipfile.ZipFile(wheel).read("raccoon_fast/_build_info.py").decode()
+        assert 'NAME = "raccoon_fast"' in stamp
+        assert 'BUILD_DATE = "1970-01-01T00:00:00Z"' in stamp
+
+
+class TestBuildSwitch:
+    NO_COMPILER = "/nonexistent/cc"
+
+    def test_require_fails_without_a_compiler(self, tree):
+        with pytest.raises(RuntimeError, match="nonexistent/cc"):
+            build(tree, "build_wheel", RACCOON_FAST_BUILD="require", CC=self.NO_COMPILER)
+
+    def test_auto_leaves_the_extensions_out_without_a_compiler(self, tree):
+        wheel = build(tree, "build_wheel", CC=self.NO_COMPILER)
+        names = zipfile.ZipFile(wheel).namelist()
+        assert "raccoon_fast/core/_wire_py.py" in names
+        assert not [name for name in names if name.endswith((".so", ".pyd"))]
+
+    def test_auto_leaves_all_of_them_out_if_one_cannot_be_compiled(self, tree):
+        compiler = tree / "cc"
+        compiler.write_text('#!/bin/sh\ncase "$*" in *_acks_py*) exit 1;; esac\nexec cc -O0 -g0 "$@" -O0\n')
+        compiler.chmod(0o755)
+        wheel = build(tree, "build_wheel", CC=str(compiler))
+        assert list((tree / "build").rglob("_wire_py.o")), "the first was to be compiled"
+        assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+
+    def test_other_values_are_refused(self, tree):
+        with pytest.raises(RuntimeError, match="RACCOON_FAST_BUILD must be require, auto or skip, not 'yes'"):
+            build(tree, "build_wheel", RACCOON_FAST_BUILD="yes")
+
+    def test_a_date_that_is_none_is_refused(self, tree):
+        with pytest.raises(RuntimeError, match="SOURCE_DATE_EPOCH must be UNIX seconds, not 'today'"):
+            build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH="today")
