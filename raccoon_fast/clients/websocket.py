@@ -56,8 +56,8 @@ class AsyncWebSocketClient(AsyncClient):
         self._max_in_flight = whole("max_in_flight", max_in_flight)
 
     def _make_transport(self) -> Transport:
+        from raccoon_fast.transports.pinger import Keepalive
         from raccoon_fast.transports.websocket import WebSocketTransport
-        from raccoon_fast.transports.websocket_connection import Keepalive
 
         return WebSocketTransport(
             self._settings.link,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.tcp import open_tcp
-from raccoon_fast.transports.websocket_connection import Keepalive, WebSocketConnection
+from raccoon_fast.transports.websocket_connection import WebSocketConnection
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response
     from raccoon_fast.transports.base import Link, Request
+    from raccoon_fast.transports.pinger import Keepalive
 
 __all__ = ["WebSocketTransport"]
 

@@ -40,6 +40,7 @@ from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error
+from raccoon_fast.transports.pinger import GRACE_S, Keepalive, Pinger
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.transports.base import Link, Request
 
-__all__ = ["Keepalive", "WebSocketConnection"]
+__all__ = ["WebSocketConnection"]
 
 # The protocol's debug log shows the handshake's headers, Authorization among them: it goes nowhere.
 _SILENT = logging.getLogger("raccoon_fast.transports.websocket")
@@ -60,16 +61,11 @@ _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
 _CLOSE_TIMEOUT_S = 1.0
 _UNKNOWN_LOG_INTERVAL_S = 60.0
 
-# After the loop was held up, timers are run before the sockets are read: an overdue answer may lie there already. So
-# nothing expires before one more round of reading.
-_GRACE_S = 0.005
 
-
-class Keepalive(NamedTuple):
-    """Our own pings: sent every `interval_s` (None: never), their pong due within `timeout_s`."""
-
-    interval_s: float | None
-    timeout_s: float
+class _Queued(NamedTuple):
+    request: Request
+    waiter: asyncio.Future[Response]
+    deadline_s: float
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -95,17 +91,16 @@ class WebSocketConnection(asyncio.Protocol):
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] | None = None
-        self._in_flight = 0
+        self._queue: deque[_Queued] = deque()
+        # False while the socket takes no more (asyncio's flow control), and until a large write has reached it.
         self._writable = True
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._flushed = True
         self._fragments: list[bytes] = []
         self._fragments_opcode = Opcode.BINARY
         self._keys = b""
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_s = 0.0
-        self._ping_timer: asyncio.TimerHandle | None = None
-        self._ping_due_s = 0.0
-        self._ping_payload = b""
+        self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
 
     async def open(self, timeout_s: float) -> None:
@@ -128,7 +123,7 @@ class WebSocketConnection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        self._schedule_ping()
+        self._pinger.start()
 
     async def exchange(self, request: Request, deadline_s: float) -> Response:
         """Send one request and wait for its acknowledgement.
@@ -141,32 +136,26 @@ class WebSocketConnection(asyncio.Protocol):
         Raises:
             DeliveryError: See Transport.send. Cancelled, the request is abandoned and a late answer is only counted.
         """
-        await self._admit(deadline_s)
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self._queue.append(_Queued(request, waiter, deadline_s))
+        self._pump()
+        overdue = None
+        if self._queue:
+            overdue = self._loop.call_at(deadline_s, self._give_up, waiter)
         try:
-            waiter: asyncio.Future[Response] = self._loop.create_future()
-            self.acks.add(request.req_guid, waiter, deadline_s)
-            frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
-            assert self.transport is not None
-            request.written_s = time.monotonic()
-            self.transport.write(frame)
-            self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
-            if self._expiry is None or deadline_s < self._expiry_s:
-                self._arm_expiry()
-            try:
-                return await waiter
-            except asyncio.CancelledError:
-                self.acks.discard(request.req_guid)
-                raise
+            return await waiter
+        except asyncio.CancelledError:
+            self.acks.discard(request.req_guid)
+            self._pump()
+            raise
         finally:
-            self._in_flight -= 1
-            self._wake()
-            if self._settled is not None and not self._settled.done():
-                self._settled.set_result(None)
+            if overdue is not None:
+                overdue.cancel()
 
     async def retire(self) -> None:
         """Close once nothing is in flight; every request here has a deadline, so that is bounded."""
         try:
-            while self.error is None and self._in_flight:
+            while self.error is None and (self._queue or self.acks):
                 self._settled = self._loop.create_future()
                 await asyncio.wait([self._settled, self._lost], return_when=asyncio.FIRST_COMPLETED)
             await self.close()
@@ -189,14 +178,17 @@ class WebSocketConnection(asyncio.Protocol):
         """Close at once; what is in flight fails with `error`, each request with a copy of its own."""
         if self.error is None:
             self.error = error
-        self._stop_timers()
+        self._pinger.stop()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         if not self._opened.done():
             self._opened.set_exception(error)
             self._opened.exception()  # whoever opened may be gone
         for _, waiter in self.acks.drain():
             if not waiter.done():
                 waiter.set_exception(self._copy())
-        self._wake()
+        self._pump()
         if self.transport is not None:
             self.transport.abort()
 
@@ -218,7 +210,7 @@ class WebSocketConnection(asyncio.Protocol):
             else:
                 self._handshake_answered(event)
         if opening and self._protocol.handshake_exc is not None:
-            self._handshake_failed(self._protocol.handshake_exc)
+            self._handshake_failed(self._protocol.handshake_exc, ended=False)
         elif self._protocol.parser_exc is not None:
             self._break(f"broke RFC 6455: {self._protocol.parser_exc}")
 
@@ -232,7 +224,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         self._protocol.receive_eof()
         if not self._opened.done() and self._protocol.handshake_exc is not None:
-            self._handshake_failed(self._protocol.handshake_exc)
+            self._handshake_failed(self._protocol.handshake_exc, ended=True)
             return
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         close = self._protocol.close_rcvd
@@ -249,7 +241,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._wake()
+        self._pump()
 
     # What comes in
 
@@ -257,13 +249,13 @@ class WebSocketConnection(asyncio.Protocol):
         if self._protocol.state is OPEN and not self._opened.done():
             self._opened.set_result(None)
 
-    def _handshake_failed(self, error: Exception) -> None:
+    def _handshake_failed(self, error: Exception, *, ended: bool) -> None:
         address = self._link.address
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         if isinstance(error, websockets.exceptions.InvalidStatus):
             answer: HandshakeResponse = error.response
             self.fail(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
-        elif isinstance(error.__cause__, EOFError) or isinstance(error, EOFError):
+        elif ended:
             self.fail(ConnectError(f"{address} closed the connection during the WebSocket handshake"))
         else:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
@@ -281,8 +273,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._fragments.append(bytes(frame.data))
             if frame.fin:
                 self._message_received(self._fragments_opcode, b"".join(self._fragments))
-        elif frame.opcode is Opcode.PONG and bytes(frame.data) == self._ping_payload:
-            self._schedule_ping()
+        elif frame.opcode is Opcode.PONG:
+            self._pinger.pong(bytes(frame.data))
 
     def _message_received(self, opcode: Opcode, data: bytes) -> None:
         if self.error is not None:
@@ -306,6 +298,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.window.failed()
         if not waiter.done():
             waiter.set_result(response)
+        self._pump()
 
     def _uncorrelated(self, response: Response) -> None:
         """An answer without a guid: a refusal of the whole connection, or of a request the server could not read."""
@@ -327,6 +320,7 @@ class WebSocketConnection(asyncio.Protocol):
             (_, waiter) = self.acks.drain()[0]
             if not waiter.done():
                 waiter.set_result(response)
+            self._pump()
 
     def _log_unmatched(self, verdict: Verdict, req_guid: str) -> None:
         now_s = self._loop.time()
@@ -348,40 +342,50 @@ class WebSocketConnection(asyncio.Protocol):
 
     # What goes out
 
-    async def _admit(self, deadline_s: float) -> None:
-        """Wait for a place in the window and for the socket to take data; takes the place."""
-        if self._waiters or not self._free:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiters.append(waiter)
-            timer = self._loop.call_at(deadline_s, _not_sent, waiter, self._link)
-            try:
-                await waiter
-            except BaseException:
-                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                    self._in_flight -= 1  # cancelled in the very step that let it in
-                    self._wake()
-                raise
-            finally:
-                timer.cancel()
-        else:
-            self._in_flight += 1
+    def _pump(self) -> None:
+        """Write what waits, as far as the window and the socket allow."""
         if self.error is not None:
-            self._in_flight -= 1
-            error = self._copy()
-            if isinstance(error, DeliveryError):
-                error.outcome = Outcome.NOT_DELIVERED  # it never went out
-            raise error
-
-    @property
-    def _free(self) -> bool:
-        return self.error is not None or (self._writable and self._in_flight < self.window.limit)
-
-    def _wake(self) -> None:
-        while self._waiters and self._free:
-            waiter = self._waiters.popleft()
+            while self._queue:
+                waiter = self._queue.popleft().waiter
+                if not waiter.done():
+                    error = self._copy()
+                    if isinstance(error, DeliveryError):
+                        error.outcome = Outcome.NOT_DELIVERED  # it never went out
+                    waiter.set_exception(error)
+            return
+        while self._queue and self._writable and self._flushed and len(self.acks) < self.window.limit:
+            request, waiter, deadline_s = self._queue.popleft()
             if not waiter.done():
-                self._in_flight += 1
-                waiter.set_result(None)
+                self._write(request, waiter, deadline_s)
+        if self._settled is not None and not self._settled.done() and not self._queue and not self.acks:
+            self._settled.set_result(None)
+
+    def _write(self, request: Request, waiter: asyncio.Future[Response], deadline_s: float) -> None:
+        transport = self.transport
+        assert transport is not None
+        self.acks.add(request.req_guid, waiter, deadline_s)
+        frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
+        request.written_s = time.monotonic()
+        transport.write(frame)
+        self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
+        if self._expiry is None or deadline_s < self._expiry_s:
+            self._arm_expiry()
+        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+            # uvloop writes, and pauses us, at the end of the loop's round: until then nothing more is written, or all
+            # that waits would go into its buffer in one round.
+            self._flushed = False
+            self._loop.call_soon(self._round_ended)
+
+    def _round_ended(self) -> None:
+        self._flushed = True
+        self._pump()
+
+    def _give_up(self, waiter: asyncio.Future[Response]) -> None:
+        """The deadline of a request has passed; one that was written has its own timer (`_expire`)."""
+        if not waiter.done() and any(queued.waiter is waiter for queued in self._queue):
+            waiter.set_exception(
+                AckTimeoutError(f"could not be sent to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
+            )
 
     def _next_key(self) -> bytes:
         if not self._keys:
@@ -417,7 +421,7 @@ class WebSocketConnection(asyncio.Protocol):
         deadline_s = self.acks.next_deadline()
         if deadline_s is not None:
             self._expiry_s = deadline_s
-            self._expiry = self._loop.call_at(deadline_s + _GRACE_S, self._loop.call_later, _GRACE_S, self._expire)
+            self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expire)
 
     def _expire(self) -> None:
         self._expiry = None
@@ -431,49 +435,13 @@ class WebSocketConnection(asyncio.Protocol):
                 waiter.set_exception(AckTimeoutError(f"no acknowledgement from {self._link.address} in time"))
         self.fail(ConnectionLostError(f"connection to {self._link.address} given up: an acknowledgement was overdue"))
 
-    def _schedule_ping(self) -> None:
-        self._ping_payload = b""
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
-            self._ping_timer = None
-        if self._keepalive.interval_s is not None and self.error is None:
-            self._ping_timer = self._loop.call_later(self._keepalive.interval_s, self._ping)
-            self._ping_due_s = self._loop.time() + self._keepalive.interval_s
+    def _ping(self, payload: bytes) -> None:
+        if self._protocol.state is OPEN:
+            self._protocol.send_ping(payload)
+            self._flush()
 
-    def _ping(self) -> None:
-        stalled_s = self._loop.time() - self._ping_due_s
-        if stalled_s > 30.0:
-            self._link.logger.warning(
-                "the event loop was held up for %.0f s; a server cuts off who does not answer its pings for a minute",
-                stalled_s,
-            )
-        if self._protocol.state is not OPEN:
-            return
-        self._ping_payload = os.urandom(8)
-        self._protocol.send_ping(self._ping_payload)
-        self._flush()
-        self._ping_timer = self._loop.call_later(
-            self._keepalive.timeout_s, self._loop.call_later, _GRACE_S, self._pong_missed, self._ping_payload
-        )
-
-    def _pong_missed(self, payload: bytes) -> None:
-        if self.error is None and self._ping_payload == payload:
-            self._link.stats.count(TOTAL_CONN_ERR, 1)
-            self.fail(
-                ConnectionLostError(
-                    f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s"
-                )
-            )
-
-    def _stop_timers(self) -> None:
-        for timer in (self._expiry, self._ping_timer):
-            if timer is not None:
-                timer.cancel()
-        self._expiry = self._ping_timer = None
-
-
-def _not_sent(waiter: asyncio.Future[None], link: Link) -> None:
-    if not waiter.done():
-        waiter.set_exception(
-            AckTimeoutError(f"could not be sent to {link.address} in time", outcome=Outcome.NOT_DELIVERED)
+    def _pong_missed(self) -> None:
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        self.fail(
+            ConnectionLostError(f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s")
         )

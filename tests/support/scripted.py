@@ -9,12 +9,17 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import raccoon_fast
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from websockets.http11 import Request as HandshakeRequest
+from websockets.server import ServerProtocol
 from websockets.sync.server import serve
+
+import raccoon_fast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from websockets.frames import Frame
 
 _desc = Path(raccoon_fast.__file__).parent / "collector" / "raccoon.desc"
 _pool = descriptor_pool.DescriptorPool()
@@ -33,7 +38,8 @@ SendEventResponse = _message("SendEventResponse")
 def answer(req_guid: str | None, *, status: int = 1, code: int = 1, reason: str = "") -> bytes:
     """A Raccoon's answer as protobuf; None leaves the data map out."""
     data = {} if req_guid is None else {"req_guid": req_guid}
-    return SendEventResponse(status=status, code=code, sent_time=1_700_000_000, reason=reason, data=data).SerializeToString()
+    response = SendEventResponse(status=status, code=code, sent_time=1_700_000_000, reason=reason, data=data)
+    return response.SerializeToString()
 
 
 class Connection:
@@ -113,7 +119,7 @@ def tcp_server(script: Callable[[Connection], None]) -> Iterator[str]:
     acceptor = threading.Thread(target=accept)
     acceptor.start()
     try:
-        yield "127.0.0.1:%d" % listener.getsockname()[1]
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         # close() alone does not wake a blocked accept().
         listener.shutdown(socket.SHUT_RDWR)
@@ -140,10 +146,34 @@ def websocket_server(script: Callable[..., None], **options: object) -> Iterator
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield "ws://127.0.0.1:%d" % server.socket.getsockname()[1]
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
             thread.join(5)
+
+
+def speak_websocket(
+    connection: Connection,
+    received: Callable[[Frame, ServerProtocol], None],
+    write: Callable[[bytes], None] | None = None,
+) -> None:
+    """Be a WebSocket server byte by byte: `received` gets each frame, and may send by the protocol or the socket."""
+    protocol = ServerProtocol()
+    write = write or connection.sock.sendall
+    while True:
+        data = connection.sock.recv(65536)
+        if not data:
+            return
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, HandshakeRequest):
+                protocol.send_response(protocol.accept(event))
+            else:
+                received(event, protocol)
+        for reply in protocol.data_to_send():
+            if not reply:
+                return
+            write(reply)
 
 
 def guid_of(frame: bytes) -> str:

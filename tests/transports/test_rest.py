@@ -8,6 +8,8 @@ import threading
 import time
 
 import pytest
+from scripted import SendEventRequest, answer, tcp_server
+
 from raccoon_fast import (
     RAW,
     AckTimeoutError,
@@ -22,7 +24,6 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
-from scripted import SendEventRequest, answer, tcp_server
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)
@@ -155,7 +156,11 @@ def test_other_statuses_are_final(status):
             body = b"" if status in (204, 304) else b"no"
             connection.respond(body, status=b"%d No" % status, headers=b"Location: /elsewhere\r\n")
 
-    with tcp_server(script) as host, client(host, retry=SOON) as rest, pytest.raises(ServerError, match=str(status)) as no:
+    with (
+        tcp_server(script) as host,
+        client(host, retry=SOON) as rest,
+        pytest.raises(ServerError, match=str(status)) as no,
+    ):
         rest.send(EVENTS)
     assert no.value.status == status
     assert not no.value.retryable
@@ -186,7 +191,11 @@ def test_attempts_end_and_the_last_error_is_raised():
             guid = connection.read_message().req_guid
             connection.respond(answer(guid, status=2, code=3, reason="no broker"), status=b"500 No")
 
-    with tcp_server(script) as host, client(host, retry=SOON) as rest, pytest.raises(ServerError, match="no broker") as no:
+    with (
+        tcp_server(script) as host,
+        client(host, retry=SOON) as rest,
+        pytest.raises(ServerError, match="no broker") as no,
+    ):
         rest.send(EVENTS)
     assert no.value.attempts == 3
     assert no.value.response.code.name == "INTERNAL_ERROR"
@@ -310,7 +319,9 @@ def test_bytes_nobody_asked_for_end_the_connection(when):
     def script(connection):
         message = connection.read_message()
         numbers.append(connection.number)
-        reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer(message.req_guid)) + answer(message.req_guid)
+        reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer(message.req_guid)) + answer(
+            message.req_guid
+        )
         if connection.number:
             connection.sock.sendall(reply)
             return
@@ -339,7 +350,11 @@ def test_an_error_that_comes_before_the_body_is_read_is_seen(size):
         connection.sock.close()
 
     for _ in range(5):
-        with tcp_server(script) as host, client(host, retry=SOON) as rest, pytest.raises(ServerError, match="400") as no:
+        with (
+            tcp_server(script) as host,
+            client(host, retry=SOON) as rest,
+            pytest.raises(ServerError, match="400") as no,
+        ):
             rest.send([("big", b"x" * size)])
         assert no.value.response.reason == "invalid content type"
     assert seen == [0] * 5
@@ -388,7 +403,10 @@ def test_sends_timeout_bounds_all_attempts():
     def script(connection):
         connection.wait_closed()
 
-    with tcp_server(script) as host, client(host, timeout=0.2, retry=RetryPolicy(max_attempts=1000, initial=0.01)) as rest:
+    with (
+        tcp_server(script) as host,
+        client(host, timeout=0.2, retry=RetryPolicy(max_attempts=1000, initial=0.01)) as rest,
+    ):
         began = time.monotonic()
         with pytest.raises(AckTimeoutError) as late:
             rest.send(EVENTS, timeout=0.5)
@@ -406,9 +424,9 @@ def test_a_closed_port_is_a_connect_error_that_is_tried_again():
 
 
 def test_a_name_that_does_not_resolve_is_a_connect_error():
-    with RestClient("http://no-such-host.invalid", serializer=RAW, logger=None, retry=ONCE) as rest:
-        with pytest.raises(ConnectError, match=r"no-such-host\.invalid"):
-            rest.send(EVENTS)
+    rest = RestClient("http://no-such-host.invalid", serializer=RAW, logger=None, retry=ONCE)
+    with rest, pytest.raises(ConnectError, match=r"no-such-host\.invalid"):
+        rest.send(EVENTS)
 
 
 def test_413_says_that_the_request_is_too_large():

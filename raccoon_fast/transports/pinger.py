@@ -1,0 +1,90 @@
+"""Our own WebSocket pings (RFC 6455 5.5.2), which find a connection that is dead without having ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.logs import Log
+
+__all__ = ["GRACE_S", "Keepalive", "Pinger"]
+
+#: After the loop was held up, timers are run before the sockets are read: an overdue answer may lie there already. So
+#: nothing expires before one more round of reading.
+GRACE_S = 0.005
+
+# A server cuts off a client that has not answered its pings for a minute.
+_STALL_S = 30.0
+
+
+class Keepalive(NamedTuple):
+    """Pings are sent every `interval_s` (None: never), and their pong is due within `timeout_s`."""
+
+    interval_s: float | None
+    timeout_s: float
+
+
+class Pinger:
+    """Sends a ping an interval after the last one was answered.
+
+    Owned by the event loop of its connection.
+
+    Args:
+        keepalive: When.
+        send: Sends a ping of this payload, if the connection is still open.
+        missed: Called once when a pong is late.
+        logger: Warned when the event loop was held up so long that the server may cut us off.
+    """
+
+    def __init__(
+        self, keepalive: Keepalive, send: Callable[[bytes], None], missed: Callable[[], None], logger: Log
+    ) -> None:
+        self._keepalive = keepalive
+        self._send = send
+        self._missed = missed
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        self._payload = b""
+
+    def start(self) -> None:
+        """Wait for the next interval."""
+        self.stop()
+        if self._keepalive.interval_s is not None:
+            self._due_s = self._loop.time() + self._keepalive.interval_s
+            self._timer = self._loop.call_at(self._due_s, self._ping)
+
+    def stop(self) -> None:
+        """Send no more, and wait for no pong. Idempotent."""
+        self._payload = b""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pong(self, payload: bytes) -> None:
+        """A pong came; one that answers an earlier ping, or none, changes nothing (RFC 6455 5.5.3)."""
+        if self._payload and payload == self._payload:
+            self.start()
+
+    def _ping(self) -> None:
+        stalled_s = self._loop.time() - self._due_s
+        if stalled_s > _STALL_S:
+            self._logger.warning(
+                "the event loop was held up for %.0f s; a server cuts off who does not answer its pings for a minute",
+                stalled_s,
+            )
+        self._payload = os.urandom(8)
+        self._send(self._payload)
+        self._timer = self._loop.call_later(
+            self._keepalive.timeout_s, self._loop.call_later, GRACE_S, self._late, self._payload
+        )
+
+    def _late(self, payload: bytes) -> None:
+        if self._payload == payload:
+            self.stop()
+            self._missed()

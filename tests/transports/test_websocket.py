@@ -1,0 +1,700 @@
+"""WebSocket: what goes onto a connection, what comes back, and what happens when the connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+
+import pytest
+from scripted import SendEventRequest, answer, guid_of, speak_websocket, tcp_server, websocket_server
+from websockets.frames import Opcode
+
+from raccoon_fast import (
+    RAW,
+    AsyncWebSocketClient,
+    ClientClosedError,
+    Code,
+    ConnectError,
+    ConnectionLostError,
+    MessageTooLargeError,
+    Outcome,
+    ProtocolError,
+    RetryPolicy,
+    ServerError,
+    WebSocketClient,
+)
+
+ONCE = RetryPolicy(max_attempts=1)
+SOON = RetryPolicy(max_attempts=5, initial=0.01)
+EVENTS = [("page", b"{}")]
+
+
+class Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg, *args):
+        self.lines.append(msg % args)
+
+    warning = error = info
+
+
+def client(url: str, **options) -> WebSocketClient:
+    options = {"serializer": RAW, "logger": None, "retry": SOON, "timeout": 10.0, **options}
+    return WebSocketClient(url, **options)
+
+
+def eventually(condition, timeout_s: float = 10.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "the condition did not come true"
+        time.sleep(0.005)
+
+
+def obliging(websocket, number) -> None:
+    for frame in websocket:
+        websocket.send(answer(guid_of(frame)))
+
+
+def test_sends_one_binary_frame_and_names_itself():
+    seen = []
+
+    def script(websocket, number):
+        seen.append((websocket.request.path, websocket.request.headers, websocket.recv()))
+        websocket.send(answer("g"))
+        websocket.recv()
+
+    options = {"user_id": "u1", "group": "g1", "headers": {"X-Trace": "t"}, "auth": ("me", "secret")}
+    with websocket_server(script) as url, client(url, **options) as ws:
+        assert ws.send([("page", b"one"), ("click", b"two")], req_guid="g").response.req_guid == "g"
+    path, headers, frame = seen[0]
+    assert path == "/api/v1/events"
+    assert (headers["X-User-ID"], headers["X-User-Group"], headers["X-Trace"]) == ("u1", "g1", "t")
+    assert headers["Authorization"] == "Basic bWU6c2VjcmV0"
+    assert headers["User-Agent"].startswith("raccoon_fast/")
+    assert "Sec-WebSocket-Extensions" not in headers
+    assert [(event.type, event.event_bytes) for event in SendEventRequest.FromString(frame).events] == [
+        ("page", b"one"),
+        ("click", b"two"),
+    ]
+
+
+def test_json_goes_out_as_text():
+    seen = []
+
+    def script(websocket, number):
+        seen.append(websocket.recv())
+        websocket.send('{"status":1,"code":1,"data":{"req_guid":"g"}}')
+        websocket.recv()
+
+    with websocket_server(script) as url, client(url, wire="json") as ws:
+        ws.send(EVENTS, req_guid="g")
+    assert isinstance(seen[0], str)
+    assert '"event_bytes":"e30="' in seen[0]
+
+
+@pytest.mark.parametrize("size", [0, 100, 125, 126, 127, 65_000, 65_535, 65_536, 3_000_000])
+def test_frames_of_every_length(size):
+    received = []
+
+    def script(websocket, number):
+        for frame in websocket:
+            received.append(SendEventRequest.FromString(frame).events[0].event_bytes)
+            websocket.send(answer(guid_of(frame)))
+
+    data = bytes(i * 7 % 256 for i in range(min(size, 1000))) * (size // 1000 + 1)
+    with websocket_server(script, max_size=None) as url, client(url) as ws:
+        ws.send([("a", data[:size])])
+        ws.send([("a", data[:size])])
+    assert received == [data[:size]] * 2
+
+
+def test_many_in_flight_and_answered_in_any_order():
+    most = []
+
+    def script(websocket, number):
+        held = []
+        for frame in websocket:
+            held.append(guid_of(frame))
+            most.append(len(held))
+            if len(held) == 8:
+                for guid in reversed(held):
+                    websocket.send(answer(guid))
+                held.clear()
+
+    with websocket_server(script) as url, client(url, max_in_flight=8) as ws:
+        receipts = [ws.submit(EVENTS) for _ in range(64)]
+        for receipt in receipts:
+            assert receipt.result(10).req_guid == receipt.req_guid
+    assert max(most) == 8
+
+
+def test_never_more_in_flight_than_allowed():
+    held: list[str] = []
+    arrived = threading.Event()
+
+    def script(websocket, number):
+        for frame in websocket:
+            held.append(guid_of(frame))
+            arrived.set()
+            if frame and len(held) > 2:
+                return
+
+    with websocket_server(script) as url, client(url, max_in_flight=2) as ws:
+        for _ in range(10):
+            ws.submit(EVENTS)
+        assert arrived.wait(10)
+        with ws.acks():  # a round trip through the loop
+            pass
+        time.sleep(0.05)  # time for a third, which must not come
+        assert len(held) <= 2
+        ws.close(0)
+
+
+class TestResend:
+    """A guid goes onto one connection once, unless it was answered with an error there."""
+
+    def test_an_overdue_ack_closes_the_connection_and_the_resend_takes_a_new_one(self):
+        arrived: list[tuple[int, str]] = []
+        closed = threading.Event()
+
+        def script(websocket, number):
+            try:
+                for frame in websocket:
+                    arrived.append((number, guid_of(frame)))
+                    if number:
+                        websocket.send(answer(guid_of(frame)))
+            finally:
+                closed.set()
+
+        with websocket_server(script) as url, client(url, timeout=0.3) as ws:
+            ws.send(EVENTS, req_guid="g")
+            assert closed.wait(10)
+        assert arrived == [(0, "g"), (1, "g")]
+
+    def test_all_that_was_unacknowledged_is_sent_again_with_the_same_bytes(self):
+        arrived: dict[int, list[SendEventRequest]] = {0: [], 1: []}
+
+        def script(websocket, number):
+            for frame in websocket:
+                arrived[number].append(SendEventRequest.FromString(frame))
+                if number:
+                    websocket.send(answer(guid_of(frame)))
+                elif len(arrived[0]) == 5:
+                    websocket.send(answer(arrived[0][1].req_guid))
+                    websocket.socket.shutdown(socket.SHUT_RDWR)
+                    return
+
+        with websocket_server(script) as url, client(url) as ws:
+            receipts = [ws.submit([("page", b"%d" % i)], req_guid=f"g{i}") for i in range(5)]
+            for receipt in receipts:
+                receipt.result(10)
+        again = {message.req_guid: message for message in arrived[1]}
+        assert sorted(again) == ["g0", "g2", "g3", "g4"]
+        for message in arrived[0]:
+            if message.req_guid in again:
+                resent = again[message.req_guid]
+                assert resent.events == message.events
+                assert resent.sent_time.ToNanoseconds() > message.sent_time.ToNanoseconds()
+
+    def test_an_error_may_be_followed_by_the_same_guid_on_the_same_connection(self):
+        arrived = []
+
+        def script(websocket, number):
+            for frame in websocket:
+                arrived.append((number, guid_of(frame)))
+                failed = len(arrived) == 1
+                websocket.send(answer(guid_of(frame), status=2 if failed else 1, code=3 if failed else 1))
+
+        with websocket_server(script) as url, client(url) as ws:
+            ws.send(EVENTS, req_guid="g")
+        assert arrived == [(0, "g"), (0, "g")]
+
+    def test_a_guid_the_caller_sends_twice_takes_a_new_connection(self):
+        arrived = []
+
+        def script(websocket, number):
+            for frame in websocket:
+                arrived.append((number, guid_of(frame)))
+                websocket.send(answer(guid_of(frame)))
+
+        with websocket_server(script) as url, client(url) as ws:
+            ws.send(EVENTS, req_guid="g")
+            ws.send(EVENTS, req_guid="other")
+            ws.send(EVENTS, req_guid="g")
+        assert arrived == [(0, "g"), (0, "other"), (1, "g")]
+
+    def test_a_guid_in_flight_is_refused_to_a_second_caller(self):
+        release = threading.Event()
+
+        def script(websocket, number):
+            frame = websocket.recv()
+            release.wait(10)
+            websocket.send(answer(guid_of(frame)))
+            websocket.recv()
+
+        with websocket_server(script) as url, client(url) as ws:
+            first = ws.submit(EVENTS, req_guid="g")
+            with pytest.raises(ValueError, match="in flight already"):
+                ws.send(EVENTS, req_guid="g")
+            release.set()
+            first.result(10)
+
+
+def test_after_an_internal_error_one_at_a_time():
+    """Several failing at once on one connection can crash a server that dedups by connection."""
+    in_flight = []
+    most_after = []
+
+    def script(websocket, number):
+        failed = False
+        held = []
+
+        def reader():
+            held.extend(guid_of(frame) for frame in websocket)
+
+        threading.Thread(target=reader, daemon=True).start()
+        eventually(lambda: len(held) == 4)
+        for _ in range(30):
+            eventually(lambda: held)
+            time.sleep(0.003)  # whatever else would come has come
+            if failed:
+                most_after.append(len(held))
+            else:
+                in_flight.append(len(held))
+            guid = held.pop(0)
+            websocket.send(answer(guid, status=1 if failed else 2, code=1 if failed else 3))
+            failed = True
+
+    with websocket_server(script) as url, client(url, max_in_flight=4) as ws:
+        receipts = [ws.submit(EVENTS) for _ in range(29)]
+        for receipt in receipts:
+            receipt.result(20)
+    assert in_flight == [4]
+    assert most_after[:3] == [3, 2, 1]  # what was under way already
+    assert set(most_after[3:]) == {1}
+
+
+def test_bad_request_is_final():
+    def script(websocket, number):
+        for frame in websocket:
+            websocket.send(answer(guid_of(frame), status=2, code=2, reason="no such type"))
+
+    with websocket_server(script) as url, client(url) as ws, pytest.raises(ServerError, match="no such type") as no:
+        ws.send(EVENTS)
+    assert no.value.attempts == 1
+    assert no.value.outcome is Outcome.NOT_DELIVERED
+    assert no.value.response.code is Code.BAD_REQUEST
+
+
+class TestAnswersThatMatchNothing:
+    def test_are_counted_and_logged_once(self):
+        log = Lines()
+
+        def script(websocket, number):
+            for frame in websocket:
+                for guid in ("stranger", guid_of(frame), guid_of(frame), "stranger"):
+                    websocket.send(answer(guid))
+
+        with websocket_server(script) as url, client(url, logger=log) as ws:
+            for _ in range(5):
+                ws.send(EVENTS)
+            connections = ws._running.client._transport._connection
+            eventually(lambda: connections.acks.unknown == 10 and connections.acks.duplicates == 5)
+        assert len([line for line in log.lines if "stranger" in line]) == 1
+        assert len([line for line in log.lines if "ignored" in line]) == 1
+
+    def test_late_ones_are_counted(self):
+        release = threading.Event()
+        frames = []
+
+        def script(websocket, number):
+            frames.append(websocket.recv())
+            release.wait(10)
+            for frame in (frames[0], websocket.recv()):
+                websocket.send(answer(guid_of(frame)))
+            websocket.recv()
+
+        with websocket_server(script) as url, client(url) as ws:
+            receipt = ws.submit(EVENTS)
+            eventually(lambda: frames)
+            receipt._future.cancel()  # as Ctrl-C in `send` does
+            release.set()
+            ws.send(EVENTS)
+            assert ws._running.client._transport._connection.acks.late == 1
+
+    @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"", "<html>", "{}"])
+    def test_garbage_ends_the_connection_and_nothing_is_lost(self, garbage):
+        def script(websocket, number):
+            for frame in websocket:
+                websocket.send(answer(guid_of(frame)) if number else garbage)
+
+        with websocket_server(script) as url, client(url) as ws:
+            ws.send(EVENTS)
+
+    def test_an_error_without_a_guid_is_about_the_only_request_there_is(self):
+        def script(websocket, number):
+            websocket.recv()
+            websocket.send(answer("", status=2, code=2, reason="cannot deserialize request"))
+            websocket.recv()
+
+        with websocket_server(script) as url, client(url) as ws, pytest.raises(ServerError, match="deserialize") as no:
+            ws.send(EVENTS)
+        assert no.value.attempts == 1
+
+    def test_an_error_without_a_guid_among_many_finds_its_request(self):
+        """The connection is closed, and on the next one each goes alone until the culprit is known."""
+
+        def script(websocket, number):
+            held = []
+            for frame in websocket:
+                message = SendEventRequest.FromString(frame)
+                held.append(message)
+                if number == 0 and len(held) < 3:
+                    continue
+                for one in held:
+                    if one.events[0].type == "bad":
+                        websocket.send(answer("", status=2, code=2, reason="cannot deserialize request"))
+                    else:
+                        websocket.send(answer(one.req_guid))
+                held.clear()
+
+        with websocket_server(script) as url, client(url) as ws:
+            receipts = [ws.submit([(kind, b"")]) for kind in ("bad", "good", "good")]
+            assert [type(receipt.exception(10)) for receipt in receipts] == [ServerError, type(None), type(None)]
+
+
+class TestRefusedConnections:
+    def test_a_duplicate_id_is_waited_out(self):
+        """The server keeps the id of a connection that broke, and lets it in again after its read deadline."""
+        numbers = []
+
+        def script(websocket, number):
+            numbers.append(number)
+            if number < 4:
+                websocket.send(answer(None, status=2, code=5, reason="duplicated connection"))
+                websocket.close(1008, "duplicate connection: u1")
+            else:
+                obliging(websocket, number)
+
+        with websocket_server(script) as url, client(url, user_id="u1", retry=ONCE) as ws:
+            ws.send(EVENTS)
+        assert numbers == [0, 1, 2, 3, 4]
+
+    def test_the_maximum_of_connections_is_a_failed_attempt(self):
+        def script(websocket, number):
+            websocket.send(answer(None, status=2, code=4, reason="max connection reached"))
+            websocket.close(1008, "Max connection reached")
+
+        with websocket_server(script) as url, client(url) as ws, pytest.raises(ServerError, match="MAX_CONN") as no:
+            ws.send(EVENTS)
+        assert no.value.attempts == 5
+        assert no.value.outcome is Outcome.NOT_DELIVERED
+        assert no.value.retryable
+
+    def test_the_id_is_fresh_for_each_connection_unless_it_is_given(self):
+        seen = []
+
+        def script(websocket, number):
+            seen.append(websocket.request.headers["X-User-ID"])
+            frame = websocket.recv()
+            if number in (1, 3):
+                websocket.send(answer(guid_of(frame)))
+            websocket.close(1001)
+
+        with websocket_server(script) as url:
+            with client(url) as ws:
+                ws.send(EVENTS)
+            with client(url, user_id="me") as ws:
+                ws.send(EVENTS)
+        assert len(set(seen[:2])) == 2
+        assert seen[2:] == ["me", "me"]
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013])
+def test_a_close_by_the_server_is_followed_by_a_new_connection(code):
+    def script(websocket, number):
+        frame = websocket.recv()
+        if number == 0:
+            websocket.close(code, "bye")
+        else:
+            websocket.send(answer(guid_of(frame)))
+            websocket.recv()
+
+    with websocket_server(script) as url, client(url) as ws:
+        ws.send(EVENTS)
+
+
+def test_close_1009_says_that_the_request_is_too_large():
+    with websocket_server(obliging, max_size=1000) as url, client(url) as ws, pytest.raises(MessageTooLargeError):
+        ws.send([("a", b"x" * 2000)])
+
+
+class TestHandshake:
+    @pytest.mark.parametrize(
+        ("status", "retryable"), [(401, False), (403, False), (404, False), (429, True), (503, True)]
+    )
+    def test_a_status_instead_of_101(self, status, retryable):
+        tries = []
+
+        def script(connection):
+            connection.read_head()
+            tries.append(1)
+            connection.respond(b"", status=b"%d No" % status)
+
+        with (
+            tcp_server(script) as host,
+            client(f"ws://{host}") as ws,
+            pytest.raises(ServerError, match=str(status)) as no,
+        ):
+            ws.send(EVENTS)
+        assert no.value.retryable is retryable
+        assert len(tries) == (5 if retryable else 1)
+
+    @pytest.mark.parametrize(
+        "reply",
+        [b"SSH-2.0\r\n", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", b"\x00" * 100 + b"\n"],
+    )
+    def test_nonsense_instead_of_101(self, reply):
+        def script(connection):
+            connection.read_head()
+            connection.sock.sendall(reply)
+            connection.wait_closed()
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE) as ws, pytest.raises(ProtocolError) as no:
+            ws.send(EVENTS)
+        assert no.value.outcome is Outcome.NOT_DELIVERED
+
+    def test_silence_instead_of_101(self):
+        def script(connection):
+            connection.wait_closed()
+
+        options = {"retry": ONCE, "connect_timeout": 0.2}
+        with tcp_server(script) as host, client(f"ws://{host}", **options) as ws, pytest.raises(ConnectError):
+            ws.send(EVENTS)
+
+    def test_an_end_instead_of_101(self):
+        def script(connection):
+            connection.read_head()
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE) as ws, pytest.raises(ConnectError):
+            ws.send(EVENTS)
+
+    def test_one_attempt_is_shared_by_all_who_wait(self):
+        numbers = []
+
+        def script(websocket, number):
+            numbers.append(number)
+            obliging(websocket, number)
+
+        with websocket_server(script) as url, client(url) as ws:
+            for receipt in [ws.submit(EVENTS) for _ in range(20)]:
+                receipt.result(10)
+        assert numbers == [0]
+
+    def test_each_who_waited_gets_an_error_of_its_own(self):
+        def script(connection):
+            connection.read_head()
+            time.sleep(0.05)
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE) as ws:
+            receipts = [ws.submit(EVENTS, req_guid=f"g{i}") for i in range(5)]
+            assert [receipt.exception(10).req_guid for receipt in receipts] == [f"g{i}" for i in range(5)]
+
+
+class TestPings:
+    def test_the_servers_pings_are_answered(self):
+        def script(websocket, number):
+            for _ in range(3):
+                assert websocket.ping(b"--ping--").wait(10)
+            obliging(websocket, number)
+
+        with websocket_server(script) as url, client(url) as ws:
+            ws.send(EVENTS)
+
+    def test_the_servers_pings_are_answered_while_a_callback_blocks(self):
+        release = threading.Event()
+        ponged = threading.Event()
+
+        def script(websocket, number):
+            frame = websocket.recv()
+            websocket.send(answer(guid_of(frame)))
+            assert websocket.ping(b"--ping--").wait(10)
+            ponged.set()
+            obliging(websocket, number)
+
+        with websocket_server(script) as url, client(url) as ws:
+            receipt = ws.submit(EVENTS)
+            receipt.add_done_callback(lambda _: release.wait(20))
+            assert ponged.wait(10)
+            for one in [ws.submit(EVENTS) for _ in range(20)]:
+                one.result(10)  # acknowledgements are read all the while
+            release.set()
+
+    def test_ours_keep_coming_and_a_missing_pong_ends_the_connection(self):
+        pings = {0: 0, 1: 0}
+
+        def script(connection):
+            """Answers pings on its second connection only."""
+
+            def received(frame, protocol):
+                if frame.opcode is Opcode.PING:
+                    pings[connection.number] += 1
+                elif frame.opcode is Opcode.BINARY and connection.number:
+                    protocol.send_binary(answer(guid_of(frame.data)))
+
+            def write(data):
+                if connection.number or data[:1] != b"\x8a":  # a pong
+                    connection.sock.sendall(data)
+
+            speak_websocket(connection, received, write)
+
+        options = {"ping_interval": 0.05, "pong_timeout": 0.2}
+        with tcp_server(script) as host, client(f"ws://{host}", **options) as ws:
+            ws.send(EVENTS)  # unanswered on the first connection, whose end lets it go to the second
+            eventually(lambda: pings[1] >= 5)
+            ws.send(EVENTS)
+        assert pings[0] == 1
+
+    def test_none_are_sent_if_none_are_wanted(self, run):
+        async def main(url):
+            async with AsyncWebSocketClient(url, serializer=RAW, logger=None, ping_interval=None) as ws:
+                await ws.send(EVENTS)
+                assert ws._transport._connection._pinger._timer is None
+
+        with websocket_server(obliging) as url:
+            run(main(url))
+
+
+class TestFramesFromTheServer:
+    """RFC 6455: what a client must fail the connection for; what it held is sent again."""
+
+    @pytest.mark.parametrize(
+        ("frames", "accepted"),
+        [
+            ([b"\x02", b"\x80"], True),  # fragmented
+            ([b"\x02", b"\x89\x01p", b"\x80"], True),  # with a ping between
+            ([b"\x83\x00"], False),  # reserved opcode
+            ([b"\xc2\x00"], False),  # reserved bit
+            ([b"\x82\x80\x01\x02\x03\x04"], False),  # masked
+            ([b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff"], False),  # 2^63 - 1 bytes
+            ([b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff"], False),  # 2^64 - 1 bytes
+            ([b"\x82\x7f\x00\x00\x00\x00\x00\x20\x00\x00"], False),  # 2 MiB: over what an answer may be
+            ([b"\x80\x00"], False),  # a continuation of nothing
+            ([b"\x89\x7e\x00\x80" + b"p" * 128], False),  # a ping over 125 bytes
+            ([b"\x09\x00"], False),  # a fragmented ping
+        ],
+    )
+    def test_frames(self, frames, accepted):
+        connections = []
+
+        def script(connection):
+            connections.append(connection.number)
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                reply = answer(guid_of(frame.data))
+                half = len(reply) // 2
+                parts = {
+                    b"\x02": b"\x02%c" % half + reply[:half],
+                    b"\x80": b"\x80%c" % (len(reply) - half) + reply[half:],
+                }
+                if connection.number:
+                    protocol.send_binary(reply)
+                elif accepted:
+                    connection.sock.sendall(b"".join(parts.get(frame, frame) for frame in frames))
+                else:
+                    connection.sock.sendall(b"".join(frames))
+
+            speak_websocket(connection, received)
+
+        with tcp_server(script) as host, client(f"ws://{host}") as ws:
+            ws.send(EVENTS)
+        assert connections == ([0] if accepted else [0, 1])
+
+
+def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
+    """asyncio would buffer it all: writing pauses when the socket's buffer is full, and no request goes out then."""
+
+    async def main(host: str) -> int:
+        data = b"x" * 1_000_000
+        async with AsyncWebSocketClient(
+            f"ws://{host}", serializer=RAW, logger=None, max_in_flight=64, timeout=5, retry=ONCE
+        ) as ws:
+            receipts = [ws.submit([("big", data)]) for _ in range(64)]
+            while (connection := ws._transport._connection) is None or connection._writable:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)  # for what would come after the pause
+            buffered = connection.transport.get_write_buffer_size()
+            await ws.close(0)
+            await asyncio.gather(*receipts, return_exceptions=True)
+            return buffered
+
+    done = threading.Event()
+
+    def script(connection):
+        speak_websocket(connection, lambda frame, protocol: done.wait(20))
+
+    with tcp_server(script) as host:
+        try:
+            assert run(main(host)) <= 1_100_000
+        finally:
+            done.set()
+
+
+def test_close_waits_for_what_is_in_flight_and_says_goodbye():
+    codes = []
+
+    def script(websocket, number):
+        frames = [websocket.recv() for _ in range(3)]
+        time.sleep(0.1)
+        for frame in frames:
+            websocket.send(answer(guid_of(frame)))
+        try:
+            websocket.recv()
+        finally:
+            codes.append(websocket.protocol.close_rcvd.code)
+
+    with websocket_server(script) as url:
+        ws = client(url)
+        receipts = [ws.submit(EVENTS) for _ in range(3)]
+        ws.close()
+        assert [receipt.done() for receipt in receipts] == [True] * 3
+        for receipt in receipts:
+            receipt.result(0)
+        eventually(lambda: codes)
+    assert codes == [1000]
+
+
+def test_close_fails_what_is_not_acknowledged_in_time():
+    log = Lines()
+
+    def script(websocket, number):
+        for _ in websocket:
+            pass
+
+    with websocket_server(script) as url:
+        ws = client(url, logger=log)
+        receipt = ws.submit(EVENTS)
+        began = time.monotonic()
+        ws.close(0.2)
+        assert time.monotonic() - began < 5
+        with pytest.raises(ClientClosedError) as closed:
+            receipt.result(0)
+    assert closed.value.outcome is Outcome.POSSIBLY_DELIVERED
+    assert any("1 requests not acknowledged" in line for line in log.lines)
+
+
+def test_a_lost_connection_is_an_error_where_no_further_attempt_is_allowed():
+    def script(websocket, number):
+        websocket.recv()
+        websocket.socket.shutdown(socket.SHUT_RDWR)
+
+    with websocket_server(script) as url, client(url, retry=ONCE) as ws, pytest.raises(ConnectionLostError) as lost:
+        ws.send(EVENTS)
+    assert lost.value.outcome is Outcome.POSSIBLY_DELIVERED
