@@ -100,8 +100,8 @@ class Server:
         await self._grpc.stop(_GRACE_S)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        while self._state.connections:  # each takes itself out as it is lost, within a turn or two of the loop
-            await asyncio.sleep(0)  # noqa: ASYNC110
+        while self._state.connections:  # noqa: ASYNC110 - each takes itself out as it is lost, within a turn or two of the loop
+            await asyncio.sleep(0)
         tasks = list(self._state.tasks)
         for task in tasks:
             task.cancel()
