@@ -37,12 +37,10 @@ class TestClientInfo:
             metadata = tmp_path / "raccoon_fast-9.8.7.dist-info"
             metadata.mkdir()
             (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: raccoon_fast\nVersion: 9.8.7\n")
-        script = (
-            f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-            "from raccoon_fast.client_info import client_info, user_agent\nprint(*client_info(), user_agent())"
-        )
-        # -S: without it an editable install would be found as well.
-        run = subprocess.run([sys.executable, "-S", "-c", script], check=True, capture_output=True, text=True)
+        script = "from raccoon_fast.client_info import *; print(*client_info(), user_agent())"
+        # -S: without it an installed one would be found as well. The working directory is where -c imports from.
+        command = [sys.executable, "-S", "-c", script]
+        run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
         version = "9.8.7" if installed else "unknown"
         assert run.stdout == f"raccoon_fast {version} unknown raccoon_fast/{version}\n"
 
