@@ -55,14 +55,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 
 # In the details of UNAVAILABLE, which is all that gRPC says when a handshake fails.
 _CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
-_TLS_WORDS = (
-    *_CERTIFICATE_WORDS,
-    "SSL_ERROR_SSL",
-    "Ssl handshake failed",
-    "TLSV1_ALERT",
-    "TLSV13_ALERT",
-    "WRONG_VERSION",
-)
+_TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
 
 
 class GrpcTransport(Transport):
@@ -158,8 +151,10 @@ class GrpcTransport(Transport):
         if code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             if any(word in details for word in _TLS_WORDS):
-                what = "cannot trust" if any(word in details for word in _CERTIFICATE_WORDS) else "TLS failed with"
-                return TLSError(f"{what} {address}: {details}")
+                if any(word in details for word in _CERTIFICATE_WORDS):
+                    return TLSError(f"cannot trust {address}: {details}")
+                # With TLS 1.3 the server's refusal of a client certificate shows as data that cannot be decrypted.
+                return TLSError(f"TLS with {address} failed, or it refused our certificate: {details}")
             if "failed to connect" in details or "DNS resolution failed" in details:
                 return ConnectError(f"cannot connect to {address}: {details}")
             return ConnectionLostError(f"connection to {address} was lost before the answer: {details}")

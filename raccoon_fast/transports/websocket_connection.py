@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -210,7 +211,7 @@ class WebSocketConnection(asyncio.Protocol):
             else:
                 self._handshake_answered(event)
         if opening and self._protocol.handshake_exc is not None:
-            self._handshake_failed(self._protocol.handshake_exc, ended=False)
+            self._handshake_failed(self._protocol.handshake_exc)
         elif self._protocol.parser_exc is not None:
             self._break(f"broke RFC 6455: {self._protocol.parser_exc}")
 
@@ -223,10 +224,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self.error is not None:
             return
         self._protocol.receive_eof()
-        if not self._opened.done() and self._protocol.handshake_exc is not None:
-            self._handshake_failed(self._protocol.handshake_exc, ended=True)
-            return
         self._link.stats.count(TOTAL_CONN_ERR, 1)
+        if not self._opened.done() and not isinstance(exc, ssl.SSLError):
+            self.fail(ConnectError(f"{self._link.address} closed the connection during the WebSocket handshake"))
+            return
         close = self._protocol.close_rcvd
         if close is not None and close.code == 1009 and len(self.acks) == 1:
             self.fail(MessageTooLargeError(f"{self._link.address} refused a request as too large; send fewer events"))
@@ -249,14 +250,12 @@ class WebSocketConnection(asyncio.Protocol):
         if self._protocol.state is OPEN and not self._opened.done():
             self._opened.set_result(None)
 
-    def _handshake_failed(self, error: Exception, *, ended: bool) -> None:
+    def _handshake_failed(self, error: Exception) -> None:
         address = self._link.address
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         if isinstance(error, websockets.exceptions.InvalidStatus):
             answer: HandshakeResponse = error.response
             self.fail(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
-        elif ended:
-            self.fail(ConnectError(f"{address} closed the connection during the WebSocket handshake"))
         else:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             self.fail(

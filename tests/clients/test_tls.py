@@ -1,0 +1,235 @@
+"""TLS and mutual TLS on all three protocols, with certificates made here."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import trustme
+from scripted import tcp_server
+
+from raccoon_fast import (
+    RAW,
+    TLS,
+    ConnectError,
+    DeliveryError,
+    GrpcClient,
+    RestClient,
+    RetryPolicy,
+    TLSError,
+    TransportError,
+    WebSocketClient,
+)
+from raccoon_fast.collector import Collector
+
+EVENTS = [("page", b"{}")]
+PROTOCOLS = ["rest", "websocket", "grpc"]
+
+
+@dataclass
+class Files:
+    ca: Path
+    other_ca: Path
+    server: Path
+    expired: Path
+    elsewhere: Path
+    client: Path
+    stranger: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Files:
+    folder = tmp_path_factory.mktemp("tls")
+    ca, other = trustme.CA(), trustme.CA()
+
+    def pem(name: str, certificate: trustme.LeafCert) -> Path:
+        path = folder / f"{name}.pem"
+        path.write_bytes(
+            certificate.private_key_pem.bytes() + b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+        )
+        return path
+
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    other.cert_pem.write_to_path(str(folder / "other.pem"))
+    past = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    return Files(
+        ca=folder / "ca.pem",
+        other_ca=folder / "other.pem",
+        server=pem("server", ca.issue_cert("127.0.0.1", "localhost")),
+        expired=pem("expired", ca.issue_cert("127.0.0.1", "localhost", not_before=past, not_after=past)),
+        elsewhere=pem("elsewhere", ca.issue_cert("elsewhere.test")),
+        client=pem("client", ca.issue_cert("client@test")),
+        stranger=pem("stranger", other.issue_cert("client@test")),
+    )
+
+
+def client_for(protocol: str, collector: Collector, tls: object, **options):
+    options = {"serializer": RAW, "logger": None, "tls": tls, "timeout": 5.0, **options}
+    if protocol == "rest":
+        return RestClient(collector.url, **options)
+    if protocol == "websocket":
+        return WebSocketClient(collector.ws_url, **options)
+    return GrpcClient(f"grpcs://{collector.grpc_target}", **options)
+
+
+def client_of(protocol: str, host: str, **options):
+    """A client of a secure URL of that protocol."""
+    options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 5.0, **options}
+    make, scheme = {
+        "rest": (RestClient, "https"),
+        "websocket": (WebSocketClient, "wss"),
+        "grpc": (GrpcClient, "grpcs"),
+    }[protocol]
+    return make(f"{scheme}://{host}", **options)
+
+
+def serving(files: Files, certificate: str = "server", **options) -> Collector:
+    path = getattr(files, certificate)
+    return Collector(tls_cert=path, tls_key=path, **options)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_trusted_server_is_sent_to(protocol, files):
+    with serving(files) as collector, client_for(protocol, collector, TLS(ca=files.ca)) as client:
+        client.send([("big", b"x" * 1_000_000)])
+        client.send(EVENTS)
+        assert collector.event_count == 2
+
+
+@pytest.mark.parametrize("protocol", ["rest", "websocket"])
+def test_a_context_of_the_users_own(protocol, files):
+    context = ssl.create_default_context(cafile=files.ca)
+    with serving(files) as collector, client_for(protocol, collector, context) as client:
+        client.send(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted", "said"),
+    [
+        ("server", "other_ca", "CERTIFICATE|certificate"),
+        ("server", None, "CERTIFICATE|certificate"),
+        ("expired", "ca", "CERTIFICATE|certificate"),
+        ("elsewhere", "ca", "CERTIFICATE|certificate|Hostname|Peer name|hostname|IP address"),
+    ],
+)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_untrusted_server_is_named_as_such_and_not_tried_again(protocol, certificate, trusted, said, files):
+    tls = None if trusted is None else TLS(ca=getattr(files, trusted))
+    retry = RetryPolicy(max_attempts=5, initial=60.0, jitter=None)  # a retry would take a minute
+    with serving(files, certificate) as collector, client_for(protocol, collector, tls, retry=retry) as client:
+        with pytest.raises(TLSError, match=said) as untrusted:
+            client.send(EVENTS)
+        assert collector.request_count == 0
+    assert untrusted.value.attempts == 1
+    assert not untrusted.value.retryable
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_mutual_tls(protocol, files):
+    mutual = TLS(ca=files.ca, cert=files.client)
+    with serving(files, tls_client_ca=files.ca) as collector:
+        with client_for(protocol, collector, mutual) as client:
+            client.send(EVENTS)
+        for tls in (TLS(ca=files.ca), TLS(ca=files.ca, cert=files.stranger)):
+            stranger = client_for(protocol, collector, tls, retry=RetryPolicy(max_attempts=1))
+            with stranger, pytest.raises(TransportError):
+                stranger.send(EVENTS)
+        assert collector.event_count == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_refused_client_certificate_is_named_as_such(protocol, files):
+    """With TLS 1.3 the server's verdict comes after the handshake is over for the client."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
+    context.load_cert_chain(files.server)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+
+    def script(connection):
+        context.wrap_socket(connection.sock, server_side=True)
+
+    with (
+        tcp_server(script) as host,
+        client_of(protocol, host, tls=TLS(ca=files.ca)) as client,
+        pytest.raises(TLSError, match=r"(?i)certificate"),
+    ):
+        client.send(EVENTS)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_plain_port_is_never_spoken_to_in_plain(protocol):
+    seen = []
+
+    def script(connection):
+        seen.append(connection.sock.recv(65536))
+        connection.sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.wait_closed()
+
+    retry = RetryPolicy(max_attempts=2, initial=0.01)
+    with (
+        tcp_server(script) as host,
+        client_of(protocol, host, retry=retry) as client,
+        pytest.raises(TransportError) as failure,
+    ):
+        client.send(EVENTS)
+    assert isinstance(failure.value, ConnectError)
+    assert seen
+    assert all(data[:1] == b"\x16" for data in seen)  # a TLS handshake record, RFC 8446 5.1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_tls_port_is_not_spoken_to_in_plain_with_success(protocol, files):
+    with serving(files) as collector:
+        options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 5.0}
+        plain = {
+            "rest": lambda: RestClient(collector.url.replace("https", "http"), **options),
+            "websocket": lambda: WebSocketClient(collector.ws_url.replace("wss", "ws"), **options),
+            "grpc": lambda: GrpcClient(collector.grpc_target, **options),
+        }
+        with plain[protocol]() as client, pytest.raises(DeliveryError):
+            client.send(EVENTS)
+        assert collector.request_count == 0
+
+
+class TestFiles:
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"ca=.*nowhere\.pem"):
+            TLS(ca=tmp_path / "nowhere.pem")
+
+    def test_a_key_needs_its_certificate(self, files):
+        with pytest.raises(ValueError, match="cert="):
+            TLS(key=files.client)
+
+    def test_key_and_certificate_may_be_apart(self, files, tmp_path):
+        text = files.client.read_text()
+        end = (
+            "-----END RSA PRIVATE KEY-----\n" if "RSA" in text else text[text.index("-----END") :].split("\n")[0] + "\n"
+        )
+        key, _, cert = text.partition(end)
+        (tmp_path / "key.pem").write_text(key + end)
+        (tmp_path / "cert.pem").write_text(cert)
+        tls = TLS(ca=files.ca, cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+        with serving(files, tls_client_ca=files.ca) as collector:
+            for protocol in PROTOCOLS:
+                with client_for(protocol, collector, tls) as client:
+                    client.send(EVENTS)
+
+    def test_grpc_takes_no_context(self):
+        with pytest.raises(TypeError, match="TLS"):
+            GrpcClient("grpcs://localhost", tls=ssl.create_default_context())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_handshake_that_hangs_is_given_up(protocol):
+    def script(connection):
+        connection.wait_closed()
+
+    with tcp_server(script) as host, client_of(protocol, host, connect_timeout=0.3, timeout=0.5) as client:
+        began = time.monotonic()
+        with pytest.raises(DeliveryError):
+            client.send(EVENTS)
+        assert time.monotonic() - began < 5
