@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import concurrent.futures
-import contextlib
 import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.records import Counts, ReceivedEvent, ReceivedRequest
+from raccoon_fast.collector.runner import Runner
 from raccoon_fast.collector.server import Server
-from raccoon_fast.collector.sinks import open_sink
+from raccoon_fast.collector.sinks import make_sink
 from raccoon_fast.collector.sockets import url_host
 
 __all__ = ["Collector"]
-
-_ACTION_TIMEOUT_S = 15.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Collector:
@@ -58,7 +49,6 @@ class Collector:
     Raises:
         TypeError, ValueError: Names the option that is wrong.
         FileNotFoundError: A TLS file does not exist.
-        OSError: The sink's file cannot be opened.
     """
 
     def __init__(
@@ -99,10 +89,10 @@ class Collector:
             tls_key,
             tls_client_ca,
         )
-        self._sink = open_sink(sink)
+        self._sink = make_sink(sink)
         self._ledger = Ledger(keeps_requests=self._sink.keeps)
         table = FaultTable()
-        self._runner = _Runner(lambda: Server(self._options, self._sink, self._ledger, table))
+        self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table))
         #: Failures to switch on while it runs.
         self.faults = Faults(table, self._runner)
 
@@ -112,15 +102,11 @@ class Collector:
         """Serve in a thread of its own; returns when clients can connect.
 
         Raises:
-            OSError: A port is taken, or the host unknown.
+            OSError: A port is taken, the host unknown, or the sink's file cannot be opened.
             ssl.SSLError: A TLS file does not hold what it should.
             RuntimeError: It was started before.
         """
-        try:
-            self._runner.start()
-        except BaseException:
-            self._sink.close()
-            raise
+        self._runner.start()
         atexit.register(self.close)
         return self
 
@@ -130,7 +116,6 @@ class Collector:
         What was received stays readable.
         """
         self._runner.close()
-        self._sink.close()
         atexit.unregister(self.close)
 
     def run(self, ready: Callable[[Collector], object] | None = None) -> None:
@@ -142,10 +127,7 @@ class Collector:
         Raises:
             OSError, ssl.SSLError, RuntimeError: As `start`.
         """
-        try:
-            self._runner.run(lambda: ready(self) if ready is not None else None)
-        finally:
-            self._sink.close()
+        self._runner.run(lambda: ready(self) if ready is not None else None)
 
     def __enter__(self) -> Collector:
         return self.start()
@@ -243,124 +225,3 @@ class Collector:
 
     def __repr__(self) -> str:
         return f"<Collector {self.request_count} requests, {self.event_count} events, {self.connections} connections>"
-
-
-class _Runner:
-    """One event loop with a Server on it, from start to end: in a thread, or in the foreground."""
-
-    def __init__(self, make_server: Callable[[], Server]) -> None:
-        self._make_server = make_server
-        self._server: Server | None = None
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = asyncio.Event()
-        self._lock = threading.Lock()
-        self._is_started = False
-        self._ended = threading.Event()
-
-    @property
-    def server(self) -> Server:
-        if self._server is None:
-            raise RuntimeError("the collector was not started; use `with Collector() as collector:` or start()")
-        return self._server
-
-    def start(self) -> None:
-        self._claim()
-        opened: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(lambda: opened.set_result(None), opened), name="raccoon-collector", daemon=True
-        )
-        self._thread.start()
-        try:
-            opened.result()
-        except BaseException:
-            self._thread.join()
-            raise
-
-    def run(self, ready: Callable[[], object]) -> None:
-        self._claim()
-        self._run(ready, None)
-
-    def close(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended already
-                loop.call_soon_threadsafe(self._stop.set)
-            self._ended.wait()
-        if self._thread is not None:
-            self._thread.join()
-
-    # Network
-
-    @property
-    def is_refusing(self) -> bool:
-        return self._server is not None and self._server.is_refusing
-
-    def close_connections(self) -> None:
-        self._call(self.server.close_connections())
-
-    def refuse(self) -> None:
-        self._call(self.server.refuse())
-
-    def accept(self) -> None:
-        self._call(self.server.accept())
-
-    def _call(self, action: Coroutine[Any, Any, None]) -> None:
-        if self._loop is None or self._ended.is_set():
-            action.close()
-            raise RuntimeError("the collector is closed")
-        asyncio.run_coroutine_threadsafe(action, self._loop).result(_ACTION_TIMEOUT_S)
-
-    def _claim(self) -> None:
-        with self._lock:
-            if self._is_started:
-                raise RuntimeError("a Collector serves once; make another (port=… and grpc_port=… keep the address)")
-            self._is_started = True
-
-    def _run(self, ready: Callable[[], object], opened: concurrent.futures.Future[None] | None) -> None:
-        loop = self._loop = _new_event_loop()
-        try:
-            loop.run_until_complete(self._serve(ready))
-        except BaseException as error:
-            if opened is None:
-                raise
-            opened.set_exception(error)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-            self._ended.set()
-
-    async def _serve(self, ready: Callable[[], object]) -> None:
-        server = self._make_server()
-        with _signals(self._stop):
-            await server.open()
-            self._server = server
-            try:
-                ready()
-                await self._stop.wait()
-            finally:
-                await server.close()
-
-
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """In the main thread, and only there, SIGINT and SIGTERM set `stop`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set)) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform != "win32":
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()

@@ -26,13 +26,14 @@ class Refusal(NamedTuple):
 
 
 class AnswerFaults(NamedTuple):
-    """What is to happen to one answer; `fault_table` names say what each means.
+    """What is to happen to one answer.
 
     Attributes:
         hang_up: The connection ends in place of the answer.
         drop: The answer is never sent.
         wrong_guid: It carries a guid nobody sent.
         body: It is these bytes instead.
+        cut_bytes: So much of it is sent, then the connection is closed (WebSocket, REST).
         delay_s: It waits for so long.
         unknown: An answer for a guid nobody sent precedes it (WebSocket).
         duplicate: It is sent twice (WebSocket, REST).
@@ -43,6 +44,7 @@ class AnswerFaults(NamedTuple):
     drop: bool = False
     wrong_guid: bool = False
     body: bytes | None = None
+    cut_bytes: int | None = None
     delay_s: float = 0.0
     unknown: bool = False
     duplicate: bool = False
@@ -99,11 +101,11 @@ class FaultTable:
         with self._lock:
             return self._take(name)
 
-    def for_answer(self, *, duplicates: bool = False, is_stream: bool = False) -> AnswerFaults | None:
+    def for_answer(self, *, owns_bytes: bool = False, is_stream: bool = False) -> AnswerFaults | None:
         """What is to happen to the answer at hand; None while nothing is.
 
         Args:
-            duplicates: Whether an answer can be sent twice here.
+            owns_bytes: Whether an answer can be sent twice here, or in part.
             is_stream: Whether answers can come in another order, or uncalled for.
         """
         if not self._rules:
@@ -116,9 +118,10 @@ class FaultTable:
             return AnswerFaults(
                 wrong_guid=bool(self._take("wrong_guid")),
                 body=self._take("bad_answer"),
+                cut_bytes=self._take("cut_answers") if owns_bytes else None,
                 delay_s=self._take("delay") or 0.0,
                 unknown=is_stream and bool(self._take("unknown_acks")),
-                duplicate=duplicates and bool(self._take("duplicate_acks")),
+                duplicate=owns_bytes and bool(self._take("duplicate_acks")),
                 reorder=is_stream and bool(self._take("reorder_acks")),
             )
 

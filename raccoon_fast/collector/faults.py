@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from raccoon_fast.collector.fault_table import FaultTable, Refusal
-from raccoon_fast.collector.options import check_number
+from raccoon_fast.collector.options import check_integer, check_number
 
 __all__ = ["Faults"]
 
@@ -104,6 +104,11 @@ class Faults:
             raise TypeError(f"body must be bytes, not {body!r}")
         self._set("bad_answer", body, times)
 
+    def cut_answers(self, after_bytes: int = 0, *, times: int | None = None) -> None:
+        """The answer ends after so many bytes, its head counted, and the connection is closed. WebSocket and REST."""
+        check_integer("after_bytes", after_bytes, 0)
+        self._set("cut_answers", after_bytes, times)
+
     def delay(self, seconds: float, *, times: int | None = None) -> None:
         """The answer is sent `seconds` later."""
         check_number("seconds", seconds, low=0)
@@ -178,10 +183,7 @@ class Faults:
 
     def _set(self, name: str, value: object, times: int | None) -> None:
         if times is not None:
-            if isinstance(times, bool) or not isinstance(times, int):
-                raise TypeError(f"times must be an integer or None, not {times!r}")
-            if times < 1:
-                raise ValueError(f"times must be at least 1, or None for always, not {times}")
+            check_integer("times", times, 1)
         self._table.set(name, value, times)
 
 
@@ -192,10 +194,7 @@ def _refusal(
     retry_after: float | str | None,
     grpc_code: str | None,
 ) -> Refusal:
-    if isinstance(status, bool) or not isinstance(status, int):
-        raise TypeError(f"status must be an HTTP status, not {status!r}")
-    if not 200 <= status <= 599:
-        raise ValueError(f"status must be an HTTP status from 200 to 599, not {status}")
+    check_integer("status", status, 200, 599)
     if not isinstance(body, bytes):
         raise TypeError(f"body must be bytes, not {body!r}")
     named = {name.lower(): str(value) for name, value in (headers or {}).items()}

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from raccoon_fast.collector import answers
-from raccoon_fast.collector.intake import Intake, with_wrong_guid
+from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.messages import PACKAGE
 from raccoon_fast.collector.records import GRPC
 from raccoon_fast.collector.sockets import bind, bind_when_free
@@ -40,19 +40,18 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
             OSError: The port is taken.
         """
         options = self._intake.options
-        # grpc's own message for a taken port goes to stderr, so it is asked about beforehand.
-        with bind(options.host, port) as probe:
-            port = probe.getsockname()[1]
+        if port:
+            bind(options.host, port).close()  # grpc says less of what is wrong with a port, and says it on stderr
         server = grpc.aio.server(handlers=[self], options=_OPTIONS)
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"{host}:{port}"
         credentials = self._credentials()
         if credentials is None:
-            server.add_insecure_port(address)
+            self.port = server.add_insecure_port(address)
         else:
-            server.add_secure_port(address, credentials)
+            self.port = server.add_secure_port(address, credentials)
         await server.start()
-        self._server, self.port = server, port
+        self._server = server
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Stop listening and end all calls and connections, calls after `grace_s`."""
@@ -94,7 +93,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
             request = answers.decode_request(data, answers.PROTO)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}")
-        headers = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
+        headers = first_values(pair for pair in context.invocation_metadata() if isinstance(pair[1], str))
         source = intake.source(GRPC, headers)
         if not source.connection_id:
             await context.abort(grpc.StatusCode.UNKNOWN, "connection id header missing")

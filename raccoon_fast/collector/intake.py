@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raccoon_fast.collector.answers import DEFAULT_GROUP
@@ -16,7 +16,7 @@ from raccoon_fast.collector.publisher import Done, Publisher
 from raccoon_fast.collector.records import Batch, Source
 from raccoon_fast.collector.sinks import Sink
 
-__all__ = ["Intake", "with_wrong_guid"]
+__all__ = ["Intake", "first_values", "with_wrong_guid"]
 
 
 class Intake:
@@ -56,6 +56,14 @@ class Intake:
 
         self.take(message, source, done)
         return await answered
+
+
+def first_values(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by their names in lower case; of several of one name the first, as the server sees them."""
+    values: dict[str, str] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), value)
+    return values
 
 
 def with_wrong_guid(answer: Any) -> Any:

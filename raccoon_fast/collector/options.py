@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Options"]
+__all__ = ["Options", "check_integer", "check_number"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 
@@ -45,7 +45,7 @@ class Options:
             raise ValueError(f"acks must be 'async' or 'sync', not {self.acks!r}")
         if not isinstance(self.dedup, bool):
             raise TypeError(f"dedup must be True or False, not {self.dedup!r}")
-        _check_integer("max_connections", self.max_connections, 1, None)
+        check_integer("max_connections", self.max_connections, 1)
         _check_header("id_header", self.id_header)
         _check_header("group_header", self.group_header)
         check_number("ping_interval", self.ping_interval, low=0, open_low=True)
@@ -60,8 +60,8 @@ class Options:
             raise TypeError(f"host must be text, not {self.host!r}")
         if not self.host:
             raise ValueError("host must not be empty; '0.0.0.0' is every IPv4 address of the machine")
-        _check_integer("port", self.port, 0, 65535)
-        _check_integer("grpc_port", self.grpc_port, 0, 65535)
+        check_integer("port", self.port, 0, 65535)
+        check_integer("grpc_port", self.grpc_port, 0, 65535)
         if self.port and self.port == self.grpc_port:
             raise ValueError(f"grpc_port must differ from port, which is {self.port} too")
         self._check_tls()
@@ -95,7 +95,8 @@ def check_number(name: str, value: Any, *, low: float, high: float = math.inf, o
         raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _check_integer(name: str, value: Any, low: int, high: int | None) -> None:
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raise TypeError or ValueError naming `name` unless `value` is an integer from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < low or (high is not None and value > high):

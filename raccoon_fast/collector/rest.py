@@ -16,7 +16,7 @@ from typing import Any
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
-from raccoon_fast.collector.intake import Intake, with_wrong_guid
+from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.records import REST
 from raccoon_fast.collector.sockets import reset
 from raccoon_fast.collector.websocket import EVENTS_PATH, MAX_REQUEST_BYTES
@@ -92,7 +92,7 @@ class RestApp:
         faults = self._intake.faults
         if (refusal := faults.take("early_error")) is not None:
             return _Answer.from_refusal(refusal, closes=True)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         content_type = headers.get("content-type", "")
         encoding = _ENCODINGS.get(content_type)
         if encoding is None:
@@ -118,7 +118,7 @@ class RestApp:
 
     async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any, receive: Receive) -> _Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""
-        faults = self._intake.faults.for_answer(duplicates=True) or _NO_FAULTS
+        faults = self._intake.faults.for_answer(owns_bytes=True) or _NO_FAULTS
         transport: asyncio.Transport = scope["state"]["transport"]
         if faults.hang_up:
             reset(transport)
@@ -134,6 +134,10 @@ class RestApp:
             spoilt = _Answer(200, content_type, faults.body)
         if faults.duplicate:
             transport.write(_on_the_wire(spoilt))
+        if faults.cut_bytes is not None:
+            transport.write(_on_the_wire(spoilt)[: faults.cut_bytes])
+            transport.close()
+            return None
         return spoilt
 
 

@@ -27,7 +27,8 @@ from raccoon_fast.collector.websocket import Registry, WebSocketConnection
 __all__ = ["Server"]
 
 _IDLE_S = 3600  # the server keeps an idle connection for ever; here it holds a file descriptor of someone's program
-_GRACE_S = 0.2
+_GRACE_S = 0.1
+_POLL_S = 0.001
 _BACKLOG = 2048
 
 _log = logging.getLogger("raccoon_fast.collector")
@@ -42,6 +43,7 @@ class Server:
 
     def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
         self._options = options
+        self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_handle_loop_error)
         self._intake = Intake(options, sink, ledger, faults)
@@ -74,16 +76,21 @@ class Server:
         """Listen.
 
         Raises:
-            OSError: A port is taken, or the host unknown.
+            OSError: A port is taken, the host unknown, or the sink's file cannot be opened.
         """
-        listening = bind(self._options.host, self._options.port)
-        self.port = listening.getsockname()[1]
+        self._sink.open()
         try:
-            await self._grpc.start(self._options.grpc_port)
-            await self._listen(listening)
+            listening = bind(self._options.host, self._options.port)
+            try:
+                await self._grpc.start(self._options.grpc_port)
+                await self._listen(listening)
+            except BaseException:
+                listening.close()
+                raise
+            self.port = listening.getsockname()[1]
         except BaseException:
-            listening.close()
             await self._grpc.stop()
+            self._sink.close()
             raise
 
     async def close(self) -> None:
@@ -96,16 +103,21 @@ class Server:
             if reserved is not None:
                 reserved.close()
         self._intake.publisher.finish()
-        await asyncio.sleep(0)  # answers that wait for their publishing are written
+        requests = list(self._state.tasks)
+        if requests:
+            await asyncio.wait(requests, timeout=_GRACE_S)
         await self._grpc.stop(_GRACE_S)
         for connection in list(self._state.connections):
+            connection.transport.close()
+        await self._until_disconnected()
+        for connection in list(self._state.connections):
             connection.transport.abort()
-        while self._state.connections:  # noqa: ASYNC110 - each takes itself out as it is lost, within a turn or two of the loop
-            await asyncio.sleep(0)
-        tasks = list(self._state.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._until_disconnected()
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        self._intake.publisher.finish()  # what came in meanwhile
+        self._sink.close()
 
     async def close_connections(self) -> None:
         """Reset every connection."""
@@ -140,6 +152,12 @@ class Server:
         self._listener = await self._loop.create_server(
             self._new_connection, sock=listening, ssl=self._ssl, backlog=_BACKLOG
         )
+
+    async def _until_disconnected(self) -> None:
+        """Wait until connections that were told to end have ended, a peer that takes its time not for long."""
+        deadline_s = self._loop.time() + _GRACE_S
+        while self._state.connections and self._loop.time() < deadline_s:  # noqa: ASYNC110 - the set is uvicorn's
+            await asyncio.sleep(_POLL_S)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:

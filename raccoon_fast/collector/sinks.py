@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import os
 import threading
 from pathlib import Path
@@ -12,7 +14,7 @@ import orjson
 
 from raccoon_fast.collector.records import Batch, ReceivedEvent
 
-__all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "open_sink"]
+__all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "make_sink"]
 
 
 class Sink(Protocol):
@@ -20,6 +22,13 @@ class Sink(Protocol):
 
     #: Whether what is received is to be kept for the program to look at.
     keeps: bool
+
+    def open(self) -> None:
+        """Batches are about to come.
+
+        Raises:
+            OSError: They cannot be taken.
+        """
 
     def publish(self, batch: Batch) -> None:
         """Take one batch whole; when this returns it is published.
@@ -42,6 +51,9 @@ class NullSink:
     """Counts are all that remains of an event."""
 
     keeps = False
+
+    def open(self) -> None:
+        """Nothing to do."""
 
     def publish(self, batch: Batch) -> None:
         """Drop it."""
@@ -70,6 +82,9 @@ class MemorySink:
         self._lock = threading.Lock()
         self._batches: list[Batch] = []
         self._events: list[ReceivedEvent] = []
+
+    def open(self) -> None:
+        """Nothing to do."""
 
     def publish(self, batch: Batch) -> None:
         """Keep it."""
@@ -104,8 +119,13 @@ class FileSink:
     keeps = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._file: io.FileIO | None = None
+
+    def open(self) -> None:
+        """Open the file, or make it."""
         # Unbuffered: a failed write leaves nothing behind that a later one would write.
-        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._file = self._path.open("ab", buffering=0)
 
     def publish(self, batch: Batch) -> None:
         """Write its lines with one call; what a full disk took only in part is cut off again."""
@@ -122,13 +142,15 @@ class FileSink:
             )
             for event in batch.message.events
         )
+        assert self._file is not None
         start = os.fstat(self._file.fileno()).st_size
         try:
             view = memoryview(lines)
             while view:
                 view = view[self._file.write(view) :]
         except OSError:
-            self._file.truncate(start)
+            with contextlib.suppress(OSError):  # a pipe, or a device
+                self._file.truncate(start)
             raise
 
     def events(self) -> list[ReceivedEvent]:
@@ -140,15 +162,12 @@ class FileSink:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
-def open_sink(sink: str | os.PathLike[str]) -> Sink:
-    """The sink of the option `sink`: "memory", "null", or the path of a file to append to.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
+def make_sink(sink: str | os.PathLike[str]) -> Sink:
+    """The sink of the option `sink`: "memory", "null", or the path of a file to append to."""
     if sink == "memory":
         return MemorySink()
     if sink == "null":

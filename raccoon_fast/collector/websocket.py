@@ -21,7 +21,7 @@ from websockets.server import ServerProtocol
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.fault_table import AnswerFaults
-from raccoon_fast.collector.intake import Intake, with_wrong_guid
+from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.records import WEBSOCKET, Source
 from raccoon_fast.collector.sockets import reset
 
@@ -136,10 +136,9 @@ class WebSocketConnection(asyncio.Protocol):
     # Handshake
 
     def _handshake(self, request: Request) -> None:
-        refusal = self._intake.faults.take("status")
         if request.path.partition("?")[0] != EVENTS_PATH:
             response = _http_response(404, {"content-type": "text/plain; charset=utf-8"}, b"404 page not found\n")
-        elif refusal is not None:
+        elif (refusal := self._intake.faults.take("status")) is not None:
             response = _http_response(refusal.status, dict(refusal.headers), refusal.body)
         else:
             response = self._protocol.accept(request)
@@ -148,8 +147,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
         if self._protocol.state is not OPEN:
             return
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        self._source = self._intake.source(WEBSOCKET, headers)
+        self._source = self._intake.source(WEBSOCKET, first_values(request.headers.raw_items()))
         refused = self._registry.add(self, self._source)
         if refused is not None:
             answer, reason = refused
@@ -181,7 +179,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _work(self) -> None:
         """Handle the frames that were read, then read on; or stop reading while they cannot be handled."""
-        while self._frames and not self._is_queue_full and not self._is_peer_slow:
+        while self._frames and not self._is_queue_full and not self._is_peer_slow and not self.transport.is_closing():
             self._handle_frame(self._frames.popleft())
         self._set_reading()
 
@@ -245,7 +243,7 @@ class WebSocketConnection(asyncio.Protocol):
     # Answers
 
     def _answer(self, opcode: Opcode, answer: Any) -> None:
-        faults = self._intake.faults.for_answer(duplicates=True, is_stream=True) or _NO_FAULTS
+        faults = self._intake.faults.for_answer(owns_bytes=True, is_stream=True) or _NO_FAULTS
         if faults.hang_up:
             reset(self.transport)
         if faults.hang_up or faults.drop:
@@ -257,7 +255,10 @@ class WebSocketConnection(asyncio.Protocol):
         frames = _frame(opcode, payload) * (2 if faults.duplicate else 1)
         if faults.unknown:
             frames = _frame(opcode, answers.encode_answer(with_wrong_guid(answers.success("")), encoding)) + frames
-        if faults.delay_s:
+        if faults.cut_bytes is not None:
+            self._write(frames[: faults.cut_bytes])
+            self.transport.close()
+        elif faults.delay_s:
             self._loop.call_later(faults.delay_s, self._write, frames)
         elif faults.reorder:
             self._held.append(frames)
@@ -282,6 +283,8 @@ class WebSocketConnection(asyncio.Protocol):
                 self.transport.write(data)
 
     def _call_later(self, name: str, delay_s: float, callback: Any) -> None:
+        if name in self._timers:
+            self._timers[name].cancel()
         self._timers[name] = self._loop.call_later(delay_s, callback)
 
 

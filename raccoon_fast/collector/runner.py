@@ -1,0 +1,180 @@
+"""The life of one server: its event loop, from start to end, in a thread or in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from raccoon_fast.collector.server import Server
+
+__all__ = ["Runner"]
+
+_ACTION_TIMEOUT_S = 15.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Runner:
+    """Makes a Server on a loop of its own and runs it once. Thread-safe; also the network that faults act on.
+
+    Args:
+        make_server: Called on the loop.
+    """
+
+    def __init__(self, make_server: Callable[[], Server]) -> None:
+        self._make_server = make_server
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread_id = 0
+        self._stop = asyncio.Event()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    @property
+    def server(self) -> Server:
+        """The server, once it listens.
+
+        Raises:
+            RuntimeError: It does not yet.
+        """
+        if self._server is None:
+            raise RuntimeError("the collector was not started; use `with Collector() as collector:` or start()")
+        return self._server
+
+    def start(self) -> None:
+        """Run in a thread; returns when the server listens.
+
+        Raises:
+            RuntimeError: It was run before.
+            Exception: What kept the server from listening.
+        """
+        loop = self._claim_loop()
+        opened: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def serve() -> None:
+            try:
+                self._run(loop, lambda: opened.set_result(None))
+            except BaseException as error:
+                if not opened.done():
+                    opened.set_exception(error)
+                else:
+                    raise
+
+        self._thread = threading.Thread(target=serve, name="raccoon-collector", daemon=True)
+        self._thread.start()
+        try:
+            opened.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, ready: Callable[[], object]) -> None:
+        """Run in this thread until `close`; in the main thread SIGINT and SIGTERM do the same.
+
+        Args:
+            ready: Called when the server listens.
+
+        Raises:
+            RuntimeError: It was run before.
+            Exception: What kept the server from listening.
+        """
+        self._run(self._claim_loop(), ready)
+
+    def close(self) -> None:
+        """End, and return when nothing runs any more. Idempotent; in `ready` it returns at once."""
+        loop = self._loop
+        if loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(self._stop.set)
+        if threading.get_ident() == self._loop_thread_id:
+            return
+        self._ended.wait()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether it runs and does not listen."""
+        return not self._ended.is_set() and self._server is not None and self._server.is_refusing
+
+    def close_connections(self) -> None:
+        """End every live connection."""
+        self._call(self.server.close_connections)
+
+    def refuse(self) -> None:
+        """Stop listening."""
+        self._call(self.server.refuse)
+
+    def accept(self) -> None:
+        """Listen again."""
+        self._call(self.server.accept)
+
+    def _call(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with self._lock:
+            if self._loop is None or self._ended.is_set():
+                raise RuntimeError("the collector is closed")
+            future = asyncio.run_coroutine_threadsafe(action(), self._loop)
+        future.result(_ACTION_TIMEOUT_S)
+
+    def _claim_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is not None:
+                raise RuntimeError("a Collector serves once; make another (port=… and grpc_port=… keep the address)")
+            self._loop = _new_event_loop()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], object]) -> None:
+        self._loop_thread_id = threading.get_ident()
+        try:
+            loop.run_until_complete(self._serve(ready))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            with self._lock:
+                loop.close()
+                self._ended.set()
+
+    async def _serve(self, ready: Callable[[], object]) -> None:
+        with _signals(self._stop):
+            server = self._make_server()
+            await server.open()
+            self._server = server
+            try:
+                ready()
+                await self._stop.wait()
+            finally:
+                await server.close()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """In the main thread, the only one that may, let SIGINT and SIGTERM set `stop`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end(*_: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()

@@ -1,0 +1,292 @@
+"""WebSocket beyond what the captures show."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.frames import Frame, Opcode
+
+from raccoon_fast.collector import Collector
+from raccoon_fast.collector.messages import SendEventRequest
+
+NewCollector = Callable[..., Collector]
+
+
+def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def frames_until_blocked(connection: socket.socket, frame: bytes, limit: int) -> int:
+    """How many frames of at most `limit` the other side took before it stopped reading."""
+    connection.settimeout(0.5)
+    for sent in range(limit):
+        try:
+            connection.sendall(frame)
+        except TimeoutError:
+            return sent
+    return limit
+
+
+def acked_guids(peer: Any, websocket: Any, count: int) -> list[str]:
+    return [peer.decode(websocket.recv(timeout=10)).data["req_guid"] for _ in range(count)]
+
+
+def test_another_path_is_not_found(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    connection = peer.tcp(collector.port)
+    connection.sendall(
+        b"GET /other HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    received = b""
+    while chunk := connection.recv(4096):
+        received += chunk
+    assert received.startswith(b"HTTP/1.1 404 ")
+    assert received.endswith(b"\r\n\r\n404 page not found\n")
+
+
+def test_compression_is_not_offered(peer: Any, new_collector: NewCollector) -> None:
+    assert peer.websocket(new_collector(), compression="deflate").protocol.extensions == []
+
+
+def test_a_message_in_fragments_with_control_frames_between(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    connection = peer.raw_websocket(collector)
+    request = peer.request()
+    connection.sendall(
+        masked(Opcode.BINARY, request[:5], fin=False)
+        + masked(Opcode.PING, b"p")
+        + masked(Opcode.CONT, request[5:9], fin=False)
+        + masked(Opcode.CONT, request[9:])
+    )
+    collector.wait_for(1)
+    assert connection.recv(4096).startswith(b"\x8a\x01p")
+
+
+def test_frames_arrive_byte_by_byte(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    connection = peer.raw_websocket(collector)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in masked(Opcode.BINARY, peer.request()):
+        connection.sendall(bytes([byte]))
+    collector.wait_for(1)
+
+
+def test_a_message_of_8_mib(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    websocket = peer.websocket(collector)
+    message = SendEventRequest(req_guid="big", events=[{"type": "page", "event_bytes": bytes(8 << 20)}])
+    websocket.send(message.SerializeToString())
+    assert acked_guids(peer, websocket, 1) == ["big"]
+    assert len(collector.events[0].data) == 8 << 20
+
+
+def test_a_frame_that_breaks_the_protocol_ends_the_connection(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    connection = peer.raw_websocket(collector)
+    connection.sendall(Frame(Opcode.BINARY, b"not masked").serialize(mask=False))
+    assert connection.recv(4096)[:4] == b"\x88\x13" + struct.pack("!H", 1002)
+    assert connection.recv(4096) == b""
+    collector.wait_until(lambda it: it.connections == 0)
+
+
+def test_a_clean_close_frees_the_id_at_once(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    for _ in range(20):
+        websocket = peer.websocket(collector, "same")
+        websocket.send(peer.request())
+        assert acked_guids(peer, websocket, 1) == ["g"]
+        websocket.close()
+        assert websocket.close_code == 1000
+        collector.wait_until(lambda it: it.connections == 0)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_an_end_of_tcp_that_can_be_seen_frees_the_id(how: str, peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    connection = peer.raw_websocket(collector, "same")
+    collector.wait_until(lambda it: it.connections == 1)
+    if how == "rst":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    collector.wait_until(lambda it: it.connections == 0)
+    websocket = peer.websocket(collector, "same")
+    websocket.send(peer.request())
+    assert acked_guids(peer, websocket, 1) == ["g"]
+
+
+def test_a_client_that_vanished_keeps_its_id_until_the_read_deadline(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(pong_wait=0.6)
+    peer.raw_websocket(collector, "same")
+    start_s = time.monotonic()
+    refused = 0
+    while True:
+        websocket = peer.websocket(collector, "same")
+        answer = None
+        # Events sent at once are unread when the server closes: a reset follows, and the refusal can be lost to it.
+        with contextlib.suppress(ConnectionClosedError):
+            websocket.send(peer.request())
+            answer = peer.decode(websocket.recv(timeout=10))
+        if answer is not None and answer.status == 1:
+            break
+        assert answer is None or answer.code == 5
+        refused += 1
+        assert time.monotonic() - start_s < 5
+    assert time.monotonic() - start_s >= 0.55
+    assert refused > 1
+
+
+def test_only_pongs_move_the_read_deadline(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(ping_interval=10, pong_wait=0.5)
+    silent, talking, ponging = (peer.raw_websocket(collector, name) for name in ("a", "b", "c"))
+    start_s = time.monotonic()
+    deadline_s = start_s + 1.2
+    ended: dict[str, float] = {}
+    connections = {"silent": silent, "talking": talking, "ponging": ponging}
+    for connection in connections.values():
+        connection.settimeout(0.02)
+    while time.monotonic() < deadline_s:
+        for name, connection in connections.items():
+            if name in ended:
+                continue
+            try:
+                if name == "talking":
+                    connection.sendall(masked(Opcode.BINARY, peer.request()) + masked(Opcode.PING, b""))
+                elif name == "ponging":
+                    connection.sendall(masked(Opcode.PONG, b"--ping--"))
+                if not connection.recv(65536):
+                    ended[name] = time.monotonic() - start_s
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                ended[name] = time.monotonic() - start_s
+    assert ended == {"silent": pytest.approx(0.5, abs=0.2), "talking": pytest.approx(0.5, abs=0.2)}
+    assert collector.connections == 1
+
+
+def test_the_client_s_pings_are_answered(peer: Any, new_collector: NewCollector) -> None:
+    assert peer.websocket(new_collector()).ping().wait(10)
+
+
+def test_a_client_that_pongs_lives_on(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(ping_interval=0.1, pong_wait=0.3)
+    websocket = peer.websocket(collector)  # pongs by itself
+    with pytest.raises(TimeoutError):
+        websocket.recv(timeout=0.8)
+    assert collector.connections == 1
+
+
+def test_sync_answers_come_out_of_order_and_all(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(acks="sync")
+    websocket = peer.websocket(collector)
+    guids = [str(i) for i in range(200)]
+    for guid in guids:
+        websocket.send(peer.request(guid))
+    received = acked_guids(peer, websocket, len(guids))
+    assert sorted(received) == sorted(guids)
+    assert received != guids
+
+
+def test_async_answers_come_in_order(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(publish_delay=0.001)
+    websocket = peer.websocket(collector)
+    guids = [str(i) for i in range(200)]
+    for guid in guids:
+        websocket.send(peer.request(guid))
+    assert acked_guids(peer, websocket, len(guids)) == guids
+    collector.wait_for(200)
+
+
+def test_dedup_answers_a_pending_guid_success_though_it_fails_later(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(acks="sync", dedup=True, publish_delay=0.2, publish_failure_rate=1.0)
+    websocket = peer.websocket(collector)
+    websocket.send(peer.request("g"))
+    websocket.send(peer.request("g"))
+    first, second = (peer.decode(websocket.recv(timeout=10)) for _ in range(2))
+    assert (first.status, second.status) == (1, 2)
+    assert second.reason == "cannot publish events: injected publish failure"
+    assert collector.event_count == 0
+    # What failed is forgotten: the resend is published, or fails, by itself.
+    websocket.send(peer.request("g"))
+    assert peer.decode(websocket.recv(timeout=10)).status == 2
+
+
+def test_dedup_is_per_connection_and_off_by_default(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(dedup=True)
+    for name in ("a", "b"):
+        websocket = peer.websocket(collector, name)
+        for _ in range(3):
+            websocket.send(peer.request("g"))
+        acked_guids(peer, websocket, 3)
+    assert collector.event_count == 2
+    plain = new_collector()
+    websocket = peer.websocket(plain)
+    for _ in range(3):
+        websocket.send(peer.request("g"))
+    acked_guids(peer, websocket, 3)
+    assert plain.event_count == 3
+
+
+def test_with_a_full_queue_the_connection_is_not_read(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(publish_delay=30, sink="null")
+    connection = peer.raw_websocket(collector)
+    frame = masked(Opcode.BINARY, bytes(peer.request()) + b"\x3a\x80\x80\x40" + bytes(1 << 20))
+    sent = frames_until_blocked(connection, frame, 300)
+    # Five are being published, a hundred wait, and what the socket buffers hold was sent on top.
+    assert collector.request_count == 105
+    assert 105 <= sent < 150
+
+
+def test_after_a_full_queue_the_connection_is_read_on(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(acks="sync", publish_delay=0.01)
+    websocket = peer.websocket(collector)
+    for i in range(400):
+        websocket.send(peer.request(str(i)))
+    assert sorted(acked_guids(peer, websocket, 400), key=int) == [str(i) for i in range(400)]
+    assert collector.event_count == 400
+
+
+def test_a_deadline_that_passes_while_the_connection_is_not_read_ends_it_then(
+    peer: Any, new_collector: NewCollector
+) -> None:
+    collector = new_collector(acks="sync", publish_delay=0.1, pong_wait=0.3)
+    connection = peer.raw_websocket(collector)
+    connection.sendall(masked(Opcode.BINARY, peer.request()) * 130)
+    start_s = time.monotonic()
+    with contextlib.suppress(ConnectionResetError):
+        while connection.recv(65536):
+            pass
+    # 25 of the 130 have to be published before it reads again: half a second, where the deadline was 0.3 s.
+    assert 0.45 < time.monotonic() - start_s < 3
+
+
+def test_memory_is_bounded_when_a_client_does_not_read_its_answers(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(sink="null")
+    connection = peer.raw_websocket(collector)
+    frame = masked(Opcode.BINARY, peer.request("g" * 1000))
+    sent = frames_until_blocked(connection, frame, 100_000)
+    # What was taken is answered, in more than a kilobyte each: into the sockets' buffers and the collector's memory.
+    assert sent < 100_000
+    assert collector.request_count < 20_000
+    # It was not given up: once the answers are read, everything goes on.
+    connection.settimeout(10)
+    taken = collector.request_count
+    while collector.request_count == taken:
+        connection.recv(1 << 20)
+
+
+def test_a_refused_handshake_of_a_status_fault(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    collector.faults.status(503, retry_after=7, times=1)
+    with pytest.raises(InvalidStatus) as caught:
+        peer.websocket(collector)
+    assert caught.value.response.status_code == 503
+    assert caught.value.response.headers["Retry-After"] == "7"
+    peer.websocket(collector)
