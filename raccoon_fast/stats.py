@@ -350,7 +350,7 @@ _RESOLVE_EVERY_S = 60.0
 _MAX_PACKET_BYTES = 1432  # one Ethernet frame, with room for IPv6 and a tunnel's header
 # Some 30 packets, which fit a receive buffer of Linux's default size (212,992 bytes); a longer burst loses its end.
 _BURST = 1000
-_PAUSE_S = 0.002
+_PAUSE_S = 0.01
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
 _open: weakref.WeakSet[StatsD] = weakref.WeakSet()
 

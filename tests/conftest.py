@@ -40,7 +40,7 @@ class StatsdDaemon:
     def wait_for(self, what: Callable[[StatsdDaemon], bool], timeout_s: float = 10) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not what(self):
-            assert time.monotonic() < deadline_s, f"the daemon has {self.counters()}, {self.timers()}"
+            assert time.monotonic() < deadline_s, f"the daemon has {self.counters()}"
             time.sleep(0.02)
 
     def ready(self) -> bool:
