@@ -15,7 +15,6 @@ cdef object _2_TO_64
 cdef object _new
 
 
-@cython.locals(tag="unsigned long long", value="unsigned long long", length=Py_ssize_t, pos=Py_ssize_t, end=Py_ssize_t)
 cpdef decode_proto_answer(data)
 
 
@@ -23,6 +22,19 @@ cpdef decode_json_answer(data)
 
 
 cdef int _check(data) except -1
+
+
+@cython.locals(
+    tag="unsigned long long",
+    value="unsigned long long",
+    length=Py_ssize_t,
+    pos=Py_ssize_t,
+    end=Py_ssize_t,
+    sent_time=object,
+    reason=str,
+    entries=dict,
+)
+cdef _take_answer(bytes data)
 
 
 @cython.locals(tag="unsigned long long", length=Py_ssize_t, whole=bint)

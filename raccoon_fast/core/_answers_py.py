@@ -40,35 +40,7 @@ def decode_proto_answer(data: bytes) -> Response:
         TypeError: `data` is not bytes.
     """
     _check(data)
-    status = _STATUSES[0]
-    code = _CODES[0]
-    sent_time = 0
-    reason = ""
-    entries: dict[str, str] = {}
-    pos = 0
-    end = len(data)
-    while pos < end:
-        tag, pos = wire.take_tag(data, pos, end)
-        if tag == 0x08:
-            value, pos = wire.take_varint(data, pos, end)
-            status = _status(_signed_32(value))
-        elif tag == 0x10:
-            value, pos = wire.take_varint(data, pos, end)
-            code = _code(_signed_32(value))
-        elif tag == 0x18:
-            value, pos = wire.take_varint(data, pos, end)
-            sent_time = _signed_64(value)
-        elif tag == 0x22:
-            length, pos = wire.take_length(data, pos, end)
-            reason = _text(data, pos, pos + length)
-            pos += length
-        elif tag == 0x2A:
-            length, pos = wire.take_length(data, pos, end)
-            _take_entry(data, pos, pos + length, entries)
-            pos += length
-        else:
-            pos = wire.skip_field(data, pos, end, tag, _MAX_DEPTH)
-    return _new(Response, (status, code, sent_time, reason, entries))
+    return _take_answer(data)
 
 
 def decode_json_answer(data: bytes) -> Response:
@@ -109,10 +81,42 @@ def decode_json_answer(data: bytes) -> Response:
 
 
 def _check(data: object) -> None:
-    if not isinstance(data, bytes):
+    if type(data) is not bytes:
         raise TypeError(f"an answer should be bytes, not {type(data).__name__}")
     if len(data) > MAX_ANSWER_BYTES:
         raise DecodeError(f"an answer of {len(data)} bytes is over the limit of {MAX_ANSWER_BYTES}")
+
+
+def _take_answer(data: bytes) -> Response:
+    status = _STATUSES[0]
+    code = _CODES[0]
+    sent_time = 0
+    reason = ""
+    entries: dict[str, str] = {}
+    pos = 0
+    end = len(data)
+    while pos < end:
+        tag, pos = wire.take_tag(data, pos, end)
+        if tag == 0x08:
+            value, pos = wire.take_varint(data, pos, end)
+            status = _status(_signed_32(value))
+        elif tag == 0x10:
+            value, pos = wire.take_varint(data, pos, end)
+            code = _code(_signed_32(value))
+        elif tag == 0x18:
+            value, pos = wire.take_varint(data, pos, end)
+            sent_time = _signed_64(value)
+        elif tag == 0x22:
+            length, pos = wire.take_length(data, pos, end)
+            reason = _text(data, pos, pos + length)
+            pos += length
+        elif tag == 0x2A:
+            length, pos = wire.take_length(data, pos, end)
+            _take_entry(data, pos, pos + length, entries)
+            pos += length
+        else:
+            pos = wire.skip_field(data, pos, end, tag, _MAX_DEPTH)
+    return _new(Response, (status, code, sent_time, reason, entries))
 
 
 def _take_entry(data: bytes, pos: int, end: int, entries: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-GUIDS = st.sampled_from([f"guid-{i}" for i in range(12)])
+GUIDS = st.sampled_from([f"guid-{i}" for i in range(6)])
 TIMES = st.integers(0, 50).map(float)
 
 
@@ -135,6 +135,32 @@ def test_no_more_than_remember_guids_are_remembered_and_the_oldest_goes_first(im
     assert verdict(table, "a") == ("MATCHED", "again")
 
 
+def test_a_guid_that_went_again_is_remembered_once(impl):
+    table = impl.acks.AckTable(remember=2)
+    for ok in (False, False, True):
+        table.add("a", 1, 1.0)
+        table.settle("a", ok)
+    for guid in "bcd":
+        assert table.seen("a") is (guid in "bc")
+        table.add(guid, 1, 1.0)
+        table.settle(guid, True)
+        assert table.seen(guid)
+    assert [verdict(table, guid)[0] for guid in "abcd"] == ["UNKNOWN", "UNKNOWN", "DUPLICATE", "DUPLICATE"]
+
+
+def test_a_guid_forgotten_while_it_is_pending_again_is_remembered_anew(impl):
+    table = impl.acks.AckTable(remember=1)
+    table.add("a", 1, 1.0)
+    table.settle("a", False)
+    table.add("a", 2, 1.0)
+    table.add("b", 1, 1.0)
+    table.settle("b", True)
+    assert table.seen("a")
+    assert verdict(table, "a") == ("MATCHED", 2)
+    assert table.seen("a")
+    assert not table.seen("b")
+
+
 def test_what_is_pending_is_not_bounded_by_remember(impl):
     table = impl.acks.AckTable(remember=1)
     for i in range(100):
@@ -166,7 +192,7 @@ def test_a_deadline_that_is_no_time_is_refused(table, deadline, error):
 class Model(RuleBasedStateMachine):
     """The table against lists that are searched from end to end."""
 
-    REMEMBER = 4
+    REMEMBER = 3
 
     def __init__(self, acks) -> None:
         super().__init__()

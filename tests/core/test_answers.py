@@ -61,6 +61,50 @@ def test_a_typical_answer(impl):
     assert response.req_guid == "x"
 
 
+# What servers sent.
+RECORDED = [
+    (
+        "0801100118d1ea92d8062a300a087265715f67756964122431313131313131312d323232322d343333332d383434342d353535353535353535353535",
+        (1, 1, 1795470673, "", {"req_guid": "11111111-2222-4333-8444-555555555555"}),
+    ),
+    (
+        "0802100318d2ea92d806222f63616e6e6f74207075626c697368206576656e74733a20696e6a6563746564207075626c697368206661696c757265"
+        "2a120a087265715f6775696412066661696c2d31",
+        (2, 3, 1795470674, "cannot publish events: injected publish failure", {"req_guid": "fail-1"}),
+    ),
+    (
+        "0802100218d1ea92d8062217646573657269616c697a6174696f6e206661696c757265",
+        (2, 2, 1795470673, "deserialization failure", {}),
+    ),
+    ("0802100318d2ea92d8062a0c0a087265715f677569641200", (2, 3, 1795470674, "", {"req_guid": ""})),
+    (
+        "0802100418bced92d80622166d617820636f6e6e656374696f6e2072656163686564",
+        (2, 4, 1795471036, "max connection reached", {}),
+    ),
+    (
+        b'{"status":1,"code":1,"sent_time":1795470673,"data":{"req_guid":"11111111-2222-4333-8444-555555555555"}}',
+        (1, 1, 1795470673, "", {"req_guid": "11111111-2222-4333-8444-555555555555"}),
+    ),
+    (
+        b'{"status":2,"code":2,"sent_time":1795470673,"reason":"deserialization failure"}',
+        (2, 2, 1795470673, "deserialization failure", {}),
+    ),
+    (
+        b'{"status":2,"code":3,"sent_time":1795470674,"reason":"cannot publish events: injected publish failure",'
+        b'"data":{"req_guid":"fail-1"}}',
+        (2, 3, 1795470674, "cannot publish events: injected publish failure", {"req_guid": "fail-1"}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("recorded", "expected"), RECORDED)
+def test_what_servers_sent(impl, recorded, expected):
+    if isinstance(recorded, str):
+        assert impl.answers.decode_proto_answer(bytes.fromhex(recorded)) == expected
+    else:
+        assert impl.answers.decode_json_answer(recorded) == expected
+
+
 @given(st.binary(max_size=60))
 @settings(max_examples=300)
 def test_random_bytes_are_read_or_refused_as_google_protobuf_does(impl, messages, data):

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
+from raccoon_fast.core import _envelope_py
 from raccoon_fast.core.envelope import MAX_EVENTS_BYTES, MAX_GUID_BYTES
 from raccoon_fast.errors import MessageTooLargeError
 from raccoon_fast.events import Event
@@ -275,6 +276,16 @@ def test_events_that_use_the_envelope_they_are_added_to(make, read):
 def test_many_types_and_lengths(make, read):
     events = [(f"type-{i % 700}", b"x" * (i % 701)) for i in range(3000)]
     assert read(stamped(make, events).payload())[3] == events
+
+
+def test_the_forms_that_the_pure_form_keeps_are_bounded():
+    envelope = _envelope_py.ProtoEnvelope()
+    envelope.add_many(("t", b"x" * size) for size in range(1000))
+    assert len(envelope._forms["t"][1]) <= 256
+    for make in (_envelope_py.ProtoEnvelope, _envelope_py.JsonEnvelope):
+        envelope = make()
+        envelope.add_many((str(i), b"") for i in range(1000))
+        assert len(envelope._forms) <= 256
 
 
 def test_events_over_the_limit_are_refused_before_they_are_copied(make, read):
