@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Callable
 from types import TracebackType
 
@@ -90,8 +91,9 @@ class Collector:
             tls_client_ca,
         )
         self._sink = make_sink(sink)
-        self._ledger = Ledger(keeps_requests=self._sink.keeps)
-        table = FaultTable()
+        changed = threading.Condition()
+        self._ledger = Ledger(changed, keeps_requests=self._sink.keeps)
+        table = FaultTable(changed)
         self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table))
         #: Failures to switch on while it runs.
         self.faults = Faults(table, self._runner)
@@ -210,7 +212,7 @@ class Collector:
             raise TimeoutError(f"{self.event_count} of {count} events came within {timeout} s")
 
     def wait_until(self, condition: Callable[[Collector], bool], timeout: float = 10.0) -> None:
-        """Wait until `condition(self)` holds; it is asked again after each request, publishing and (dis)connection.
+        """Wait until `condition(self)` holds; asked again after each request, publishing, (dis)connection and fault.
 
         Raises:
             TimeoutError: It did not within `timeout` seconds.

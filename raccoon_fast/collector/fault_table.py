@@ -60,34 +60,38 @@ class _Rule:
 
 
 class FaultTable:
-    """Thread-safe: a fault is switched on by one thread and taken, once for each time it happens, by another."""
+    """Thread-safe: a fault is switched on by one thread and taken, once for each time it happens, by another.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Args:
+        changed: Guards the table, and is notified when a fault happens.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self._changed = changed
         self._rules: dict[str, _Rule] = {}
         self._fired: dict[str, int] = {}
 
     def set(self, name: str, value: Any, times: int | None) -> None:
         """Switch a fault on, in place of one of the same name; `times` None is until `clear`."""
-        with self._lock:
+        with self._changed:
             self._rules[name] = _Rule(value, times)
 
     def clear(self) -> None:
         """Switch all faults off."""
-        with self._lock:
+        with self._changed:
             self._rules.clear()
 
     @property
     def fired(self) -> dict[str, int]:
         """How often each fault has happened; never reset."""
-        with self._lock:
+        with self._changed:
             return self._fired.copy()
 
     def fails_publish(self) -> bool:
         """Whether the batch at hand fails to be published."""
         if not self._rules:
             return False
-        with self._lock:
+        with self._changed:
             rule = self._rules.get("fail_publish")
             if rule is None or random.random() >= rule.value:  # noqa: S311 - no secret
                 return False
@@ -98,7 +102,7 @@ class FaultTable:
         """The value of a fault, counted as having happened; None while it is off."""
         if not self._rules:
             return None
-        with self._lock:
+        with self._changed:
             return self._take(name)
 
     def for_answer(self, *, owns_bytes: bool = False, is_stream: bool = False) -> AnswerFaults | None:
@@ -110,7 +114,7 @@ class FaultTable:
         """
         if not self._rules:
             return None
-        with self._lock:
+        with self._changed:
             if self._take("hang_up"):
                 return AnswerFaults(hang_up=True)
             if self._take("drop_acks"):
@@ -134,6 +138,7 @@ class FaultTable:
 
     def _use(self, name: str, rule: _Rule) -> None:
         self._fired[name] = self._fired.get(name, 0) + 1
+        self._changed.notify_all()
         if rule.left is not None:
             rule.left -= 1
             if not rule.left:

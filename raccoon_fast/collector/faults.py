@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol
 
+import grpc
+
 from raccoon_fast.collector.fault_table import FaultTable, Refusal
 from raccoon_fast.collector.options import check_integer, check_number
 
@@ -197,11 +199,13 @@ def _refusal(
     check_integer("status", status, 200, 599)
     if not isinstance(body, bytes):
         raise TypeError(f"body must be bytes, not {body!r}")
+    code = grpc_code or _GRPC_CODES.get(status, "UNKNOWN")
+    if code not in grpc.StatusCode.__members__ or code == "OK":
+        raise ValueError(f"grpc_code must be the name of a gRPC status other than OK, not {grpc_code!r}")
     named = {name.lower(): str(value) for name, value in (headers or {}).items()}
     named.setdefault("content-type", "text/plain; charset=utf-8")
     if retry_after is not None:
         named["retry-after"] = str(retry_after)
-    code = grpc_code or _GRPC_CODES.get(status, "UNKNOWN")
     return Refusal(status, tuple(named.items()), body or _phrase(status).encode(), code)
 
 

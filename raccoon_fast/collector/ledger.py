@@ -14,11 +14,12 @@ class Ledger:
     """Written on the collector's event loop, read and waited for on any thread.
 
     Args:
+        changed: Guards the counts, and is notified when one changes.
         keeps_requests: Whether `requests` is filled; it grows until `clear`.
     """
 
-    def __init__(self, *, keeps_requests: bool) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, changed: threading.Condition, *, keeps_requests: bool) -> None:
+        self._changed = changed
         self._keeps_requests = keeps_requests
         self._connections = 0
         self.clear()

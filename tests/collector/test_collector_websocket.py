@@ -26,12 +26,12 @@ def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
 def frames_until_blocked(connection: socket.socket, frame: bytes, limit: int) -> int:
     """How many frames of at most `limit` the other side took before it stopped reading."""
     connection.settimeout(0.5)
-    for sent in range(limit):
-        try:
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < limit:
             connection.sendall(frame)
-        except TimeoutError:
-            return sent
-    return limit
+            sent += 1
+    return sent
 
 
 def acked_guids(peer: Any, websocket: Any, count: int) -> list[str]:
