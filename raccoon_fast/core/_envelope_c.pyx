@@ -22,6 +22,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
+from raccoon_fast.core._bytes cimport fill_base64_pairs, toggle_mask, varint_size, write_base64, write_varint
+
 from raccoon_fast.core._request import (
     HEADROOM,
     MAX_EVENTS_BYTES,
@@ -50,6 +52,9 @@ cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
 cdef Py_ssize_t _TAIL = 2
 # Forms of event types that are kept: an application has few.
 cdef Py_ssize_t _MAX_FORMS = 256
+
+cdef uint8_t[8192] _BASE64_PAIRS
+fill_base64_pairs(_BASE64_PAIRS)
 
 
 @cython.final
@@ -133,6 +138,21 @@ cdef class _Envelope:
         """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
         return self.head_bound(req_guid) + self.end - self.body + self.tail_size
 
+    def add(self, type, data):
+        """Append one event; the data is copied."""
+        self.append(type, data)
+
+    def add_many(self, events):
+        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        cdef Py_ssize_t before = self.events
+        for event in events:
+            if isinstance(event, tuple) and len(<tuple> event) == 2:
+                self.append((<tuple> event)[0], (<tuple> event)[1])
+            else:
+                type_, data = event
+                self.append(type_, data)
+        return self.events - before
+
     def stamp(self, req_guid, seconds, nanos):
         """Set req_guid and sent_time, in place of those of the stamp before. Every attempt has its own."""
         cdef bytes head = self.encode_head(req_guid, seconds, nanos)
@@ -170,7 +190,7 @@ cdef class _Envelope:
         size = PyBytes_GET_SIZE(header)
         self.own()
         memcpy(&self.mask, PyBytes_AS_STRING(key), 4)
-        self.toggle_mask()
+        self.flip()
         memcpy(self.block.data + self.head - size, PyBytes_AS_STRING(header), size)
         return self.view(self.head - size)
 
@@ -188,8 +208,18 @@ cdef class _Envelope:
     cdef bytes encode_head(self, req_guid, seconds, nanos):
         raise NotImplementedError
 
-    cdef int append(self, object type_, object data) except -1:
+    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         raise NotImplementedError
+
+    cdef inline int append(self, object type_, object data) except -1:
+        cdef Py_buffer buffer
+        if PyBytes_CheckExact(data):
+            return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        _take_buffer(data, &buffer)
+        try:
+            return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
 
     cdef inline object view(self, Py_ssize_t start):
         cdef _Window window = _Window.__new__(_Window)
@@ -217,11 +247,12 @@ cdef class _Envelope:
             memcpy(block.data + self.head, self.block.data + self.head, self.end - self.head + self.tail_size)
             self.block = block
         if self.masked:
-            self.toggle_mask()
+            self.flip()
         return 0
 
-    cdef void toggle_mask(self) noexcept:
-        _xor(self.block.data + self.head, self.end - self.head + self.tail_size, self.mask)
+    cdef void flip(self) noexcept:
+        """Put the mask on the message, or take it off."""
+        toggle_mask(self.block.data + self.head, self.end - self.head + self.tail_size, self.mask)
         self.masked = not self.masked
 
     cdef int widen(self, Py_ssize_t headroom) except -1:
@@ -248,39 +279,10 @@ cdef class _Envelope:
             self.block.resize(self.body + <Py_ssize_t> room + _TAIL)
         return self.block.data + self.end
 
-    cdef int extend(self, object events) except -1:
-        for event in events:
-            if isinstance(event, tuple) and len(<tuple> event) == 2:
-                self.append((<tuple> event)[0], (<tuple> event)[1])
-            else:
-                type_, data = event
-                self.append(type_, data)
-        return 0
-
 
 @cython.final
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
-
-    def add(self, type, data):
-        """Append one event; the data is copied."""
-        self.append(type, data)
-
-    def add_many(self, events):
-        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
-        cdef Py_ssize_t before = self.events
-        self.extend(events)
-        return self.events - before
-
-    cdef int append(self, object type_, object data) except -1:
-        cdef Py_buffer buffer
-        if PyBytes_CheckExact(data):
-            return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        _take_buffer(data, &buffer)
-        try:
-            return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
-        finally:
-            PyBuffer_Release(&buffer)
 
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t text_size
@@ -292,20 +294,20 @@ cdef class ProtoEnvelope(_Envelope):
         text = PyUnicode_AsUTF8AndSize(type_, &text_size)
         if text_size == 0:
             refuse_type(type_)
-        inner = 1 + _varint_size(text_size) + <uint64_t> text_size
+        inner = 1 + varint_size(text_size) + <uint64_t> text_size
         if size:
-            inner += 1 + _varint_size(size) + <uint64_t> size
-        out = self.reserve(1 + _varint_size(inner) + inner)
+            inner += 1 + varint_size(size) + <uint64_t> size
+        out = self.reserve(1 + varint_size(inner) + inner)
         # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
         out[0] = 0x1A
-        out = _write_varint(out + 1, inner)
+        out = write_varint(out + 1, inner)
         if size:
             out[0] = 0x0A
-            out = _write_varint(out + 1, size)
+            out = write_varint(out + 1, size)
             memcpy(out, data, size)
             out += size
         out[0] = 0x12
-        out = _write_varint(out + 1, text_size)
+        out = write_varint(out + 1, text_size)
         memcpy(out, text, text_size)
         self.end = out + text_size - self.block.data
         self.events += 1
@@ -331,26 +333,6 @@ cdef class JsonEnvelope(_Envelope):
         self.forms = {}
         self.tail_size = _TAIL
 
-    def add(self, type, data):
-        """Append one event, its data as base64."""
-        self.append(type, data)
-
-    def add_many(self, events):
-        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
-        cdef Py_ssize_t before = self.events
-        self.extend(events)
-        return self.events - before
-
-    cdef int append(self, object type_, object data) except -1:
-        cdef Py_buffer buffer
-        if PyBytes_CheckExact(data):
-            return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        _take_buffer(data, &buffer)
-        try:
-            return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
-        finally:
-            PyBuffer_Release(&buffer)
-
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef bytes form = self.last_form
         cdef Py_ssize_t form_size
@@ -364,7 +346,7 @@ cdef class JsonEnvelope(_Envelope):
         if comma:
             out[0] = c","
         memcpy(out + comma, b'{"event_bytes":"', 16)
-        out = _write_base64(out + comma + 16, data, size)
+        out = write_base64(out + comma + 16, data, size, _BASE64_PAIRS)
         memcpy(out, PyBytes_AS_STRING(form), form_size)
         self.end = out + form_size - self.block.data
         self.events += 1
@@ -400,74 +382,3 @@ cdef int _take_buffer(object data, Py_buffer* buffer) except -1:
         PyBuffer_Release(buffer)
         refuse_data(data)
     return 0
-
-
-cdef inline uint64_t _varint_size(uint64_t value) noexcept nogil:
-    cdef uint64_t size = 1
-    while value > 0x7F:
-        value >>= 7
-        size += 1
-    return size
-
-
-cdef inline uint8_t* _write_varint(uint8_t* out, uint64_t value) noexcept nogil:
-    while value > 0x7F:
-        out[0] = <uint8_t> (value & 0x7F | 0x80)
-        value >>= 7
-        out += 1
-    out[0] = <uint8_t> value
-    return out + 1
-
-
-cdef void _xor(uint8_t* data, Py_ssize_t size, uint32_t key) noexcept nogil:
-    """Mask `data` (RFC 6455, section 5.3): eight bytes at a time, which the C compiler makes sixteen or more."""
-    cdef uint64_t wide = <uint64_t> key << 32 | key
-    cdef uint64_t word
-    cdef Py_ssize_t i
-    cdef Py_ssize_t words = size >> 3
-    cdef uint8_t* narrow = <uint8_t*> &wide
-    for i in range(words):
-        memcpy(&word, data + (i << 3), 8)
-        word ^= wide
-        memcpy(data + (i << 3), &word, 8)
-    for i in range(words << 3, size):
-        data[i] ^= narrow[i & 7]
-
-
-# Two characters of base64 for each 12 bits.
-cdef uint8_t[8192] _PAIRS
-
-
-cdef void _fill_pairs() noexcept:
-    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    cdef int i
-    for i in range(4096):
-        _PAIRS[2 * i] = <uint8_t> alphabet[i >> 6]
-        _PAIRS[2 * i + 1] = <uint8_t> alphabet[i & 63]
-
-
-_fill_pairs()
-
-
-cdef uint8_t* _write_base64(uint8_t* out, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    """Write `data` as padded base64 (RFC 4648, section 4) and return where it ends."""
-    cdef const uint8_t* last = data + size
-    cdef uint32_t bits
-    while last - data >= 3:
-        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8 | data[2]
-        memcpy(out, &_PAIRS[(bits >> 12) * 2], 2)
-        memcpy(out + 2, &_PAIRS[(bits & 0xFFF) * 2], 2)
-        data += 3
-        out += 4
-    if last - data == 2:
-        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8
-        memcpy(out, &_PAIRS[(bits >> 12) * 2], 2)
-        out[2] = _PAIRS[(bits & 0xFFF) * 2]
-        out[3] = c"="
-        out += 4
-    elif last - data == 1:
-        memcpy(out, &_PAIRS[(<uint32_t> data[0] << 4) * 2], 2)
-        out[2] = c"="
-        out[3] = c"="
-        out += 4
-    return out

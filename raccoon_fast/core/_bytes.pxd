@@ -1,0 +1,76 @@
+"""What the compiled envelope writes bytes with. No Python object is touched and no length is checked in here."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef inline uint64_t varint_size(uint64_t value) noexcept nogil:
+    """Return how many bytes `write_varint` writes."""
+    cdef uint64_t size = 1
+    while value > 0x7F:
+        value >>= 7
+        size += 1
+    return size
+
+
+cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    """Write a varint and return where it ends; up to 10 bytes are free."""
+    while value > 0x7F:
+        out[0] = <uint8_t> (value & 0x7F | 0x80)
+        value >>= 7
+        out += 1
+    out[0] = <uint8_t> value
+    return out + 1
+
+
+cdef inline void toggle_mask(uint8_t* data, Py_ssize_t size, uint32_t key) noexcept nogil:
+    """Mask `data`, or undo that (RFC 6455, section 5.3).
+
+    Eight bytes at a time, of which the C compiler makes sixteen or more.
+    """
+    cdef uint64_t wide = <uint64_t> key << 32 | key
+    cdef uint64_t word
+    cdef Py_ssize_t i
+    cdef Py_ssize_t words = size >> 3
+    cdef uint8_t* narrow = <uint8_t*> &wide
+    for i in range(words):
+        memcpy(&word, data + (i << 3), 8)
+        word ^= wide
+        memcpy(data + (i << 3), &word, 8)
+    for i in range(words << 3, size):
+        data[i] ^= narrow[i & 7]
+
+
+cdef inline void fill_base64_pairs(uint8_t* pairs) noexcept nogil:
+    """Fill the 8192 bytes at `pairs` with two characters of base64 for each 12 bits."""
+    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef int i
+    for i in range(4096):
+        pairs[2 * i] = <uint8_t> alphabet[i >> 6]
+        pairs[2 * i + 1] = <uint8_t> alphabet[i & 63]
+
+
+cdef inline uint8_t* write_base64(
+    uint8_t* out, const uint8_t* data, Py_ssize_t size, const uint8_t* pairs
+) noexcept nogil:
+    """Write `data` as padded base64 (RFC 4648, section 4) and return where it ends; 4 bytes for each 3 are free."""
+    cdef const uint8_t* last = data + size
+    cdef uint32_t bits
+    while last - data >= 3:
+        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8 | data[2]
+        memcpy(out, &pairs[(bits >> 12) * 2], 2)
+        memcpy(out + 2, &pairs[(bits & 0xFFF) * 2], 2)
+        data += 3
+        out += 4
+    if last - data == 2:
+        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8
+        memcpy(out, &pairs[(bits >> 12) * 2], 2)
+        out[2] = pairs[(bits & 0xFFF) * 2]
+        out[3] = c"="
+        out += 4
+    elif last - data == 1:
+        memcpy(out, &pairs[(<uint32_t> data[0] << 4) * 2], 2)
+        out[2] = c"="
+        out[3] = c"="
+        out += 4
+    return out
