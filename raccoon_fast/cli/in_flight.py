@@ -46,7 +46,7 @@ class InFlight:
     def __init__(self, client: Client, size: int) -> None:
         self._client = client
         self._size = size
-        self._settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
+        self._settled: queue.SimpleQueue[tuple[int, str, BaseException | None, float]] = queue.SimpleQueue()
         self._pending: dict[int, Batch] = {}
 
     @property
@@ -62,6 +62,9 @@ class InFlight:
     def submit(self, batch: Batch) -> None:
         """Sends a batch in the background; one that cannot be sent at all is settled at once."""
         began_s = time.perf_counter()
+        # By its key, not by itself: a future and its callbacks refer to each other, and so live until a garbage
+        # collection, which would hold many batches of lines.
+        key = id(batch)
 
         def settle(receipt: Receipt) -> None:
             seconds = time.perf_counter() - began_s
@@ -69,13 +72,13 @@ class InFlight:
                 error = receipt.exception()
             except concurrent.futures.CancelledError as cancelled:
                 error = cancelled
-            self._settled.put(Settled(batch, receipt.req_guid, error, seconds))
+            self._settled.put((key, receipt.req_guid, error, seconds))
 
-        self._pending[id(batch)] = batch
+        self._pending[key] = batch
         try:
             self._client.submit(batch.events).add_done_callback(settle)
         except RaccoonError as error:
-            self._settled.put(Settled(batch, "", error, time.perf_counter() - began_s))
+            self._settled.put((key, "", error, time.perf_counter() - began_s))
 
     @overload
     def take(self, timeout_s: None) -> Settled: ...
@@ -84,11 +87,10 @@ class InFlight:
     def take(self, timeout_s: float | None) -> Settled | None:
         """Returns the next outcome; or None if there is none within `timeout_s`, where 0 does not wait."""
         try:
-            settled = self._settled.get(block=timeout_s != 0, timeout=timeout_s)
+            key, req_guid, error, seconds = self._settled.get(block=timeout_s != 0, timeout=timeout_s)
         except queue.Empty:
             return None
-        del self._pending[id(settled.batch)]
-        return settled
+        return Settled(self._pending.pop(key), req_guid, error, seconds)
 
     def abandon(self) -> Iterator[Settled]:
         """Closes the client without waiting, and yields the outcome of all that was in flight."""

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         client = make_client(
             arguments, arguments.url, serializer=RAW, wire=arguments.wire, in_flight=arguments.in_flight
         )
-        stack.callback(client.close)
+        stack.callback(client.close, timeout=0)  # by then all is settled, or a second signal came
         stop = stack.enter_context(StopSignals())
         progress = stack.enter_context(open_progress(reader.size))
         sending = _Sending(reader, InFlight(client, arguments.in_flight), failed, stop, progress)

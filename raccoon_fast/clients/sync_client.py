@@ -118,13 +118,16 @@ class Client(Generic[_A]):
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
         future = running.thread.submit(_deliver(running.client, request, None))
         logger = running.client._settings.logger  # noqa: SLF001
+        # Not `request`: a future keeps its callbacks, a receipt's refer back to it, and so a garbage collection would
+        # have to come before the request's buffer is freed.
+        guid = request.req_guid
 
         def log_failure(done: concurrent.futures.Future[Response]) -> None:
             if not done.cancelled() and done.exception() is not None:
-                logger.warning("request %s was not acknowledged: %s", request.req_guid, done.exception())
+                logger.warning("request %s was not acknowledged: %s", guid, done.exception())
 
         future.add_done_callback(log_failure)
-        return Receipt(request.req_guid, future, running.callbacks)
+        return Receipt(guid, future, running.callbacks)
 
     def acks(self, maxsize: int = 10_000) -> AckStream:
         """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.

@@ -1,0 +1,65 @@
+"""The real command, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raccoon_fast
+from raccoon_fast.collector import Collector
+
+COMMAND = [sys.executable, "-m", "raccoon_fast.cli"]
+
+
+class Command:
+    """Starts `raccoon-fast` and ends what a test leaves behind."""
+
+    environment = os.environ | {"PYTHONPATH": str(Path(raccoon_fast.__file__).parents[1])}
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        process = subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self._folder, env=self.environment, **options)
+        self._started.append(process)
+        return process
+
+    def __call__(self, *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Runs it to its end."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=50)
+        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def command(tmp_path):
+    command = Command(tmp_path)
+    yield command
+    command.end()
+
+
+@pytest.fixture
+def unused_port():
+    """Nobody listens there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def collector():
+    with Collector() as collector:
+        yield collector

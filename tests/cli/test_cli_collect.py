@@ -1,0 +1,76 @@
+"""`raccoon-fast collect`, the real command with real clients."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import subprocess
+
+import pytest
+
+from raccoon_fast import RAW, GrpcClient, RestClient, RetryPolicy, ServerError, WebSocketClient
+
+UNTIL_IT_IS_UP = RetryPolicy(max_attempts=100, initial=0.1, maximum=0.1)
+ANY_PORTS = ["--port", "0", "--grpc-port", "0"]
+
+
+def addresses(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """The three lines that say it is ready."""
+    return dict(process.stdout.readline().decode().split() for _ in range(3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_all_three_until_a_signal_and_counts(command, number):
+    process = command.start("collect", *ANY_PORTS)
+    urls = addresses(process)
+    assert list(urls) == ["REST", "WebSocket", "gRPC"]
+    makers = {"REST": RestClient, "WebSocket": WebSocketClient, "gRPC": GrpcClient}
+    for count, (protocol, make) in enumerate(makers.items(), 1):
+        with make(urls[protocol], serializer=RAW) as client:
+            client.send([("t", b"x")] * count)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, b"")
+    assert out.decode() == "received 6 events: 1 over rest, 2 over websocket, 3 over grpc\n"
+
+
+def test_options_reach_the_server(command):
+    options = ["--acks", "sync", "--publish-failure-rate", "1", "--id-header", "X-Me"]
+    process = command.start("collect", *ANY_PORTS, *options)
+    urls = addresses(process)
+    once = RetryPolicy(max_attempts=1)
+    with RestClient(urls["REST"], serializer=RAW, retry=once) as client, pytest.raises(ServerError):
+        client.send([("t", b"x")])
+    with GrpcClient(urls["gRPC"], serializer=RAW, retry=once) as client, pytest.raises(ServerError, match="id header"):
+        client.send([("t", b"x")])
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[0] == b"received 0 events\n"
+
+
+def test_a_file_as_sink(command, tmp_path):
+    process = command.start("collect", *ANY_PORTS, "--sink", "events.jsonl")
+    with RestClient(addresses(process)["REST"], serializer=RAW) as client:
+        client.send([("t", b"\x00\xff"), ("u", b"{}")])
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    records = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(one["type"], base64.b64decode(one["data"])) for one in records] == [("t", b"\x00\xff"), ("u", b"{}")]
+
+
+def test_quiet(command, unused_port):
+    process = command.start("collect", "--quiet", "--port", unused_port, "--grpc-port", "0")
+    with RestClient(f"http://127.0.0.1:{unused_port}", serializer=RAW, retry=UNTIL_IT_IS_UP) as client:
+        client.send([("t", b"x")])
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken(command, collector):
+    run = command("collect", "--port", str(collector.port), "--grpc-port", "0")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"raccoon-fast collect: .*:{collector.port}: .* in use; choose where by .*--port.*\n", run.stderr
+    )

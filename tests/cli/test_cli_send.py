@@ -1,0 +1,315 @@
+"""`raccoon-fast send`, the real command against a real collector."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trustme
+
+from raccoon_fast.cli import main, send
+from raccoon_fast.collector import Collector
+
+LINES = [b'{"n": %d, "kind": "k%d", "text": "\xc3\xa9"}' % (number, number % 3) for number in range(2500)]
+TEXT = b"".join(line + b"\n" for line in LINES)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(TEXT)
+    return path
+
+
+def address(collector, protocol):
+    return {"rest": collector.url, "websocket": collector.ws_url, "grpc": f"grpc://{collector.grpc_target}"}[protocol]
+
+
+def arrived(collector, count):
+    """What was received, in the order of the file: requests may have come in any."""
+    collector.wait_for(count)
+    return sorted((event.data for event in collector.events), key=lambda data: json.loads(data)["n"])
+
+
+class TestDelivery:
+    @pytest.mark.parametrize(
+        ("protocol", "options"),
+        [("rest", []), ("rest", ["--wire", "json"]), ("websocket", []), ("grpc", ["--batch-events", "999"])],
+    )
+    def test_every_line_arrives_as_it_is(self, command, collector, file, protocol, options):
+        run = command("send", file, "--url", address(collector, protocol), "--type", "page", "--json", *options)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert arrived(collector, 2500) == LINES
+        assert {(event.type, event.protocol) for event in collector.events} == {("page", protocol)}
+        most = 999 if protocol == "grpc" else 1000
+        sizes = Counter(event.req_guid for event in collector.events)
+        assert sorted(sizes.values()) == [2500 - 2 * most, most, most]
+        summary = json.loads(run.stdout)
+        assert (summary["events"], summary["acknowledged"], summary["requests"]) == (2500, 2500, 3)
+        assert summary["bytes"] == sum(map(len, LINES))
+        assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["max"] < summary["seconds"] * 1000
+
+    def test_gzip_from_stdin_with_types_of_its_own(self, command, collector):
+        run = command("send", "-", "--url", collector.ws_url, "--type-field", "kind", stdin=gzip.compress(TEXT))
+        assert (run.returncode, run.stderr) == (0, "")
+        assert arrived(collector, 2500) == LINES
+        assert all(event.type == json.loads(event.data)["kind"] for event in collector.events)
+        assert run.stdout.splitlines()[0] == "events        2,500 in 3 requests"
+
+    def test_who_sends(self, command, collector):
+        options = ["--user-id", "me", "--group", "us", "--header", "X-Extra: yes: really"]
+        run = command("send", "-", "--url", collector.url, "--type", "t", *options, stdin=b"1")
+        assert run.returncode == 0
+        (request,) = collector.requests
+        assert (request.connection_id, request.group, request.headers["x-extra"]) == ("me", "us", "yes: really")
+
+    def test_nothing_to_send(self, command, collector):
+        run = command("send", "-", "--url", collector.url, "--type", "t", "--json", stdin=b"\n")
+        assert (run.returncode, json.loads(run.stdout)["events"], collector.request_count) == (0, 0, 0)
+
+    def test_a_pipe_that_pauses_holds_nothing_back(self, command, collector):
+        process = command.start("send", "-", "--url", collector.url, "--type", "t", stdin=subprocess.PIPE, bufsize=0)
+        process.stdin.write(b"1\n2\n")
+        collector.wait_for(2)
+        process.stdin.write(b"3\n")
+        collector.wait_for(3)
+        process.communicate()
+        assert process.returncode == 0
+
+    def test_a_reader_that_leaves_early(self, command, collector):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = command.start(
+            "send", "-", "--url", collector.url, "--type", "t", stdin=subprocess.PIPE, stdout=writing
+        )
+        os.close(writing)
+        _, err = process.communicate(b"1")
+        assert (process.returncode, err) == (1, b"")
+
+
+class TestBadLines:
+    BAD = b'{"n":0}\n{"n":\n\n{"n":1}\n[\n'
+
+    def test_the_first_ends_the_run_after_what_came_before(self, command, collector):
+        run = command("send", "-", "--url", collector.url, "--type", "t", stdin=self.BAD)
+        assert run.returncode == 2
+        assert run.stderr.startswith("raccoon-fast send: stdin:2: not JSON: ")
+        assert run.stderr.count("\n") == 1
+        assert "--skip-bad" in run.stderr
+        assert arrived(collector, 1) == [b'{"n":0}']
+
+    def test_skipped(self, command, collector, tmp_path):
+        (tmp_path / "bad.jsonl").write_bytes(self.BAD)
+        run = command("send", "bad.jsonl", "--url", collector.url, "--type", "t", "--skip-bad", "--json")
+        assert run.returncode == 0
+        assert [line.split(": ")[0] for line in run.stderr.splitlines()] == ["bad.jsonl:2", "bad.jsonl:5"]
+        assert arrived(collector, 2) == [b'{"n":0}', b'{"n":1}']
+        summary = json.loads(run.stdout)
+        assert (summary["events"], summary["bad_lines"]) == (2, 2)
+
+    def test_torn_gzip(self, command, collector, tmp_path):
+        (tmp_path / "torn.gz").write_bytes(gzip.compress(TEXT)[:-8])
+        run = command("send", "torn.gz", "--url", collector.url, "--type", "t", "--json")
+        assert run.returncode == 2
+        assert run.stderr == "raccoon-fast send: torn.gz: cannot be read past line 2500: the gzip data ends early\n"
+        assert arrived(collector, 2500) == LINES
+
+
+class TestFailures:
+    def test_what_failed_is_kept_and_can_be_sent_again(self, command, file, tmp_path):
+        with Collector(acks="sync", publish_failure_rate=1.0) as refusing:
+            options = ["--max-attempts", "1", "--failed", "failed.jsonl"]
+            run = command("send", file, "--url", refusing.url, "--type", "t", "--json", *options)
+        assert run.returncode == 1
+        summary = json.loads(run.stdout)
+        assert (summary["events"], summary["acknowledged"], sum(summary["failed"].values())) == (2500, 0, 2500)
+        assert "INTERNAL_ERROR" in str(summary["failed"])
+        assert run.stderr == (
+            "raccoon-fast send: 2500 of 2500 events were not acknowledged; their lines are in failed.jsonl\n"
+        )
+        assert sorted((tmp_path / "failed.jsonl").read_bytes().splitlines()) == sorted(LINES)
+        with Collector() as healthy:
+            assert command("send", "failed.jsonl", "--url", healthy.ws_url, "--type", "t").returncode == 0
+            assert arrived(healthy, 2500) == LINES
+
+    def test_a_part_fails(self, command, file, tmp_path):
+        (tmp_path / "failed.jsonl").write_bytes(b"0\n")
+        with Collector(acks="sync") as collector:
+            collector.faults.fail_publish(times=40)
+            options = ["--max-attempts", "1", "--batch-events", "10", "--in-flight", "64", "--failed", "failed.jsonl"]
+            run = command("send", file, "--url", collector.url, "--type", "t", "--json", *options)
+            published = {event.data for event in collector.events}
+        failed = (tmp_path / "failed.jsonl").read_bytes().splitlines()
+        summary = json.loads(run.stdout)
+        assert run.returncode == 1
+        assert failed[0] == b"0"
+        assert not published & set(failed[1:])
+        assert published | set(failed[1:]) <= set(LINES)
+        assert (len(published), len(failed) - 1) == (summary["acknowledged"], sum(summary["failed"].values()))
+
+    def test_a_server_that_is_not_there(self, command, file, tmp_path, unused_port):
+        options = ["--max-attempts", "1", "--failed", "failed.jsonl"]
+        run = command("send", file, "--url", f"ws://127.0.0.1:{unused_port}", "--type", "t", *options)
+        assert run.returncode == 1
+        assert "cannot connect to ws://127.0.0.1" in run.stdout
+        assert "gave up, as the server cannot be reached" in run.stderr
+        assert (tmp_path / "failed.jsonl").read_bytes() == TEXT
+
+    def test_gives_up_on_a_server_that_refuses_all(self, command, file, tmp_path):
+        with Collector(acks="sync", publish_failure_rate=1.0) as refusing:
+            options = ["--max-attempts", "1", "--batch-events", "10", "--in-flight", "2", "--failed", "failed.jsonl"]
+            run = command("send", file, "--url", refusing.url, "--type", "t", *options)
+        assert run.returncode == 1
+        failed = (tmp_path / "failed.jsonl").read_bytes().splitlines()
+        assert 160 <= len(failed) <= 180
+        assert f"gave up, as 16 requests in a row failed: nothing after line {len(failed)} of" in run.stderr
+        assert sorted(failed) == sorted(LINES[: len(failed)])
+
+    def test_a_line_too_large_for_grpc_fails_alone(self, command, collector, tmp_path):
+        (tmp_path / "large.jsonl").write_bytes(b'0\n"' + b"x" * (5 << 20) + b'"\n1\n')
+        run = command("send", "large.jsonl", "--url", f"grpc://{collector.grpc_target}", "--type", "t", "--json")
+        assert run.returncode == 1
+        collector.wait_for(2)
+        assert sorted(event.data for event in collector.events) == [b"0", b"1"]
+        assert "the server takes 4194304" in run.stdout
+
+    def test_failed_must_not_be_the_input(self, command, file):
+        run = command("send", file, "--url", "http://localhost:1", "--type", "t", "--failed", "events.jsonl")
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "--failed events.jsonl is the file that is read" in run.stderr
+        assert file.read_bytes() == TEXT
+
+    def test_failed_cannot_be_written(self, command, file):
+        run = command("send", file, "--url", "http://localhost:1", "--type", "t", "--failed", "no/such/folder")
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr == "raccoon-fast send: no/such/folder: No such file or directory\n"
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+    def test_failed_is_full(self, command, file, unused_port):
+        options = ["--max-attempts", "1", "--failed", "/dev/full", "--json"]
+        run = command("send", file, "--url", f"http://127.0.0.1:{unused_port}", "--type", "t", *options)
+        assert run.returncode == 1
+        assert json.loads(run.stdout)["failed"]
+        assert "/dev/full: No space left on device; not all that failed is in it" in run.stderr
+
+
+class TestSignals:
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_stops_reading_and_sums_up(self, command, collector, number, code):
+        process = command.start("send", "-", "--url", collector.url, "--type", "t", "--json", stdin=subprocess.PIPE)
+        process.stdin.write(TEXT)
+        process.stdin.flush()
+        collector.wait_for(2500)
+        process.send_signal(number)
+        out, err = process.stdout.read(), process.stderr.read()
+        assert process.wait(10) == code
+        assert json.loads(out)["acknowledged"] == 2500
+        assert err.decode() == f"raccoon-fast send: ended by {number.name}: nothing after line 2500 of stdin was sent\n"
+
+    def test_what_is_in_flight_has_a_while_and_is_then_kept(self, file, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(send, "GRACE_S", 0.2)
+        failed = tmp_path / "failed.jsonl"
+        with Collector() as collector:
+            collector.faults.drop_acks()
+
+            def interrupt():
+                collector.wait_for(2000)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            options = ["--in-flight", "2", "--failed", str(failed), "--json"]
+            code = main(["send", str(file), "--url", collector.url, "--type", "t", *options])
+            thread.join()
+        out, err = capsys.readouterr()
+        assert code == 130
+        assert list(json.loads(out)["failed"].values()) == [2000]
+        assert "(possibly delivered)" in out
+        assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:2000])
+        assert "nothing after line 2000 of" in err
+
+    def test_a_second_ends_it_at_once(self, command, file):
+        with Collector() as collector:
+            collector.faults.drop_acks()
+            process = command.start("send", file, "--url", collector.ws_url, "--type", "t")
+            collector.wait_for(2500)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=3)
+        assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pki")
+    authority = trustme.CA()
+    files = {"ca": folder / "ca.pem", "cert": folder / "server.pem", "client": folder / "client.pem"}
+    authority.cert_pem.write_to_path(files["ca"])
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(files["cert"])
+    authority.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(files["client"])
+    return files
+
+
+class TestTLS:
+    @pytest.mark.parametrize("protocol", ["rest", "websocket", "grpc"])
+    def test_mutual(self, command, pki, protocol):
+        with Collector(tls_cert=pki["cert"], tls_key=pki["cert"], tls_client_ca=pki["ca"]) as collector:
+            url = address(collector, protocol).replace("grpc:", "grpcs:")
+            run = command(
+                "send", "-", "--url", url, "--type", "t", "--ca", pki["ca"], "--cert", pki["client"], stdin=b"1"
+            )
+            assert (run.returncode, run.stderr) == (0, "")
+            collector.wait_for(1)
+
+    def test_a_server_that_is_not_trusted_gets_nothing(self, command, pki):
+        with Collector(tls_cert=pki["cert"], tls_key=pki["cert"]) as collector:
+            run = command("send", "-", "--url", collector.url, "--type", "t", stdin=b"1")
+            assert run.returncode == 1
+            assert "cannot trust" in run.stdout
+            assert collector.request_count == 0
+
+
+MEASURED = """
+import re, resource, sys
+from pathlib import Path
+from raccoon_fast.cli import main
+code = main(sys.argv[1:])
+status = Path("/proc/self/status")  # ru_maxrss is inherited over exec on Linux
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) if status.exists() else (
+    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+class TestMemory:
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_does_not_grow_with_the_file(self, command, tmp_path, packed):
+        path = tmp_path / "large"
+        chunk = b"".join(b'{"n":%d,"text":"%s"}\n' % (number, b"x" * 260) for number in range(4000))
+        peaks = []
+        with Collector(sink="null") as collector:
+            for copies in (10, 100):
+                with gzip.open(path, "wb", 1) if packed else path.open("wb") as out:
+                    for _ in range(copies):
+                        out.write(chunk)
+                arguments = ["send", str(path), "--url", collector.url, "--type", "t", "--json"]
+                run = subprocess.run(
+                    [sys.executable, "-c", MEASURED, *arguments],
+                    env=command.environment,
+                    capture_output=True,
+                    check=True,
+                )
+                assert json.loads(run.stdout)["acknowledged"] == copies * 4000
+                peaks.append(int(run.stderr))
+        assert peaks[1] - peaks[0] < 16 * 1024, f"peaks of 11 MB and 110 MB of events: {peaks} KiB"
