@@ -12,6 +12,7 @@ from raccoon_fast.clients.requests import RequestBuilder
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.attempts import Delivery
 from raccoon_fast.delivery.receipts import AsyncReceipt
+from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.errors import ClientClosedError, DeliveryError
 from raccoon_fast.events import SendResult
 
@@ -38,6 +39,7 @@ class AsyncClient(abc.ABC):
 
     def __init__(self, settings: Settings, wire: str, max_request_bytes: int | None) -> None:
         self._settings = settings
+        self._sender = Sender(settings.stats)
         self._builder = RequestBuilder(settings.serializer, wire, max_request_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
@@ -107,9 +109,9 @@ class AsyncClient(abc.ABC):
         Args:
             maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
         """
-        delivery = self._started()
-        stream = AsyncAckStream(whole("maxsize", maxsize), delivery.unlisten)
-        delivery.listen(stream)
+        self._started()
+        stream = AsyncAckStream(whole("maxsize", maxsize), self._sender.unlisten)
+        self._sender.listen(stream)
         return stream
 
     def set_app(self, app: App | None) -> None:
@@ -160,7 +162,7 @@ class AsyncClient(abc.ABC):
             settings = self._settings
             self._loop = loop
             self._transport = self._make_transport()
-            self._delivery = Delivery(self._transport, settings.retry, settings.timeout_s, settings.stats)
+            self._delivery = Delivery(self._transport, settings.retry, settings.timeout_s, self._sender)
         return self._delivery
 
     def _submitted_done(self, task: asyncio.Task[Response]) -> None:

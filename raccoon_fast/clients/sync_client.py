@@ -138,13 +138,10 @@ class Client(Generic[_A]):
         whole("maxsize", maxsize)
         running = self._started()
 
-        async def subscribe() -> AckStream:
-            delivery = running.client._started()  # noqa: SLF001
-            stream = AckStream(maxsize, delivery.unlisten)
-            delivery.listen(stream)
-            return stream
-
-        return running.thread.submit(subscribe()).result()
+        sender = running.client._sender  # noqa: SLF001
+        stream = AckStream(maxsize, sender.unlisten)
+        sender.listen(stream)
+        return stream
 
     def set_app(self, app: App | None) -> None:
         """Name the user's application in User-Agent from the next request (WebSocket: connection) on.

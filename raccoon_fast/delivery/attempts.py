@@ -1,11 +1,11 @@
-"""From a request to its outcome: attempts, waits between them, deadlines, and what is told of each."""
+"""From a request to its outcome: attempts, the waits between them, and deadlines."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from raccoon_fast.errors import (
     AckTimeoutError,
@@ -16,15 +16,14 @@ from raccoon_fast.errors import (
     Outcome,
     ServerError,
 )
-from raccoon_fast.events import Ack, Code, Response, Status
-from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
+from raccoon_fast.events import Code, Response
 
 if TYPE_CHECKING:
     from raccoon_fast.delivery.retry import RetryPolicy
-    from raccoon_fast.stats import Stats
+    from raccoon_fast.delivery.sender import Sender
     from raccoon_fast.transports.base import Request, Transport
 
-__all__ = ["AckListener", "Delivery"]
+__all__ = ["Delivery"]
 
 # A server keeps the id of a connection that broke silently until its read deadline (60 s unless set otherwise) and
 # refuses it meanwhile: asked again soon at first, since after a reset it is refused for an instant only.
@@ -32,17 +31,7 @@ _DUPLICATE_ID_FIRST_S = 0.05
 _DUPLICATE_ID_MOST_S = 5.0
 _DUPLICATE_ID_LIMIT_S = 75.0
 
-_MAX_LEVEL = {Outcome.NOT_DELIVERED: 0, Outcome.POSSIBLY_DELIVERED: 1, Outcome.DELIVERED: 2}
-
-
-class AckListener(Protocol):
-    """Told of every answer, on the event loop; must not block."""
-
-    def publish(self, ack: Ack) -> None:
-        """An answer came."""
-
-    def end(self) -> None:
-        """No further answer will come."""
+_LEVELS = {Outcome.NOT_DELIVERED: 0, Outcome.POSSIBLY_DELIVERED: 1, Outcome.DELIVERED: 2}
 
 
 class Delivery:
@@ -54,17 +43,16 @@ class Delivery:
         transport: Makes single attempts.
         policy: When to make another.
         timeout_s: Seconds for one attempt.
-        stats: Gets sent_tt_ms and ack_tt_ms of every answer.
+        sender: Makes the attempts.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, timeout_s: float, stats: Stats) -> None:
+    def __init__(self, transport: Transport, policy: RetryPolicy, timeout_s: float, sender: Sender) -> None:
         self._transport = transport
         self._policy = policy
         self._timeout_s = timeout_s
-        self._stats = stats
+        self._sender = sender
         self._loop = asyncio.get_running_loop()
         self._in_flight: set[str] = set()
-        self._listeners: tuple[AckListener, ...] = ()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = asyncio.Event()
@@ -103,14 +91,6 @@ class Delivery:
             if not self._in_flight:
                 self._idle.set()
 
-    def listen(self, listener: AckListener) -> None:
-        """Tell `listener` of every answer from now on. Safe from any thread."""
-        self._listeners = (*self._listeners, listener)
-
-    def unlisten(self, listener: AckListener) -> None:
-        """Undo `listen`. Safe from any thread."""
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
-
     async def close(self, timeout_s: float) -> int:
         """Wait for what is in flight, then fail the rest with ClientClosedError and close the transport.
 
@@ -127,8 +107,7 @@ class Delivery:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), 1.0)
         finally:
-            for listener in self._listeners:
-                listener.end()
+            self._sender.end()
         return unsettled
 
     async def _deliver(self, request: Request, timeout_s: float | None) -> Response:
@@ -147,7 +126,9 @@ class Delivery:
             attempts += 1
             began_s = self._loop.time()
             try:
-                response = await self._attempt(request, min(self._timeout_s, deadline_s - began_s), submitted_s)
+                response = await self._sender.send(
+                    self._transport, request, min(self._timeout_s, deadline_s - began_s), submitted_s
+                )
             except MessageTooLargeError as refused:
                 refused.size = refused.size or request.size
                 raise
@@ -156,7 +137,7 @@ class Delivery:
             else:
                 self._connect_failures = 0
                 return response
-            outcome = max(outcome, error.outcome, key=_MAX_LEVEL.__getitem__)
+            outcome = max(outcome, error.outcome, key=_LEVELS.__getitem__)
             error.req_guid, error.attempts, error.outcome = request.req_guid, attempts, outcome
             now_s = self._loop.time()
             if self._closing.is_set():
@@ -183,32 +164,6 @@ class Delivery:
                     self._connect_failures += 1
                     self._connect_after_s = now_s + policy.delay_s(self._connect_failures)
                 wait_until_s = self._connect_after_s
-
-    async def _attempt(self, request: Request, timeout_s: float, submitted_s: float) -> Response:
-        now_ns = time.time_ns()
-        request.envelope.stamp(request.req_guid, now_ns // 1_000_000_000, now_ns % 1_000_000_000)
-        try:
-            response = await self._transport.send(request, timeout_s)
-        except ServerError as error:
-            if error.response is not None:
-                self._answered(request, error.response, submitted_s)
-            raise
-        self._answered(request, response, submitted_s)
-        if response.status is not Status.SUCCESS:
-            raise _refusal(response)
-        return response
-
-    def _answered(self, request: Request, response: Response, submitted_s: float) -> None:
-        if response.req_guid != request.req_guid:
-            return  # about the connection, or an answer that names no request
-        sent_ms = (request.written_s - submitted_s) * 1000.0
-        ack_ms = (time.monotonic() - request.written_s) * 1000.0
-        self._stats.timing(SENT_TT_MS, sent_ms)
-        self._stats.timing(ACK_TT_MS, ack_ms)
-        if self._listeners:
-            ack = Ack(request.req_guid, response, sent_ms, ack_ms)
-            for listener in self._listeners:
-                listener.publish(ack)
 
     async def _wait(self, until_s: float, deadline_s: float, error: DeliveryError | None, request: Request) -> None:
         """Wait until then; give up at once where the deadline is nearer."""
@@ -241,16 +196,4 @@ def _is_duplicate_id(error: DeliveryError) -> bool:
         isinstance(error, ServerError)
         and error.response is not None
         and error.response.code is Code.MAX_USER_LIMIT_REACHED
-    )
-
-
-def _refusal(response: Response) -> ServerError:
-    """The error for an answer that is not SUCCESS: of its codes only BAD_REQUEST is the request's own fault."""
-    why = f"{response.code.name}, {response.reason}" if response.reason else response.code.name
-    return ServerError(
-        f"the server answered {response.status.name}: {why}",
-        response=response,
-        retryable=response.code is not Code.BAD_REQUEST,
-        # A failed publish may have published a part of the batch.
-        outcome=Outcome.NOT_DELIVERED if response.code is Code.BAD_REQUEST else Outcome.POSSIBLY_DELIVERED,
     )

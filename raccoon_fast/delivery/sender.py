@@ -1,0 +1,105 @@
+"""One attempt: stamped, sent, answered, and told to whoever wants to know."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from raccoon_fast.errors import Outcome, ServerError
+from raccoon_fast.events import Ack, Code, Response, Status
+from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
+
+if TYPE_CHECKING:
+    from raccoon_fast.stats import Stats
+    from raccoon_fast.transports.base import Request, Transport
+
+__all__ = ["AckListener", "Sender"]
+
+
+class AckListener(Protocol):
+    """Told of every answer, on the event loop; must not block."""
+
+    def publish(self, ack: Ack) -> None:
+        """An answer came."""
+
+    def end(self) -> None:
+        """No further answer will come."""
+
+
+class Sender:
+    """Makes single attempts, and tells stats and listeners of their answers.
+
+    Owned by one event loop; `listen` and `unlisten` are safe from any thread.
+
+    Args:
+        stats: Gets sent_tt_ms and ack_tt_ms of every answer.
+    """
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._listeners: tuple[AckListener, ...] = ()
+
+    def listen(self, listener: AckListener) -> None:
+        """Tell `listener` of every answer from now on."""
+        self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: AckListener) -> None:
+        """Undo `listen`."""
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+    def end(self) -> None:
+        """No further attempt is made: tell the listeners."""
+        for listener in self._listeners:
+            listener.end()
+
+    async def send(self, transport: Transport, request: Request, timeout_s: float, since_s: float) -> Response:
+        """Make one attempt.
+
+        Args:
+            transport: To send on.
+            request: Stamped here with the time.
+            timeout_s: Seconds for the attempt.
+            since_s: time.monotonic() at which the request was handed over, for sent_ms.
+
+        Returns:
+            An answer whose status is SUCCESS.
+
+        Raises:
+            DeliveryError: As Transport.send; ServerError for any other answer.
+        """
+        now_ns = time.time_ns()
+        request.envelope.stamp(request.req_guid, now_ns // 1_000_000_000, now_ns % 1_000_000_000)
+        try:
+            response = await transport.send(request, timeout_s)
+        except ServerError as error:
+            if error.response is not None:
+                self._answered(request, error.response, since_s)
+            raise
+        self._answered(request, response, since_s)
+        if response.status is not Status.SUCCESS:
+            raise _refusal(response)
+        return response
+
+    def _answered(self, request: Request, response: Response, since_s: float) -> None:
+        if response.req_guid != request.req_guid:
+            return  # about the connection, or an answer that names no request
+        sent_ms = (request.written_s - since_s) * 1000.0
+        ack_ms = (time.monotonic() - request.written_s) * 1000.0
+        self._stats.timing(SENT_TT_MS, sent_ms)
+        self._stats.timing(ACK_TT_MS, ack_ms)
+        if self._listeners:
+            ack = Ack(request.req_guid, response, sent_ms, ack_ms)
+            for listener in self._listeners:
+                listener.publish(ack)
+
+
+def _refusal(response: Response) -> ServerError:
+    """The error for an answer that is not SUCCESS: of its codes only BAD_REQUEST is the request's own fault."""
+    why = f"{response.code.name}, {response.reason}" if response.reason else response.code.name
+    return ServerError(
+        f"the server answered {response.status.name}: {why}",
+        response=response,
+        retryable=response.code is not Code.BAD_REQUEST,
+        # A failed publish may have published a part of the batch.
+        outcome=Outcome.NOT_DELIVERED if response.code is Code.BAD_REQUEST else Outcome.POSSIBLY_DELIVERED,
+    )
