@@ -118,8 +118,9 @@ def resolve_logger(value: object = CONSOLE) -> Log:
     }
     logging = sys.modules.get("logging")  # not imported, it cannot have made `value`
     if logging is not None and isinstance(value, (logging.Logger, logging.LoggerAdapter)):
-        # Names the line that logs, not this module's two frames above it.
-        targets = {level: functools.partial(target, stacklevel=3) for level, target in targets.items()}
+        # A record names the line that logs, not this module's two frames above it. Before 3.11 an adapter's two count.
+        frames = 5 if sys.version_info < (3, 11) and isinstance(value, logging.LoggerAdapter) else 3
+        targets = {level: functools.partial(target, stacklevel=frames) for level, target in targets.items()}
     return Log(**targets)
 
 
