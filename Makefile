@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 STATSD_VERSION := 0.9.0
 STATSD := $(VENV)/statsd/node_modules/statsd
+# Tools call one another by name, as cython-lint calls pycodestyle.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
