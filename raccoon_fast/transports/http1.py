@@ -13,6 +13,7 @@ from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 
 if TYPE_CHECKING:
+    from raccoon_fast.errors import TransportError
     from raccoon_fast.transports.base import Link
 
 __all__ = ["HTTPAnswer", "HTTPConnection"]
@@ -48,6 +49,7 @@ class HTTPConnection(asyncio.Protocol):
         self._link = link
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
+        self._lost: TransportError | None = None
         self._waiter: asyncio.Future[HTTPAnswer] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -78,16 +80,18 @@ class HTTPConnection(asyncio.Protocol):
             AckTimeoutError, ConnectionLostError, ProtocolError, TLSError: The connection is closed. On cancellation it
                 is closed too.
         """
+        if self._lost is not None:
+            raise self._lost
         transport = self.transport
-        if transport is None or transport.is_closing():
-            raise lost_error(None, self._link.address)
+        assert transport is not None
         self.reusable = False
         self._answered = False
         self._parser = httptools.HttpResponseParser(self)
         self._waiter = self._loop.create_future()
         self._written_s = time.monotonic()
-        transport.write(message)
-        self._link.stats.count(TOTAL_BYTES_SENT, len(message))
+        if not transport.is_closing():  # or connection_lost is on its way, with the reason
+            transport.write(message)
+            self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         timer = self._loop.call_at(deadline_s, self._expire)
         try:
             answer = await self._waiter
@@ -136,7 +140,8 @@ class HTTPConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reusable = False
-        self._fail(lost_error(exc, self._link.address))
+        self._lost = lost_error(exc, self._link.address)
+        self._fail(self._lost)
 
     # httptools callbacks
 
