@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import socket
@@ -194,8 +193,15 @@ def _ssl_context(options: Options) -> ssl.SSLContext | None:
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Grpc wakes every event loop that uses it through one socket, and complains where another was faster."""
-    with contextlib.suppress(Exception):
-        if isinstance(context.get("exception"), BlockingIOError) and "PollerCompletionQueue" in repr(context):
-            return
-    loop.default_exception_handler(context)
+    """Let those errors pass that are nobody's fault here.
+
+    Grpc wakes every event loop that uses it through one socket, and complains where another was faster; and a client
+    may fail, or break off, a TLS handshake.
+    """
+    error = context.get("exception")
+    if isinstance(error, BlockingIOError) and "PollerCompletionQueue" in repr(context):
+        return
+    if isinstance(error, OSError) and "transport" in context:
+        _log.debug("%s: %r", context.get("message"), error)
+    else:
+        loop.default_exception_handler(context)

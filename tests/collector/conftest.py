@@ -69,6 +69,15 @@ class Peer:
     def tcp(self, port: int) -> socket.socket:
         return self._stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
 
+    def ping(self, connection: socket.socket) -> None:
+        """An exchange that is done when this returns; the connection stays open."""
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while not received.endswith(b"\r\n\r\npong"):
+            chunk = connection.recv(4096)
+            assert chunk, received
+            received += chunk
+
     def call(self, collector: Collector, body: bytes | None = None, timeout: float = 10.0) -> Any:
         with grpc.insecure_channel(collector.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             answer = channel.unary_unary(SEND_EVENT)(

@@ -274,8 +274,7 @@ def test_close_connections(peer: Any, collector: Collector) -> None:
     websocket = peer.websocket(collector)
     peer.post(collector)  # leaves an idle connection behind
     idle = peer.tcp(collector.port)
-    idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert idle.recv(4096).endswith(b"pong")
+    peer.ping(idle)
     with grpc.insecure_channel(collector.grpc_target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         collector.faults.drop_acks(times=1)
         call = channel.unary_unary("/raystack.raccoon.v1beta1.EventService/SendEvent").future(
