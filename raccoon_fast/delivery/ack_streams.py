@@ -48,22 +48,19 @@ class AckStream:
             self._ended = True
             self._changed.notify_all()
 
-    def get(self, timeout: float | None = None) -> Ack:
-        """The next one.
+    def get(self, timeout: float | None = None) -> Ack | None:
+        """The next one, or None once the stream has ended.
 
         Args:
             timeout: Seconds to wait; None waits until one comes or the stream ends.
 
         Raises:
             TimeoutError: None came in time.
-            StopIteration: The stream has ended.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._acks or self._ended, timeout):
                 raise TimeoutError(f"no acknowledgement within {timeout:g} s")
-            if not self._acks:
-                raise StopIteration
-            return self._acks.popleft()
+            return self._acks.popleft() if self._acks else None
 
     def close(self) -> None:
         """End the subscription; what was not taken is still handed out. Idempotent."""
@@ -74,7 +71,10 @@ class AckStream:
         return self
 
     def __next__(self) -> Ack:
-        return self.get()
+        ack = self.get()
+        if ack is None:
+            raise StopIteration
+        return ack
 
     def __enter__(self) -> AckStream:
         return self

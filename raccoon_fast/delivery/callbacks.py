@@ -17,7 +17,7 @@ __all__ = ["CallbackThread"]
 class CallbackThread:
     """Runs callbacks one after the other, on one daemon thread that the first of them starts.
 
-    `submit` never blocks and may be called from any thread.
+    `submit` never blocks and may be called from any thread, also after `stop`: a callback is never lost.
 
     Args:
         logger: Told when a callback raises; the next one is run all the same.
@@ -28,27 +28,42 @@ class CallbackThread:
         self._queue: queue.SimpleQueue[tuple[Callable[..., object], Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the thread, if there is none: now, since at the interpreter's exit no thread can be started."""
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="raccoon_fast-callbacks", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def submit(self, callback: Callable[..., object], argument: Any) -> None:
         """Run `callback(argument)` after those submitted before."""
         self._queue.put((callback, argument))
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="raccoon_fast-callbacks", daemon=True)
-                self._thread.start()
+        self.start()
+        if self._stopped:
+            self._queue.put(None)
 
     def stop(self, timeout_s: float) -> None:
         """End the thread once it has run what was submitted, waiting for that at most `timeout_s`."""
-        self._queue.put(None)
+        self._stopped = True
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            return
+        self._queue.put(None)
+        if thread is not threading.current_thread():
             thread.join(timeout_s)
 
     def _run(self) -> None:
         while True:
             item = self._queue.get()
             if item is None:
-                return
+                with self._lock:
+                    if self._queue.empty():
+                        self._thread = None  # what is submitted from here on starts another
+                        return
+                continue
             callback, argument = item
             try:
                 callback(argument)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from raccoon_fast.errors import ClientClosedError
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -42,6 +43,8 @@ class LoopThread:
 
     def __init__(self, logger: Log) -> None:
         self._logger = logger
+        self._lock = threading.Lock()
+        self._stopped = False
         self.loop = new_event_loop()
         self.loop.set_exception_handler(self._unhandled)
         self._thread = threading.Thread(target=self._run, name="raccoon_fast-loop", daemon=True)
@@ -52,13 +55,23 @@ class LoopThread:
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
-        """Run a coroutine on the loop; cancelling the future cancels it there."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        """Run a coroutine on the loop; cancelling the future cancels it there.
+
+        Raises:
+            ClientClosedError: The thread was stopped. Whatever was submitted before that is settled.
+        """
+        with self._lock:
+            if not self._stopped:
+                return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        coroutine.close()
+        raise ClientClosedError("the client was closed")
 
     def stop(self, timeout_s: float) -> None:
         """Cancel what runs and end the thread, waiting at most `timeout_s`. Idempotent."""
-        with contextlib.suppress(RuntimeError):  # closed already
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        with self._lock:
+            if not self._stopped:
+                self._stopped = True
+                self.loop.call_soon_threadsafe(self.loop.stop)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 

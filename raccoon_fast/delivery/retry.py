@@ -40,22 +40,24 @@ class RetryPolicy:
             raise TypeError(f"RetryPolicy(max_attempts=…) takes an int, not {self.max_attempts!r}")
         if self.max_attempts < 1:
             raise ValueError(f"RetryPolicy(max_attempts=…) must be 1 or more, not {self.max_attempts}")
-        for option, least in (("initial", 0.0), ("maximum", 0.0), ("multiplier", 1.0), ("total_timeout", 0.0)):
+        for option, least in (("initial", 0.0), ("maximum", 0.0), ("multiplier", 1.0), ("total_timeout", None)):
             value = getattr(self, option)
             if value is None and option == "total_timeout":
                 continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"RetryPolicy({option}=…) takes a number, not {value!r}")
-            if not least <= value < float("inf"):
-                raise ValueError(f"RetryPolicy({option}=…) must be {least:g} or more and finite, not {value}")
+            if not (0.0 < value if least is None else least <= value) or not value < float("inf"):
+                bound = "above 0" if least is None else f"{least:g} or more"
+                raise ValueError(f"RetryPolicy({option}=…) must be {bound} and finite, not {value}")
         if self.jitter not in ("full", None):
             raise ValueError(f'RetryPolicy(jitter=…) must be "full" or None, not {self.jitter!r}')
 
     def delay_s(self, failures: int) -> float:
         """Seconds to wait after the `failures`-th failure in a row (1 or more)."""
         try:
-            bound = min(self.maximum, self.initial * self.multiplier ** (failures - 1))
+            # As floats, which overflow: an int's power would only grow, and take its time.
+            bound = min(self.maximum, self.initial * float(self.multiplier) ** (failures - 1))
         except OverflowError:  # hours into an outage
-            bound = self.maximum
+            bound = self.maximum if self.initial else 0.0
         # Jitter spreads load, it guards no secret.
         return random.uniform(0.0, bound) if self.jitter else bound  # noqa: S311
