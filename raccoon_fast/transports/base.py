@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from raccoon_fast.core.answers import MAX_ANSWER_BYTES
 from raccoon_fast.errors import ConnectError, ConnectionLostError, TLSError, TransportError
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from raccoon_fast.transports.address import Address
 
 __all__ = ["MAX_ANSWER_BYTES", "Envelope", "Identity", "Link", "Request", "Transport", "connect_error", "lost_error"]
-
-#: An answer is some hundred bytes; this protects the client's memory from a hostile or mistaken peer.
-MAX_ANSWER_BYTES = 1 << 20
 
 
 class Envelope(Protocol):
