@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from raccoon_fast.collector.acceptor import Acceptor
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.grpc_server import GrpcServer
 from raccoon_fast.collector.intake import Intake
@@ -28,7 +29,6 @@ __all__ = ["Server"]
 _IDLE_S = 3600  # the server keeps an idle connection for ever; here it holds a file descriptor of someone's program
 _GRACE_S = 0.1
 _POLL_S = 0.001
-_BACKLOG = 2048
 
 _log = logging.getLogger("raccoon_fast.collector")
 
@@ -59,7 +59,7 @@ class Server:
         )
         self._config.load()
         self._ssl = _ssl_context(options)
-        self._listener: asyncio.AbstractServer | None = None
+        self._acceptor: Acceptor | None = None
         self._reserved: socket.socket | None = None
         self._grpc = GrpcServer(self._intake)
         self._grpc_reserved: socket.socket | None = None
@@ -82,7 +82,7 @@ class Server:
             listening = bind(self._options.host, self._options.port)
             try:
                 await self._grpc.start(self._options.grpc_port)
-                await self._listen(listening)
+                self._listen(listening)
             except BaseException:
                 listening.close()
                 raise
@@ -97,7 +97,7 @@ class Server:
 
         As the server does on SIGTERM, WebSocket connections end without a close frame.
         """
-        self._stop_listening()
+        await self._stop_listening()
         for reserved in (self._reserved, self._grpc_reserved):
             if reserved is not None:
                 reserved.close()
@@ -119,7 +119,9 @@ class Server:
         self._sink.close()
 
     async def close_connections(self) -> None:
-        """Reset every connection."""
+        """End every connection, by a reset where it was open."""
+        if self._acceptor is not None:
+            await self._acceptor.abort_opening()
         for connection in list(self._state.connections):
             reset(connection.transport)
         if not self.is_refusing:
@@ -130,7 +132,7 @@ class Server:
         if self.is_refusing:
             return
         self.is_refusing = True
-        self._stop_listening()
+        await self._stop_listening()
         self._reserved = await bind_when_free(self._options.host, self.port)
         await self._grpc.stop()
         self._grpc_reserved = await bind_when_free(self._options.host, self.grpc_port)
@@ -141,16 +143,14 @@ class Server:
             return
         assert self._reserved is not None
         assert self._grpc_reserved is not None
-        await self._listen(self._reserved)
+        self._listen(self._reserved)
         self._grpc_reserved.close()
         await self._grpc.start(self.grpc_port)
         self._reserved = self._grpc_reserved = None
         self.is_refusing = False
 
-    async def _listen(self, listening: socket.socket) -> None:
-        self._listener = await self._loop.create_server(
-            self._new_connection, sock=listening, ssl=self._ssl, backlog=_BACKLOG
-        )
+    def _listen(self, listening: socket.socket) -> None:
+        self._acceptor = Acceptor(listening, self._new_connection, self._ssl)
 
     async def _until_disconnected(self) -> None:
         """Wait until connections that were told to end have ended, a peer that takes its time not for long."""
@@ -158,10 +158,10 @@ class Server:
         while self._state.connections and self._loop.time() < deadline_s:  # noqa: ASYNC110 - the set is uvicorn's
             await asyncio.sleep(_POLL_S)
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+    async def _stop_listening(self) -> None:
+        if self._acceptor is not None:
+            await self._acceptor.close()
+            self._acceptor = None
 
     def _new_connection(self) -> asyncio.Protocol:
         return _HttpConnection(config=self._config, server_state=self._state, app_state={})
@@ -196,7 +196,7 @@ def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     """Let those errors pass that are nobody's fault here.
 
     Grpc wakes every event loop that uses it through one socket, and complains where another was faster; and a client
-    may fail, or break off, a TLS handshake.
+    may end a TLS connection as it likes.
     """
     error = context.get("exception")
     if isinstance(error, BlockingIOError) and "PollerCompletionQueue" in repr(context):

@@ -94,7 +94,8 @@ def test_close_is_quick_whatever_clients_do(peer: Any, event_loop_kind: str) -> 
         collector.close()
         assert time.monotonic() - start_s < 1
         assert call.exception(timeout=10).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-    assert silent.recv(1) == b""
+    with contextlib.suppress(ConnectionResetError):  # where it had not been accepted yet
+        assert silent.recv(1) == b""
 
 
 def test_close_publishes_what_was_taken_and_answers(peer: Any, event_loop_kind: str, tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_collector_that_never_starts_leaves_nothing_to_warn_of(tmp_path: Path)
 def test_it_imports_none_of_the_clients_and_not_the_core() -> None:
     done = run_python(
         "import sys, raccoon_fast.collector; "
-        "print([n for n in sys.modules if n.startswith('raccoon_fast.') and 'collector' not in n])"
+        "print([n for n in ('clients', 'core', 'delivery', 'transports') if f'raccoon_fast.{n}' in sys.modules])"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
 

@@ -1,0 +1,90 @@
+"""Accepts connections on one listening socket, TLS handshakes included."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+__all__ = ["Acceptor"]
+
+_BACKLOG = 2048
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXHAUSTED_PAUSE_S = 0.1
+
+_log = logging.getLogger("raccoon_fast.collector")
+
+
+class Acceptor:
+    """Listens until closed, on the running event loop.
+
+    An event loop's own server forgets a connection that was accepted and has not shaken hands, so that nobody could
+    end it: the loop is then closed under it (which uvloop does not survive). Here each is a task.
+
+    Args:
+        listening: Bound; closed by `close`.
+        new_protocol: Makes the protocol of a connection.
+        context: For TLS; None accepts plain text.
+    """
+
+    def __init__(
+        self, listening: socket.socket, new_protocol: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
+    ) -> None:
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+        self._listening = listening
+        self._new_protocol = new_protocol
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listening, self._accept)
+
+    async def close(self) -> None:
+        """Stop listening, and end the connections that were not open yet. Idempotent."""
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listening.fileno() != -1:
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
+        await self.abort_opening()
+
+    async def abort_opening(self) -> None:
+        """End the connections that are not open yet: those that have not shaken hands."""
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        if opening:
+            await asyncio.wait(opening)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listening.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                _log.error("cannot accept a connection: %s", error)
+                self._loop.remove_reader(self._listening)
+                self._resume = self._loop.call_later(
+                    _EXHAUSTED_PAUSE_S, self._loop.add_reader, self._listening, self._accept
+                )
+            return  # else the peer was gone before it was accepted
+        connection.setblocking(False)
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(functools.partial(self._opened, connection))
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._new_protocol, connection, ssl=self._context)
+        except OSError as error:  # a client may fail, or break off, its handshake: that is its own affair
+            _log.debug("a connection was not opened: %r", error)
+            connection.close()
+
+    def _opened(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if task.cancelled():  # maybe before it began
+            connection.close()
