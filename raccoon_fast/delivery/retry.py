@@ -46,7 +46,7 @@ class RetryPolicy:
                 continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"RetryPolicy({option}=…) takes a number, not {value!r}")
-            if not (0.0 < value if least is None else least <= value) or not value < float("inf"):
+            if not (value > 0.0 if least is None else least <= value) or not value < float("inf"):
                 bound = "above 0" if least is None else f"{least:g} or more"
                 raise ValueError(f"RetryPolicy({option}=…) must be {bound} and finite, not {value}")
         if self.jitter not in ("full", None):
