@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 __all__ = ["AnswerFaults", "FaultTable", "Refusal"]
@@ -97,6 +98,29 @@ class FaultTable:
                 return False
             self._use("fail_publish", rule)
             return True
+
+    def rejects(self, event_types: Iterable[str]) -> bool:
+        """Whether a request with events of these types is not to be had."""
+        if not self._rules:
+            return False
+        with self._changed:
+            rule = self._rules.get("reject_events")
+            if rule is None or rule.value not in event_types:
+                return False
+            self._use("reject_events", rule)
+            return True
+
+    def limits(self, size: int) -> int | None:
+        """The limit that a request of `size` bytes is over, if there is one."""
+        if not self._rules:
+            return None
+        with self._changed:
+            rule = self._rules.get("too_large")
+            if rule is None or size <= rule.value:
+                return None
+            self._use("too_large", rule)
+            limit: int = rule.value
+            return limit
 
     def take(self, name: str) -> Any:
         """The value of a fault, counted as having happened; None while it is off."""

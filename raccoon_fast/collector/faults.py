@@ -149,6 +149,17 @@ class Faults:
         """As `status(502)` with a page of HTML, as a proxy answers whose backend is gone."""
         self.status(502, times=times, body=_HTML_502, headers={"content-type": "text/html"})
 
+    def reject_events(self, event_type: str, *, times: int | None = None) -> None:
+        """A request that has an event of this type is answered as one that cannot be read."""
+        if not isinstance(event_type, str):
+            raise TypeError(f"event_type must be text, not {event_type!r}")
+        self._set("reject_events", event_type, times)
+
+    def too_large(self, max_bytes: int, *, times: int | None = None) -> None:
+        """A request of over `max_bytes` is refused as too large: 413, close code 1009, RESOURCE_EXHAUSTED."""
+        check_integer("max_bytes", max_bytes, 1)
+        self._set("too_large", max_bytes, times)
+
     def early_error(self, status: int = 503, *, times: int | None = None) -> None:
         """The answer comes before the body is read, and the connection is closed. REST."""
         self._set("early_error", _refusal(status, b"", None, None, None), times)

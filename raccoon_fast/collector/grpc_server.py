@@ -86,11 +86,12 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
         intake = self._intake
         if (refusal := intake.faults.take("status")) is not None:
             await context.abort(grpc.StatusCode[refusal.grpc_code], f"HTTP status {refusal.status}")
-        if len(data) > _MAX_REQUEST_BYTES:
-            words = f"grpc: received message larger than max ({len(data)} vs. {_MAX_REQUEST_BYTES})"
+        limit = intake.faults.limits(len(data)) or _MAX_REQUEST_BYTES
+        if len(data) > limit:
+            words = f"grpc: received message larger than max ({len(data)} vs. {limit})"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         try:
-            request = answers.decode_request(data, answers.PROTO)
+            request = intake.decode(data, answers.PROTO)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}")
         headers = first_values(pair for pair in context.invocation_metadata() if isinstance(pair[1], str))

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raccoon_fast.collector import answers
 from raccoon_fast.collector.answers import DEFAULT_GROUP
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.ledger import Ledger
@@ -34,6 +35,17 @@ class Intake:
         """Who sent `headers`, whose names are in lower case."""
         connection_id = headers.get(self._id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
+
+    def decode(self, data: bytes, encoding: str) -> Any:
+        """Decode a request.
+
+        Raises:
+            ValueError: With the server's words.
+        """
+        request = answers.decode_request(data, encoding)
+        if self.faults.rejects(event.type for event in request.events):
+            raise ValueError("an event is not to be had")
+        return request
 
     def take(self, message: Any, source: Source, done: Done) -> None:
         """Take a request; `done` is called when it may be answered: at once, or published (acks="sync")."""

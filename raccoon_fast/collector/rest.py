@@ -101,12 +101,12 @@ class RestApp:
             is_long = not length.isdecimal() or int(length) > _MAX_UNREAD_BYTES
             return _Answer(400, content_type, body, closes=is_long)
         data = await _read_body(receive)
-        if data is None:
+        if data is None or faults.limits(len(data)) is not None:
             return _Answer(413, _TEXT, b"Request Entity Too Large\n", closes=True)
         if (refusal := faults.take("status")) is not None:
             return _Answer.from_refusal(refusal)
         try:
-            request = answers.decode_request(data, encoding)
+            request = self._intake.decode(data, encoding)
         except ValueError:
             return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope, receive)
         del data

@@ -34,6 +34,7 @@ MAX_REQUEST_BYTES = 64 << 20
 
 _PING = b"--ping--"
 _POLICY_VIOLATION = 1008
+_TOO_LARGE = 1009
 _REORDER_S = 0.05
 _NO_FAULTS = AnswerFaults()
 
@@ -210,9 +211,14 @@ class WebSocketConnection(asyncio.Protocol):
                 self._fragments, self._fragments_opcode = [bytes(frame.data)], frame.opcode
 
     def _handle_message(self, opcode: Opcode, data: bytes) -> None:
+        if self._intake.faults.limits(len(data)) is not None:
+            self._protocol.send_close(_TOO_LARGE, "read limit exceeded")
+            self._flush()
+            self.transport.close()
+            return
         encoding = answers.JSON if opcode is Opcode.TEXT else answers.PROTO
         try:
-            request = answers.decode_request(data, encoding)
+            request = self._intake.decode(data, encoding)
         except ValueError as error:
             self._answer(opcode, answers.unreadable(f"cannot deserialize request: {error}", ""))
             return

@@ -409,3 +409,33 @@ def test_arguments_are_checked(name: str, arguments: dict[str, Any], error: type
     with pytest.raises(error, match=words):
         getattr(collector.faults, name)(**arguments)
     assert collector.faults.fired == {}
+
+
+def test_reject_events(peer: Any, collector: Collector) -> None:
+    collector.faults.reject_events("page", times=3)
+    answer = peer.post(collector)
+    assert (answer.status_code, peer.decode(answer.content).code) == (400, 2)
+    websocket = peer.websocket(collector)
+    websocket.send(peer.request())
+    refused = peer.decode(websocket.recv(timeout=10))
+    assert (refused.status, refused.code, refused.data["req_guid"]) == (2, 2, "")
+    assert failure(peer, collector).code() is grpc.StatusCode.INTERNAL
+    assert (collector.event_count, collector.faults.fired) == (0, {"reject_events": 3})
+    collector.faults.reject_events("click")
+    assert_works(peer, collector)
+
+
+def test_too_large(peer: Any, collector: Collector) -> None:
+    small, large = peer.request(events=1), peer.request(events=2)
+    collector.faults.too_large(len(small), times=3)
+    assert peer.post(collector, large).status_code == 413
+    websocket = peer.websocket(collector)
+    websocket.send(large)
+    with pytest.raises(ConnectionClosedError, match="1009"):
+        websocket.recv(timeout=10)
+    with pytest.raises(grpc.RpcError, match="larger than max") as caught:
+        peer.call(collector, large)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (collector.event_count, collector.faults.fired) == (0, {"too_large": 3})
+    collector.faults.too_large(len(small))
+    assert_works(peer, collector)
