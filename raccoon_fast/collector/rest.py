@@ -127,6 +127,8 @@ class RestApp:
             return None
         if faults.delay_s:
             await asyncio.sleep(faults.delay_s)
+        if transport.is_closing():
+            raise _Disconnected
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
         spoilt = _Answer(status, content_type, answers.encode_answer(answer, _ENCODINGS[content_type]))

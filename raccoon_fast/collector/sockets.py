@@ -56,7 +56,7 @@ async def bind_when_free(host: str, port: int) -> socket.socket:
 def reset(transport: asyncio.Transport) -> None:
     """End a connection with RST rather than FIN, whatever is still to be written."""
     raw = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError):  # the connection is gone already
+    with contextlib.suppress(OSError, ValueError):  # the connection is gone already, or its transport
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     transport.abort()
 
