@@ -117,9 +117,14 @@ class AsyncClient(abc.ABC):
     def set_app(self, app: App | None) -> None:
         """Name the user's application in User-Agent from the next request (WebSocket: connection) on.
 
+        Called on the client's event loop, unless it has not been used yet.
+
         Raises:
             TypeError: `app` is not an App of three strings.
+            ClientClosedError: The client is closed.
         """
+        if self._closed or self._transport is not None:
+            self._started()
         self._settings.link.user_agent = user_agent(app)
         if self._transport is not None:
             self._transport.user_agent_changed()
