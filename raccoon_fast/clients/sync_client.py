@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import concurrent.futures
 import os
@@ -15,7 +16,7 @@ from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
-from raccoon_fast.errors import ClientClosedError
+from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Client(Generic[_A]):
         try:
             return SendResult(request.req_guid, future.result())
         except concurrent.futures.CancelledError:
-            raise ClientClosedError("the client was closed", req_guid=request.req_guid) from None
+            raise _abandoned(request) from None
         except BaseException:
             future.cancel()
             raise
@@ -214,7 +215,19 @@ class Client(Generic[_A]):
 
 
 async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:
-    return await client._started().deliver(request, timeout_s)  # noqa: SLF001
+    try:
+        return await client._started().deliver(request, timeout_s)  # noqa: SLF001
+    except asyncio.CancelledError:
+        # The thread ends, or the caller was interrupted and does not look at this any more.
+        raise _abandoned(request) from None
+
+
+def _abandoned(request: Request) -> ClientClosedError:
+    return ClientClosedError(
+        "the client was closed before the request was acknowledged",
+        req_guid=request.req_guid,
+        outcome=Outcome.POSSIBLY_DELIVERED,
+    )
 
 
 _clients: weakref.WeakSet[Client[Any]] = weakref.WeakSet()

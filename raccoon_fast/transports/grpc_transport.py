@@ -96,6 +96,10 @@ class GrpcTransport(Transport):
             answer = await self._call(message, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self._named(error, timeout_s) from error
+        except asyncio.CancelledError:
+            if self._closed:  # which cancels the channel's calls
+                raise ConnectionLostError(f"connection to {link.address} was closed before the answer") from None
+            raise
         link.stats.count(TOTAL_BYTES_SENT, len(message))
         link.stats.count(TOTAL_BYTES_RECIEVED, len(answer))
         try:

@@ -36,6 +36,7 @@ class HTTPPool:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[HTTPConnection] = []
         self._busy: set[HTTPConnection] = set()
+        self._opening: set[asyncio.Task[HTTPConnection]] = set()
         self._closed = False
 
     async def exchange(self, message: bytes | memoryview, timeout_s: float) -> HTTPAnswer:
@@ -63,12 +64,29 @@ class HTTPPool:
                 except ConnectionLostError:
                     if connection.began_answer:
                         raise
-            if self._closed:
-                raise ClientClosedError("the client was closed")
-            connection = await open_tcp(self._link, lambda: HTTPConnection(self._link), deadline_s - loop.time())
+            connection = await self._open(deadline_s - loop.time())
             return await self._use(connection, message, deadline_s)
         finally:
             self._release()
+
+    async def _open(self, timeout_s: float) -> HTTPConnection:
+        """A new connection. In a task of its own, so that `close` need not wait for a peer that does not answer."""
+        if self._closed:
+            raise ClientClosedError("the client was closed")
+        opening = asyncio.ensure_future(open_tcp(self._link, lambda: HTTPConnection(self._link), timeout_s))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        try:
+            connection = await opening
+        except asyncio.CancelledError:
+            opening.add_done_callback(_abort)
+            if self._closed:
+                raise ClientClosedError("the client was closed") from None
+            raise
+        if self._closed:
+            connection.abort()
+            raise ClientClosedError("the client was closed")
+        return connection
 
     async def _use(self, connection: HTTPConnection, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
         self._busy.add(connection)
@@ -118,9 +136,17 @@ class HTTPPool:
     def close(self) -> None:
         """Abort every connection. Idempotent."""
         self._closed = True
+        for opening in [*self._opening]:
+            opening.cancel()
         for connection in [*self._idle, *self._busy]:
             connection.abort()
         self._idle.clear()
+
+
+def _abort(opening: asyncio.Task[HTTPConnection]) -> None:
+    """Nobody waits for this connection any more; it may have been made in the very step that cancelled the wait."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abort()
 
 
 def _time_out(waiter: asyncio.Future[None], link: Link) -> None:

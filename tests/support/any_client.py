@@ -75,6 +75,7 @@ class OnLoop:
             self.run(self.client.__aexit__(*exc_info))
         finally:
             self.run(self._loop.shutdown_asyncgens())
+            self.run(self._loop.shutdown_default_executor())
             self._loop.close()
 
 
@@ -88,6 +89,9 @@ class _ReceiptOnLoop:
         return self._receipt.done()
 
     def result(self, timeout: float | None = None):
+        if self._receipt.done():
+            return self._receipt.result()
+
         async def result():
             return await asyncio.wait_for(self._wait(), timeout)
 
