@@ -15,12 +15,14 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.unicode cimport PyUnicode_Check
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
+
+from orjson import dumps as encode_json
 
 from raccoon_fast.core._bytes cimport fill_base64_pairs, toggle_mask, varint_size, write_base64, write_varint
 
@@ -34,7 +36,6 @@ from raccoon_fast.core._request import (
     encode_proto_head,
     encode_websocket_header,
     json_head_bound,
-    json_text,
     proto_head_bound,
     refuse_data,
     refuse_type,
@@ -60,10 +61,6 @@ fill_base64_pairs(_BASE64_PAIRS)
 @cython.final
 cdef class _Block:
     """Owns one allocation."""
-
-    cdef uint8_t* data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t exports
 
     def __cinit__(self, Py_ssize_t size):
         self.data = <uint8_t*> malloc(size)
@@ -103,21 +100,10 @@ cdef class _Window:
 
 
 cdef class _Envelope:
-    # Positions in the block: the stamped head's first byte (the events' while there is no head), the events' first
-    # byte, and the one behind the last event.
-    cdef _Block block
-    cdef Py_ssize_t head
-    cdef Py_ssize_t body
-    cdef Py_ssize_t end
-    cdef Py_ssize_t tail_size
-    cdef Py_ssize_t events
-    cdef uint32_t mask
-    cdef bint masked
-
     def __cinit__(self, capacity=4096):
         check_capacity(capacity)
         self.block = _Block(_HEADROOM + <Py_ssize_t> capacity + _TAIL)
-        self.head = self.body = self.end = _HEADROOM
+        self.head = self.start = self.stop = _HEADROOM
 
     @property
     def count(self):
@@ -127,7 +113,7 @@ cdef class _Envelope:
     @property
     def nbytes(self):
         """Bytes of `payload()` as last stamped; before the first stamp, those of the events (and of JSON's end)."""
-        return self.end - self.head + self.tail_size
+        return self.stop - self.head + self.tail_size
 
     @property
     def exported(self):
@@ -136,7 +122,7 @@ cdef class _Envelope:
 
     def nbytes_for(self, req_guid):
         """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
-        return self.head_bound(req_guid) + self.end - self.body + self.tail_size
+        return self.head_bound(req_guid) + self.stop - self.start + self.tail_size
 
     def add(self, type, data):
         """Append one event; the data is copied."""
@@ -158,9 +144,9 @@ cdef class _Envelope:
         cdef bytes head = self.encode_head(req_guid, seconds, nanos)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
         self.own()
-        if size + _FRAME_HEADER > self.body:
+        if size + _FRAME_HEADER > self.start:
             self.widen(size + _FRAME_HEADER)
-        self.head = self.body - size
+        self.head = self.start - size
         memcpy(self.block.data + self.head, PyBytes_AS_STRING(head), size)
 
     def payload(self):
@@ -186,7 +172,7 @@ cdef class _Envelope:
         cdef bytes header
         cdef Py_ssize_t size
         self.finish()
-        header = encode_websocket_header(opcode, key, self.end - self.head + self.tail_size)
+        header = encode_websocket_header(opcode, key, self.stop - self.head + self.tail_size)
         size = PyBytes_GET_SIZE(header)
         self.own()
         memcpy(&self.mask, PyBytes_AS_STRING(key), 4)
@@ -194,18 +180,43 @@ cdef class _Envelope:
         memcpy(self.block.data + self.head - size, PyBytes_AS_STRING(header), size)
         return self.view(self.head - size)
 
+    def measure(self, type, size):
+        """Return the bytes that an event of `type` with `size` bytes of data takes (in JSON with a comma)."""
+        return self.size_of(type, size)
+
+    def body(self):
+        """Return a copy of the events in wire format, for `load`: without guid, time and JSON's end."""
+        if self.masked:
+            self.own()
+        return PyBytes_FromStringAndSize(<char*> self.block.data + self.start, self.stop - self.start)
+
+    def load(self, body, count):
+        """Replace the events by those of a `body`, and forget the stamp."""
+        cdef Py_ssize_t size
+        if not isinstance(body, bytes):
+            raise TypeError(f"body should be bytes, not {type(body).__name__}")
+        size = PyBytes_GET_SIZE(body)
+        check_events_size(size)
+        self.clear()
+        memcpy(self.reserve(size), PyBytes_AS_STRING(body), size)
+        self.stop += size
+        self.events = count
+
     def clear(self):
         """Take out all events and the stamp, for reuse."""
         if self.block.exports:
             self.block = _Block(self.block.size)
         self.masked = False
         self.events = 0
-        self.head = self.end = self.body
+        self.head = self.stop = self.start
 
     cdef head_bound(self, req_guid):
         raise NotImplementedError
 
     cdef bytes encode_head(self, req_guid, seconds, nanos):
+        raise NotImplementedError
+
+    cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         raise NotImplementedError
 
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
@@ -215,7 +226,7 @@ cdef class _Envelope:
         cdef Py_buffer buffer
         if PyBytes_CheckExact(data):
             return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        _take_buffer(data, &buffer)
+        take_buffer(data, &buffer)
         try:
             return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
         finally:
@@ -225,18 +236,18 @@ cdef class _Envelope:
         cdef _Window window = _Window.__new__(_Window)
         window.block = self.block
         window.start = start
-        window.size = self.end + self.tail_size - start
+        window.size = self.stop + self.tail_size - start
         return PyMemoryView_FromObject(window)
 
     cdef int finish(self) except -1:
         """Make the message whole and unmasked."""
-        if self.head == self.body:
+        if self.head == self.start:
             raise RuntimeError("the envelope has no req_guid and time yet: stamp it first")
         if self.masked:
             self.own()
         if self.tail_size and not self.block.exports:
             # Views exist only of finished messages, and the first event after one moves the envelope.
-            memcpy(self.block.data + self.end, b"]}", 2)
+            memcpy(self.block.data + self.stop, b"]}", 2)
         return 0
 
     cdef int own(self) except -1:
@@ -244,7 +255,7 @@ cdef class _Envelope:
         cdef _Block block
         if self.block.exports:
             block = _Block(self.block.size)
-            memcpy(block.data + self.head, self.block.data + self.head, self.end - self.head + self.tail_size)
+            memcpy(block.data + self.head, self.block.data + self.head, self.stop - self.head + self.tail_size)
             self.block = block
         if self.masked:
             self.flip()
@@ -252,37 +263,48 @@ cdef class _Envelope:
 
     cdef void flip(self) noexcept:
         """Put the mask on the message, or take it off."""
-        toggle_mask(self.block.data + self.head, self.end - self.head + self.tail_size, self.mask)
+        toggle_mask(self.block.data + self.head, self.stop - self.head + self.tail_size, self.mask)
         self.masked = not self.masked
 
     cdef int widen(self, Py_ssize_t headroom) except -1:
         """Move the events back, so that `headroom` bytes are in front of them; the old head is lost."""
-        cdef Py_ssize_t size = self.end - self.body
+        cdef Py_ssize_t size = self.stop - self.start
         self.block.resize(headroom + size + _TAIL if headroom + size + _TAIL > self.block.size else self.block.size)
-        memmove(self.block.data + headroom, self.block.data + self.body, size)
-        self.body = headroom
-        self.end = headroom + size
+        memmove(self.block.data + headroom, self.block.data + self.start, size)
+        self.start = headroom
+        self.stop = headroom + size
         return 0
 
     cdef uint8_t* reserve(self, uint64_t size) except NULL:
         """Return where the next `size` bytes of events go, once there is room for them and they may be changed."""
-        cdef int64_t need = <int64_t> (self.end - self.body) + <int64_t> size
+        cdef int64_t need = <int64_t> (self.stop - self.start) + <int64_t> size
         cdef int64_t room
         if need > _MAX_EVENTS:
             check_events_size(need)
         if self.masked or self.block.exports:
             self.own()
-        room = self.block.size - _TAIL - self.body
+        room = self.block.size - _TAIL - self.start
         if need > room:
             # Doubling keeps the cost of an event's growth constant; the limit keeps the sum inside Py_ssize_t.
             room = min(max(room * 2, need), _MAX_EVENTS)
-            self.block.resize(self.body + <Py_ssize_t> room + _TAIL)
-        return self.block.data + self.end
+            self.block.resize(self.start + <Py_ssize_t> room + _TAIL)
+        return self.block.data + self.stop
 
 
 @cython.final
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
+
+    cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
+        cdef Py_ssize_t text_size
+        cdef uint64_t inner
+        if not PyUnicode_Check(type_):
+            refuse_type(type_)
+        PyUnicode_AsUTF8AndSize(type_, &text_size)
+        if text_size == 0:
+            refuse_type(type_)
+        inner = inner_size(text_size, size)
+        return 1 + varint_size(inner) + inner
 
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t text_size
@@ -294,9 +316,7 @@ cdef class ProtoEnvelope(_Envelope):
         text = PyUnicode_AsUTF8AndSize(type_, &text_size)
         if text_size == 0:
             refuse_type(type_)
-        inner = 1 + varint_size(text_size) + <uint64_t> text_size
-        if size:
-            inner += 1 + varint_size(size) + <uint64_t> size
+        inner = inner_size(text_size, size)
         out = self.reserve(1 + varint_size(inner) + inner)
         # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
         out[0] = 0x1A
@@ -309,7 +329,7 @@ cdef class ProtoEnvelope(_Envelope):
         out[0] = 0x12
         out = write_varint(out + 1, text_size)
         memcpy(out, text, text_size)
-        self.end = out + text_size - self.block.data
+        self.stop = out + text_size - self.block.data
         self.events += 1
         return 0
 
@@ -333,6 +353,12 @@ cdef class JsonEnvelope(_Envelope):
         self.forms = {}
         self.tail_size = _TAIL
 
+    cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
+        cdef bytes form = self.last_form
+        if form is None or type_ is not self.last_type:
+            form = self.form_of(type_)
+        return 17 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> PyBytes_GET_SIZE(form)
+
     cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef bytes form = self.last_form
         cdef Py_ssize_t form_size
@@ -348,7 +374,7 @@ cdef class JsonEnvelope(_Envelope):
         memcpy(out + comma, b'{"event_bytes":"', 16)
         out = write_base64(out + comma + 16, data, size, _BASE64_PAIRS)
         memcpy(out, PyBytes_AS_STRING(form), form_size)
-        self.end = out + form_size - self.block.data
+        self.stop = out + form_size - self.block.data
         self.events += 1
         return 0
 
@@ -359,7 +385,7 @@ cdef class JsonEnvelope(_Envelope):
         form = self.forms.get(type_)
         if form is None:
             type_.encode()
-            form = b'","type":' + json_text(type_) + b"}"
+            form = b'","type":' + <bytes> encode_json(str(type_)) + b"}"
             if len(self.forms) >= _MAX_FORMS:
                 self.forms.clear()
             self.forms[type_] = form
@@ -374,7 +400,13 @@ cdef class JsonEnvelope(_Envelope):
         return encode_json_head(req_guid, seconds, nanos)
 
 
-cdef int _take_buffer(object data, Py_buffer* buffer) except -1:
+cdef inline uint64_t inner_size(Py_ssize_t text_size, Py_ssize_t size) noexcept:
+    """Return the bytes of an Event: type (2), and event_bytes (1), which is left out when empty."""
+    cdef uint64_t inner = 1 + varint_size(text_size) + <uint64_t> text_size
+    return inner + 1 + varint_size(size) + <uint64_t> size if size else inner
+
+
+cdef int take_buffer(object data, Py_buffer* buffer) except -1:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         refuse_data(data)
     PyObject_GetBuffer(data, buffer, PyBUF_FULL_RO)

@@ -23,6 +23,7 @@ __all__ = [
     "json_text",
     "proto_head_bound",
     "refuse_data",
+    "refuse_event",
     "refuse_type",
 ]
 
@@ -136,6 +137,15 @@ def refuse_data(data: object) -> NoReturn:
     if isinstance(data, memoryview):
         raise ValueError("an event's data should be a memoryview of one dimension and contiguous")
     raise TypeError(f"an event's data should be bytes, bytearray or memoryview, not {type(data).__name__}")
+
+
+def refuse_event(size: int, limit: int) -> NoReturn:
+    """Raise for an event that is larger than a request to this server may be."""
+    raise MessageTooLargeError(
+        f"the event takes {size} bytes of wire format, and a request to this server has room for {limit}",
+        size=size,
+        limit=limit,
+    )
 
 
 def _guid_bytes(req_guid: str) -> bytes:

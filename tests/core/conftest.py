@@ -23,6 +23,7 @@ class Form(NamedTuple):
     envelope: ModuleType
     answers: ModuleType
     acks: ModuleType
+    batch: ModuleType
 
 
 class Messages(NamedTuple):
@@ -33,7 +34,7 @@ class Messages(NamedTuple):
 @pytest.fixture(scope="session", params=["pure"] if PURE_BUILD else ["pure", "compiled"])
 def impl(request) -> Form:
     suffix = {"pure": "_py", "compiled": "_c"}[request.param]
-    modules = [import_module(f"raccoon_fast.core._{name}{suffix}") for name in ("wire", "envelope", "answers", "acks")]
+    modules = [import_module(f"raccoon_fast.core._{name}{suffix}") for name in Form._fields[1:]]
     return Form(request.param, *modules)
 
 

@@ -11,13 +11,14 @@ import pytest
 import raccoon_fast
 import raccoon_fast.core
 
-FACADES = ("wire", "envelope", "answers", "acks")
+FACADES = ("wire", "envelope", "answers", "acks", "batch")
 COMPILED = tuple(f"_{name}_c" for name in FACADES)
 PROGRAM = (
     "import raccoon_fast.core as core;"
-    "from raccoon_fast.core import acks, answers, envelope, wire;"
+    "from raccoon_fast.core import acks, answers, batch, envelope, wire;"
     "print(core.IMPLEMENTATION, core.has_extensions(), acks.AckTable.__module__,"
-    " answers.decode_proto_answer.__module__, envelope.ProtoEnvelope.__module__, wire.take_varint.__module__)"
+    " answers.decode_proto_answer.__module__, batch.Batch.__module__, envelope.ProtoEnvelope.__module__,"
+    " wire.take_varint.__module__)"
 )
 
 
@@ -58,7 +59,7 @@ def run(tree: Path, program: str = PROGRAM, **env: str) -> subprocess.CompletedP
 
 def said(form: str) -> str:
     suffix = "c" if form == "compiled" else "py"
-    modules = " ".join(f"raccoon_fast.core._{name}_{suffix}" for name in ("acks", "answers", "envelope", "wire"))
+    modules = " ".join(f"raccoon_fast.core._{name}_{suffix}" for name in sorted(FACADES))
     return f"{form} {form == 'compiled'} {modules}\n"
 
 
@@ -113,7 +114,7 @@ class TestCompiled:
 
     def test_typed_parts_are_invisible_from_python(self):
         """Built without its .pxd a module works all the same, untyped and slow: this notices."""
-        wire, _, answers, acks = (import_module(f"raccoon_fast.core.{name}") for name in COMPILED)
+        wire, answers, acks = (import_module(f"raccoon_fast.core._{name}_c") for name in ("wire", "answers", "acks"))
         table = acks.AckTable()
         for name in import_module("raccoon_fast.core._acks_py").AckTable.__slots__:
             assert not hasattr(table, name)

@@ -1,0 +1,327 @@
+"""The compiled form of Batch and Accumulator; the contracts are those of the pure form.
+
+In place of a lock the accumulator has the GIL. Between its last check and the end of a change nothing runs that could
+let another thread in: no Python code, no object that the garbage collector tracks is made (a collection may run
+finalizers), no I/O. Whatever may do so, the serializer, the hooks and `make_batch`, comes before or after.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_Check
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from raccoon_fast.core._envelope_c cimport _Envelope, take_buffer
+
+from collections import deque
+
+from raccoon_fast.core._body import read_json_body, read_proto_body
+from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
+from raccoon_fast.core._request import refuse_event, refuse_type
+from raccoon_fast.errors import ClientClosedError, Outcome
+
+__all__ = ["Accumulator", "Batch"]
+
+cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
+
+cdef extern from "Python.h":
+    bint PyUnicode_CheckExact(object text)
+
+
+@cython.final
+cdef class Batch:
+    """Events that are sent, acknowledged and tried again together; wire format from the first one on."""
+
+    cdef readonly _Envelope envelope
+    cdef readonly str wire
+    cdef public object receipt
+    cdef public object settlement
+    cdef public object req_guid
+    cdef public object outcome
+    cdef public double accepted_s
+    cdef public double deadline_s
+    cdef public Py_ssize_t attempts
+    cdef int64_t size
+    # Events by type, but for the last `run` events, which are of `last_type`.
+    cdef dict counts
+    cdef object last_type
+    cdef Py_ssize_t run
+
+    def __cinit__(self, wire, capacity=4096):
+        if wire not in ("proto", "json"):
+            raise ValueError(f'wire should be "proto" or "json", not {wire!r}')
+        self.wire = wire
+        self.envelope = (ProtoEnvelope if wire == "proto" else JsonEnvelope)(capacity)
+        self.reset()
+
+    @property
+    def count(self):
+        """Events in the batch."""
+        return self.envelope.events
+
+    @property
+    def nbytes(self):
+        """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
+        return self.size
+
+    @property
+    def types(self):
+        """Events by type; to be read only."""
+        return self.counted()
+
+    def add(self, type, data):
+        """Append one event."""
+        cdef Py_buffer buffer
+        take_buffer(data, &buffer)
+        try:
+            type = _plain(type)
+            self.put(type, <const uint8_t*> buffer.buf, buffer.len, self.envelope.size_of(type, buffer.len))
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def add_many(self, events):
+        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        for type_, data in events:
+            self.add(type_, data)
+
+    def events(self):
+        """Read its events back out of the wire format."""
+        return (read_proto_body if self.wire == "proto" else read_json_body)(self.envelope.body())
+
+    def load(self, body, types):
+        """Replace its events by those of another batch of the same wire."""
+        cdef dict counts = dict(types)
+        self.envelope.load(body, sum(counts.values()))
+        self.size = PyBytes_GET_SIZE(body) + (1 if self.wire == "json" else 0)
+        self.counts = counts
+        self.last_type = None
+        self.run = 0
+
+    def clear(self):
+        """Take everything out, for reuse; the memory is kept."""
+        self.envelope.clear()
+        self.reset()
+
+    cdef int reset(self) except -1:
+        self.receipt = self.settlement = None
+        self.req_guid = ""
+        self.outcome = _NOT_DELIVERED
+        self.accepted_s = self.deadline_s = 0.0
+        self.attempts = 0
+        self.size = 0
+        self.counts = {}
+        self.last_type = None
+        self.run = 0
+        return 0
+
+    cdef int put(self, object type_, const uint8_t* data, Py_ssize_t length, uint64_t size) except -1:
+        """Append an event whose type is exactly str; see the module on what may run in here."""
+        self.envelope.write(type_, data, length)
+        self.size += <int64_t> size
+        if type_ is not self.last_type:
+            self.counted()
+            self.last_type = type_
+        self.run += 1
+        return 0
+
+    cdef dict counted(self):
+        if self.run:
+            self.counts[self.last_type] = self.counts.get(self.last_type, 0) + self.run
+            self.run = 0
+        return self.counts
+
+
+@cython.final
+cdef class Accumulator:
+    """Events in, sealed batches out, within a bound of memory."""
+
+    cdef public object on_open
+    cdef public object on_sealed
+    cdef public object on_full
+    cdef object make_batch
+    cdef object serializer
+    cdef _Envelope gauge
+    cdef int64_t max_events
+    cdef int64_t max_bytes
+    cdef int64_t max_event_bytes
+    cdef int64_t buffer_bytes
+    cdef bint is_closed
+    cdef Batch batch
+    cdef object batches
+    cdef int64_t held
+    cdef int64_t events_in
+    cdef int64_t events_out
+
+    def __init__(self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes):
+        self.on_open = self.on_sealed = self.on_full = _nothing
+        self.make_batch = make_batch
+        self.serializer = serializer
+        self.gauge = (<Batch> Batch(wire)).envelope
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+        self.max_event_bytes = max_event_bytes
+        self.buffer_bytes = buffer_bytes
+        self.reset()
+
+    @property
+    def buffered(self):
+        """Bytes of events that were accepted and not released."""
+        return self.held
+
+    @property
+    def accepted(self):
+        """Events accepted so far."""
+        return self.events_in
+
+    @property
+    def taken(self):
+        """Events of the batches that were taken or dropped so far."""
+        return self.events_out
+
+    @property
+    def open_count(self):
+        """Events in the batch that is not sealed yet."""
+        return self.batch.envelope.events if self.batch is not None else 0
+
+    @property
+    def sealed(self):
+        """Batches to take."""
+        return len(self.batches)
+
+    def emit(self, type, data):
+        """Accept one event."""
+        return self.accept(type, data)
+
+    def emit_many(self, events):
+        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
+        cdef dict receipts = {}
+        cdef object receipt
+        cdef object last = None
+        for event in events:
+            if isinstance(event, tuple) and len(<tuple> event) == 2:
+                receipt = self.accept((<tuple> event)[0], (<tuple> event)[1])
+            else:
+                type_, data = event
+                receipt = self.accept(type_, data)
+            if receipt is not last:
+                receipts[receipt] = None
+                last = receipt
+        return list(receipts)
+
+    def seal(self):
+        """Seal the open batch. Returns whether there was one."""
+        if self.batch is None:
+            return False
+        self.batches.append(self.batch)
+        self.batch = None
+        self.on_sealed()
+        return True
+
+    def take(self):
+        """Hand over the sealed batch that waits longest, or None."""
+        cdef Batch batch
+        if not self.batches:
+            return None
+        batch = self.batches.popleft()
+        self.events_out += batch.envelope.events
+        return batch
+
+    def hold(self, nbytes):
+        """Count bytes that came from elsewhere: a batch that was stored."""
+        self.held += <int64_t> nbytes
+
+    def release(self, nbytes):
+        """Give back the room of a batch."""
+        self.held -= <int64_t> nbytes
+
+    def close(self):
+        """Accept nothing from now on. Idempotent."""
+        self.is_closed = True
+
+    def reset(self):
+        """Forget every batch and every count; in a forked child."""
+        self.batch = None
+        self.batches = deque()
+        self.held = self.events_in = self.events_out = 0
+
+    def waiting_types(self):
+        """Events by type of the batches that were not taken yet, all at one moment."""
+        cdef dict counts = {}
+        cdef Batch batch
+        cdef list batches = list(self.batches)  # from the first element on nothing else runs
+        if self.batch is not None:
+            batches.append(self.batch)
+        for batch in batches:
+            for type_, count in batch.counted().items():
+                counts[type_] = counts.get(type_, 0) + count
+        return counts
+
+    cdef object accept(self, object type_, object data):
+        cdef Py_buffer buffer
+        if self.serializer is not None:
+            data = self.serializer(data)
+        if not PyUnicode_CheckExact(type_):
+            type_ = _plain(type_)
+        if PyBytes_CheckExact(data):
+            return self.put(type_, data, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        take_buffer(data, &buffer)
+        try:
+            return self.put(type_, data, <const uint8_t*> buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef object put(self, object type_, object data, const uint8_t* raw, Py_ssize_t length):
+        cdef Batch batch
+        cdef Batch fresh = None
+        cdef object receipt
+        cdef int64_t size
+        cdef bint opened = False
+        cdef bint sealed = False
+        while True:
+            if self.is_closed:
+                raise ClientClosedError("the producer was closed")
+            size = <int64_t> self.gauge.size_of(type_, length)
+            if size > self.max_event_bytes:
+                refuse_event(size, self.max_event_bytes)
+            if self.held + size > self.buffer_bytes:
+                receipt = self.on_full(type_, bytes(data), size)
+                if receipt is not True:
+                    return receipt
+                continue
+            batch = self.batch
+            if batch is None or batch.size + size > self.max_bytes:
+                if fresh is None:
+                    fresh = self.make_batch()
+                    continue
+                fresh.put(type_, raw, length, size)
+                if batch is not None:
+                    self.batches.append(batch)
+                    sealed = True
+                self.batch = batch = fresh
+                opened = True
+            else:
+                batch.put(type_, raw, length, size)
+            break
+        self.held += size
+        self.events_in += 1
+        if batch.envelope.events >= self.max_events:
+            self.batches.append(batch)
+            self.batch = None
+            sealed = True
+        receipt = batch.receipt  # whoever takes the batch from here on may clear it
+        if opened:
+            self.on_open(batch)
+        if sealed:
+            self.on_sealed()
+        return receipt
+
+
+def _nothing(*_):
+    pass
+
+
+cdef object _plain(object type_):
+    """The type as exactly a str: a subclass may have Python code of its own."""
+    if not PyUnicode_Check(type_):
+        refuse_type(type_)
+    return type_ if PyUnicode_CheckExact(type_) else str.__str__(type_)

@@ -1,0 +1,344 @@
+"""The pure-Python form of Batch and Accumulator; their contracts are here."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from raccoon_fast.core._body import read_json_body, read_proto_body
+from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, plain_type
+from raccoon_fast.core._request import refuse_data, refuse_event
+from raccoon_fast.errors import ClientClosedError, Outcome
+
+__all__ = ["Accumulator", "Batch"]
+
+
+class Batch:
+    """Events that are sent, acknowledged and tried again together; wire format from the first one on.
+
+    Not thread-safe: whoever took it from an accumulator owns it.
+
+    Args:
+        wire: "proto" or "json".
+        capacity: Bytes of wire format to make room for at once.
+
+    Attributes:
+        wire: As given.
+        envelope: The request: a ProtoEnvelope or a JsonEnvelope.
+        receipt: What `emit` returns for its events.
+        settlement: Whoever wants to know of its outcome.
+        req_guid: Its guid.
+        accepted_s: time.monotonic() of its first event.
+        deadline_s: When it expires, on the same clock.
+        attempts: How often it was sent.
+        outcome: What is known of its delivery.
+    """
+
+    __slots__ = (
+        "_counts",
+        "_last_type",
+        "_nbytes",
+        "_run",
+        "accepted_s",
+        "attempts",
+        "deadline_s",
+        "envelope",
+        "outcome",
+        "receipt",
+        "req_guid",
+        "settlement",
+        "wire",
+    )
+
+    def __init__(self, wire: str, capacity: int = 4096) -> None:
+        if wire not in ("proto", "json"):
+            raise ValueError(f'wire should be "proto" or "json", not {wire!r}')
+        self.wire = wire
+        self.envelope: ProtoEnvelope | JsonEnvelope = (ProtoEnvelope if wire == "proto" else JsonEnvelope)(capacity)
+        self._counts: dict[str, int]
+        self._last_type: str
+        self._run: int
+        self.receipt: Any
+        self.settlement: Any
+        self.clear()
+
+    @property
+    def count(self) -> int:
+        """Events in the batch."""
+        return self.envelope.count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
+        return self._nbytes
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """Events by type; to be read only."""
+        if self._run:
+            self._counts[self._last_type] = self._counts.get(self._last_type, 0) + self._run
+            self._run = 0
+        return self._counts
+
+    def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
+        """Append one event; arguments and errors as those of the envelope's `add`."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            refuse_data(data)
+        if type.__class__ is not str:
+            type = plain_type(type)  # noqa: A001
+        size = self.envelope.measure(type, data.nbytes if isinstance(data, memoryview) else len(data))
+        self.envelope.add(type, data)
+        self._nbytes += size
+        if type == self._last_type:
+            self._run += 1
+        else:
+            _ = self.types  # counts what there was of the type before
+            self._last_type = type
+            self._run = 1
+
+    def add_many(self, events: Iterable[tuple[str, bytes]]) -> None:
+        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        for type_, data in events:
+            self.add(type_, data)
+
+    def events(self) -> list[tuple[str, bytes]]:
+        """Read its events back out of the wire format.
+
+        Raises:
+            DecodeError: What was loaded is not a body.
+        """
+        return (read_proto_body if self.wire == "proto" else read_json_body)(self.envelope.body())
+
+    def load(self, body: bytes, types: Mapping[str, int]) -> None:
+        """Replace its events by those of another batch of the same wire: its `envelope.body()` and its `types`."""
+        self.envelope.load(body, sum(types.values()))
+        self._nbytes = len(body) + (1 if self.wire == "json" else 0)
+        self._counts = {**types}
+        self._last_type = ""
+        self._run = 0
+
+    def clear(self) -> None:
+        """Take everything out, for reuse; the memory is kept."""
+        self.envelope.clear()
+        self.receipt = None
+        self.settlement = None
+        self.req_guid = ""
+        self.accepted_s = 0.0
+        self.deadline_s = 0.0
+        self.attempts = 0
+        self.outcome = Outcome.NOT_DELIVERED
+        self._nbytes = 0
+        self._counts = {}
+        self._last_type = ""
+        self._run = 0
+
+
+class Accumulator:
+    """Events in, sealed batches out, within a bound of memory.
+
+    Any thread may call anything at any time. The hooks are called in the thread that caused them, with nothing locked,
+    so they may call back.
+
+    Args:
+        make_batch: Returns an empty batch for the next event. Two threads may ask at once; what the slower one got is
+            then not used.
+        serializer: Turns an event's data into bytes, before anything else is done; None where it is bytes already.
+        wire: "proto" or "json", that of the batches.
+        max_events: A batch with so many is sealed.
+        max_bytes: A batch is sealed before it grows over so many bytes of wire format; a larger event is alone in its
+            batch.
+        max_event_bytes: A larger event is refused.
+        buffer_bytes: Bytes of events that were accepted and not released, at most.
+
+    Attributes:
+        on_open: Called with a batch that got its first event.
+        on_sealed: Called when there is one more batch to take.
+        on_full: Called with type, data and size of an event that has no room. True means that there may be room now;
+            anything else is returned by `emit`, which then has not accepted the event.
+    """
+
+    def __init__(
+        self,
+        make_batch: Callable[[], Batch],
+        *,
+        serializer: Callable[[Any], bytes] | None,
+        wire: str,
+        max_events: int,
+        max_bytes: int,
+        max_event_bytes: int,
+        buffer_bytes: int,
+    ) -> None:
+        self.on_open: Callable[[Batch], object] = _nothing
+        self.on_sealed: Callable[[], object] = _nothing
+        self.on_full: Callable[[str, bytes, int], Any] = _nothing
+        self._make_batch = make_batch
+        self._serializer = serializer
+        self._gauge = Batch(wire).envelope
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._max_event_bytes = max_event_bytes
+        self._buffer_bytes = buffer_bytes
+        self._closed = False
+        self._open: Batch | None
+        self._sealed: deque[Batch]
+        self._buffered: int
+        self._accepted: int
+        self._taken: int
+        self.reset()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of events that were accepted and not released."""
+        return self._buffered
+
+    @property
+    def accepted(self) -> int:
+        """Events accepted so far."""
+        return self._accepted
+
+    @property
+    def taken(self) -> int:
+        """Events of the batches that were taken or dropped so far."""
+        return self._taken
+
+    @property
+    def open_count(self) -> int:
+        """Events in the batch that is not sealed yet."""
+        batch = self._open
+        return batch.count if batch is not None else 0
+
+    @property
+    def sealed(self) -> int:
+        """Batches to take."""
+        return len(self._sealed)
+
+    def emit(self, type: str, data: Any) -> Any:  # noqa: A002 - the proto field's name
+        """Accept one event.
+
+        Returns:
+            The receipt of the batch that carries it.
+
+        Raises:
+            MessageTooLargeError: It is over `max_event_bytes`.
+            ClientClosedError: `close` was called.
+            TypeError, ValueError: As the envelope's `add`.
+        """
+        if self._serializer is not None:
+            data = self._serializer(data)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            refuse_data(data)
+        length = data.nbytes if isinstance(data, memoryview) else len(data)
+        fresh: Batch | None = None
+        while True:
+            sealed = opened = False
+            with self._lock:
+                if self._closed:
+                    raise ClientClosedError("the producer was closed")
+                size = self._gauge.measure(type, length)
+                if size > self._max_event_bytes:
+                    refuse_event(size, self._max_event_bytes)
+                is_full = self._buffered + size > self._buffer_bytes
+                if not is_full:
+                    batch = self._open
+                    is_needed = batch is None or batch.nbytes + size > self._max_bytes
+                    if not is_needed or fresh is not None:
+                        if is_needed:
+                            if batch is not None:
+                                self._sealed.append(batch)
+                                sealed = True
+                            batch, opened = fresh, True
+                        assert batch is not None
+                        self._append(batch, type, data, size)
+                        if batch.count >= self._max_events:
+                            self._sealed.append(batch)
+                            self._open = None
+                            sealed = True
+                        receipt = batch.receipt  # whoever takes the batch from here on may clear it
+                        break
+            if is_full:
+                answer = self.on_full(type, bytes(data), size)
+                if answer is not True:
+                    return answer
+            else:
+                fresh = self._make_batch()
+        if opened:
+            self.on_open(batch)
+        if sealed:
+            self.on_sealed()
+        return receipt
+
+    def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it.
+
+        Returns:
+            The receipts of the batches that carry them, each once, in order.
+        """
+        receipts: dict[Any, None] = {}
+        for type_, data in events:
+            receipts[self.emit(type_, data)] = None
+        return list(receipts)
+
+    def seal(self) -> bool:
+        """Seal the open batch. Returns whether there was one."""
+        with self._lock:
+            batch = self._open
+            if batch is None:
+                return False
+            self._sealed.append(batch)
+            self._open = None
+        self.on_sealed()
+        return True
+
+    def take(self) -> Batch | None:
+        """Hand over the sealed batch that waits longest, or None."""
+        with self._lock:
+            if not self._sealed:
+                return None
+            batch = self._sealed.popleft()
+            self._taken += batch.count
+            return batch
+
+    def hold(self, nbytes: int) -> None:
+        """Count bytes that came from elsewhere: a batch that was stored."""
+        with self._lock:
+            self._buffered += nbytes
+
+    def release(self, nbytes: int) -> None:
+        """Give back the room of a batch."""
+        with self._lock:
+            self._buffered -= nbytes
+
+    def close(self) -> None:
+        """Accept nothing from now on. Idempotent."""
+        with self._lock:
+            self._closed = True
+
+    def reset(self) -> None:
+        """Forget every batch and every count; in a forked child, where another thread may have held the lock."""
+        self._lock = threading.Lock()
+        self._open = None
+        self._sealed = deque()
+        self._buffered = 0
+        self._accepted = 0
+        self._taken = 0
+
+    def waiting_types(self) -> dict[str, int]:
+        """Events by type of the batches that were not taken yet, all at one moment."""
+        counts: dict[str, int] = {}
+        with self._lock:
+            for batch in self._sealed if self._open is None else [*self._sealed, self._open]:
+                for type_, count in batch.types.items():
+                    counts[type_] = counts.get(type_, 0) + count
+        return counts
+
+    def _append(self, batch: Batch, type_: str, data: Any, size: int) -> None:
+        batch.add(type_, data)
+        self._open = batch
+        self._buffered += size
+        self._accepted += 1
+
+
+def _nothing(*_: object) -> None:
+    pass

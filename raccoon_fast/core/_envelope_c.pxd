@@ -1,0 +1,40 @@
+"""What the compiled batch calls of the compiled envelope."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef class _Block:
+    cdef uint8_t* data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t exports
+
+    cdef int resize(self, Py_ssize_t size) except -1
+
+
+cdef class _Envelope:
+    # Positions in the block: the stamped head's first byte (the events' while there is no head), the events' first
+    # byte, and the one behind the last event.
+    cdef _Block block
+    cdef Py_ssize_t head
+    cdef Py_ssize_t start
+    cdef Py_ssize_t stop
+    cdef Py_ssize_t tail_size
+    cdef Py_ssize_t events
+    cdef uint32_t mask
+    cdef bint masked
+
+    cdef head_bound(self, req_guid)
+    cdef bytes encode_head(self, req_guid, seconds, nanos)
+    # These two run no Python code for a type that is exactly str: no other thread can come between.
+    cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
+    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int append(self, object type_, object data) except -1
+    cdef object view(self, Py_ssize_t start)
+    cdef int finish(self) except -1
+    cdef int own(self) except -1
+    cdef void flip(self) noexcept
+    cdef int widen(self, Py_ssize_t headroom) except -1
+    cdef uint8_t* reserve(self, uint64_t size) except NULL
+
+
+cdef int take_buffer(object data, Py_buffer* buffer) except -1

@@ -1,0 +1,14 @@
+"""Batches of events, and where events become batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raccoon_fast.core._implementation import IMPLEMENTATION
+
+if TYPE_CHECKING or IMPLEMENTATION == "pure":
+    from raccoon_fast.core._batch_py import Accumulator, Batch
+else:
+    from raccoon_fast.core._batch_c import Accumulator, Batch
+
+__all__ = ["Accumulator", "Batch"]

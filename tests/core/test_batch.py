@@ -1,0 +1,455 @@
+"""Batch and Accumulator: both forms alike, nothing lost, nothing twice, within the bound."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raccoon_fast.core import _batch_py
+from raccoon_fast.errors import ClientClosedError, DecodeError, MessageTooLargeError, Outcome
+
+WIRES = ["proto", "json"]
+TYPES = st.one_of(st.sampled_from(["a", "b", "page"]), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+EVENTS = st.lists(st.tuples(TYPES, st.binary(max_size=300)), max_size=30)
+
+
+@pytest.fixture(params=WIRES)
+def wire(request) -> str:
+    return request.param
+
+
+def message_of(batch) -> bytes:
+    batch.envelope.stamp("guid", 1, 2)
+    return bytes(batch.envelope.payload())
+
+
+class TestBatch:
+    def test_it_begins_empty(self, impl, wire):
+        batch = impl.batch.Batch(wire)
+        assert (batch.wire, batch.count, batch.nbytes, dict(batch.types), batch.events()) == (wire, 0, 0, {}, [])
+        assert (batch.receipt, batch.settlement, batch.req_guid) == (None, None, "")
+        assert (batch.accepted_s, batch.deadline_s, batch.attempts) == (0.0, 0.0, 0)
+        assert batch.outcome is Outcome.NOT_DELIVERED
+
+    @given(events=EVENTS, wire=st.sampled_from(WIRES))
+    def test_events_come_back(self, impl, events, wire):
+        batch = impl.batch.Batch(wire, 0)
+        batch.add_many(events)
+        assert batch.events() == events
+        assert dict(batch.types) == Counter(event_type for event_type, _ in events)
+        assert batch.count == len(events)
+
+    @given(events=EVENTS, wire=st.sampled_from(WIRES), cut=st.integers(0, 30))
+    def test_parts_add_up_to_the_whole(self, impl, events, wire, cut):
+        whole, first, second = (impl.batch.Batch(wire) for _ in range(3))
+        whole.add_many(events)
+        first.add_many(events[:cut])
+        second.add_many(events[cut:])
+        assert first.nbytes + second.nbytes == whole.nbytes
+        assert whole.nbytes == len(whole.envelope.body()) + (1 if wire == "json" and events else 0)
+
+    @given(events=EVENTS.filter(len), more=EVENTS, wire=st.sampled_from(WIRES))
+    def test_a_body_can_be_loaded_and_added_to(self, impl, events, more, wire):
+        batch, loaded, whole = (impl.batch.Batch(wire) for _ in range(3))
+        batch.add_many(events)
+        message_of(batch)
+        loaded.add("before", b"x")
+        loaded.load(batch.envelope.body(), batch.types)
+        assert (loaded.count, loaded.nbytes, dict(loaded.types)) == (batch.count, batch.nbytes, dict(batch.types))
+        assert message_of(loaded) == message_of(batch)
+        loaded.add_many(more)
+        whole.add_many(events + more)
+        assert message_of(loaded) == message_of(whole)
+        assert (loaded.nbytes, dict(loaded.types)) == (whole.nbytes, dict(whole.types))
+
+    def test_a_body_is_read_of_a_masked_envelope_too(self, impl, wire):
+        batch = impl.batch.Batch(wire)
+        batch.add("a", b"data")
+        body = batch.envelope.body()
+        batch.envelope.stamp("g", 1, 2)
+        frame = batch.envelope.websocket_frame(2, b"key!")
+        assert batch.envelope.body() == body
+        del frame
+
+    def test_clear_makes_it_new(self, impl, wire):
+        batch = impl.batch.Batch(wire)
+        batch.add("a", b"data")
+        batch.receipt = batch.settlement = batch.req_guid = "x"
+        batch.accepted_s = batch.deadline_s = 1.0
+        batch.attempts, batch.outcome = 3, Outcome.DELIVERED
+        batch.clear()
+        self.test_it_begins_empty(impl, wire)
+        assert (batch.count, batch.nbytes, dict(batch.types), batch.receipt, batch.req_guid) == (0, 0, {}, None, "")
+        assert (batch.settlement, batch.accepted_s, batch.deadline_s, batch.attempts) == (None, 0.0, 0.0, 0)
+        assert batch.outcome is Outcome.NOT_DELIVERED
+        batch.add("b", b"x")
+        assert batch.events() == [("b", b"x")]
+
+    @pytest.mark.parametrize("data", [bytearray(b"data"), memoryview(b"data"), memoryview(bytearray(b"data"))])
+    def test_bytes_like(self, impl, wire, data):
+        batch = impl.batch.Batch(wire)
+        batch.add("a", data)
+        assert batch.events() == [("a", b"data")]
+
+    @pytest.mark.parametrize(
+        ("event", "error"),
+        [
+            (("", b""), ValueError),
+            ((1, b""), TypeError),
+            (("a", "text"), TypeError),
+            (("a", None), TypeError),
+            (("\ud800", b""), UnicodeEncodeError),
+            (("a", memoryview(b"1234")[::2]), ValueError),
+        ],
+    )
+    def test_a_wrong_event_changes_nothing(self, impl, wire, event, error):
+        batch = impl.batch.Batch(wire)
+        batch.add("ok", b"x")
+        before = batch.nbytes
+        with pytest.raises(error) as caught:
+            batch.add(*event)
+        assert (batch.count, batch.nbytes, dict(batch.types)) == (1, before, {"ok": 1})
+        twin = _batch_py.Batch(wire)
+        with pytest.raises(error) as expected:
+            twin.add(*event)
+        assert str(caught.value) == str(expected.value)
+
+    def test_a_subclass_of_str_is_its_text(self, impl, wire):
+        class Loud(str):
+            def __hash__(self):
+                raise AssertionError
+
+            __slots__ = ()
+
+        batch = impl.batch.Batch(wire)
+        batch.add(Loud("a"), b"x")
+        assert batch.events() == [("a", b"x")]
+        assert {type(name) for name in batch.types} == {str}
+
+    def test_wire_is_checked(self, impl):
+        with pytest.raises(ValueError, match="xml"):
+            impl.batch.Batch("xml")
+
+    @given(body=st.binary(min_size=1, max_size=60), wire=st.sampled_from(WIRES))
+    def test_what_is_no_body_is_refused_when_read(self, impl, body, wire):
+        batch = impl.batch.Batch(wire)
+        batch.load(body, {"a": 1})
+        try:
+            events = batch.events()
+        except DecodeError:
+            return
+        assert all(isinstance(event_type, str) and isinstance(data, bytes) for event_type, data in events)
+
+
+class Sink:
+    """Makes an accumulator and keeps what its hooks are told."""
+
+    def __init__(self, impl, wire="proto", serializer=None, **options):
+        options = {
+            "max_events": 10,
+            "max_bytes": 10_000,
+            "max_event_bytes": 5_000,
+            "buffer_bytes": 100_000,
+            **options,
+        }
+        self.impl = impl
+        self.wire = wire
+        self.opened = []
+        self.sealings = 0
+        self.accumulator = impl.batch.Accumulator(self.make, serializer=serializer, wire=wire, **options)
+        self.accumulator.on_open = self.opened.append
+        self.accumulator.on_sealed = self.on_sealed
+
+    def make(self):
+        batch = self.impl.batch.Batch(self.wire)
+        batch.receipt = str(uuid.uuid4())
+        return batch
+
+    def on_sealed(self):
+        self.sealings += 1
+
+    def take_all(self):
+        batches = []
+        while (batch := self.accumulator.take()) is not None:
+            batches.append(batch)
+        return batches
+
+
+class TestAccumulator:
+    def test_count_seals(self, impl, wire):
+        sink = Sink(impl, wire, max_events=3)
+        receipts = [sink.accumulator.emit("a", b"%d" % number) for number in range(7)]
+        assert [receipts.count(receipt) for receipt in dict.fromkeys(receipts)] == [3, 3, 1]
+        assert (sink.accumulator.sealed, sink.sealings, len(sink.opened), sink.accumulator.open_count) == (2, 2, 3, 1)
+        batches = sink.take_all()
+        assert [batch.events() for batch in batches] == [
+            [("a", b"0"), ("a", b"1"), ("a", b"2")],
+            [("a", b"3"), ("a", b"4"), ("a", b"5")],
+        ]
+        assert [batch.receipt for batch in batches] == list(dict.fromkeys(receipts))[:2]
+        assert (sink.accumulator.accepted, sink.accumulator.taken) == (7, 6)
+
+    def test_one_event_a_batch(self, impl, wire):
+        sink = Sink(impl, wire, max_events=1)
+        assert len(sink.accumulator.emit_many([("a", b"x")] * 3)) == 3
+        assert (len(sink.opened), sink.sealings, sink.accumulator.sealed) == (3, 3, 3)
+
+    def test_bytes_seal_before_the_event_that_is_too_much(self, impl, wire):
+        sink = Sink(impl, wire, max_bytes=1000)
+        size = sink.make().envelope.measure("a", 300)
+        per_batch = 1000 // size
+        sink.accumulator.emit_many([("a", bytes(300))] * (per_batch * 2 + 1))
+        assert [batch.count for batch in sink.take_all()] == [per_batch, per_batch]
+        assert all(batch.nbytes <= 1000 for batch in sink.opened)
+
+    def test_a_larger_event_is_alone(self, impl, wire):
+        sink = Sink(impl, wire, max_bytes=1000)
+        sink.accumulator.emit_many([("a", b"x"), ("a", bytes(2000)), ("a", b"y")])
+        sink.accumulator.seal()
+        assert [batch.count for batch in sink.take_all()] == [1, 1, 1]
+
+    def test_an_event_over_the_limit_is_refused(self, impl, wire):
+        sink = Sink(impl, wire)
+        with pytest.raises(MessageTooLargeError, match="5000") as caught:
+            sink.accumulator.emit("a", bytes(6000))
+        assert caught.value.limit == 5000
+        assert caught.value.size == sink.make().envelope.measure("a", 6000)
+        assert (sink.accumulator.accepted, sink.accumulator.buffered, sink.opened) == (0, 0, [])
+
+    def test_seal(self, impl, wire):
+        sink = Sink(impl, wire)
+        assert sink.accumulator.seal() is False
+        assert sink.accumulator.take() is None
+        sink.accumulator.emit("a", b"x")
+        assert sink.accumulator.seal() is True
+        assert sink.accumulator.seal() is False
+        assert (sink.sealings, sink.accumulator.sealed) == (1, 1)
+
+    def test_buffered_is_exact(self, impl, wire):
+        sink = Sink(impl, wire)
+        sink.accumulator.emit_many([("a", bytes(number)) for number in range(25)])
+        sink.accumulator.seal()
+        batches = sink.take_all()
+        assert sink.accumulator.buffered == sum(batch.nbytes for batch in batches)
+        for batch in batches:
+            sink.accumulator.release(batch.nbytes)
+        assert sink.accumulator.buffered == 0
+        sink.accumulator.hold(7)
+        assert sink.accumulator.buffered == 7
+
+    def test_no_event_is_accepted_over_the_bound(self, impl, wire):
+        sink = Sink(impl, wire, buffer_bytes=2000)
+        asked = []
+
+        def on_full(event_type, data, size):
+            asked.append((event_type, data, size))
+            return "not accepted"
+
+        sink.accumulator.on_full = on_full
+        answers = [sink.accumulator.emit("a", bytearray(100)) for _ in range(50)]
+        size = sink.make().envelope.measure("a", 100)
+        assert answers.count("not accepted") == 50 - 2000 // size
+        assert set(map(str, asked)) == {str(("a", bytes(100), size))}
+        assert sink.accumulator.buffered == 2000 // size * size
+        assert sink.accumulator.accepted == 2000 // size
+
+    def test_when_there_is_room_again_it_is_accepted(self, impl, wire):
+        sink = Sink(impl, wire, buffer_bytes=2000)
+        sink.accumulator.on_full = lambda *_: sink.accumulator.seal() or sink.accumulator.release(500) is None
+        for _ in range(100):
+            sink.accumulator.emit("a", bytes(100))
+        assert sink.accumulator.accepted == 100
+
+    def test_a_full_buffer_may_raise(self, impl, wire):
+        sink = Sink(impl, wire, buffer_bytes=500)
+
+        def on_full(*_):
+            raise BufferError("full")
+
+        sink.accumulator.on_full = on_full
+        with pytest.raises(BufferError):
+            sink.accumulator.emit_many([("a", bytes(100))] * 10)
+        assert sink.accumulator.accepted == 500 // sink.make().envelope.measure("a", 100)
+
+    def test_the_serializer_comes_first(self, impl, wire):
+        sink = Sink(impl, wire, serializer=lambda number: b"%d" % (100 // number))
+        with pytest.raises(ZeroDivisionError):
+            sink.accumulator.emit_many([("a", 5), ("a", 0), ("a", 4)])
+        sink.accumulator.seal()
+        assert [batch.events() for batch in sink.take_all()] == [[("a", b"20")]]
+
+    @pytest.mark.parametrize(
+        ("event", "error"),
+        [(("", b""), ValueError), ((1, b""), TypeError), (("a", "text"), TypeError), (("\ud800", b""), ValueError)],
+    )
+    def test_a_wrong_event_is_not_accepted(self, impl, wire, event, error):
+        texts = []
+        for form in (impl.batch, _batch_py):
+            sink = Sink(impl._replace(batch=form), wire)
+            with pytest.raises(error) as caught:
+                sink.accumulator.emit_many([("ok", b"x"), event])
+            texts.append(str(caught.value))
+            accumulator = sink.accumulator
+            assert (accumulator.accepted, accumulator.open_count, accumulator.waiting_types()) == (1, 1, {"ok": 1})
+        assert texts[0] == texts[1]
+
+    def test_not_a_pair(self, impl, wire):
+        sink = Sink(impl, wire)
+        with pytest.raises(ValueError, match="unpack"):
+            sink.accumulator.emit_many([("a", b"x", 3)])
+        with pytest.raises(TypeError):
+            sink.accumulator.emit_many(5)
+        assert sink.accumulator.emit_many([["a", b"x"]]) == [sink.opened[0].receipt]
+
+    def test_close(self, impl, wire):
+        sink = Sink(impl, wire)
+        sink.accumulator.emit("a", b"x")
+        sink.accumulator.close()
+        sink.accumulator.close()
+        for _ in range(2):
+            with pytest.raises(ClientClosedError):
+                sink.accumulator.emit("a", b"x")
+        with pytest.raises(ClientClosedError):
+            sink.accumulator.emit_many([("a", b"x")])
+        assert sink.accumulator.emit_many([]) == []
+        assert sink.accumulator.seal() is True
+        assert sink.accumulator.take().count == 1
+
+    def test_reset(self, impl, wire):
+        sink = Sink(impl, wire)
+        sink.accumulator.emit_many([("a", b"x")] * 15)
+        sink.accumulator.reset()
+        accumulator = sink.accumulator
+        assert (accumulator.buffered, accumulator.accepted, accumulator.taken, accumulator.sealed) == (0, 0, 0, 0)
+        assert accumulator.waiting_types() == {}
+        accumulator.emit("b", b"y")
+        accumulator.seal()
+        assert [batch.events() for batch in sink.take_all()] == [[("b", b"y")]]
+
+    def test_hooks_may_call_back(self, impl, wire):
+        sink = Sink(impl, wire, max_events=2)
+        taken = []
+        sink.accumulator.on_sealed = lambda: taken.append(sink.accumulator.take())
+        sink.accumulator.on_open = lambda batch: sink.accumulator.emit("b", b"y") if not taken else None
+        sink.accumulator.emit("a", b"x")
+        assert [batch.events() for batch in taken] == [[("a", b"x"), ("b", b"y")]]
+
+    def test_a_hook_that_raises_loses_nothing(self, impl, wire):
+        sink = Sink(impl, wire)
+
+        def on_open(batch):
+            raise RuntimeError("cannot start")
+
+        sink.accumulator.on_open = on_open
+        with pytest.raises(RuntimeError):
+            sink.accumulator.emit("a", b"x")
+        sink.accumulator.emit("a", b"y")
+        sink.accumulator.seal()
+        assert [batch.events() for batch in sink.take_all()] == [[("a", b"x"), ("a", b"y")]]
+
+    def test_make_batch_that_raises_changes_nothing(self, impl, wire):
+        def make():
+            raise MemoryError
+
+        options = {"max_events": 5, "max_bytes": 1000, "max_event_bytes": 1000, "buffer_bytes": 1000}
+        accumulator = impl.batch.Accumulator(make, serializer=None, wire=wire, **options)
+        with pytest.raises(MemoryError):
+            accumulator.emit("a", b"x")
+        assert (accumulator.accepted, accumulator.buffered, accumulator.open_count) == (0, 0, 0)
+
+    @given(seed=st.integers(), wire=st.sampled_from(WIRES))
+    def test_both_forms_are_alike_and_keep_every_event_once_in_order(self, impl, seed, wire):
+        forms = [impl._replace(batch=form) for form in (impl.batch, _batch_py)]
+        rand = random.Random(seed)
+        limits = {
+            "max_events": rand.randint(1, 8),
+            "max_bytes": rand.randint(1, 400),
+            "max_event_bytes": rand.randint(50, 500),
+            "buffer_bytes": rand.randint(100, 2000),
+        }
+        sinks = [Sink(form, wire, **limits) for form in forms]
+        taken = [[] for _ in sinks]
+        accepted = []
+        for sink in sinks:
+            sink.accumulator.on_full = lambda *_: "full"
+        for _ in range(60):
+            step = rand.random()
+            if step < 0.7:
+                event = (rand.choice("abc"), rand.randbytes(rand.randint(0, 120)))
+                outcomes = [self.outcome(sink, event) for sink in sinks]
+                assert outcomes[0] == outcomes[1]
+                if outcomes[0] == "accepted":
+                    accepted.append(event)
+            elif step < 0.8:
+                assert len({sink.accumulator.seal() for sink in sinks}) == 1
+            else:
+                for sink, batches in zip(sinks, taken, strict=True):
+                    batch = sink.accumulator.take()
+                    if batch is not None:
+                        batches.append(batch)
+                        sink.accumulator.release(batch.nbytes)
+            assert len({self.state(sink) for sink in sinks}) == 1
+        for sink, batches in zip(sinks, taken, strict=True):
+            sink.accumulator.seal()
+            batches += sink.take_all()
+            assert [event for batch in batches for event in batch.events()] == accepted
+        assert [message_of(batch) for batch in taken[0]] == [message_of(batch) for batch in taken[1]]
+
+    @staticmethod
+    def outcome(sink, event):
+        try:
+            return "full" if sink.accumulator.emit(*event) == "full" else "accepted"
+        except MessageTooLargeError as error:
+            return str(error)
+
+    @staticmethod
+    def state(sink):
+        it = sink.accumulator
+        types = tuple(sorted(it.waiting_types().items()))
+        return it.buffered, it.accepted, it.taken, it.open_count, it.sealed, types, sink.sealings, len(sink.opened)
+
+    def test_threads(self, impl, wire):
+        sink = Sink(impl, wire, max_events=7, buffer_bytes=1 << 30)
+        done = threading.Event()
+        taken = []
+        snapshots = []
+
+        def emit(thread):
+            for number in range(2000):
+                sink.accumulator.emit(f"t{thread}", b"%d" % number)
+                if number % 50 == 0:
+                    sink.accumulator.seal()
+
+        def take():
+            while not done.is_set() or sink.accumulator.sealed:
+                batch = sink.accumulator.take()
+                if batch is not None:
+                    taken.append((batch.receipt, batch.events()))
+                    sink.accumulator.release(batch.nbytes)
+                    batch.clear()
+                snapshots.append(sum(sink.accumulator.waiting_types().values()))
+
+        taker = threading.Thread(target=take)
+        emitters = [threading.Thread(target=emit, args=(thread,)) for thread in range(8)]
+        taker.start()
+        for thread in emitters:
+            thread.start()
+        for thread in emitters:
+            thread.join()
+        sink.accumulator.seal()
+        done.set()
+        taker.join()
+        by_type = {}
+        for _, events in taken:
+            for event_type, data in events:
+                by_type.setdefault(event_type, []).append(int(data))
+        assert by_type == {f"t{thread}": list(range(2000)) for thread in range(8)}
+        assert len({receipt for receipt, _ in taken}) == len(taken)
+        assert all(0 <= count <= 16000 for count in snapshots)
+        assert (sink.accumulator.buffered, sink.accumulator.accepted, sink.accumulator.taken) == (0, 16000, 16000)
