@@ -13,6 +13,7 @@ from raccoon_fast.client_info import ClientInfo as ClientInfo
 from raccoon_fast.client_info import client_info as client_info
 
 if TYPE_CHECKING:
+    from raccoon_fast.async_producer import AsyncProducer as AsyncProducer
     from raccoon_fast.clients.grpc import AsyncGrpcClient as AsyncGrpcClient
     from raccoon_fast.clients.grpc import GrpcClient as GrpcClient
     from raccoon_fast.clients.rest import AsyncRestClient as AsyncRestClient
@@ -23,19 +24,24 @@ if TYPE_CHECKING:
     from raccoon_fast.core import has_extensions as has_extensions
     from raccoon_fast.delivery.ack_streams import AckStream as AckStream
     from raccoon_fast.delivery.ack_streams import AsyncAckStream as AsyncAckStream
+    from raccoon_fast.delivery.ledger import Counts as Counts
     from raccoon_fast.delivery.receipts import AsyncReceipt as AsyncReceipt
     from raccoon_fast.delivery.receipts import Receipt as Receipt
     from raccoon_fast.delivery.retry import RetryPolicy as RetryPolicy
     from raccoon_fast.errors import AckTimeoutError as AckTimeoutError
+    from raccoon_fast.errors import BufferFull as BufferFull
     from raccoon_fast.errors import ClientClosedError as ClientClosedError
     from raccoon_fast.errors import ConnectError as ConnectError
     from raccoon_fast.errors import ConnectionLostError as ConnectionLostError
     from raccoon_fast.errors import DecodeError as DecodeError
     from raccoon_fast.errors import DeliveryError as DeliveryError
+    from raccoon_fast.errors import DroppedError as DroppedError
+    from raccoon_fast.errors import EventsRejectedError as EventsRejectedError
     from raccoon_fast.errors import MessageTooLargeError as MessageTooLargeError
     from raccoon_fast.errors import Outcome as Outcome
     from raccoon_fast.errors import ProtocolError as ProtocolError
     from raccoon_fast.errors import RaccoonError as RaccoonError
+    from raccoon_fast.errors import RejectedEvent as RejectedEvent
     from raccoon_fast.errors import SerializationError as SerializationError
     from raccoon_fast.errors import ServerError as ServerError
     from raccoon_fast.errors import TLSError as TLSError
@@ -49,6 +55,10 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Status as Status
     from raccoon_fast.logs import CONSOLE as CONSOLE
     from raccoon_fast.logs import Logger as Logger
+    from raccoon_fast.producer import Producer as Producer
+    from raccoon_fast.producer_base import Health as Health
+    from raccoon_fast.producer_base import Report as Report
+    from raccoon_fast.producer_base import ServerHealth as ServerHealth
     from raccoon_fast.serializers import JSON as JSON
     from raccoon_fast.serializers import PROTO as PROTO
     from raccoon_fast.serializers import RAW as RAW
@@ -60,24 +70,30 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "async_producer": ("AsyncProducer",),
     "clients.grpc": ("AsyncGrpcClient", "GrpcClient"),
     "clients.rest": ("AsyncRestClient", "RestClient"),
     "clients.websocket": ("AsyncWebSocketClient", "WebSocketClient"),
     "core": ("IMPLEMENTATION", "has_extensions"),
     "delivery.ack_streams": ("AckStream", "AsyncAckStream"),
+    "delivery.ledger": ("Counts",),
     "delivery.receipts": ("AsyncReceipt", "Receipt"),
     "delivery.retry": ("RetryPolicy",),
     "errors": (
         "AckTimeoutError",
+        "BufferFull",
         "ClientClosedError",
         "ConnectError",
         "ConnectionLostError",
         "DecodeError",
         "DeliveryError",
+        "DroppedError",
+        "EventsRejectedError",
         "MessageTooLargeError",
         "Outcome",
         "ProtocolError",
         "RaccoonError",
+        "RejectedEvent",
         "SerializationError",
         "ServerError",
         "TLSError",
@@ -85,6 +101,8 @@ _HOMES = {
     ),
     "events": ("Ack", "App", "Code", "Event", "Response", "SendResult", "Status"),
     "logs": ("CONSOLE", "Logger"),
+    "producer": ("Producer",),
+    "producer_base": ("Health", "Report", "ServerHealth"),
     "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
     "stats": ("Stats", "StatsD"),
     "tls": ("TLS",),

@@ -3,9 +3,12 @@
     RaccoonError
     +-- SerializationError (ValueError)     one event could not be turned into bytes: mend the event
     +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
+    +-- BufferFull                          the producer holds all it may: send less, or choose what to drop
     +-- DecodeError (ValueError)            bytes that should be an answer are not
     +-- DeliveryError                       the request was sent, or tried; `retryable` and `outcome` say what is known
         +-- ServerError                     the server answered, and not with SUCCESS
+        +-- EventsRejectedError             the server refused some events of a batch: they are named
+        +-- DroppedError                    the overflow policy gave the batch up
         +-- TransportError (ConnectionError)
         |   +-- ConnectError                no connection could be made
         |   |   +-- TLSError               the peer could not be trusted: mend the certificates, a retry does not help
@@ -20,22 +23,28 @@ A wrong option, and a wrong argument, is a plain TypeError or ValueError that na
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raccoon_fast.events import Response
 
 __all__ = [
     "AckTimeoutError",
+    "BufferFull",
     "ClientClosedError",
     "ConnectError",
     "ConnectionLostError",
     "DecodeError",
     "DeliveryError",
+    "DroppedError",
+    "EventsRejectedError",
     "MessageTooLargeError",
     "Outcome",
     "ProtocolError",
     "RaccoonError",
+    "RejectedEvent",
     "SerializationError",
     "ServerError",
     "TLSError",
@@ -86,6 +95,20 @@ class MessageTooLargeError(RaccoonError, ValueError):
     def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
         super().__init__(message)
         self.size = size
+        self.limit = limit
+
+
+class BufferFull(RaccoonError):
+    """The producer's buffer is full, and stayed so: the event was not accepted.
+
+    Attributes:
+        buffered: Bytes that wait or are in flight.
+        limit: The producer's buffer_bytes.
+    """
+
+    def __init__(self, message: str, *, buffered: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.buffered = buffered
         self.limit = limit
 
 
@@ -148,6 +171,35 @@ class ServerError(DeliveryError):
         super().__init__(message, req_guid=req_guid, retryable=retryable, outcome=outcome, retry_after_s=retry_after_s)
         self.response = response
         self.status = status
+
+
+class RejectedEvent(NamedTuple):
+    """An event a server refused: its type, its bytes, and the server's reason."""
+
+    type: str
+    data: bytes
+    reason: str
+
+
+class EventsRejectedError(DeliveryError):
+    """The server refused some events of a batch; the others were acknowledged.
+
+    Attributes:
+        rejected: The events that were refused.
+    """
+
+    retryable = False
+
+    def __init__(self, req_guid: str = "", rejected: Sequence[RejectedEvent] = ()) -> None:
+        reason = rejected[0].reason if rejected else ""
+        super().__init__(f"the server refused {len(rejected)} of a batch's events: {reason}", req_guid=req_guid)
+        self.rejected = list(rejected)
+
+
+class DroppedError(DeliveryError):
+    """The producer's buffer was full and its overflow policy gave this up. It was never sent."""
+
+    retryable = False
 
 
 class TransportError(DeliveryError, ConnectionError):

@@ -80,16 +80,16 @@ class AsyncReceipt:
         req_guid: The request's guid.
     """
 
-    def __init__(self, req_guid: str, task: asyncio.Task[Response]) -> None:
+    def __init__(self, req_guid: str, future: asyncio.Future[Response]) -> None:
         self.req_guid = req_guid
-        self._task = task
+        self._future = future
 
     def __await__(self) -> Generator[object, None, Response]:
-        return asyncio.shield(self._task).__await__()
+        return asyncio.shield(self._future).__await__()
 
     def done(self) -> bool:
         """Whether the outcome is there."""
-        return self._task.done()
+        return self._future.done()
 
     def result(self) -> Response:
         """The answer.
@@ -98,7 +98,7 @@ class AsyncReceipt:
             asyncio.InvalidStateError: The outcome is not there yet.
             RaccoonError: The request failed; see `send`.
         """
-        return self._task.result()
+        return self._future.result()
 
     def exception(self) -> BaseException | None:
         """What `result` would raise, or None.
@@ -106,11 +106,11 @@ class AsyncReceipt:
         Raises:
             asyncio.InvalidStateError: The outcome is not there yet.
         """
-        return self._task.exception()
+        return self._future.exception()
 
     def add_done_callback(self, callback: Callable[[AsyncReceipt], object]) -> None:
         """Call `callback(receipt)` on the event loop, soon after the outcome is there."""
-        self._task.add_done_callback(lambda _: callback(self))
+        self._future.add_done_callback(lambda _: callback(self))
 
     def __repr__(self) -> str:
         return f"<AsyncReceipt {self.req_guid} {'done' if self.done() else 'pending'}>"

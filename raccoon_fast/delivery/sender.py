@@ -47,6 +47,10 @@ class Sender:
         """Undo `listen`."""
         self._listeners = tuple(other for other in self._listeners if other is not listener)
 
+    def forget(self) -> None:
+        """In a forked child: the listeners are the parent's."""
+        self._listeners = ()
+
     def end(self) -> None:
         """No further attempt is made: tell the listeners."""
         for listener in self._listeners:

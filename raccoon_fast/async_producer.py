@@ -1,0 +1,239 @@
+"""The high-volume face for a program with an event loop: no thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.delivery.ack_streams import AsyncAckStream
+from raccoon_fast.delivery.receipts import AsyncReceipt
+from raccoon_fast.delivery.settlement import Settlement
+from raccoon_fast.errors import DroppedError
+from raccoon_fast.producer_base import BaseProducer, Report
+from raccoon_fast.producer_options import resolve_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from typing_extensions import Self, Unpack
+
+    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.core.batch import Batch
+
+__all__ = ["AsyncProducer"]
+
+_CLOSE_S = 5.0
+_FULL = object()
+
+
+class AsyncProducer(BaseProducer):
+    """As Producer, on the caller's event loop, asyncio or uvloop.
+
+    Bound to the loop of its first event, and used from there only. Receipts can be awaited; `on_delivery` and the
+    receipts' callbacks run on the loop.
+
+    Args:
+        url: As Producer.
+        linger: As Producer.
+        batch_events: As Producer.
+        batch_bytes: As Producer.
+        max_in_flight: As Producer.
+        connections: As Producer.
+        buffer_bytes: As Producer.
+        overflow: As Producer; under "block", `await emit(…)` waits, and `emit_nowait` raises BufferFull.
+        block_timeout: As Producer.
+        delivery_timeout: As Producer.
+        on_delivery: Called with each batch's receipt when it is settled.
+        wire: As Producer.
+        ping_interval: As Producer.
+        pong_timeout: As Producer.
+        server_acks: As Producer.
+        **options: See ClientOptions.
+
+    Raises:
+        TypeError, ValueError: An option is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        linger: float = 0.005,
+        batch_events: int = 1000,
+        batch_bytes: int = 1 << 20,
+        max_in_flight: int = 8,
+        connections: int = 1,
+        buffer_bytes: int = 64 << 20,
+        overflow: str = "block",
+        block_timeout: float = 60.0,
+        delivery_timeout: float = 120.0,
+        on_delivery: Callable[[AsyncReceipt], object] | None = None,
+        wire: str = "proto",
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        server_acks: str = "received",
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if on_delivery is not None and not callable(on_delivery):
+            raise TypeError(f"on_delivery takes a callable, not {on_delivery!r}")
+        self._on_delivery = on_delivery
+        super().__init__(
+            resolve_options(
+                url,
+                options,
+                linger=linger,
+                batch_events=batch_events,
+                batch_bytes=batch_bytes,
+                max_in_flight=max_in_flight,
+                connections=connections,
+                buffer_bytes=buffer_bytes,
+                overflow=overflow,
+                block_timeout=block_timeout,
+                delivery_timeout=delivery_timeout,
+                wire=wire,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                server_acks=server_acks,
+            )
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._room: asyncio.Event | None = None
+        self._report: Report | None = None
+        self._dropped: AsyncReceipt | None = None
+
+    async def emit(self, type: str, data: Any) -> AsyncReceipt:  # noqa: A002 - the proto field's name
+        """Accept one event, waiting for room in the buffer under overflow="block".
+
+        Returns and raises as Producer.emit. Cancelled while it waits, it has accepted nothing.
+        """
+        receipt = self._emit(type, data)
+        if receipt is _FULL:
+            deadline_s = time.monotonic() + self._options.block_timeout_s
+            while receipt is _FULL:
+                await self._wait_until(deadline_s)
+                receipt = self._emit(type, data)
+        return receipt  # type: ignore[no-any-return]
+
+    def emit_nowait(self, type: str, data: Any) -> AsyncReceipt:  # noqa: A002
+        """Accept one event, or raise BufferFull where `emit` would wait."""
+        receipt = self._emit(type, data)
+        if receipt is _FULL:
+            raise self._full()
+        return receipt  # type: ignore[no-any-return]
+
+    async def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[AsyncReceipt]:
+        """Accept many events; cheaper than one by one, and the loop is let run between batches.
+
+        Returns and raises as Producer.emit_many.
+        """
+        receipts: dict[AsyncReceipt, None] = {}
+        for number, (event_type, data) in enumerate(events, 1):
+            receipts[await self.emit(event_type, data)] = None
+            if not number % self._options.batch_events:
+                await asyncio.sleep(0)
+        return [*receipts]
+
+    async def flush(self, timeout: float = 30.0) -> int:
+        """Send what waits now, and wait until all events accepted before this call are settled.
+
+        Returns:
+            How many of them are not settled yet.
+        """
+        positive("timeout", timeout)
+        return 0 if self._engine is None else await self._engine.flush(timeout)
+
+    async def close(self, timeout: float = _CLOSE_S) -> Report:
+        """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
+
+        Cancelled, it fails what is left at once.
+
+        Args:
+            timeout: Seconds for all of it; 0 does not wait.
+        """
+        if timeout != 0:
+            positive("timeout", timeout)
+        if self._report is None:
+            self._closed = True
+            self._accumulator.close()
+            if self._engine is not None:
+                try:
+                    await self._engine.close(timeout)
+                except asyncio.CancelledError:
+                    await self._engine.close(0)
+                    raise
+            self._report = self.stats()
+        return self._report
+
+    @property
+    def report(self) -> Report:
+        """What `close` returned; before that, what `stats` returns."""
+        return self._report if self._report is not None else self.stats()
+
+    def acks(self, maxsize: int = 10_000) -> AsyncAckStream:
+        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not."""
+        stream = AsyncAckStream(whole("maxsize", maxsize), self._sender.unlisten)
+        self._sender.listen(stream)
+        return stream
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def _emit(self, event_type: str, data: Any) -> Any:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._room = asyncio.Event()
+            self._engine = self._new_engine(threadsafe=False)
+        elif asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
+        return self._accumulator.emit(event_type, data)
+
+    def _new_batch(self) -> Batch:
+        assert self._loop is not None
+        batch = self._empty_batch()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        receipt = AsyncReceipt(str(uuid.uuid4()), future)
+        batch.settlement = Settlement(receipt, future)
+        batch.receipt = receipt
+        if self._on_delivery is not None:
+            receipt.add_done_callback(self._on_delivery)
+        return batch
+
+    def _batch_opened(self, batch: Batch) -> None:
+        batch.accepted_s = time.monotonic()
+        assert self._engine is not None
+        self._engine.batch_opened(batch)
+
+    def _wait_for_room(self, size: int) -> Any:
+        assert self._room is not None
+        self._room.clear()
+        return _FULL
+
+    async def _wait_until(self, deadline_s: float) -> None:
+        assert self._room is not None
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            raise self._full()
+        try:
+            await asyncio.wait_for(self._room.wait(), remaining_s)
+        except asyncio.TimeoutError:
+            raise self._full() from None
+
+    def _room_made(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+    @property
+    def _dropped_receipt(self) -> AsyncReceipt:
+        if self._dropped is None:
+            assert self._loop is not None
+            future: asyncio.Future[Any] = self._loop.create_future()
+            future.set_exception(DroppedError("dropped: the buffer was full"))
+            future.exception()
+            self._dropped = AsyncReceipt("", future)
+        return self._dropped

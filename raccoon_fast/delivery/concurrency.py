@@ -1,0 +1,58 @@
+"""How many batches are in flight at once: as many as the server takes without slowing down."""
+
+from __future__ import annotations
+
+__all__ = ["Concurrency"]
+
+# An acknowledgement may take this many times the usual, and this much longer, before it counts as slow: those
+# of a fast server vary by milliseconds for reasons of this machine alone.
+_SLOW_FACTOR = 3.0
+_SLOW_MARGIN_S = 0.010
+# How fast the usual follows what is seen: down at once, up by this share of the difference at each acknowledgement.
+_DRIFT = 0.01
+_CUT_SLOW = 0.9
+_CUT_ERROR = 0.5
+
+
+class Concurrency:
+    """Additive increase while acknowledgements come as fast as usual, multiplicative decrease when they do not.
+
+    The usual is the least latency seen, which drifts up slowly so that a server that became slower for good is not
+    starved. Not thread-safe.
+
+    Args:
+        maximum: The bound above, 1 or more; where it starts.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._limit = float(maximum)
+        self._usual_s = 0.0
+        self._cut_s = float("-inf")
+
+    @property
+    def limit(self) -> int:
+        """Batches that may be in flight now, from 1 to the maximum."""
+        return int(self._limit)
+
+    def acked(self, began_s: float, now_s: float) -> None:
+        """A batch sent at `began_s` was acknowledged."""
+        latency_s = now_s - began_s
+        if self._usual_s == 0.0 or latency_s < self._usual_s:
+            self._usual_s = latency_s
+        else:
+            self._usual_s += (latency_s - self._usual_s) * _DRIFT
+        if latency_s > self._usual_s * _SLOW_FACTOR + _SLOW_MARGIN_S:
+            self._cut(_CUT_SLOW, began_s, now_s)
+        else:
+            self._limit = min(self._maximum, self._limit + 1.0 / self._limit)
+
+    def failed(self, began_s: float, now_s: float) -> None:
+        """A batch sent at `began_s` failed in a way that less load may mend."""
+        self._cut(_CUT_ERROR, began_s, now_s)
+
+    def _cut(self, factor: float, began_s: float, now_s: float) -> None:
+        if began_s < self._cut_s:
+            return  # sent before the last cut: it tells nothing of what that one did
+        self._cut_s = now_s
+        self._limit = max(1.0, self._limit * factor)

@@ -1,0 +1,448 @@
+"""Delivers batches: in flight on the servers there are, tried again, split, expired; each ends in one outcome.
+
+Strategy. Batches wait in the accumulator until one can be sent, so that memory is bounded there and the overflow
+policy finds them. `_pump` starts attempts as long as concurrency allows and a server is ready; each attempt's end
+settles its batch or puts it back, and pumps again. Between attempts nothing runs: one timer wakes the loop for the next
+thing that is due. A batch's state is where it is: in the accumulator, waiting, in an attempt, or settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery import ledger as states
+from raccoon_fast.delivery.concurrency import Concurrency
+from raccoon_fast.delivery.retry_budget import RetryBudget
+from raccoon_fast.delivery.waiting import Waiting
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ClientClosedError,
+    DeliveryError,
+    MessageTooLargeError,
+    Outcome,
+    ServerError,
+)
+from raccoon_fast.events import Code
+from raccoon_fast.transports.base import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
+    from raccoon_fast.delivery.ledger import Ledger
+    from raccoon_fast.delivery.retry import RetryPolicy
+    from raccoon_fast.delivery.sender import Sender
+    from raccoon_fast.events import Response
+    from raccoon_fast.logs import Log
+
+__all__ = ["Engine", "EngineSettings"]
+
+# Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
+_MAX_EXTRA_REQUESTS = 64
+_CLOSE_MARGIN_S = 1.0
+_RETRY_POLL_S = 0.05
+
+
+class EngineSettings(NamedTuple):
+    """What an engine is told.
+
+    Attributes:
+        wire: "proto" or "json".
+        linger_s: How long a batch may wait for more events.
+        delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
+        max_in_flight: Batches in flight at once, at most.
+        policy: Waits between attempts, and how many there are.
+        threadsafe: Whether batches are opened and sealed by other threads than the loop's.
+    """
+
+    wire: str
+    linger_s: float
+    delivery_timeout_s: float
+    max_in_flight: int
+    policy: RetryPolicy
+    threadsafe: bool
+
+
+class Engine:
+    """Takes batches from an accumulator and delivers them.
+
+    Owned by one event loop. `batch_opened` and `batch_sealed` may be called from any thread; all else is the loop's.
+
+    Args:
+        settings: See EngineSettings.
+        accumulator: Batches are taken from it; what is settled is released there.
+        ledger: Told of every move.
+        endpoints: The servers.
+        sender: Makes the attempts.
+        recycle: Gets a batch that is settled, and room in the accumulator.
+        logger: Told when a server fails and when it is well again.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        accumulator: Accumulator,
+        ledger: Ledger,
+        endpoints: Endpoints,
+        sender: Sender,
+        recycle: Callable[[Batch], None],
+        logger: Log,
+    ) -> None:
+        self._settings = settings
+        self._accumulator = accumulator
+        self._ledger = ledger
+        self._endpoints = endpoints
+        self._sender = sender
+        self._recycle = recycle
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._call = self._loop.call_soon_threadsafe if settings.threadsafe else self._loop.call_soon
+        self._concurrency = Concurrency(settings.max_in_flight)
+        self._budget = RetryBudget()
+        self._waiting = Waiting()
+        self._attempts: dict[asyncio.Task[Response], Batch] = {}
+        # Events taken before a batch, by settlement: what `flush` waits for.
+        self._outstanding: dict[object, tuple[int, int]] = {}
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = float("inf")
+        self._pumped_s = time.monotonic()
+        self._lingering = False
+        self._open: Batch | None = None
+        self._woken = False
+        self._closed = False
+        self.retries = 0
+
+    # From any thread
+
+    def batch_opened(self, batch: Batch) -> None:
+        """The accumulator's open batch got its first event."""
+        self._open = batch
+        if not self._lingering:
+            # Set before the call, so that a thread that comes between calls once too often, not once too few.
+            self._lingering = True
+            self._call(self._linger_later)
+
+    def batch_sealed(self) -> None:
+        """The accumulator has one more batch to take."""
+        if not self._woken:
+            self._woken = True
+            self._call(self._pump)
+
+    # On the loop
+
+    async def flush(self, timeout_s: float) -> int:
+        """Seal what is open, and wait until all that was accepted before is settled.
+
+        Returns:
+            How many of those events are not settled yet.
+        """
+        self._accumulator.seal()
+        self._pump()
+        target = self._accumulator.accepted
+        if self._unsettled(target):
+            done: asyncio.Future[None] = self._loop.create_future()
+            self._flushes.append((target, done))
+            await asyncio.wait([done], timeout=timeout_s)
+            self._flushes = [flush for flush in self._flushes if flush[1] is not done]
+        return self._unsettled(target)
+
+    async def close(self, timeout_s: float) -> None:
+        """Flush, then end the attempts under way, close the connections, and fail what is left. Never later.
+
+        The accumulator must take no more events by then.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if timeout_s > 0:
+            await self.flush(timeout_s)
+        self._accumulator.seal()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in [*self._attempts]:
+            task.cancel()
+        transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
+        closing = [asyncio.ensure_future(transport.close()) for transport in transports]
+        waited = {*closing, *self._attempts}
+        await asyncio.wait(waited, timeout=max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S)
+        for batch in self._leftovers():
+            self._fail(
+                batch,
+                states.QUEUED,
+                "closed",
+                ClientClosedError(
+                    f"the producer was closed before the batch was acknowledged: {batch.outcome}",
+                    req_guid=batch.req_guid,
+                    outcome=batch.outcome,
+                ),
+            )
+        self._sender.end()
+
+    def health(self) -> list[tuple[str, bool, str]]:
+        """Each server: its address, whether it is well, and what it failed with last."""
+        return [
+            (str(endpoint.address), endpoint.healthy, str(endpoint.last_error or ""))
+            for endpoint in self._endpoints.all
+        ]
+
+    # Starting attempts
+
+    def _pump(self) -> None:
+        self._woken = False
+        if self._closed:
+            return
+        now_s = time.monotonic()
+        self._budget.tick(now_s - self._pumped_s)
+        self._pumped_s = now_s
+        self._expire(now_s)
+        while len(self._attempts) < self._concurrency.limit:
+            endpoint = self._endpoints.choose(now_s)
+            if endpoint is None:
+                break
+            batch = self._next(now_s)
+            if batch is None:
+                break
+            self._start(batch, endpoint, now_s)
+        self._arm(now_s)
+        for target, done in self._flushes:
+            if not done.done() and not self._unsettled(target):
+                done.set_result(None)
+
+    def _next(self, now_s: float) -> Batch | None:
+        if self._waiting.retry_s <= now_s and self._budget.take():
+            return self._waiting.pop_delayed()
+        if self._waiting.has_ready:
+            return self._waiting.pop_ready()
+        return self._take()
+
+    def _take(self) -> Batch | None:
+        with self._ledger.lock:
+            batch = self._accumulator.take()
+            if batch is None:
+                return None
+            self._ledger.add(batch.types, states.QUEUED)
+        batch.req_guid = batch.settlement.receipt.req_guid
+        batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
+        self._outstanding[batch.settlement] = (self._accumulator.taken, batch.count)
+        return batch
+
+    def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
+        transport = endpoint.begin()
+        if batch.attempts == 0:
+            self._budget.first_attempt()
+        else:
+            self.retries += 1
+        batch.attempts += 1
+        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
+        request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
+        timeout_s = min(endpoint.timeout_s, batch.deadline_s - now_s)
+        task = self._loop.create_task(
+            self._sender.send(endpoint.transports[transport], request, timeout_s, batch.accepted_s)
+        )
+        self._attempts[task] = batch
+        task.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, now_s))
+
+    # Ending attempts
+
+    def _ended(
+        self, batch: Batch, endpoint: Endpoint, transport: int, began_s: float, task: asyncio.Task[Response]
+    ) -> None:
+        if self._attempts.pop(task, None) is None:
+            return  # given up by `close`
+        endpoint.end(transport)
+        now_s = time.monotonic()
+        if task.cancelled():
+            endpoint.released()
+            batch.outcome = Outcome.POSSIBLY_DELIVERED
+            self._put_back(batch)
+            return
+        error = task.exception()
+        if error is None:
+            self._well(endpoint)
+            self._concurrency.acked(began_s, now_s)
+            self._acked(batch, task.result())
+        elif isinstance(error, MessageTooLargeError):
+            self._well(endpoint)
+            self._narrow(batch, "too large", str(error))
+        elif isinstance(error, DeliveryError):
+            self._failed(batch, endpoint, error, began_s, now_s)
+        else:
+            endpoint.failed(RuntimeError(repr(error)), began_s, now_s)
+            self._logger.error("an attempt failed unexpectedly: %r", error)
+            self._put_back(batch)
+        self._pump()
+
+    def _failed(self, batch: Batch, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float) -> None:
+        if error.outcome is not Outcome.NOT_DELIVERED:
+            batch.outcome = error.outcome
+        response = error.response if isinstance(error, ServerError) else None
+        if _is_poison(error):
+            self._well(endpoint)
+            self._narrow(batch, "BAD_REQUEST", str(error))
+            return
+        self._concurrency.failed(began_s, now_s)
+        if batch.attempts >= self._settings.policy.max_attempts:
+            error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
+            self._fail(batch, states.IN_FLIGHT, _reason(error), error)
+        elif response is not None and response.req_guid and error.retry_after_s is None:
+            # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
+            self._well(endpoint)
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+            self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
+            return
+        else:
+            self._put_back(batch)
+        if endpoint.healthy:
+            log = self._logger.warning if error.retryable else self._logger.error
+            log("%s fails: %s; its events wait", endpoint.address, error)
+        endpoint.failed(error, began_s, now_s)
+        if error.retry_after_s is not None:
+            endpoint.pause(now_s + error.retry_after_s)
+
+    def _well(self, endpoint: Endpoint) -> None:
+        was_healthy = endpoint.healthy
+        endpoint.succeeded(self._endpoints.alone(endpoint))
+        if endpoint.healthy and not was_healthy:
+            self._logger.info("%s is well again", endpoint.address)
+
+    def _put_back(self, batch: Batch) -> None:
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+        self._waiting.add(batch)
+
+    # Outcomes
+
+    def _acked(self, batch: Batch, response: Response) -> None:
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.ACKED)
+        self._settled(batch, batch.settlement.acked(response))
+
+    def _fail(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
+        self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
+        self._settled(batch, batch.settlement.failed(error))
+
+    def _narrow(self, batch: Batch, reason: str, said: str) -> None:
+        """Find the events a server will not have: each half is sent under a guid of its own."""
+        settlement = batch.settlement
+        if batch.count == 1 or settlement.extra_requests >= _MAX_EXTRA_REQUESTS:
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.FAILED + reason)
+            self._settled(batch, settlement.rejected(batch.events(), said))
+            return
+        events = batch.events()
+        middle = len(events) // 2
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+        settlement.split(2)
+        for half in (events[middle:], events[:middle]):
+            part = Batch(self._settings.wire)
+            part.add_many(half)
+            part.settlement = settlement
+            part.req_guid = str(uuid.uuid4())
+            part.accepted_s, part.deadline_s = batch.accepted_s, batch.deadline_s
+            self._waiting.add_first(part)
+
+    def _settled(self, batch: Batch, last: bool) -> None:
+        settlement = batch.settlement
+        self._accumulator.release(batch.nbytes)
+        self._recycle(batch)
+        if last:
+            self._outstanding.pop(settlement, None)
+
+    def _unsettled(self, target: int) -> int:
+        """Events among the first `target` accepted that are not settled."""
+        waiting = max(0, target - self._accumulator.taken)
+        return waiting + sum(count for position, count in self._outstanding.values() if position <= target)
+
+    def _leftovers(self) -> list[Batch]:
+        batches = self._waiting.pop_all()
+        for batch in self._attempts.values():  # they did not end though told to
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+            batch.outcome = Outcome.POSSIBLY_DELIVERED
+            batches.append(batch)
+        self._attempts.clear()
+        while (waiting := self._take()) is not None:
+            batches.append(waiting)
+        return batches
+
+    # Time
+
+    def _expire(self, now_s: float) -> None:
+        """End what is past its deadline; the oldest in the accumulator is taken here, to be watched."""
+        for batch in self._waiting.pop_overdue(now_s):
+            self._expired(batch)
+        while not self._waiting.has_ready and (next_batch := self._take()) is not None:
+            if next_batch.deadline_s <= now_s:
+                self._expired(next_batch)
+            else:
+                self._waiting.add(next_batch)
+
+    def _expired(self, batch: Batch) -> None:
+        self._fail(
+            batch,
+            states.QUEUED,
+            states.EXPIRED,
+            AckTimeoutError(
+                f"not acknowledged within {self._settings.delivery_timeout_s:g} s: {batch.outcome}",
+                req_guid=batch.req_guid,
+                outcome=batch.outcome,
+            ),
+        )
+
+    def _arm(self, now_s: float) -> None:
+        """Set the one timer for whatever is due next, if anything is."""
+        due_s = self._waiting.deadline_s
+        if len(self._attempts) < self._concurrency.limit:
+            if self._waiting.has_ready:
+                due_s = min(due_s, self._endpoints.next_s(now_s))
+            # Without budget, the next retry is paid for by time.
+            due_s = min(due_s, max(self._waiting.retry_s, now_s + _RETRY_POLL_S))
+        if due_s == self._timer_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_s = due_s
+        if due_s < float("inf"):
+            self._timer = self._loop.call_later(max(0.001, due_s - now_s), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_s = float("inf")
+        self._pump()
+
+    def _linger_later(self) -> None:
+        self._loop.call_later(self._settings.linger_s, self._lingered)
+
+    def _lingered(self) -> None:
+        self._lingering = False
+        batch = self._open
+        if batch is None or not self._accumulator.open_count:
+            return
+        age_s = time.monotonic() - batch.accepted_s
+        if age_s >= self._settings.linger_s:
+            self._accumulator.seal()
+        else:
+            self._lingering = True
+            self._loop.call_later(self._settings.linger_s - age_s, self._lingered)
+
+
+def _is_poison(error: DeliveryError) -> bool:
+    """Whether a server could not read the request, and never will."""
+    if not isinstance(error, ServerError):
+        return False
+    if error.response is not None and error.response.code is Code.BAD_REQUEST:
+        return True
+    # Over gRPC the framework answers for the server, with a code that stands for other failures too.
+    unread = "marshal" in str(error) or "serializ" in str(error)
+    return error.status in (400, "INVALID_ARGUMENT") or (error.status == "INTERNAL" and unread)
+
+
+def _reason(error: DeliveryError) -> str:
+    if isinstance(error, ServerError):
+        if error.response is not None:
+            return error.response.code.name
+        return str(error.status)
+    return type(error).__name__

@@ -1,0 +1,86 @@
+"""The outcome of what was one batch when it was emitted, and may have been split since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from raccoon_fast.errors import EventsRejectedError, RejectedEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
+    from raccoon_fast.events import Response
+
+__all__ = ["Settlement"]
+
+
+class Settable(Protocol):
+    """What concurrent.futures.Future and asyncio.Future have in common."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Settle it."""
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Settle it with a failure."""
+
+    def exception(self) -> BaseException | None:
+        """The failure, if it has one."""
+
+
+class Settlement:
+    """Gathers the outcomes of a batch's parts, and settles its receipt with the last of them.
+
+    Used by one thread at a time: by whoever took the batch from the accumulator.
+
+    Args:
+        receipt: Handed out by `emit`.
+        future: The receipt's.
+
+    Attributes:
+        extra_requests: How many requests splitting has cost so far.
+    """
+
+    __slots__ = ("_error", "_future", "_parts", "_rejected", "_response", "extra_requests", "receipt")
+
+    def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable) -> None:
+        self.receipt = receipt
+        self.extra_requests = 0
+        self._future = future
+        self._parts = 1
+        self._rejected: list[RejectedEvent] = []
+        self._response: Response | None = None
+        self._error: BaseException | None = None
+
+    def split(self, parts: int) -> None:
+        """One of the parts became several."""
+        self._parts += parts - 1
+        self.extra_requests += parts
+
+    def acked(self, response: Response) -> bool:
+        """A part was acknowledged. Returns whether it was the last."""
+        self._response = response
+        return self._end_part()
+
+    def failed(self, error: BaseException) -> bool:
+        """A part will not be delivered, for a reason that is not one of its events. Returns whether it was the last."""
+        self._error = error
+        return self._end_part()
+
+    def rejected(self, events: Sequence[tuple[str, bytes]], reason: str) -> bool:
+        """The server refused these events. Returns whether they were the last part."""
+        self._rejected += [RejectedEvent(event_type, data, reason) for event_type, data in events]
+        return self._end_part()
+
+    def _end_part(self) -> bool:
+        self._parts -= 1
+        if self._parts:
+            return False
+        if self._error is None and self._rejected:
+            self._error = EventsRejectedError(self.receipt.req_guid, self._rejected)
+        if self._error is not None:
+            self._future.set_exception(self._error)
+            self._future.exception()  # nobody has to ask: the ledger counts it, and on_delivery tells
+        else:
+            self._future.set_result(self._response)
+        return True

@@ -1,0 +1,83 @@
+"""Batches that wait for their next attempt."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from raccoon_fast.core.batch import Batch
+
+__all__ = ["Waiting"]
+
+
+class Waiting:
+    """Some are sent as soon as a server is ready, in order; others not before a time of their own.
+
+    Owned by the engine's loop. It holds what was tried before and little else: what is new waits in the accumulator.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[Batch] = deque()
+        self._delayed: list[tuple[float, int, Batch]] = []
+        self._order = itertools.count()
+
+    def add(self, batch: Batch) -> None:
+        """Send it after the others."""
+        self._ready.append(batch)
+
+    def add_first(self, batch: Batch) -> None:
+        """Send it before the others."""
+        self._ready.appendleft(batch)
+
+    def add_delayed(self, batch: Batch, until_s: float) -> None:
+        """Do not send it before then."""
+        heapq.heappush(self._delayed, (until_s, next(self._order), batch))
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `pop_ready` has one."""
+        return bool(self._ready)
+
+    @property
+    def retry_s(self) -> float:
+        """When the first of the delayed may be sent; infinity if there is none."""
+        return self._delayed[0][0] if self._delayed else float("inf")
+
+    @property
+    def deadline_s(self) -> float:
+        """The earliest deadline; infinity if nothing waits."""
+        return min((batch.deadline_s for batch in self), default=float("inf"))
+
+    def pop_ready(self) -> Batch:
+        """The next one that may be sent at once."""
+        return self._ready.popleft()
+
+    def pop_delayed(self) -> Batch:
+        """The one that `retry_s` is about."""
+        return heapq.heappop(self._delayed)[2]
+
+    def pop_overdue(self, now_s: float) -> list[Batch]:
+        """Those past their deadline."""
+        overdue = [batch for batch in self if batch.deadline_s <= now_s]
+        if overdue:
+            self._ready = deque(batch for batch in self._ready if batch.deadline_s > now_s)
+            self._delayed = [entry for entry in self._delayed if entry[2].deadline_s > now_s]
+            heapq.heapify(self._delayed)
+        return overdue
+
+    def pop_all(self) -> list[Batch]:
+        """Every one."""
+        batches = list(self)
+        self._ready.clear()
+        self._delayed.clear()
+        return batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._ready
+        for _, _, batch in self._delayed:
+            yield batch

@@ -1,0 +1,326 @@
+"""The high-volume face: events in one by one or many at a time, batches out, every event accounted for."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import os
+import threading
+import time
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.delivery.ack_streams import AckStream
+from raccoon_fast.delivery.callbacks import CallbackThread
+from raccoon_fast.delivery.ledger import Ledger
+from raccoon_fast.delivery.loop_thread import LoopThread
+from raccoon_fast.delivery.receipts import Receipt
+from raccoon_fast.delivery.settlement import Settlement
+from raccoon_fast.errors import DroppedError
+from raccoon_fast.producer_base import BaseProducer, Report
+from raccoon_fast.producer_options import resolve_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from typing_extensions import Self, Unpack
+
+    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.core.batch import Batch
+    from raccoon_fast.delivery.engine import Engine
+
+__all__ = ["Producer"]
+
+_CLOSE_S = 5.0
+
+
+class Producer(BaseProducer):
+    """Sends many events: `emit` appends to a batch and returns; batches are sent, and tried again, behind it.
+
+    Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
+    a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
+    parent's. A producer still open when the interpreter exits is closed then.
+
+    A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
+    delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
+
+    Args:
+        url: One server or several in the order of preference: "ws://…", "http://…", "grpc://…" or their secure forms,
+            mixed as you like. A server that fails is replaced by the next one that is well, and taken back when it has
+            proved to be well again.
+        linger: Seconds a batch waits for more events.
+        batch_events: Events in a batch, at most.
+        batch_bytes: Bytes in a batch, at most; an event larger than that makes a batch of its own.
+        max_in_flight: Batches unacknowledged at once on a connection, at most; it adapts to the server's latency.
+        connections: Connections to a server.
+        buffer_bytes: Bytes of events that wait or are in flight, at most.
+        overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
+            most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest.
+        block_timeout: See overflow; then BufferFull is raised.
+        delivery_timeout: Seconds from an event's acceptance to its acknowledgement, over all attempts; then it expires.
+        on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
+        wire: "proto" or "json" (not with gRPC): the encoding of the request around the events.
+        ping_interval: Seconds between our own pings on a WebSocket; None sends none.
+        pong_timeout: Seconds within which a ping must be answered.
+        server_acks: What the server's acknowledgements mean, for the report: "received" or "published".
+        **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
+
+    Raises:
+        TypeError, ValueError: An option is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        linger: float = 0.005,
+        batch_events: int = 1000,
+        batch_bytes: int = 1 << 20,
+        max_in_flight: int = 8,
+        connections: int = 1,
+        buffer_bytes: int = 64 << 20,
+        overflow: str = "block",
+        block_timeout: float = 60.0,
+        delivery_timeout: float = 120.0,
+        on_delivery: Callable[[Receipt], object] | None = None,
+        wire: str = "proto",
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        server_acks: str = "received",
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if on_delivery is not None and not callable(on_delivery):
+            raise TypeError(f"on_delivery takes a callable, not {on_delivery!r}")
+        self._on_delivery = on_delivery
+        super().__init__(
+            resolve_options(
+                url,
+                options,
+                linger=linger,
+                batch_events=batch_events,
+                batch_bytes=batch_bytes,
+                max_in_flight=max_in_flight,
+                connections=connections,
+                buffer_bytes=buffer_bytes,
+                overflow=overflow,
+                block_timeout=block_timeout,
+                delivery_timeout=delivery_timeout,
+                wire=wire,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                server_acks=server_acks,
+            )
+        )
+        self._callbacks = CallbackThread(self._options.settings.logger)
+        self._thread: LoopThread | None = None
+        self._lock = threading.Lock()
+        self._room = threading.Condition()
+        self._blocked = 0
+        self._dropped: Receipt | None = None
+        self._report: Report | None = None
+        # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
+        self.emit = self._accumulator.emit  # type: ignore[method-assign]
+        self.emit_many = self._accumulator.emit_many  # type: ignore[method-assign]
+        _producers.add(self)
+
+    def emit(self, type: str, data: Any) -> Receipt:  # noqa: A002 - the proto field's name
+        """Accept one event. Never does I/O.
+
+        Args:
+            type: The event's type; not empty.
+            data: What the serializer takes.
+
+        Returns:
+            The receipt of the batch that carries it, shared by the events of that batch.
+
+        Raises:
+            BufferFull: Under overflow="raise", and under "block" after `block_timeout`; the event was not accepted.
+            MessageTooLargeError: The event alone is larger than a server takes.
+            ClientClosedError: The producer is closed.
+            TypeError, ValueError: An argument is not what it should be.
+            Exception: Whatever the serializer raises, as it is.
+        """
+        raise NotImplementedError  # replaced by the accumulator's in __init__
+
+    def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Receipt]:
+        """Accept many events; cheaper than one by one.
+
+        Args:
+            events: (type, data) pairs.
+
+        Returns:
+            The receipts of the batches that carry them, in order, each once.
+
+        Raises:
+            As `emit`, at the first event it cannot accept; those before it were accepted.
+        """
+        raise NotImplementedError  # replaced by the accumulator's in __init__
+
+    def flush(self, timeout: float = 30.0) -> int:
+        """Send what waits now, and wait until all events accepted before this call are settled.
+
+        Args:
+            timeout: Seconds to wait, at most.
+
+        Returns:
+            How many of them are not settled yet: 0 if all went well.
+        """
+        positive("timeout", timeout)
+        engine, thread = self._engine, self._thread
+        if engine is None or thread is None:
+            return 0
+        return thread.submit(engine.flush(timeout)).result()
+
+    def close(self, timeout: float = _CLOSE_S) -> Report:
+        """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
+
+        Args:
+            timeout: Seconds for all of it; 0 does not wait.
+        """
+        if timeout != 0:
+            positive("timeout", timeout)
+        with self._lock:
+            if self._report is not None:
+                return self._report
+            self._closed = True
+            self._accumulator.close()
+            engine, thread, self._thread = self._engine, self._thread, None
+        with self._room:
+            self._room.notify_all()
+        if engine is not None and thread is not None:
+            try:
+                # The margin is for closing connections, which is bounded on its own.
+                thread.submit(engine.close(timeout)).result(timeout + 5.0)
+            finally:
+                self._callbacks.stop(1.0)
+                thread.stop(5.0)
+        _open.discard(self)
+        self._report = report = self.stats()
+        if report.total.lost or report.total.unsettled:
+            self._options.settings.logger.error(
+                "closed with events not acknowledged: %d failed, %d expired, %d dropped",
+                sum(report.total.failed.values()) + report.total.unsettled,
+                report.total.expired,
+                sum(report.total.dropped.values()),
+            )
+        return report
+
+    @property
+    def report(self) -> Report:
+        """What `close` returned; before that, what `stats` returns."""
+        return self._report if self._report is not None else self.stats()
+
+    def acks(self, maxsize: int = 10_000) -> AckStream:
+        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not.
+
+        Args:
+            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+        """
+        stream = AckStream(whole("maxsize", maxsize), self._sender.unlisten)
+        self._sender.listen(stream)
+        return stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _new_batch(self) -> Batch:
+        batch = self._empty_batch()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        receipt = Receipt(str(uuid.uuid4()), future, self._callbacks)
+        batch.settlement = Settlement(receipt, future)
+        batch.receipt = receipt
+        if self._on_delivery is not None:
+            receipt.add_done_callback(self._on_delivery)
+        return batch
+
+    def _batch_opened(self, batch: Batch) -> None:
+        batch.accepted_s = time.monotonic()
+        (self._engine or self._start()).batch_opened(batch)
+
+    def _start(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                thread = LoopThread(self._options.settings.logger)
+
+                async def start() -> Engine:
+                    return self._new_engine(threadsafe=True)
+
+                self._engine = thread.submit(start()).result()
+                self._thread = thread
+                _open.add(self)
+            return self._engine
+
+    def _wait_for_room(self, size: int) -> bool:
+        deadline_s = time.monotonic() + self._options.block_timeout_s
+        limit = self._options.buffer_bytes
+        with self._room:
+            self._blocked += 1
+            try:
+                while self._accumulator.buffered + size > limit:
+                    if self._closed:
+                        raise self._closed_error()
+                    remaining_s = deadline_s - time.monotonic()
+                    if remaining_s <= 0:
+                        raise self._full()
+                    self._room.wait(remaining_s)
+            finally:
+                self._blocked -= 1
+        return True
+
+    def _room_made(self) -> None:
+        # Whoever is about to wait has counted itself before it looks at the buffer, and we look after releasing.
+        if self._blocked:
+            with self._room:
+                self._room.notify_all()
+
+    @property
+    def _dropped_receipt(self) -> Receipt:
+        if self._dropped is None:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_exception(DroppedError("dropped: the buffer was full"))
+            self._dropped = Receipt("", future, self._callbacks)
+        return self._dropped
+
+    def _after_fork(self) -> None:
+        """In the child: begin anew. The parent's thread does not exist here, and its events are not ours to send."""
+        if self._thread is not None:
+            # Its loop's descriptors are shared with the parent: they must not be closed, nor unregistered, from here.
+            _inherited.append((self._thread, self._engine))
+        self._thread = self._engine = None
+        self._lock = threading.Lock()
+        self._room = threading.Condition()
+        self._blocked = 0
+        self._ledger = Ledger()
+        self._pool.clear()
+        self._sender.forget()
+        self._callbacks = CallbackThread(self._options.settings.logger)
+        self._dropped = None
+        self._made_s = time.monotonic()
+        self._accumulator.reset()
+
+
+_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+# Strong references: a producer nobody holds any more may still have events to deliver.
+_open: set[Producer] = set()
+_inherited: list[Any] = []
+
+
+def _close_all() -> None:
+    for producer in [*_open]:
+        producer.close()
+
+
+def _after_fork_in_child() -> None:
+    _open.clear()
+    for producer in [*_producers]:
+        producer._after_fork()  # noqa: SLF001
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

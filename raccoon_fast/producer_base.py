@@ -1,0 +1,211 @@
+"""What Producer and AsyncProducer have in common: the accumulator, the ledger, and what overflow drops."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from raccoon_fast.core.batch import Accumulator, Batch
+from raccoon_fast.delivery.engine import Engine, EngineSettings
+from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
+from raccoon_fast.delivery.sender import Sender
+from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
+
+if TYPE_CHECKING:
+    from raccoon_fast.producer_options import ProducerOptions
+
+__all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
+
+# Batches kept for reuse: their buffers are the size of a batch, and fresh memory costs a page fault for every 4 kB.
+_POOL_SIZE = 32
+
+
+class ServerHealth(NamedTuple):
+    """One server: its address, whether it is well, and what it failed with last ("" if it is well)."""
+
+    address: str
+    ok: bool
+    last_error: str
+
+
+class Health(NamedTuple):
+    """For a readiness probe: `ok`, why not, and each server."""
+
+    ok: bool
+    reasons: list[str]
+    servers: list[ServerHealth]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every event, when the producer was closed or asked.
+
+    Attributes:
+        total: Counts of all events.
+        by_type: Counts of each event type.
+        retries: Attempts beyond the first of a batch.
+        server_acks: What an acknowledgement means on this server, as the producer was told: "received" or "published".
+        seconds: Since the producer was made.
+    """
+
+    total: Counts
+    by_type: dict[str, Counts]
+    retries: int
+    server_acks: str
+    seconds: float
+
+
+class BaseProducer(abc.ABC):
+    """See Producer."""
+
+    def __init__(self, options: ProducerOptions) -> None:
+        self._options = options
+        self._ledger = Ledger()
+        self._pool: deque[Batch] = deque(maxlen=_POOL_SIZE)
+        self._engine: Engine | None = None
+        self._sender = Sender(options.settings.stats)
+        self._made_s = time.monotonic()
+        self._closed = False
+        self._accumulator = Accumulator(
+            self._make_batch,
+            serializer=options.serializer,
+            wire=options.wire,
+            max_events=options.batch_events,
+            max_bytes=options.batch_bytes,
+            max_event_bytes=options.max_event_bytes,
+            buffer_bytes=options.buffer_bytes,
+        )
+        self._accumulator.on_open = self._batch_opened
+        self._accumulator.on_sealed = self._batch_sealed
+        self._accumulator.on_full = self._make_room
+
+    def stats(self) -> Report:
+        """What became of every event so far; safe from any thread.
+
+        `accepted` is the sum of all other counts at every moment, in total and for each type.
+        """
+        with self._ledger.lock:
+            waiting = self._accumulator.waiting_types()
+            return Report(
+                total=self._ledger.total(sum(waiting.values())),
+                by_type=self._ledger.by_type(waiting),
+                retries=self._engine.retries if self._engine is not None else 0,
+                server_acks=self._options.server_acks,
+                seconds=time.monotonic() - self._made_s,
+            )
+
+    def health(self) -> Health:
+        """Whether events get through, for a readiness probe; safe from any thread."""
+        engine = self._engine
+        servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
+        reasons = []
+        if self._closed:
+            reasons.append("the producer is closed")
+        if servers and not any(server.ok for server in servers):
+            reasons.append(f"no server is well: {servers[0].last_error}")
+        if self._accumulator.buffered > 0.9 * self._options.buffer_bytes:
+            reasons.append("the buffer is nearly full")
+        return Health(not reasons, reasons, servers)
+
+    @abc.abstractmethod
+    def _new_batch(self) -> Batch:
+        """A batch with a settlement and a receipt of its own."""
+
+    @abc.abstractmethod
+    def _batch_opened(self, batch: Batch) -> None: ...
+
+    @abc.abstractmethod
+    def _wait_for_room(self, size: int) -> Any: ...
+
+    @abc.abstractmethod
+    def _room_made(self) -> None: ...
+
+    def _batch_sealed(self) -> None:
+        if self._engine is not None:
+            self._engine.batch_sealed()
+
+    def _make_batch(self) -> Batch:
+        return self._new_batch()
+
+    def _new_engine(self, *, threadsafe: bool) -> Engine:
+        """On the event loop that is to own it."""
+        options = self._options
+        settings = EngineSettings(
+            wire=options.wire,
+            linger_s=options.linger_s,
+            delivery_timeout_s=options.delivery_timeout_s,
+            max_in_flight=options.max_in_flight * options.connections,
+            policy=options.retry,
+            threadsafe=threadsafe,
+        )
+        return Engine(
+            settings,
+            self._accumulator,
+            self._ledger,
+            options.open_endpoints(),
+            self._sender,
+            self._recycle,
+            options.settings.logger,
+        )
+
+    def _empty_batch(self) -> Batch:
+        try:
+            return self._pool.pop()
+        except IndexError:
+            return Batch(self._options.wire)
+
+    def _recycle(self, batch: Batch) -> None:
+        if not batch.envelope.exported:
+            batch.clear()
+            self._pool.append(batch)
+        self._room_made()
+
+    # Overflow; called by `emit` in its thread when an event does not fit. True: it may fit now, look again.
+
+    def _make_room(self, event_type: str, data: bytes, size: int) -> Any:
+        policy = self._options.overflow
+        if policy == "raise":
+            raise self._full()
+        if policy == "drop_oldest" and self._drop_oldest():
+            return True
+        if policy in ("drop_newest", "drop_oldest"):
+            self._ledger.add({event_type: 1}, DROPPED + policy)
+            return self._dropped_receipt
+        return self._wait_for_room(size)
+
+    def _drop_oldest(self) -> bool:
+        """Give up the batch that waits longest; False if all there is is in flight."""
+        accumulator = self._accumulator
+        while True:
+            with self._ledger.lock:
+                batch = accumulator.take()
+                if batch is not None:
+                    self._ledger.add(batch.types, DROPPED + "drop_oldest")
+            if batch is not None:
+                break
+            if not accumulator.seal():
+                return False
+        batch.settlement.failed(
+            DroppedError("dropped for newer events: the buffer was full", req_guid=batch.settlement.receipt.req_guid)
+        )
+        accumulator.release(batch.nbytes)
+        self._recycle(batch)
+        if self._engine is not None:
+            self._engine.batch_sealed()  # a flush may wait for what was dropped
+        return True
+
+    def _full(self) -> BufferFull:
+        buffered, limit = self._accumulator.buffered, self._options.buffer_bytes
+        return BufferFull(
+            f"the buffer is full: {buffered} of {limit} bytes wait or are in flight", buffered=buffered, limit=limit
+        )
+
+    def _closed_error(self) -> ClientClosedError:
+        return ClientClosedError("the producer was closed")
+
+    @property
+    @abc.abstractmethod
+    def _dropped_receipt(self) -> Any: ...

@@ -1,0 +1,163 @@
+"""The options of Producer and AsyncProducer: checked, and turned into endpoints."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from raccoon_fast.clients.options import Settings, positive, whole
+from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
+from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.serializers import RAW
+from raccoon_fast.transports.address import parse_address
+
+if TYPE_CHECKING:
+    from raccoon_fast.transports.base import Transport
+
+__all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
+
+OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest")
+
+_PROTOCOLS = {"http": "REST", "https": "REST", "ws": "WebSocket", "wss": "WebSocket", "grpc": "gRPC", "grpcs": "gRPC"}
+_TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
+# Room in a message for its guid and time.
+_HEAD_BYTES = 256
+# Time is the bound, not a number of attempts: delivery_timeout.
+_RETRY = RetryPolicy(max_attempts=1_000_000_000, initial=0.1, maximum=30.0)
+
+
+class ProducerOptions(NamedTuple):
+    """Options, checked; names as those of Producer, units in the names."""
+
+    servers: list[tuple[str, Settings]]
+    wire: str
+    linger_s: float
+    batch_events: int
+    batch_bytes: int
+    max_event_bytes: int
+    max_in_flight: int
+    connections: int
+    buffer_bytes: int
+    overflow: str
+    block_timeout_s: float
+    delivery_timeout_s: float
+    retry: RetryPolicy
+    ping_interval_s: float | None
+    pong_timeout_s: float
+    server_acks: str
+
+    @property
+    def settings(self) -> Settings:
+        """What all servers share: serializer, logger, stats."""
+        return self.servers[0][1]
+
+    @property
+    def serializer(self) -> Any:
+        """None for RAW: then the accumulator takes the bytes as they are, without a call for each event."""
+        return None if self.settings.serializer is RAW.load() else self.settings.serializer
+
+    def open_endpoints(self) -> Endpoints:
+        """Endpoints for the running event loop; nothing is connected yet."""
+        return Endpoints(
+            [
+                Endpoint(settings.link.address, self._transports(protocol, settings), self.retry, settings.timeout_s)
+                for protocol, settings in self.servers
+            ]
+        )
+
+    def _transports(self, protocol: str, settings: Settings) -> list[Transport]:
+        if protocol == "REST":
+            from raccoon_fast.transports.rest import RestTransport
+
+            return [RestTransport(settings.link, connections=self.max_in_flight * self.connections)]
+        if protocol == "WebSocket":
+            from raccoon_fast.transports.pinger import Keepalive
+            from raccoon_fast.transports.websocket import WebSocketTransport
+
+            keepalive = Keepalive(self.ping_interval_s, self.pong_timeout_s)
+            return [
+                WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.max_in_flight)
+                for _ in range(self.connections)
+            ]
+        from raccoon_fast.transports.grpc_transport import GrpcTransport
+
+        return [GrpcTransport(settings.link) for _ in range(self.connections)]
+
+
+def resolve_options(
+    url: str | Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    wire: str,
+    linger: float,
+    batch_events: int,
+    batch_bytes: int,
+    max_in_flight: int,
+    connections: int,
+    buffer_bytes: int,
+    overflow: str,
+    block_timeout: float,
+    delivery_timeout: float,
+    ping_interval: float | None,
+    pong_timeout: float,
+    server_acks: str,
+) -> ProducerOptions:
+    """Check the options of a producer.
+
+    Raises:
+        TypeError, ValueError: One is not what it should be; the message names it.
+    """
+    urls = [url] if isinstance(url, str) else list(url)
+    if not urls:
+        raise ValueError("url must name at least one server")
+    servers = []
+    for one in urls:
+        scheme = one.partition("://")[0] if isinstance(one, str) and "://" in one else "grpc"
+        if scheme not in _PROTOCOLS:
+            raise ValueError(f"url must begin with one of {', '.join(_PROTOCOLS)}, not {scheme!r}")
+        protocol = _PROTOCOLS[scheme]
+        settings = Settings(parse_address(one, protocol), {"retry": _RETRY, **options}, _TIMEOUTS_S[protocol])
+        if protocol == "gRPC" and isinstance(settings.link.tls, ssl.SSLContext):
+            raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
+        servers.append((protocol, settings))
+    if wire not in ("proto", "json"):
+        raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
+    has_grpc = any(protocol == "gRPC" for protocol, _ in servers)
+    if wire == "json" and has_grpc:
+        raise ValueError('wire="json" is for REST and WebSocket: gRPC carries protobuf only')
+    if overflow not in OVERFLOWS:
+        raise ValueError(f"overflow must be one of {', '.join(OVERFLOWS)}, not {overflow!r}")
+    if server_acks not in ("received", "published"):
+        raise ValueError(f'server_acks must be "received" or "published", not {server_acks!r}')
+    limit = 1 << 30
+    if has_grpc:
+        from raccoon_fast.clients.grpc import MAX_REQUEST_BYTES
+
+        limit = MAX_REQUEST_BYTES
+    limit -= _HEAD_BYTES
+    batch_bytes = whole("batch_bytes", batch_bytes)
+    if batch_bytes > limit:
+        raise ValueError(f"batch_bytes must be {limit} or less with these servers, not {batch_bytes}")
+    buffer_bytes = whole("buffer_bytes", buffer_bytes)
+    if buffer_bytes < 2 * batch_bytes:
+        raise ValueError(f"buffer_bytes must hold two batches, {2 * batch_bytes} or more, not {buffer_bytes}")
+    return ProducerOptions(
+        servers=servers,
+        wire=wire,
+        linger_s=positive("linger", linger),
+        batch_events=whole("batch_events", batch_events),
+        batch_bytes=batch_bytes,
+        # A lone large event makes a batch of its own.
+        max_event_bytes=min(limit, buffer_bytes),
+        max_in_flight=whole("max_in_flight", max_in_flight),
+        connections=whole("connections", connections),
+        buffer_bytes=buffer_bytes,
+        overflow=overflow,
+        block_timeout_s=positive("block_timeout", block_timeout),
+        delivery_timeout_s=positive("delivery_timeout", delivery_timeout),
+        retry=servers[0][1].retry,
+        ping_interval_s=None if ping_interval is None else positive("ping_interval", ping_interval),
+        pong_timeout_s=positive("pong_timeout", pong_timeout),
+        server_acks=server_acks,
+    )

@@ -1,0 +1,106 @@
+"""Which server is sent to: the first that is well, with probes that are due at one before it."""
+
+from __future__ import annotations
+
+from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
+from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.transports.address import parse_address
+
+POLICY = RetryPolicy(initial=1.0, maximum=8.0, multiplier=2.0, jitter=None)
+FAULT = ConnectionError("down")
+
+
+def endpoint(transports: int = 1) -> Endpoint:
+    return Endpoint(parse_address("ws://h", "WebSocket"), [None] * transports, POLICY, 1.0)  # type: ignore[list-item]
+
+
+def test_the_first_that_is_well() -> None:
+    first, second = endpoint(), endpoint()
+    endpoints = Endpoints([first, second])
+    assert endpoints.choose(0.0) is first
+    first.failed(FAULT, 0.0, 1.0)
+    assert endpoints.choose(1.0) is second
+    second.failed(FAULT, 0.0, 1.0)
+    assert endpoints.choose(1.0) is None
+    assert endpoints.next_s(1.0) == 2.0
+
+
+def test_a_server_that_failed_is_probed_with_backoff_by_one_batch_at_a_time() -> None:
+    one = endpoint()
+    one.failed(FAULT, 0.0, 0.0)
+    assert (one.healthy, one.last_error, one.ready_s(0.5)) == (False, FAULT, 1.0)
+    assert one.ready_s(1.5) == 1.5
+    one.end(one.begin())
+    assert one.ready_s(1.5) == float("inf")
+    one.failed(FAULT, 1.5, 1.6)
+    assert one.ready_s(1.6) == 3.6
+    for attempt in range(20):
+        one.failed(FAULT, 10.0 + attempt, 10.0 + attempt)
+    assert one.ready_s(29.0) == 37.0
+
+
+def test_what_was_in_flight_together_fails_once() -> None:
+    one = endpoint()
+    for _ in range(8):
+        one.failed(FAULT, 0.0, 1.0)
+    assert one.ready_s(1.0) == 2.0
+
+
+def test_without_another_server_one_probe_is_enough() -> None:
+    one = endpoint()
+    one.failed(FAULT, 0.0, 0.0)
+    one.begin()
+    one.succeeded(alone=True)
+    assert (one.healthy, one.last_error, one.ready_s(1.0)) == (True, None, 1.0)
+
+
+def test_beside_a_server_that_is_well_three_probes_in_a_row_are_needed() -> None:
+    first, second = endpoint(), endpoint()
+    endpoints = Endpoints([first, second])
+    first.failed(FAULT, 0.0, 0.0)
+    for _ in range(2):
+        assert endpoints.choose(5.0) is first
+        first.begin()
+        assert endpoints.choose(5.0) is second  # while the probe is under way
+        first.succeeded(endpoints.alone(first))
+        assert not first.healthy
+    first.begin()
+    first.succeeded(endpoints.alone(first))
+    assert first.healthy
+
+
+def test_a_probe_that_fails_begins_the_count_anew() -> None:
+    first, second = endpoint(), endpoint()
+    endpoints = Endpoints([first, second])
+    first.failed(FAULT, 0.0, 0.0)
+    first.begin()
+    first.succeeded(endpoints.alone(first))
+    first.begin()
+    first.failed(FAULT, 2.0, 2.0)
+    for _ in range(2):
+        first.begin()
+        first.succeeded(endpoints.alone(first))
+    assert not first.healthy
+
+
+def test_a_probe_that_told_nothing_may_be_made_again() -> None:
+    one = endpoint()
+    one.failed(FAULT, 0.0, 0.0)
+    one.begin()
+    one.released()
+    assert one.ready_s(5.0) == 5.0
+
+
+def test_a_pause_that_the_server_asked_for() -> None:
+    one = endpoint()
+    one.pause(10.0)
+    assert Endpoints([one]).choose(5.0) is None
+    assert one.ready_s(5.0) == 10.0
+
+
+def test_the_least_busy_connection_is_taken() -> None:
+    one = endpoint(3)
+    assert [one.begin() for _ in range(4)] == [0, 1, 2, 0]
+    one.end(1)
+    assert one.begin() == 1
+    assert one.in_flight == 4

@@ -1,0 +1,41 @@
+"""Retries are bounded by first attempts, and by time."""
+
+from __future__ import annotations
+
+from raccoon_fast.delivery.retry_budget import RetryBudget
+
+
+def taken(budget: RetryBudget) -> int:
+    count = 0
+    while budget.take():
+        count += 1
+    return count
+
+
+def test_a_reserve_is_there_at_first() -> None:
+    assert taken(RetryBudget(reserve=16)) == 16
+
+
+def test_first_attempts_pay_for_a_share_of_retries() -> None:
+    budget = RetryBudget(share=0.25, reserve=16)
+    taken(budget)
+    for _ in range(40):
+        budget.first_attempt()
+    assert taken(budget) == 10
+
+
+def test_what_is_unused_does_not_grow_over_the_reserve() -> None:
+    budget = RetryBudget(share=0.25, reserve=16)
+    for _ in range(1000):
+        budget.first_attempt()
+    budget.tick(1000)
+    assert taken(budget) == 16
+
+
+def test_time_alone_pays_for_one_a_second() -> None:
+    budget = RetryBudget()
+    taken(budget)
+    budget.tick(0.5)
+    assert taken(budget) == 0
+    budget.tick(2.5)
+    assert taken(budget) == 3

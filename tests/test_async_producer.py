@@ -1,0 +1,215 @@
+"""AsyncProducer in the caller's loop, asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from raccoon_fast import RAW, AsyncProducer, BufferFull, ClientClosedError, DroppedError, Outcome, RetryPolicy
+from raccoon_fast.collector import Collector
+
+QUICK = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.05)
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: Any) -> Iterator[Run]:
+    loop = request.param()
+    yield lambda coroutine: loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+    leftover = asyncio.all_tasks(loop)
+    loop.close()
+    assert leftover == set()
+
+
+def producer_of(url: Any, **options: Any) -> AsyncProducer:
+    return AsyncProducer(url, **{"serializer": RAW, "logger": None, "retry": QUICK, "linger": 0.001, **options})
+
+
+def test_events_arrive_as_they_were_emitted(collector: Collector, run: Run) -> None:
+    urls = [collector.ws_url, collector.url, f"grpc://{collector.grpc_target}"]
+
+    async def main(url: str) -> None:
+        before = threading.active_count()
+        async with producer_of(url, batch_events=10) as producer:
+            receipt = await producer.emit(url, b"first")
+            assert (await receipt).status.name == "SUCCESS"
+            receipts = await producer.emit_many((url, b"%d" % number) for number in range(95))
+            assert [(await receipt).status.name for receipt in receipts] == ["SUCCESS"] * len(receipts)
+            assert producer.emit_nowait(url, b"last").done() is False
+            assert threading.active_count() == before or url.startswith("grpc")
+        assert producer.report.total.acked == producer.report.total.accepted == 97
+
+    for url in urls:
+        run(main(url))
+    sent = [b"first", *(b"%d" % number for number in range(95)), b"last"]
+    received = Counter((event.type, event.data) for event in collector.events)
+    assert received == Counter((url, data) for url in urls for data in sent)
+
+
+def test_emit_waits_for_room(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        async with producer_of(collector.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=0.2) as producer:
+
+            async def pour() -> None:
+                for _ in range(100):
+                    await producer.emit("a", bytes(1000))
+
+            pouring = asyncio.ensure_future(pour())
+            while producer.stats().total.accepted < 49:
+                await asyncio.sleep(0.001)
+            with pytest.raises(BufferFull):
+                producer.emit_nowait("a", bytes(1000))
+            assert not pouring.done()
+            collector.faults.clear()
+            await pouring
+            assert await producer.flush() == 0
+            assert producer.stats().total.acked == 100
+
+    run(main())
+
+
+def test_emit_waits_no_longer_than_block_timeout_and_can_be_cancelled(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        producer = producer_of(collector.url, batch_bytes=10_000, buffer_bytes=20_000, timeout=60, block_timeout=0.05)
+        for _ in range(19):
+            await producer.emit("a", bytes(1000))
+        with pytest.raises(BufferFull):
+            await producer.emit("a", bytes(1000))
+        waiting = asyncio.ensure_future(producer.emit("a", bytes(1000)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        report = await producer.close(timeout=0)
+        assert (report.total.accepted, report.total.failed) == (19, {"closed": 19})
+
+    run(main())
+
+
+def test_close_wakes_an_emit_that_waits(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        producer = producer_of(collector.url, batch_bytes=10_000, buffer_bytes=20_000, timeout=60)
+        for _ in range(19):
+            await producer.emit("a", bytes(1000))
+        waiting = asyncio.ensure_future(producer.emit("a", bytes(1000)))
+        await asyncio.sleep(0)
+        await producer.close(timeout=0)
+        with pytest.raises(ClientClosedError):
+            await waiting
+
+    run(main())
+
+
+def test_drop_newest(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        producer = producer_of(
+            collector.url, overflow="drop_newest", batch_bytes=10_000, buffer_bytes=20_000, timeout=60
+        )
+        receipts = [await producer.emit("a", bytes(1000)) for _ in range(25)]
+        with pytest.raises(DroppedError):
+            await receipts[-1]
+        report = await producer.close(timeout=0)
+        assert report.total.dropped == {"drop_newest": 6}
+
+    run(main())
+
+
+def test_a_cancelled_close_fails_what_is_left_at_once(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        producer = producer_of(collector.ws_url, timeout=60)
+        receipt = await producer.emit("a", b"x")
+        closing = asyncio.ensure_future(producer.close(timeout=60))
+        while collector.request_count == 0:
+            await asyncio.sleep(0.001)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        error = receipt.exception()
+        assert isinstance(error, ClientClosedError)
+        assert error.outcome is Outcome.POSSIBLY_DELIVERED
+        assert producer.stats().total.failed == {"closed": 1}
+
+    run(main())
+
+
+def test_a_cancelled_wait_does_not_cancel_the_batch(collector: Collector, run: Run) -> None:
+    async def main() -> None:
+        async with producer_of(collector.ws_url, linger=60.0) as producer:
+            receipt = await producer.emit("a", b"x")
+
+            async def wait() -> None:
+                await receipt
+
+            waiting = asyncio.ensure_future(wait())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert await producer.flush() == 0
+            assert (await receipt).status.name == "SUCCESS"
+
+    run(main())
+
+
+def test_callbacks_and_acks(collector: Collector, run: Run) -> None:
+    async def main() -> None:
+        seen = []
+        async with producer_of(collector.ws_url, batch_events=1, on_delivery=seen.append) as producer:
+            acks = producer.acks()
+            receipts = await producer.emit_many(("a", b"x") for _ in range(3))
+        assert {ack.req_guid async for ack in acks} == {receipt.req_guid for receipt in receipts}
+        await asyncio.sleep(0)
+        assert {receipt.req_guid for receipt in seen} == {receipt.req_guid for receipt in receipts}
+
+    run(main())
+
+
+def test_another_loop_is_refused(collector: Collector) -> None:
+    producer = producer_of(collector.ws_url)
+
+    async def main() -> None:
+        await producer.emit("a", b"x")
+        assert await producer.flush() == 0
+
+    async def close() -> None:
+        await producer.close()
+
+    first = asyncio.new_event_loop()
+    first.run_until_complete(main())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(main())
+    first.run_until_complete(close())
+    first.close()
+
+
+def test_nothing_is_sent_by_what_was_never_used(collector: Collector, run: Run) -> None:
+    async def main() -> None:
+        async with producer_of(collector.ws_url) as producer:
+            assert await producer.flush() == 0
+        assert producer.report.total.accepted == 0
+        with pytest.raises(ClientClosedError):
+            await producer.emit("a", b"x")
+
+    run(main())

@@ -1,0 +1,461 @@
+"""The Producer against real collectors: batching, outcomes, overflow, the ledger."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from raccoon_fast import (
+    JSON,
+    RAW,
+    AckTimeoutError,
+    BufferFull,
+    ClientClosedError,
+    DroppedError,
+    EventsRejectedError,
+    MessageTooLargeError,
+    Outcome,
+    Producer,
+    RetryPolicy,
+)
+from raccoon_fast.collector import Collector
+
+QUICK = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.05)
+SCHEMES = ("ws", "http", "grpc")
+
+
+def url_of(collector: Collector, scheme: str) -> str:
+    return {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture
+def new_producer() -> Iterator[Callable[..., Producer]]:
+    made: list[Producer] = []
+
+    def new(*args: Any, **options: Any) -> Producer:
+        options = {"serializer": RAW, "logger": None, "retry": QUICK, "linger": 0.001, **options}
+        made.append(Producer(*args, **options))
+        return made[-1]
+
+    yield new
+    for producer in made:
+        producer.close(timeout=0)
+
+
+NewProducer = Callable[..., Producer]
+
+
+def balance(counts: Any) -> int:
+    settled = counts.acked + sum(counts.failed.values()) + sum(counts.dropped.values()) + counts.expired
+    return int(settled + counts.spooled + counts.queued + counts.in_flight)
+
+
+def assert_balanced(producer: Producer) -> None:
+    report = producer.stats()
+    assert balance(report.total) == report.total.accepted
+    for counts in report.by_type.values():
+        assert balance(counts) == counts.accepted
+    assert sum(counts.accepted for counts in report.by_type.values()) == report.total.accepted
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_events_arrive_as_they_were_emitted(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+    producer = new_producer(url_of(collector, scheme), batch_events=100)
+    sent = [(f"type-{number % 3}", b"%d" % number) for number in range(1050)]
+    receipts = producer.emit_many(sent[:1000])
+    receipts += [producer.emit(*event) for event in sent[1000:]]
+    report = producer.close()
+    assert Counter((event.type, event.data) for event in collector.events) == Counter(sent)
+    assert {receipt.result(0).status.name for receipt in receipts} == {"SUCCESS"}
+    assert (report.total.accepted, report.total.acked) == (1050, 1050)
+    assert {name: counts.acked for name, counts in report.by_type.items()} == {f"type-{n}": 350 for n in range(3)}
+    assert {request.req_guid for request in collector.requests} == {receipt.req_guid for receipt in receipts}
+
+
+def test_a_batch_is_sealed_by_count(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, batch_events=10, linger=60.0)
+    receipts = producer.emit_many(("a", b"x") for _ in range(20))
+    assert [receipt.result(10).status.name for receipt in receipts] == ["SUCCESS"] * 2
+    producer.emit("a", b"x")
+    assert producer.stats().total.queued == 1
+    assert [request.event_count for request in collector.requests] == [10, 10]
+
+
+def test_a_batch_is_sealed_by_bytes(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, batch_bytes=1000, linger=60.0)
+    producer.emit_many(("a", bytes(400)) for _ in range(5))
+    producer.flush()
+    assert [request.event_count for request in collector.requests] == [2, 2, 1]
+
+
+def test_a_batch_is_sealed_by_linger(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, linger=0.01)
+    assert producer.emit("a", b"x").result(10).status.name == "SUCCESS"
+    assert producer.emit("a", b"y").result(10).status.name == "SUCCESS"
+    assert [request.event_count for request in collector.requests] == [1, 1]
+
+
+def test_events_of_a_batch_share_its_receipt(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, linger=60.0)
+    first, second = producer.emit("a", b"1"), producer.emit("b", b"2")
+    assert first is second
+    assert producer.flush() == 0
+    assert first.done()
+    assert producer.emit("a", b"3") is not first
+
+
+def test_wire_json_and_the_json_serializer(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, wire="json", serializer=JSON)
+    producer.emit("a", {"n": 1})
+    producer.flush()
+    assert [event.data for event in collector.events] == [b'{"n":1}']
+
+
+def test_a_serializer_s_error_is_the_caller_s(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, serializer=JSON)
+    with pytest.raises(TypeError):
+        producer.emit("a", object())
+    with pytest.raises(TypeError):
+        producer.emit_many([("a", 1), ("a", object()), ("a", 2)])
+    report = producer.close()
+    assert (report.total.accepted, report.total.acked) == (1, 1)
+
+
+def test_an_event_over_the_limit_is_refused_at_once(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(f"grpc://{collector.grpc_target}")
+    with pytest.raises(MessageTooLargeError) as caught:
+        producer.emit("a", bytes(4 << 20))
+    assert caught.value.size > caught.value.limit > 3 << 20
+    assert producer.emit("a", bytes(2 << 20)).result(20).status.name == "SUCCESS"
+    assert producer.stats().total.accepted == 1
+
+
+def test_emit_after_close(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url)
+    producer.emit("a", b"x")
+    report = producer.close()
+    with pytest.raises(ClientClosedError):
+        producer.emit("a", b"x")
+    with pytest.raises(ClientClosedError):
+        producer.emit_many([("a", b"x")])
+    assert producer.close() is report is producer.report
+    assert producer.flush() == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_server_that_comes_back(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+    collector.faults.refuse()
+    producer = new_producer(url_of(collector, scheme))
+    receipt = producer.emit("a", b"x")
+    wait_until(lambda: not producer.health().ok)
+    assert not receipt.done()
+    assert "no server is well" in producer.health().reasons[0]
+    collector.faults.accept()
+    assert receipt.result(10).status.name == "SUCCESS"
+    assert producer.health().ok
+    assert_balanced(producer)
+
+
+def test_a_batch_that_is_not_acknowledged_in_time_expires(collector: Collector, new_producer: NewProducer) -> None:
+    collector.faults.drop_acks()
+    producer = new_producer(collector.ws_url, delivery_timeout=0.3, timeout=0.1)
+    error = producer.emit("a", b"x").exception(10)
+    assert isinstance(error, AckTimeoutError)
+    assert error.outcome is Outcome.POSSIBLY_DELIVERED
+    collector.faults.refuse()
+    error = producer.emit("b", b"x").exception(10)
+    assert isinstance(error, AckTimeoutError)
+    assert error.outcome is Outcome.NOT_DELIVERED
+    assert producer.stats().total.expired == 2
+    assert_balanced(producer)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_events_at_fault_are_found_and_the_others_delivered(
+    collector: Collector, new_producer: NewProducer, scheme: str
+) -> None:
+    collector.faults.reject_events("bad")
+    producer = new_producer(url_of(collector, scheme), linger=60.0)
+    events = [("bad" if number in (17, 80) else "good", b"%d" % number) for number in range(100)]
+    (receipt,) = producer.emit_many(events)
+    assert producer.flush(20) == 0
+    error = receipt.exception(0)
+    assert isinstance(error, EventsRejectedError)
+    assert sorted((event.type, event.data) for event in error.rejected) == [("bad", b"17"), ("bad", b"80")]
+    assert all(event.reason for event in error.rejected)
+    assert sorted(int(event.data) for event in collector.events) == [n for n in range(100) if n not in (17, 80)]
+    total = producer.stats().total
+    assert (total.acked, sum(total.failed.values())) == (98, 2)
+    guids = [request.req_guid for request in collector.requests]
+    assert len(set(guids)) == len(guids)
+    assert_balanced(producer)
+
+
+def test_finding_events_at_fault_costs_a_bounded_number_of_requests(
+    collector: Collector, new_producer: NewProducer
+) -> None:
+    collector.faults.reject_events("bad")
+    producer = new_producer(collector.url, linger=60.0)
+    producer.emit_many(("bad", b"x") for _ in range(1000))
+    assert producer.flush(20) == 0
+    assert collector.faults.fired["reject_events"] <= 70
+    assert producer.stats().total.failed == {"BAD_REQUEST": 1000}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_batch_too_large_is_split(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+    collector.faults.too_large(3000)
+    producer = new_producer(url_of(collector, scheme), linger=60.0)
+    (receipt,) = producer.emit_many([("a", bytes(1000))] * 8)
+    assert producer.flush(20) == 0
+    assert receipt.result(0).status.name == "SUCCESS"
+    assert collector.event_count == 8
+    (receipt,) = producer.emit_many([("a", bytes(4000)), ("a", b"x")])
+    assert producer.flush(20) == 0
+    assert isinstance(receipt.exception(0), EventsRejectedError)
+    assert collector.event_count == 9
+    assert producer.stats().total.failed == {"too large": 1}
+    assert_balanced(producer)
+
+
+def test_failed_publishing_is_tried_again(new_producer: NewProducer) -> None:
+    with Collector(acks="sync") as collector:
+        collector.faults.fail_publish(times=3)
+        producer = new_producer(collector.ws_url, batch_events=10)
+        producer.emit_many(("a", b"x") for _ in range(100))
+        report = producer.close()
+        assert report.total.acked == 100
+        assert report.retries == 3
+
+
+def test_max_attempts_ends_a_batch(new_producer: NewProducer) -> None:
+    with Collector(acks="sync") as collector:
+        collector.faults.fail_publish()
+        producer = new_producer(collector.ws_url, retry=RetryPolicy(max_attempts=2, initial=0.01))
+        error = producer.emit("a", b"x").exception(10)
+        assert error is not None
+        assert error.attempts == 2
+        assert producer.stats().total.failed == {"INTERNAL_ERROR": 1}
+
+
+class TestOverflow:
+    """At the bound of buffer_bytes, with a server that does not answer."""
+
+    @pytest.fixture
+    def stalled(self) -> Iterator[Collector]:
+        with Collector() as collector:
+            collector.faults.drop_acks()
+            yield collector
+
+    def fill(self, producer: Producer, data: bytes = bytes(1000)) -> int:
+        with pytest.raises(BufferFull):
+            producer.emit_many(("a", data) for _ in range(1000))
+        return producer.stats().total.accepted
+
+    def test_raise(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(stalled.url, overflow="raise", batch_bytes=10_000, buffer_bytes=50_000, timeout=60)
+        assert self.fill(producer) == 49  # each takes some bytes more
+        with pytest.raises(BufferFull) as caught:
+            producer.emit("a", bytes(1000))
+        assert caught.value.limit == 50_000
+        assert 48_000 < caught.value.buffered <= 50_000
+        assert producer.stats().total.accepted == 49
+        assert not producer.health().ok
+        assert_balanced(producer)
+
+    def test_drop_newest(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(
+            stalled.url, overflow="drop_newest", batch_bytes=10_000, buffer_bytes=50_000, timeout=60
+        )
+        receipts = [producer.emit("a", bytes(1000)) for _ in range(100)]
+        assert isinstance(receipts[-1].exception(0), DroppedError)
+        assert not receipts[0].done()
+        total = producer.stats().total
+        assert (total.accepted, total.dropped) == (100, {"drop_newest": 51})
+        assert_balanced(producer)
+
+    def test_drop_oldest(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(
+            stalled.url,
+            overflow="drop_oldest",
+            batch_events=5,
+            batch_bytes=10_000,
+            buffer_bytes=50_000,
+            timeout=60,
+            max_in_flight=1,
+        )
+        receipts = [producer.emit("a", b"%4d" % number + bytes(996)) for number in range(100)]
+        wait_until(lambda: producer.stats().total.in_flight == 5)
+        assert receipts[-1].done() is False
+        dropped = [isinstance(receipt.exception(0), DroppedError) for receipt in receipts if receipt.done()]
+        assert dropped
+        assert all(dropped)
+        total = producer.stats().total
+        assert total.accepted == 100
+        assert total.dropped == {"drop_oldest": len(dropped)}
+        stalled.faults.clear()
+        assert_balanced(producer)
+
+    def test_block_until_there_is_room(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=0.2)
+        done = threading.Event()
+
+        def emit() -> None:
+            for _ in range(100):
+                producer.emit("a", bytes(1000))
+            done.set()
+
+        thread = threading.Thread(target=emit)
+        thread.start()
+        wait_until(lambda: producer.stats().total.accepted == 49)
+        assert not done.wait(0.05)
+        stalled.faults.clear()
+        assert done.wait(10)
+        thread.join()
+        assert producer.flush() == 0
+        assert producer.stats().total.acked == 100
+
+    def test_block_ends_at_its_timeout(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=60, block_timeout=0.05)
+        assert self.fill(producer) == 49
+        assert_balanced(producer)
+
+    def test_close_ends_a_blocked_emit(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=60)
+        ended: list[BaseException] = []
+
+        def emit() -> None:
+            try:
+                for _ in range(100):
+                    producer.emit("a", bytes(1000))
+            except ClientClosedError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=emit)
+        thread.start()
+        wait_until(lambda: producer._blocked == 1)
+        report = producer.close(timeout=0)
+        thread.join(10)
+        assert len(ended) == 1
+        assert report.total.failed == {"closed": 49}
+        assert_balanced(producer)
+
+
+def test_close_is_bounded_and_reports_what_is_left(collector: Collector, new_producer: NewProducer) -> None:
+    collector.faults.drop_acks()
+    producer = new_producer(collector.ws_url, batch_events=2)
+    receipts = producer.emit_many(("a", b"x") for _ in range(7))
+    start_s = time.monotonic()
+    report = producer.close(timeout=0.2)
+    assert time.monotonic() - start_s < 3
+    assert report.total.failed == {"closed": 7}
+    errors = [receipt.exception(0) for receipt in receipts]
+    assert {type(error) for error in errors} == {ClientClosedError}
+    assert {getattr(error, "outcome", None) for error in errors} == {Outcome.POSSIBLY_DELIVERED}
+
+
+def test_callbacks_run_on_one_thread_and_may_fail(collector: Collector, new_producer: NewProducer) -> None:
+    threads: set[str] = set()
+    seen: list[str] = []
+
+    def on_delivery(receipt: Any) -> None:
+        threads.add(threading.current_thread().name)
+        seen.append(receipt.req_guid)
+        raise RuntimeError("a user's mistake")
+
+    producer = new_producer(collector.ws_url, batch_events=1, on_delivery=on_delivery)
+    receipts = producer.emit_many(("a", b"x") for _ in range(5))
+    producer.close()
+    assert sorted(seen) == sorted(receipt.req_guid for receipt in receipts)
+    assert threads == {"raccoon_fast-callbacks"}
+
+
+def test_a_callback_may_emit(collector: Collector, new_producer: NewProducer) -> None:
+    producer: Producer
+
+    def on_delivery(receipt: Any) -> None:
+        if collector.event_count < 3:
+            producer.emit("again", b"x")
+
+    producer = new_producer(collector.ws_url, on_delivery=on_delivery)
+    producer.emit("a", b"x")
+    collector.wait_for(3)
+
+
+def test_acks(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, batch_events=1)
+    with producer.acks() as acks:
+        receipts = producer.emit_many(("a", b"x") for _ in range(3))
+        producer.close()
+        assert {ack.req_guid for ack in acks} == {receipt.req_guid for receipt in receipts}
+
+
+def test_several_servers_are_failed_over_to_and_back(new_producer: NewProducer) -> None:
+    with Collector() as first, Collector() as second:
+        first.faults.refuse()
+        producer = new_producer([first.ws_url, f"grpc://{second.grpc_target}"])
+        assert producer.emit("a", b"1").result(10).status.name == "SUCCESS"
+        assert (first.event_count, second.event_count) == (0, 1)
+        assert producer.health().ok
+        first.faults.accept()
+
+        def back() -> bool:
+            producer.emit("a", b"2").result(10)
+            return first.event_count >= 5
+
+        wait_until(back)
+        assert all(server.ok for server in producer.health().servers)
+
+
+def test_many_threads(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, batch_events=50, buffer_bytes=1 << 20, batch_bytes=1 << 18)
+
+    def emit(thread: int) -> None:
+        for number in range(500):
+            producer.emit(f"t{thread}", b"%d" % number)
+
+    threads = [threading.Thread(target=emit, args=(thread,)) for thread in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report = producer.close()
+    assert report.total.acked == 8000
+    received = Counter((event.type, event.data) for event in collector.events)
+    assert received == Counter((f"t{t}", b"%d" % n) for t in range(16) for n in range(500))
+
+
+def test_a_producer_that_emits_nothing_starts_nothing(collector: Collector, new_producer: NewProducer) -> None:
+    before = threading.active_count()
+    producer = new_producer(collector.ws_url)
+    assert threading.active_count() == before
+    assert producer.health().ok
+    assert producer.flush() == 0
+    assert producer.close().total.accepted == 0
+
+
+def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProducer) -> None:
+    before = set(threading.enumerate())
+    for scheme in SCHEMES:
+        producer = new_producer(url_of(collector, scheme), on_delivery=lambda receipt: None)
+        producer.emit("a", b"x")
+        producer.close()
+    assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
