@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncProducer"]
 
 _CLOSE_S = 5.0
+_SPILL_AGAIN_S = 1.0
 _FULL = object()
 
 
@@ -51,6 +53,9 @@ class AsyncProducer(BaseProducer):
         ping_interval: As Producer.
         pong_timeout: As Producer.
         server_acks: As Producer.
+        spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
+        spool_bytes: As Producer.
+        durable: As Producer.
         **options: See ClientOptions.
 
     Raises:
@@ -75,6 +80,9 @@ class AsyncProducer(BaseProducer):
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         server_acks: str = "received",
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 1 << 30,
+        durable: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -97,6 +105,9 @@ class AsyncProducer(BaseProducer):
                 ping_interval=ping_interval,
                 pong_timeout=pong_timeout,
                 server_acks=server_acks,
+                spool=spool,
+                spool_bytes=spool_bytes,
+                durable=durable,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -164,6 +175,8 @@ class AsyncProducer(BaseProducer):
                 except asyncio.CancelledError:
                     await self._engine.close(0)
                     raise
+                if self._spool is not None:
+                    await asyncio.to_thread(self._disk.stop, 5.0)
             self._report = self.stats()
         return self._report
 
@@ -179,6 +192,8 @@ class AsyncProducer(BaseProducer):
         return stream
 
     async def __aenter__(self) -> Self:
+        if self._has_spooled:
+            self._start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -186,12 +201,15 @@ class AsyncProducer(BaseProducer):
 
     def _emit(self, event_type: str, data: Any) -> Any:
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._room = asyncio.Event()
-            self._engine = self._new_engine(threadsafe=False)
+            self._start()
         elif asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
         return self._accumulator.emit(event_type, data)
+
+    def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+        self._engine = self._new_engine(threadsafe=False)
 
     def _new_batch(self) -> Batch:
         assert self._loop is not None
@@ -220,9 +238,9 @@ class AsyncProducer(BaseProducer):
         if remaining_s <= 0:
             raise self._full()
         try:
-            await asyncio.wait_for(self._room.wait(), remaining_s)
+            await asyncio.wait_for(self._room.wait(), min(remaining_s, _SPILL_AGAIN_S))
         except asyncio.TimeoutError:
-            raise self._full() from None
+            self._spill()
 
     def _room_made(self) -> None:
         if self._room is not None:

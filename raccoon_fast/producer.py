@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Producer"]
 
 _CLOSE_S = 5.0
+# A disk that refused is asked again while an `emit` waits.
+_SPILL_AGAIN_S = 1.0
 
 
 class Producer(BaseProducer):
@@ -57,7 +59,8 @@ class Producer(BaseProducer):
         connections: Connections to a server.
         buffer_bytes: Bytes of events that wait or are in flight, at most.
         overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
-            most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest.
+            most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest;
+            "spool" moves what waits longest to disk, and blocks meanwhile.
         block_timeout: See overflow; then BufferFull is raised.
         delivery_timeout: Seconds from an event's acceptance to its acknowledgement, over all attempts; then it expires.
         on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
@@ -65,6 +68,12 @@ class Producer(BaseProducer):
         ping_interval: Seconds between our own pings on a WebSocket; None sends none.
         pong_timeout: Seconds within which a ping must be answered.
         server_acks: What the server's acknowledgements mean, for the report: "received" or "published".
+        spool: Path of a file for batches that cannot be sent now: with overflow="spool" those the buffer has no room
+            for, those that would expire, and those that `close` leaves. They are sent again, with their guids, by this
+            producer or by the next one on this path, in whatever process. Producers may share a path.
+        spool_bytes: Bytes in the spool, at most; over it the policy is "block".
+        durable: Store every batch before it is sent, and remove it when it is acknowledged: nothing in a sealed batch
+            is lost with the process.
         **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
 
     Raises:
@@ -89,6 +98,9 @@ class Producer(BaseProducer):
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         server_acks: str = "received",
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 1 << 30,
+        durable: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -111,6 +123,9 @@ class Producer(BaseProducer):
                 ping_interval=ping_interval,
                 pong_timeout=pong_timeout,
                 server_acks=server_acks,
+                spool=spool,
+                spool_bytes=spool_bytes,
+                durable=durable,
             )
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
@@ -124,6 +139,8 @@ class Producer(BaseProducer):
         self.emit = self._accumulator.emit  # type: ignore[method-assign]
         self.emit_many = self._accumulator.emit_many  # type: ignore[method-assign]
         _producers.add(self)
+        if self._has_spooled:
+            self._start()
 
     def emit(self, type: str, data: Any) -> Receipt:  # noqa: A002 - the proto field's name
         """Accept one event. Never does I/O.
@@ -194,6 +211,7 @@ class Producer(BaseProducer):
                 # The margin is for closing connections, which is bounded on its own.
                 thread.submit(engine.close(timeout)).result(timeout + 5.0)
             finally:
+                self._disk.stop(5.0)
                 self._callbacks.stop(1.0)
                 thread.stop(5.0)
         _open.discard(self)
@@ -267,7 +285,8 @@ class Producer(BaseProducer):
                     remaining_s = deadline_s - time.monotonic()
                     if remaining_s <= 0:
                         raise self._full()
-                    self._room.wait(remaining_s)
+                    self._room.wait(min(remaining_s, _SPILL_AGAIN_S))
+                    self._spill()
             finally:
                 self._blocked -= 1
         return True
@@ -297,6 +316,9 @@ class Producer(BaseProducer):
         self._blocked = 0
         self._ledger = Ledger()
         self._pool.clear()
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._disk = self._new_disk_thread()
         self._sender.forget()
         self._callbacks = CallbackThread(self._options.settings.logger)
         self._dropped = None

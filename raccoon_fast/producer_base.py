@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.core.batch import Accumulator, Batch
+from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.engine import Engine, EngineSettings
 from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
 from raccoon_fast.delivery.sender import Sender
+from raccoon_fast.delivery.spool import Spool
+from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from raccoon_fast.producer_options import ProducerOptions
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
@@ -69,6 +74,10 @@ class BaseProducer(abc.ABC):
         self._sender = Sender(options.settings.stats)
         self._made_s = time.monotonic()
         self._closed = False
+        self._spool: Spool | None = None
+        if options.spool is not None:
+            self._spool = Spool(options.spool, max_bytes=options.spool_bytes, logger=options.settings.logger)
+        self._disk = self._new_disk_thread()
         self._accumulator = Accumulator(
             self._make_batch,
             serializer=options.serializer,
@@ -139,6 +148,8 @@ class BaseProducer(abc.ABC):
             delivery_timeout_s=options.delivery_timeout_s,
             max_in_flight=options.max_in_flight * options.connections,
             policy=options.retry,
+            batch_bytes=options.batch_bytes,
+            durable=options.durable,
             threadsafe=threadsafe,
         )
         return Engine(
@@ -148,8 +159,22 @@ class BaseProducer(abc.ABC):
             options.open_endpoints(),
             self._sender,
             self._recycle,
+            self._make_batch,
+            None if self._spool is None else self._open_spooling,
             options.settings.logger,
         )
+
+    def _new_disk_thread(self) -> CallbackThread:
+        return CallbackThread(self._options.settings.logger, "raccoon_fast-spool")
+
+    def _open_spooling(self, adopted: Callable[[Mapping[str, int], Mapping[str, int]], None]) -> Spooling:
+        assert self._spool is not None
+        return Spooling(self._spool, self._disk, adopted, self._options.settings.logger)
+
+    @property
+    def _has_spooled(self) -> bool:
+        """Whether an earlier process may have left something to send."""
+        return self._spool is not None and self._spool.path.exists()
 
     def _empty_batch(self) -> Batch:
         try:
@@ -174,7 +199,12 @@ class BaseProducer(abc.ABC):
         if policy in ("drop_newest", "drop_oldest"):
             self._ledger.add({event_type: 1}, DROPPED + policy)
             return self._dropped_receipt
+        self._spill()
         return self._wait_for_room(size)
+
+    def _spill(self) -> None:
+        if self._options.overflow == "spool" and self._engine is not None:
+            self._engine.spill()
 
     def _drop_oldest(self) -> bool:
         """Give up the batch that waits longest; False if all there is is in flight."""

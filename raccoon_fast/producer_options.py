@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.clients.options import Settings, positive, whole
@@ -12,12 +14,17 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.serializers import RAW
 from raccoon_fast.transports.address import parse_address
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from raccoon_fast.transports.base import Transport
 
 __all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
 
-OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest")
+OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
 
 _PROTOCOLS = {"http": "REST", "https": "REST", "ws": "WebSocket", "wss": "WebSocket", "grpc": "gRPC", "grpcs": "gRPC"}
 _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
@@ -46,6 +53,9 @@ class ProducerOptions(NamedTuple):
     ping_interval_s: float | None
     pong_timeout_s: float
     server_acks: str
+    spool: Path | None
+    spool_bytes: int
+    durable: bool
 
     @property
     def settings(self) -> Settings:
@@ -102,6 +112,9 @@ def resolve_options(
     ping_interval: float | None,
     pong_timeout: float,
     server_acks: str,
+    spool: str | os.PathLike[str] | None,
+    spool_bytes: int,
+    durable: bool,
 ) -> ProducerOptions:
     """Check the options of a producer.
 
@@ -160,4 +173,25 @@ def resolve_options(
         ping_interval_s=None if ping_interval is None else positive("ping_interval", ping_interval),
         pong_timeout_s=positive("pong_timeout", pong_timeout),
         server_acks=server_acks,
+        spool=_spool_path(spool, overflow, durable=durable),
+        spool_bytes=whole("spool_bytes", spool_bytes),
+        durable=durable,
     )
+
+
+def _spool_path(spool: str | os.PathLike[str] | None, overflow: str, *, durable: bool) -> Path | None:
+    if not isinstance(durable, bool):
+        raise TypeError(f"durable takes True or False, not {durable!r}")
+    if spool is None:
+        if durable or overflow == "spool":
+            what = "durable=True" if durable else 'overflow="spool"'
+            raise ValueError(f"{what} needs spool=…, the path of a file to keep batches in")
+        return None
+    if not isinstance(spool, (str, os.PathLike)):
+        raise TypeError(f"spool takes the path of a file, not {spool!r}")
+    if fcntl is None:
+        raise ValueError("spool needs flock, which this platform does not have")
+    path = Path(spool).absolute()
+    if not path.parent.is_dir():
+        raise ValueError(f"spool must be a file in a directory that exists, and {path.parent} does not")
+    return path

@@ -21,10 +21,12 @@ class CallbackThread:
 
     Args:
         logger: Told when a callback raises; the next one is run all the same.
+        name: The thread's.
     """
 
-    def __init__(self, logger: Log) -> None:
+    def __init__(self, logger: Log, name: str = "raccoon_fast-callbacks") -> None:
         self._logger = logger
+        self._name = name
         self._queue: queue.SimpleQueue[tuple[Callable[..., object], Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -34,7 +36,7 @@ class CallbackThread:
         """Start the thread, if there is none: now, since at the interpreter's exit no thread can be started."""
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="raccoon_fast-callbacks", daemon=True)
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
+from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.errors import (
@@ -31,13 +32,14 @@ from raccoon_fast.events import Code
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
+    from raccoon_fast.delivery.spooling import Spooling
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
 
@@ -58,6 +60,8 @@ class EngineSettings(NamedTuple):
         delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
         max_in_flight: Batches in flight at once, at most.
         policy: Waits between attempts, and how many there are.
+        batch_bytes: A batch's size, at most, as far as it is brought back from the spool.
+        durable: Whether every batch is stored before it is sent.
         threadsafe: Whether batches are opened and sealed by other threads than the loop's.
     """
 
@@ -66,6 +70,8 @@ class EngineSettings(NamedTuple):
     delivery_timeout_s: float
     max_in_flight: int
     policy: RetryPolicy
+    batch_bytes: int
+    durable: bool
     threadsafe: bool
 
 
@@ -81,6 +87,8 @@ class Engine:
         endpoints: The servers.
         sender: Makes the attempts.
         recycle: Gets a batch that is settled, and room in the accumulator.
+        new_batch: As the accumulator's make_batch.
+        open_spooling: As Reserve's; None where there is no spool.
         logger: Told when a server fails and when it is well again.
     """
 
@@ -92,6 +100,8 @@ class Engine:
         endpoints: Endpoints,
         sender: Sender,
         recycle: Callable[[Batch], None],
+        new_batch: Callable[[], Batch],
+        open_spooling: Callable[[Callable[[Mapping[str, int], Mapping[str, int]], None]], Spooling] | None,
         logger: Log,
     ) -> None:
         self._settings = settings
@@ -116,8 +126,22 @@ class Engine:
         self._lingering = False
         self._open: Batch | None = None
         self._woken = False
+        self._spilling = False
         self._closed = False
         self.retries = 0
+        self._reserve: Reserve | None = None
+        if open_spooling is not None:
+            self._reserve = Reserve(
+                open_spooling,
+                accumulator,
+                ledger,
+                self._waiting,
+                new_batch,
+                recycle,
+                self._pump,
+                settings.wire,
+                settings.delivery_timeout_s,
+            )
 
     # From any thread
 
@@ -134,6 +158,12 @@ class Engine:
         if not self._woken:
             self._woken = True
             self._call(self._pump)
+
+    def spill(self) -> None:
+        """The buffer is full: move what waits longest to the spool."""
+        if not self._spilling:
+            self._spilling = True
+            self._call(self._spill)
 
     # On the loop
 
@@ -171,17 +201,22 @@ class Engine:
         closing = [asyncio.ensure_future(transport.close()) for transport in transports]
         waited = {*closing, *self._attempts}
         await asyncio.wait(waited, timeout=max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S)
-        for batch in self._leftovers():
-            self._fail(
-                batch,
-                states.QUEUED,
-                "closed",
-                ClientClosedError(
-                    f"the producer was closed before the batch was acknowledged: {batch.outcome}",
-                    req_guid=batch.req_guid,
-                    outcome=batch.outcome,
-                ),
-            )
+        leftovers = self._leftovers()
+        if self._reserve is None:
+            for batch in leftovers:
+                self._fail_closed(batch)
+        else:
+            for batch in leftovers:
+                self._reserve.set_aside(batch, self._fail_closed)
+            left_s = max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
+            for settlement in await self._reserve.close(left_s, self._fail_closed):
+                settlement.failed(
+                    ClientClosedError(
+                        "the producer was closed; the batch is in the spool, and is sent by the next process",
+                        req_guid=settlement.receipt.req_guid,
+                        outcome=Outcome.POSSIBLY_DELIVERED,
+                    )
+                )
         self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
@@ -209,6 +244,7 @@ class Engine:
             if batch is None:
                 break
             self._start(batch, endpoint, now_s)
+        self._fetch(now_s)
         self._arm(now_s)
         for target, done in self._flushes:
             if not done.done() and not self._unsettled(target):
@@ -219,7 +255,7 @@ class Engine:
             return self._waiting.pop_delayed()
         if self._waiting.has_ready:
             return self._waiting.pop_ready()
-        return self._take()
+        return None if self._settings.durable else self._take()
 
     def _take(self) -> Batch | None:
         with self._ledger.lock:
@@ -247,6 +283,32 @@ class Engine:
         )
         self._attempts[task] = batch
         task.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, now_s))
+
+    # Disk
+
+    def _fetch(self, now_s: float) -> None:
+        """Bring batches back from the spool when there is nothing newer to send, one alone to probe a server."""
+        reserve = self._reserve
+        room = self._concurrency.limit - len(self._attempts)
+        if reserve is None or reserve.fetch_s > now_s or self._waiting.has_ready or self._accumulator.sealed:
+            return
+        endpoint = self._endpoints.choose(now_s)
+        if endpoint is not None and room > 0:
+            reserve.fetch(self._settings.batch_bytes * room if endpoint.healthy else 1)
+
+    def _spill(self) -> None:
+        self._spilling = False
+        reserve = self._reserve
+        if reserve is None or self._closed or reserve.pending or reserve.ready_s > time.monotonic():
+            return
+        self._accumulator.seal()
+        wanted = self._accumulator.buffered // 4
+        while wanted > 0:
+            batch = self._waiting.pop_ready() if self._waiting.has_ready else self._take()
+            if batch is None:
+                break
+            wanted -= batch.nbytes
+            reserve.set_aside(batch, self._waiting.add)
 
     # Ending attempts
 
@@ -325,6 +387,18 @@ class Engine:
         self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
         self._settled(batch, batch.settlement.failed(error))
 
+    def _fail_closed(self, batch: Batch) -> None:
+        self._fail(
+            batch,
+            states.QUEUED,
+            "closed",
+            ClientClosedError(
+                f"the producer was closed before the batch was acknowledged: {batch.outcome}",
+                req_guid=batch.req_guid,
+                outcome=batch.outcome,
+            ),
+        )
+
     def _narrow(self, batch: Batch, reason: str, said: str) -> None:
         """Find the events a server will not have: each half is sent under a guid of its own."""
         settlement = batch.settlement
@@ -336,6 +410,8 @@ class Engine:
         middle = len(events) // 2
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
         settlement.split(2)
+        if self._reserve is not None:
+            self._reserve.split(batch)
         for half in (events[middle:], events[:middle]):
             part = Batch(self._settings.wire)
             part.add_many(half)
@@ -345,11 +421,12 @@ class Engine:
             self._waiting.add_first(part)
 
     def _settled(self, batch: Batch, last: bool) -> None:
-        settlement = batch.settlement
+        if last:
+            self._outstanding.pop(batch.settlement, None)
+        if self._reserve is not None:
+            self._reserve.settled(batch, last)
         self._accumulator.release(batch.nbytes)
         self._recycle(batch)
-        if last:
-            self._outstanding.pop(settlement, None)
 
     def _unsettled(self, target: int) -> int:
         """Events among the first `target` accepted that are not settled."""
@@ -373,6 +450,12 @@ class Engine:
         """End what is past its deadline; the oldest in the accumulator is taken here, to be watched."""
         for batch in self._waiting.pop_overdue(now_s):
             self._expired(batch)
+        if self._reserve is not None and self._settings.durable:
+            while self._reserve.pending + len(self._waiting) < 2 * self._settings.max_in_flight:
+                if (new := self._take()) is None:
+                    break
+                self._reserve.secure(new)
+            return
         while not self._waiting.has_ready and (next_batch := self._take()) is not None:
             if next_batch.deadline_s <= now_s:
                 self._expired(next_batch)
@@ -380,6 +463,12 @@ class Engine:
                 self._waiting.add(next_batch)
 
     def _expired(self, batch: Batch) -> None:
+        if self._reserve is not None:
+            self._reserve.set_aside(batch, self._expire_for_good)
+        else:
+            self._expire_for_good(batch)
+
+    def _expire_for_good(self, batch: Batch) -> None:
         self._fail(
             batch,
             states.QUEUED,
@@ -395,8 +484,11 @@ class Engine:
         """Set the one timer for whatever is due next, if anything is."""
         due_s = self._waiting.deadline_s
         if len(self._attempts) < self._concurrency.limit:
+            server_s = self._endpoints.next_s(now_s)
             if self._waiting.has_ready:
-                due_s = min(due_s, self._endpoints.next_s(now_s))
+                due_s = min(due_s, server_s)
+            if self._reserve is not None:
+                due_s = min(due_s, max(self._reserve.fetch_s, server_s))
             # Without budget, the next retry is paid for by time.
             due_s = min(due_s, max(self._waiting.retry_s, now_s + _RETRY_POLL_S))
         if due_s == self._timer_s:

@@ -19,6 +19,7 @@ EXPIRED = "expired"
 SPOOLED = "spooled"
 FAILED = "failed:"
 DROPPED = "dropped:"
+DAMAGED = FAILED + "damaged"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Counts:
     Attributes:
         accepted: Taken by `emit`, or found in the spool of an earlier process.
         acked: Acknowledged by a server.
-        failed: Refused for good, by reason: the server's code, or "closed".
+        failed: Not to be delivered, by reason: the server's code, "closed", or "damaged" in the spool.
         dropped: Given up by the overflow policy, by its name.
         expired: Not acknowledged within delivery_timeout.
         spooled: On disk, to be sent later, by this process or another.

@@ -39,13 +39,15 @@ class Settlement:
 
     Attributes:
         extra_requests: How many requests splitting has cost so far.
+        records: Numbers in the spool that go with the last part.
     """
 
-    __slots__ = ("_error", "_future", "_parts", "_rejected", "_response", "extra_requests", "receipt")
+    __slots__ = ("_error", "_future", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records")
 
     def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable) -> None:
         self.receipt = receipt
         self.extra_requests = 0
+        self.records: list[int] = []
         self._future = future
         self._parts = 1
         self._rejected: list[RejectedEvent] = []

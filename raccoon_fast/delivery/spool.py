@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sqlite3
+import threading
 import time
 import uuid
 import zlib
@@ -22,11 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.errors import RaccoonError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +46,10 @@ CREATE TABLE quarantine (
 """
 # Connections of a parent process: to close them here would drop the parent's locks on the file.
 _inherited: list[sqlite3.Connection] = []
+# Held while SQLite works, and over a fork: a child could never get a lock of SQLite's that another thread held then.
+_working = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_working.acquire, after_in_parent=_working.release, after_in_child=_working.release)
 
 
 class SpoolError(RaccoonError):
@@ -89,17 +89,10 @@ class Spool:
         path: The database; made when it is not there. Beside it stand SQLite's own files and a lock file an owner.
         max_bytes: Bytes of bodies that this owner keeps, at most.
         logger: Told of records that cannot be read, and of a file that is set aside.
-
-    Raises:
-        ValueError: The directory does not exist, or this platform has no flock.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_bytes: int, logger: Log) -> None:
-        if fcntl is None:
-            raise ValueError("a spool needs flock, which this platform does not have")
-        self.path = Path(path).absolute()
-        if not self.path.parent.is_dir():
-            raise ValueError(f"spool must be a file in a directory that exists, and {self.path.parent} does not")
+    def __init__(self, path: Path, *, max_bytes: int, logger: Log) -> None:
+        self.path = path
         self.max_bytes = max_bytes
         self.nbytes = 0
         self._logger = logger
@@ -244,6 +237,10 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the records; whoever opens the file next takes them over. Idempotent."""
+        with _working:
+            self._close()
+
+    def _close(self) -> None:
         db, self._db = self._db, None
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -269,7 +266,7 @@ class Spool:
     @contextlib.contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """The database in a transaction, opened on first use; its errors are named."""
-        try:
+        with _working, self._named_errors():
             db = self._db or self._open()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -279,6 +276,11 @@ class Spool:
                     db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:
             self._roll_back()
             kind = SpoolFull if "full" in str(error) else SpoolError
@@ -305,6 +307,8 @@ class Spool:
             self._set_aside(error)
             db = self._connect()
         self._owner = uuid.uuid4().hex
+        import fcntl  # not on Windows, where no spool is made
+
         self._lock = os.open(self._lock_path(self._owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._db = db
@@ -343,7 +347,7 @@ class Spool:
         self._logger.error("the spool %s is damaged (%s); it is kept as %s and begun anew", self.path, error, aside)
         for _, text in self._waiting.values():
             self._lost.update(_counts(text))
-        self.close()
+        self._close()
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
@@ -354,6 +358,8 @@ class Spool:
     def _is_alive(self, owner: str) -> bool:
         if not re.fullmatch("[0-9a-f]{32}", owner):
             return False
+        import fcntl
+
         path = self._lock_path(owner)
         try:
             lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)

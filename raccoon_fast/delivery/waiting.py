@@ -77,6 +77,9 @@ class Waiting:
         self._delayed.clear()
         return batches
 
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._delayed)
+
     def __iter__(self) -> Iterator[Batch]:
         yield from self._ready
         for _, _, batch in self._delayed:

@@ -1,0 +1,207 @@
+"""The batches that are on disk: those that had no place in memory, and under durable=True every one."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING
+
+from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery import ledger as states
+from raccoon_fast.errors import DecodeError, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.delivery.ledger import Ledger
+    from raccoon_fast.delivery.settlement import Settlement
+    from raccoon_fast.delivery.spool import Record
+    from raccoon_fast.delivery.spooling import Spooling
+    from raccoon_fast.delivery.waiting import Waiting
+
+__all__ = ["Reserve"]
+
+
+class Reserve:
+    """Moves batches between memory and the spool.
+
+    Owned by the engine's loop. A batch's record outlives the batch in memory, and goes when its events are settled.
+
+    Args:
+        open_spooling: Makes the Spooling, given its `turned`.
+        accumulator: What is set aside is released there, what comes back is held.
+        ledger: Told of every move.
+        waiting: Gets the batches that may be sent.
+        new_batch: Makes a batch with a settlement and a receipt, for a record of an earlier process.
+        recycle: Gets the batches that are set aside.
+        wake: Called when there may be something to send.
+        wire: What is stored in another wire format is sent in this one.
+        delivery_timeout_s: From a batch's return to memory on.
+    """
+
+    def __init__(
+        self,
+        open_spooling: Callable[[Callable[[Mapping[str, int], Mapping[str, int]], None]], Spooling],
+        accumulator: Accumulator,
+        ledger: Ledger,
+        waiting: Waiting,
+        new_batch: Callable[[], Batch],
+        recycle: Callable[[Batch], None],
+        wake: Callable[[], None],
+        wire: str,
+        delivery_timeout_s: float,
+    ) -> None:
+        self._accumulator = accumulator
+        self._ledger = ledger
+        self._waiting = waiting
+        self._new_batch = new_batch
+        self._recycle = recycle
+        self._wake = wake
+        self._wire = wire
+        self._delivery_timeout_s = delivery_timeout_s
+        # Records of the batches in memory, and the settlements of those that are on disk only.
+        self._numbers: dict[Batch, int] = {}
+        self._settlements: dict[int, Settlement] = {}
+        # On their way to the disk.
+        self._pending: set[Batch] = set()
+        self._is_fetching = False
+        self._fail_closed: Callable[[Batch], None] | None = None
+        self._spooling = open_spooling(self._turned)
+
+    @property
+    def fetch_s(self) -> float:
+        """When there will be batches to fetch, as far as is known: infinity while there are none, or they come."""
+        return self._spooling.ready_s if self._spooling.available and not self._is_fetching else float("inf")
+
+    @property
+    def pending(self) -> int:
+        """Batches on their way to the disk."""
+        return len(self._pending)
+
+    @property
+    def ready_s(self) -> float:
+        """When the disk may be asked to store more: a moment after it refused."""
+        return self._spooling.ready_s
+
+    def secure(self, batch: Batch) -> None:
+        """Store a batch before it is sent; where the disk refuses, it is sent all the same."""
+        self._pending.add(batch)
+        self._spooling.store(batch, self._secured)
+
+    def set_aside(self, batch: Batch, otherwise: Callable[[Batch], None]) -> None:
+        """Keep a batch that waits on disk only; where the disk refuses, `otherwise` gets it."""
+        number = self._numbers.pop(batch, None)
+        if number is None:
+            self._pending.add(batch)
+            self._spooling.store(batch, functools.partial(self._stored, otherwise))
+        else:
+            self._is_aside(batch, number)
+
+    def fetch(self, max_bytes: int) -> None:
+        """Bring the oldest batches back, `max_bytes` of them or one."""
+        self._is_fetching = True
+        self._spooling.fetch(max_bytes, self._fetched)
+
+    def split(self, batch: Batch) -> None:
+        """A batch became several, which have no records: its own goes with the last of them."""
+        number = self._numbers.pop(batch, None)
+        if number is not None:
+            batch.settlement.records.append(number)
+
+    def settled(self, batch: Batch, is_last: bool) -> None:
+        """A batch, or the last part of one, ended in an outcome."""
+        numbers = [self._numbers.pop(batch)] if batch in self._numbers else []
+        if is_last:
+            numbers += batch.settlement.records
+        if numbers:
+            self._spooling.remove(numbers)
+
+    async def close(self, timeout_s: float, otherwise: Callable[[Batch], None]) -> list[Settlement]:
+        """Finish what the disk was asked for, for at most so long, and let go of it.
+
+        Args:
+            timeout_s: Seconds.
+            otherwise: Gets the batches that are not on disk by then.
+
+        Returns:
+            The settlements of what this process leaves there.
+        """
+        self._fail_closed = otherwise
+        await self._spooling.close(timeout_s)
+        for batch in self._pending:
+            otherwise(batch)
+        settlements = list(dict.fromkeys(self._settlements.values()))
+        self._settlements.clear()
+        return settlements
+
+    def _secured(self, batch: Batch, number: int | None) -> None:
+        self._pending.discard(batch)
+        if self._fail_closed is not None:
+            self._keep(self._fail_closed, batch, number)
+            return
+        if number is not None:
+            self._numbers[batch] = number
+        self._waiting.add(batch)
+        self._wake()
+
+    def _stored(self, otherwise: Callable[[Batch], None], batch: Batch, number: int | None) -> None:
+        self._pending.discard(batch)
+        self._keep(otherwise, batch, number)
+
+    def _keep(self, otherwise: Callable[[Batch], None], batch: Batch, number: int | None) -> None:
+        if number is None:
+            otherwise(batch)
+        else:
+            self._is_aside(batch, number)
+
+    def _is_aside(self, batch: Batch, number: int) -> None:
+        self._spooling.give_back([number])
+        self._settlements[number] = batch.settlement
+        self._ledger.move(batch.types, states.QUEUED, states.SPOOLED)
+        self._accumulator.release(batch.nbytes)
+        self._recycle(batch)
+
+    def _fetched(self, records: list[Record]) -> None:
+        self._is_fetching = False
+        if self._fail_closed is not None:
+            return  # they stay where they are
+        for record in records:
+            settlement = self._settlements.pop(record.id, None) or self._settlement_of(record)
+            try:
+                batch = self._load(record)
+            except DecodeError as error:
+                self._ledger.move(record.types, states.SPOOLED, states.DAMAGED)
+                settlement.failed(error)
+                self._spooling.remove([record.id])
+                continue
+            batch.settlement, batch.receipt = settlement, settlement.receipt
+            self._numbers[batch] = record.id
+            self._accumulator.hold(batch.nbytes)
+            self._ledger.move(record.types, states.SPOOLED, states.QUEUED)
+            self._waiting.add(batch)
+        self._wake()
+
+    def _load(self, record: Record) -> Batch:
+        batch = Batch(record.wire)
+        batch.load(record.body, record.types)
+        if record.wire != self._wire:
+            events = batch.events()
+            batch = Batch(self._wire)
+            batch.add_many(events)
+        now_s = time.monotonic()
+        batch.req_guid = record.req_guid
+        batch.accepted_s = now_s - max(0.0, time.time() - record.accepted_at)
+        batch.deadline_s = now_s + self._delivery_timeout_s
+        batch.outcome = Outcome.POSSIBLY_DELIVERED  # what was known of it is not stored
+        return batch
+
+    def _settlement_of(self, record: Record) -> Settlement:
+        settlement: Settlement = self._new_batch().settlement
+        settlement.receipt.req_guid = record.req_guid
+        return settlement
+
+    def _turned(self, adopted: Mapping[str, int], lost: Mapping[str, int]) -> None:
+        self._ledger.add(adopted, states.SPOOLED)
+        self._ledger.move(lost, states.SPOOLED, states.DAMAGED)
+        self._wake()
