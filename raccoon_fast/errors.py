@@ -23,7 +23,7 @@ A wrong option, and a wrong argument, is a plain TypeError or ValueError that na
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,17 @@ class Outcome(enum.Enum):
 
 
 class RaccoonError(Exception):
-    """The root of every error of this package."""
+    """The root of every error of this package. Errors can be copied and pickled, as process pools do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(cls: type[RaccoonError], args: tuple[Any, ...], attributes: dict[str, Any]) -> RaccoonError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class SerializationError(RaccoonError, ValueError):

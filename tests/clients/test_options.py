@@ -1,0 +1,154 @@
+"""Options are checked when a client is made, and the message names the option."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from raccoon_fast import (
+    TLS,
+    App,
+    AsyncGrpcClient,
+    AsyncProducer,
+    AsyncRestClient,
+    AsyncWebSocketClient,
+    GrpcClient,
+    Producer,
+    RestClient,
+    RetryPolicy,
+    WebSocketClient,
+)
+
+CLIENTS = [
+    (RestClient, "http://h"),
+    (AsyncRestClient, "http://h"),
+    (WebSocketClient, "ws://h"),
+    (AsyncWebSocketClient, "ws://h"),
+    (GrpcClient, "h:8081"),
+    (AsyncGrpcClient, "h:8081"),
+    (Producer, "ws://h"),
+    (AsyncProducer, "ws://h"),
+]
+SECONDS = ["timeout", "connect_timeout"]
+NOT_NUMBERS = ["5", None, True, [1]]
+NOT_SECONDS = [0, -1, float("nan"), float("inf")]
+WRONG = [
+    *((option, value, TypeError) for option in SECONDS for value in NOT_NUMBERS),
+    *((option, value, ValueError) for option in SECONDS for value in NOT_SECONDS),
+    ("serializer", 5, TypeError),
+    ("serializer", "json", TypeError),
+    ("retry", 3, TypeError),
+    ("logger", object(), TypeError),
+    ("stats", object(), TypeError),
+    ("app", "my app", TypeError),
+    ("user_id", 5, TypeError),
+    ("user_id", "a\r\nX-Evil: 1", ValueError),
+    ("group", "a\nb", ValueError),
+    ("id_header", "X User", ValueError),
+    ("id_header", None, TypeError),
+    ("group_header", "", ValueError),
+    ("headers", [("a", "b")], TypeError),
+    ("headers", {"a": 5}, TypeError),
+    ("headers", {5: "a"}, TypeError),
+    ("headers", {"a": "b\r\nX-Evil: 1"}, ValueError),
+    ("headers", {"a\n": "b"}, ValueError),
+    ("headers", {"a": "\u00e4"}, ValueError),
+    ("headers", {"Content-Length": "5"}, ValueError),
+    ("headers", {"User-Agent": "mine"}, ValueError),
+    ("auth", 5, TypeError),
+    ("auth", ("user",), TypeError),
+    ("tls", "cert.pem", TypeError),
+    ("tls", TLS(), ValueError),
+]
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize(("option", "value", "error"), WRONG)
+def test_a_wrong_option_is_named(client, url, option, value, error):
+    with pytest.raises(error, match=option):
+        client(url, **{option: value})
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_an_unknown_option_is_named_with_the_one_meant(client, url):
+    with pytest.raises(TypeError, match="'time_out'; did you mean 'timeout'"):
+        client(url, time_out=5)
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize("wrong", ["ftp://h", "http://", "ws://h:99999", "://h", "http://h:port"])
+def test_a_wrong_url(client, url, wrong):
+    with pytest.raises(ValueError, match=r"url|port|host|scheme"):
+        client(wrong)
+    with pytest.raises(TypeError):
+        client(5)
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_secrets_are_not_shown(client, url):
+    secret = "s3cr3t"
+    made = client(url, auth=secret, headers={"X-Key": secret})
+    assert secret not in repr(made)
+    with pytest.raises(ValueError, match="auth") as caught:
+        client(url, auth=f"{secret}\n")
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("client", [GrpcClient, AsyncGrpcClient, Producer, AsyncProducer])
+def test_grpc_takes_no_ssl_context(client):
+    with pytest.raises(TypeError, match="tls takes TLS"):
+        client("grpcs://h", tls=ssl.create_default_context())
+
+
+@pytest.mark.parametrize("client", [Producer, AsyncProducer])
+class TestProducer:
+    @pytest.mark.parametrize(
+        ("option", "value", "error"),
+        [
+            ("linger", 0, ValueError),
+            ("linger", "1", TypeError),
+            ("batch_events", 0, ValueError),
+            ("batch_events", 1.5, TypeError),
+            ("batch_bytes", 0, ValueError),
+            ("batch_bytes", 1 << 40, ValueError),
+            ("max_in_flight", 0, ValueError),
+            ("max_in_flight", True, TypeError),
+            ("connections", 0, ValueError),
+            ("buffer_bytes", 1, ValueError),
+            ("overflow", "explode", ValueError),
+            ("overflow", None, ValueError),
+            ("block_timeout", -1, ValueError),
+            ("delivery_timeout", 0, ValueError),
+            ("on_delivery", 5, TypeError),
+            ("wire", "xml", ValueError),
+            ("ping_interval", 0, ValueError),
+            ("pong_timeout", None, TypeError),
+            ("server_acks", "maybe", ValueError),
+            ("spool_bytes", 0, ValueError),
+            ("durable", 1, TypeError),
+        ],
+    )
+    def test_a_wrong_option_is_named(self, client, option, value, error):
+        with pytest.raises(error, match=option):
+            client("ws://h", **{option: value})
+
+    def test_no_url(self, client):
+        with pytest.raises(ValueError, match="url"):
+            client([])
+
+    def test_wire_json_is_not_for_grpc(self, client):
+        with pytest.raises(ValueError, match="wire"):
+            client(["ws://h", "grpc://h"], wire="json")
+
+    def test_all_that_is_right(self, client):
+        client(
+            ["wss://h", "https://h", "grpcs://h"],
+            timeout=5,
+            retry=RetryPolicy(),
+            app=App("id", "name", "1"),
+            tls=TLS(),
+            auth=("user", "password"),
+            headers={"X-Key": "value"},
+            ping_interval=None,
+        )

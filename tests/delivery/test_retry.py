@@ -1,0 +1,49 @@
+"""When a retry policy tries again, and how long it waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from raccoon_fast import RetryPolicy
+
+
+def test_delays_grow_up_to_the_maximum() -> None:
+    policy = RetryPolicy(initial=1.0, maximum=10.0, multiplier=3.0, jitter=None)
+    assert [policy.delay_s(failures) for failures in range(1, 6)] == [1.0, 3.0, 9.0, 10.0, 10.0]
+
+
+def test_full_jitter_is_anything_up_to_that() -> None:
+    policy = RetryPolicy(initial=1.0, maximum=8.0)
+    delays = [policy.delay_s(3) for _ in range(2000)]
+    assert 0.0 <= min(delays) < 0.1
+    assert 3.9 < max(delays) <= 4.0
+    assert 1.8 < sum(delays) / len(delays) < 2.2
+
+
+@pytest.mark.parametrize("multiplier", [2, 2.0, 1e300])
+def test_hours_of_failures_are_no_overflow(multiplier: float) -> None:
+    assert RetryPolicy(maximum=30.0, multiplier=multiplier, jitter=None).delay_s(1_000_000) == 30.0
+    assert RetryPolicy(initial=0.0, multiplier=multiplier, jitter=None).delay_s(1_000_000) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("max_attempts", 0, ValueError),
+        ("max_attempts", 1.5, TypeError),
+        ("max_attempts", True, TypeError),
+        ("initial", -1, ValueError),
+        ("initial", "1", TypeError),
+        ("initial", float("nan"), ValueError),
+        ("maximum", float("inf"), ValueError),
+        ("maximum", None, TypeError),
+        ("multiplier", 0.5, ValueError),
+        ("jitter", "half", ValueError),
+        ("jitter", True, ValueError),
+        ("total_timeout", 0, ValueError),
+        ("total_timeout", "1", TypeError),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=option):
+        RetryPolicy(**{option: value})  # type: ignore[arg-type]
