@@ -307,9 +307,8 @@ class Producer(BaseProducer):
 
     def _after_fork(self) -> None:
         """In the child: begin anew. The parent's thread does not exist here, and its events are not ours to send."""
-        if self._thread is not None:
-            # Its loop's descriptors are shared with the parent: they must not be closed, nor unregistered, from here.
-            _inherited.append((self._thread, self._engine))
+        # What they own is shared with the parent: it must not be closed from here, nor even be freed (grpc waits then).
+        _inherited.append((self._thread, self._engine))
         self._thread = self._engine = None
         self._lock = threading.Lock()
         self._room = threading.Condition()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,11 @@ __all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
 OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
 
 _PROTOCOLS = {"http": "REST", "https": "REST", "ws": "WebSocket", "wss": "WebSocket", "grpc": "gRPC", "grpcs": "gRPC"}
+_TRANSPORTS = {
+    "REST": "raccoon_fast.transports.rest",
+    "WebSocket": "raccoon_fast.transports.websocket",
+    "gRPC": "raccoon_fast.transports.grpc_transport",
+}
 _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
 # Room in a message for its guid and time.
 _HEAD_BYTES = 256
@@ -134,6 +140,9 @@ def resolve_options(
         if protocol == "gRPC" and isinstance(settings.link.tls, ssl.SSLContext):
             raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
         servers.append((protocol, settings))
+        # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
+        # that can never import it.
+        importlib.import_module(_TRANSPORTS[protocol])
     if wire not in ("proto", "json"):
         raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
     has_grpc = any(protocol == "gRPC" for protocol, _ in servers)

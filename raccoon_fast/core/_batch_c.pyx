@@ -212,7 +212,7 @@ cdef class Accumulator:
         """Seal the open batch. Returns whether there was one."""
         if self.batch is None:
             return False
-        self.batches.append(self.batch)
+        self.keep(self.batch)
         self.batch = None
         self.on_sealed()
         return True
@@ -256,6 +256,11 @@ cdef class Accumulator:
                 counts[type_] = counts.get(type_, 0) + count
         return counts
 
+    cdef int keep(self, Batch batch) except -1:
+        self.batches.append(batch)
+        batch.envelope.trim()
+        return 0
+
     cdef object accept(self, object type_, object data):
         cdef Py_buffer buffer
         if self.serializer is not None:
@@ -295,7 +300,7 @@ cdef class Accumulator:
                     continue
                 fresh.put(type_, raw, length, size)
                 if batch is not None:
-                    self.batches.append(batch)
+                    self.keep(batch)
                     sealed = True
                 self.batch = batch = fresh
                 opened = True
@@ -305,7 +310,7 @@ cdef class Accumulator:
         self.held += size
         self.events_in += 1
         if batch.envelope.events >= self.max_events:
-            self.batches.append(batch)
+            self.keep(batch)
             self.batch = None
             sealed = True
         receipt = batch.receipt  # whoever takes the batch from here on may clear it

@@ -33,6 +33,7 @@ cdef class _Envelope:
     cdef int finish(self) except -1
     cdef int own(self) except -1
     cdef void flip(self) noexcept
+    cdef int trim(self) except -1
     cdef int widen(self, Py_ssize_t headroom) except -1
     cdef uint8_t* reserve(self, uint64_t size) except NULL
 

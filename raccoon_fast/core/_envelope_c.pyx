@@ -266,6 +266,13 @@ cdef class _Envelope:
         toggle_mask(self.block.data + self.head, self.stop - self.head + self.tail_size, self.mask)
         self.masked = not self.masked
 
+    cdef int trim(self) except -1:
+        """Give back memory that an earlier, larger request has left: what waits is bounded by its size."""
+        cdef Py_ssize_t size = self.stop + _TAIL
+        if self.block.size > 2 * size and not self.block.exports:
+            self.block.resize(size)
+        return 0
+
     cdef int widen(self, Py_ssize_t headroom) except -1:
         """Move the events back, so that `headroom` bytes are in front of them; the old head is lost."""
         cdef Py_ssize_t size = self.stop - self.start

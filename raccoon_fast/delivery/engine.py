@@ -360,7 +360,7 @@ class Engine:
             return
         else:
             self._put_back(batch)
-        if endpoint.healthy:
+        if endpoint.healthy and not self._closed:
             log = self._logger.warning if error.retryable else self._logger.error
             log("%s fails: %s; its events wait", endpoint.address, error)
         endpoint.failed(error, began_s, now_s)

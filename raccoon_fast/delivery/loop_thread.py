@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from raccoon_fast.errors import ClientClosedError
 
+if sys.platform != "win32":
+    import uvloop
+
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Coroutine
@@ -23,8 +26,6 @@ _T = TypeVar("_T")
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A uvloop loop where there is uvloop (not on Windows), asyncio's own otherwise."""
     if sys.platform != "win32":
-        import uvloop
-
         return uvloop.new_event_loop()
     return asyncio.new_event_loop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,15 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 _CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
 _TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
 
+# The process that made a channel, if one did.
+_user_pid = 0
+
 
 class GrpcTransport(Transport):
     """Calls `/raystack.raccoon.v1beta1.EventService/SendEvent`.
 
-    The channel is made with the first call, so that a client made before a fork works in the child.
+    The channel is made with the first call, so that a client made before a fork works in the child. After a fork of a
+    process that made a channel, grpc hangs or crashes in the child: a call is refused there with ConnectError.
 
     Args:
         link: The server; grpc or grpcs.
@@ -125,12 +130,20 @@ class GrpcTransport(Transport):
         self._closed = True
         for task in [*self._closing]:
             task.cancel()
-        channel, self._channel = self._channel, None
+        channel, self._channel, self._call = self._channel, None, None
         if channel is not None:
             await channel.close(grace=None)
 
     def _connect(self) -> None:
+        global _user_pid
         link = self._link
+        if _user_pid not in (0, os.getpid()):
+            raise ConnectError(
+                f"cannot connect to {link.address}: this process was forked from one that had used gRPC, and grpc does "
+                "not work after that; use gRPC only after the fork, or use ws:// or http://",
+                retryable=False,
+            )
+        _user_pid = os.getpid()
         host = f"[{link.address.host}]" if ":" in link.address.host else link.address.host
         target = f"{host}:{link.address.port}"
         options = (*_OPTIONS, ("grpc.primary_user_agent", link.user_agent))

@@ -1,0 +1,276 @@
+"""A producer's life in real processes: exit, signals, forks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raccoon_fast import RAW, Producer
+from raccoon_fast.collector import Collector
+
+SCHEMES = ("ws", "http", "grpc")
+HEAD = """
+import logging, os, signal, sys, threading, time
+from raccoon_fast import RAW, Producer
+url = sys.argv[1]
+logging.basicConfig(level=logging.WARNING, format="LOG %(message)s")
+producer = Producer(url, serializer=RAW, linger=60.0, delivery_timeout=60.0, logger=logging.getLogger())
+"""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+def url_of(collector: Collector, scheme: str) -> str:
+    return {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+
+
+def start(program: str, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + program, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(program: str, url: str) -> tuple[int, str, str]:
+    process = start(program, url)
+    out, err = process.communicate(timeout=30)
+    # grpc tells on stderr that it forks.
+    err = "".join(line for line in err.splitlines(keepends=True) if "fork_posix" not in line)
+    return process.returncode, out, err
+
+
+def events(collector: Collector) -> Counter[tuple[str, bytes]]:
+    return Counter((event.type, event.data) for event in collector.events)
+
+
+class TestExit:
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError('mine')"])
+    def test_what_waits_is_delivered(self, collector: Collector, scheme: str, end: str) -> None:
+        code, _, err = run(f"for i in range(50): producer.emit('a', b'%d' % i)\n{end}", url_of(collector, scheme))
+        assert events(collector) == {("a", b"%d" % number): 1 for number in range(50)}
+        assert code == {"": 0, "sys.exit(3)": 3}.get(end, 1)
+        assert ("ValueError: mine" in err) is end.startswith("raise")
+        assert "LOG" not in err
+
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    def test_against_a_server_that_does_not_answer_it_is_bounded_and_said(
+        self, collector: Collector, scheme: str
+    ) -> None:
+        collector.faults.drop_acks()
+        start_s = time.monotonic()
+        code, _, err = run("producer.emit('a', b'x')", url_of(collector, scheme))
+        assert time.monotonic() - start_s < 12
+        assert code == 0
+        assert len(err.splitlines()) == 1
+        assert "not acknowledged: 1 failed" in err
+
+    def test_callbacks_run(self, collector: Collector) -> None:
+        program = "producer.emit('a', b'x').add_done_callback(lambda it: print(it.result(0).status.name, flush=True))"
+        assert run(program, collector.ws_url) == (0, "SUCCESS\n", "")
+
+    def test_a_producer_nobody_holds_delivers_all_the_same(self, collector: Collector) -> None:
+        program = "import gc\nfor i in range(9): producer.emit('a', b'%d' % i)\ndel producer\ngc.collect()"
+        assert run(program, collector.ws_url) == (0, "", "")
+        assert collector.event_count == 9
+
+    def test_one_that_never_emitted_is_nothing(self, collector: Collector) -> None:
+        assert run("", collector.ws_url) == (0, "", "")
+
+
+class TestSignals:
+    def test_ctrl_c_in_a_blocked_emit(self, collector: Collector) -> None:
+        collector.faults.drop_acks()
+        program = """
+producer = Producer(url, serializer=RAW, logger=None, batch_bytes=10_000, buffer_bytes=20_000, timeout=60)
+try:
+    producer.emit_many(("a", bytes(1000)) for _ in iter(int, 1))
+except KeyboardInterrupt:
+    print(producer.close(timeout=0).total.accepted)
+"""
+        process = start(program, collector.ws_url)
+        collector.wait_for(1)
+        deadline_s = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline_s:
+            process.send_signal(signal.SIGINT)  # until it blocks
+            try:
+                process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, err) == (0, "")
+        assert int(out) >= 1
+
+    def test_sigterm_with_a_handler_that_exits_delivers_what_waits(self, collector: Collector) -> None:
+        program = """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for i in range(50): producer.emit('a', b'%d' % i)
+print("ready", flush=True)
+time.sleep(60)
+"""
+        process = start(program, collector.ws_url)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err, collector.event_count) == (0, "", 50)
+
+
+FORK = """
+for i in range(5): producer.emit('parent', b'%d' % i)
+child = os.fork()
+if child == 0:
+    for i in range(3): producer.emit('child', b'%d' % i)
+    report = producer.close()
+    os._exit(0 if (report.total.accepted, report.total.acked) == (3, 3) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+report = producer.close()
+assert (report.total.accepted, report.total.acked) == (BEFORE + 5, BEFORE + 5), report
+"""
+
+
+class TestFork:
+    @pytest.mark.parametrize(
+        ("scheme", "is_used"), [("ws", False), ("ws", True), ("http", False), ("http", True), ("grpc", False)]
+    )
+    def test_each_sends_its_own_once(self, collector: Collector, scheme: str, is_used: bool) -> None:
+        program = FORK.replace("BEFORE", str(int(is_used)))
+        if is_used:
+            program = "producer.emit('before', b'0')\nassert producer.flush() == 0\n" + program
+        code, _, err = run(program, url_of(collector, scheme))
+        assert (code, err) == (0, "")
+        expected = {("parent", b"%d" % number): 1 for number in range(5)}
+        expected |= {("child", b"%d" % number): 1 for number in range(3)}
+        assert events(collector) == expected | ({("before", b"0"): 1} if is_used else {})
+
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    def test_after_close(self, collector: Collector, scheme: str) -> None:
+        program = """
+producer.emit('parent', b'0')
+producer.close()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+        code, _, err = run(program, url_of(collector, scheme))
+        assert (code, err) == (0, "")
+
+    def test_after_grpc_was_used_the_child_is_told_and_the_parent_goes_on(self, collector: Collector) -> None:
+        program = """
+producer.emit('before', b'0')
+assert producer.flush() == 0
+child = os.fork()
+if child == 0:
+    producer.emit('child', b'0')
+    os._exit(0 if producer.close(timeout=0.5).total.failed == {"closed": 1} else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+producer.emit('after', b'0')
+assert producer.close().total.acked == 2
+"""
+        code, _, err = run(program, url_of(collector, "grpc"))
+        assert (code, events(collector)) == (0, {("before", b"0"): 1, ("after", b"0"): 1})
+        assert "forked from one that had used gRPC" in err
+
+    @pytest.mark.parametrize("scheme", ["ws", "http"])
+    def test_while_other_threads_emit(self, collector: Collector, scheme: str) -> None:
+        program = """
+producer = Producer(url, serializer=RAW, linger=0.001, logger=logging.getLogger())
+stop = threading.Event()
+counts = [0] * 4
+def pour(thread):
+    while not stop.is_set():
+        producer.emit('parent', b'%d-%d' % (thread, counts[thread]))
+        counts[thread] += 1
+        time.sleep(0.0002)  # the test is not about how much
+threads = [threading.Thread(target=pour, args=(i,), daemon=True) for i in range(4)]
+for thread in threads: thread.start()
+for i in range(20):
+    child = os.fork()
+    if child == 0:
+        producer.emit('child', b'%d' % i)
+        os._exit(0 if producer.close().total.acked == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+for thread in threads: thread.join()
+assert producer.close(timeout=20).total.acked == sum(counts)
+print(sum(counts))
+"""
+        code, out, err = run(program, url_of(collector, scheme))
+        assert (code, err) == (0, "")
+        received = events(collector)
+        assert set(received.values()) == {1}
+        assert sum(count for (kind, _), count in received.items() if kind == "parent") == int(out)
+        assert sum(count for (kind, _), count in received.items() if kind == "child") == 20
+
+    def test_multiprocessing(self, collector: Collector) -> None:
+        program = """
+import multiprocessing
+def work(number):
+    producer.emit('child', b'%d' % number)
+    return producer.flush()
+producer.emit('parent', b'x')
+with multiprocessing.get_context('fork').Pool(3) as pool:
+    assert sum(pool.map(work, range(30))) == 0
+assert producer.close().total.acked == 1
+"""
+        code, _, err = run(program, collector.ws_url)
+        assert (code, err) == (0, "")
+        assert events(collector) == {("parent", b"x"): 1} | {("child", b"%d" % number): 1 for number in range(30)}
+
+
+def test_nothing_is_left_over_many_lives(collector: Collector) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def live(scheme: str) -> None:
+        with Producer(url_of(collector, scheme), serializer=RAW, logger=None, on_delivery=lambda it: None) as producer:
+            producer.emit("a", b"x")
+
+    for scheme in SCHEMES:
+        live(scheme)
+        before = descriptors()
+        for _ in range(10):
+            live(scheme)
+        # The collector closes its side of a connection when it has read the end of ours.
+        deadline_s = time.monotonic() + 10
+        while descriptors() > before and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert descriptors() <= before, scheme
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("raccoon_fast")] == []
+
+
+def test_memory_is_bounded_while_the_server_is_stopped(collector: Collector) -> None:
+    collector.faults.drop_acks()
+    program = """
+producer = Producer(url, serializer=RAW, logger=None, overflow='drop_oldest', buffer_bytes=32 << 20, timeout=60)
+def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096
+producer.emit('a', b'x')
+before = rss()
+for size in (200, 20):
+    batch = [('a', bytes(size))] * 1000
+    for _ in range(2000): producer.emit_many(batch)
+    print(rss() - before)
+print(producer.stats().total.accepted)
+producer.close(timeout=0)
+"""
+    code, out, err = run(program, collector.ws_url)
+    assert (code, err) == (0, "")
+    *grown, accepted = map(int, out.split())
+    assert accepted == 4_000_001
+    assert max(grown) < (32 << 20) + (32 << 20)
