@@ -154,7 +154,7 @@ def resolve_options(
         raise ValueError(f'server_acks must be "received" or "published", not {server_acks!r}')
     limit = 1 << 30
     if has_grpc:
-        from raccoon_fast.clients.grpc import MAX_REQUEST_BYTES
+        from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES
 
         limit = MAX_REQUEST_BYTES
     limit -= _HEAD_BYTES

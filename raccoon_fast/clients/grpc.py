@@ -10,6 +10,7 @@ from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.transports.address import parse_address
+from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES, GrpcTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from raccoon_fast.transports.base import Transport
 
 __all__ = ["AsyncGrpcClient", "GrpcClient"]
-
-#: What a grpc-go server takes unless it is set otherwise; over it, it answers RESOURCE_EXHAUSTED.
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
 
 class AsyncGrpcClient(AsyncClient):
@@ -44,8 +42,6 @@ class AsyncGrpcClient(AsyncClient):
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
 
     def _make_transport(self) -> Transport:
-        from raccoon_fast.transports.grpc_transport import GrpcTransport
-
         return GrpcTransport(self._settings.link)
 
 

@@ -9,6 +9,7 @@ from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.transports.address import parse_address
+from raccoon_fast.transports.rest import RestTransport
 
 if TYPE_CHECKING:
     import httpx
@@ -51,6 +52,8 @@ class AsyncRestClient(AsyncClient):
         if transport is not None:
             import httpx
 
+            import raccoon_fast.transports.httpx_transport  # noqa: F401 - here, not at a moment when the program forks
+
             if not isinstance(transport, (httpx.AsyncClient, httpx.AsyncBaseTransport)):
                 raise TypeError(
                     f"transport takes an httpx.AsyncClient or httpx.AsyncBaseTransport, not {type(transport).__name__}"
@@ -61,8 +64,6 @@ class AsyncRestClient(AsyncClient):
             from raccoon_fast.transports.httpx_transport import HttpxTransport
 
             return HttpxTransport(self._settings.link, self._http)
-        from raccoon_fast.transports.rest import RestTransport
-
         return RestTransport(self._settings.link, connections=self._connections)
 
 

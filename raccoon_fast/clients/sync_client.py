@@ -36,7 +36,6 @@ class _Running(Generic[_A]):
     """What a client has once it is in use, in one process: the loop's thread, and on it the async client."""
 
     def __init__(self, client: _A) -> None:
-        self.pid = os.getpid()
         self.client = client
         logger = client._settings.logger  # noqa: SLF001 - two halves of one class
         self.callbacks = CallbackThread(logger)
@@ -172,7 +171,7 @@ class Client(Generic[_A]):
         with self._lock:
             self._closed = True
             running, self._running = self._running, None
-        if running is None or running.pid != os.getpid():
+        if running is None:
             return
         _open.discard(self)
         closing = running.thread.submit(running.client.close(timeout))
@@ -191,18 +190,13 @@ class Client(Generic[_A]):
 
     def _started(self) -> _Running[_A]:
         running = self._running
-        if running is not None and running.pid == os.getpid() and not self._closed:
+        if running is not None and not self._closed:
             return running
         with self._lock:
             if self._closed:
                 raise ClientClosedError("the client was closed")
-            running = self._running
-            if running is not None and running.pid == os.getpid():
-                return running
-            if running is not None:
-                # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
-                # unregistered, from here.
-                _inherited.append(running)
+            if self._running is not None:
+                return self._running
             client, self._made = self._made or self._make(), None
             if self._app is not None:
                 client.set_app(self._app[0])
@@ -212,6 +206,11 @@ class Client(Generic[_A]):
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it, and does not exist here
+        if self._running is not None:
+            # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
+            # unregistered, from here; gRPC's objects crash when they are freed.
+            _inherited.append(self._running)
+            self._running = None
 
 
 async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:

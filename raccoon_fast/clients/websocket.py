@@ -9,6 +9,8 @@ from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.transports.address import parse_address
+from raccoon_fast.transports.pinger import Keepalive
+from raccoon_fast.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -56,9 +58,6 @@ class AsyncWebSocketClient(AsyncClient):
         self._max_in_flight = whole("max_in_flight", max_in_flight)
 
     def _make_transport(self) -> Transport:
-        from raccoon_fast.transports.pinger import Keepalive
-        from raccoon_fast.transports.websocket import WebSocketTransport
-
         return WebSocketTransport(
             self._settings.link,
             keepalive=Keepalive(self._ping_interval_s, self._pong_timeout_s),
