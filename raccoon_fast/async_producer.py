@@ -150,10 +150,14 @@ class AsyncProducer(BaseProducer):
     async def flush(self, timeout: float = 30.0) -> int:
         """Send what waits now, and wait until all events accepted before this call are settled.
 
+        Args:
+            timeout: Seconds to wait, at most; 0 does not wait.
+
         Returns:
             How many of them are not settled yet.
         """
-        positive("timeout", timeout)
+        if timeout != 0:
+            positive("timeout", timeout)
         return 0 if self._engine is None else await self._engine.flush(timeout)
 
     async def close(self, timeout: float = _CLOSE_S) -> Report:

@@ -179,12 +179,13 @@ class Producer(BaseProducer):
         """Send what waits now, and wait until all events accepted before this call are settled.
 
         Args:
-            timeout: Seconds to wait, at most.
+            timeout: Seconds to wait, at most; 0 does not wait.
 
         Returns:
             How many of them are not settled yet: 0 if all went well.
         """
-        positive("timeout", timeout)
+        if timeout != 0:
+            positive("timeout", timeout)
         engine, thread = self._engine, self._thread
         if engine is None or thread is None:
             return 0

@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["GIVE_UP_AFTER", "GRACE_S", "make_parser"]
+__all__ = ["GIVE_UP_AFTER", "GRACE_S", "PATIENCE_S", "make_parser"]
 
 #: Requests in a row: a server that is down, or refuses all, would have a large file read for nothing.
 GIVE_UP_AFTER = 16
 #: Seconds that what is in flight at a Ctrl-C has.
 GRACE_S = 5.0
+#: A server that takes nothing for so long is given up.
+PATIENCE_S = 20.0
 
 _SCHEMES = "http, https, ws, wss, grpc or grpcs"
 _EXIT_CODES = """\
@@ -24,8 +26,9 @@ exit codes:
 _SEND = f"""\
 Sends each line of FILE, the line's own bytes, as one event. FILE may be gzip and of any size: memory stays bounded.
 Blank lines are passed over. The first line that is no event ends the run (exit code 2), once the lines before it are
-sent; so do a server that cannot be reached to begin with, and {GIVE_UP_AFTER} requests in a row that were not
-acknowledged (1). Ctrl-C stops the reading, gives what is in flight {GRACE_S:.0f} s, and sums up; a second one ends it.
+sent. So do (1) a server that cannot be reached to begin with or takes nothing for {PATIENCE_S:.0f} s, and {GIVE_UP_AFTER} requests
+in a row that were not acknowledged. Ctrl-C stops the reading, gives what is in flight {GRACE_S:.0f} s, and sums up; a second
+one ends it.
 """
 _COLLECT = """\
 A Raccoon for development and tests: REST and WebSocket on one port, gRPC on another. Runs until Ctrl-C or SIGTERM, and

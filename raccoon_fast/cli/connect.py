@@ -1,16 +1,14 @@
-"""The client that a URL and the options of a connection ask for."""
+"""The producer that URLs and the options of a connection ask for."""
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.exits import UsageError
-from raccoon_fast.clients.grpc import GrpcClient
-from raccoon_fast.clients.rest import RestClient
-from raccoon_fast.clients.websocket import WebSocketClient
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import CONSOLE
+from raccoon_fast.producer import Producer
 from raccoon_fast.tls import TLS
 
 if TYPE_CHECKING:
@@ -18,22 +16,30 @@ if TYPE_CHECKING:
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["Client", "make_client"]
+__all__ = ["make_producer"]
 
-Client: TypeAlias = RestClient | WebSocketClient | GrpcClient
+# More than a batch of lines takes in any wire format, and less than gRPC carries.
+_BATCH_BYTES = 3 << 20
 
 
-def make_client(
-    arguments: argparse.Namespace, url: str, *, serializer: Serializer, wire: str = "proto", in_flight: int
-) -> Client:
-    """Makes the client for a URL's scheme; it connects on first use.
+def make_producer(
+    arguments: argparse.Namespace,
+    url: str,
+    *,
+    serializer: Serializer,
+    wire: str = "proto",
+    in_flight: int,
+    batch_events: int,
+) -> Producer:
+    """Makes the producer for a URL; it connects on first use.
 
     Args:
         arguments: With the options of a connection.
         url: http, https, ws, wss, grpc or grpcs.
-        serializer: As a client takes it.
+        serializer: As a producer takes it.
         wire: "proto" or "json"; gRPC has only "proto".
         in_flight: Requests that may be unacknowledged at once.
+        batch_events: Events in one request.
 
     Raises:
         ValueError, UsageError: An option is not what it should be.
@@ -52,16 +58,13 @@ def make_client(
         options["tls"] = _tls(arguments)
     if arguments.timeout is not None:
         options["timeout"] = arguments.timeout
-    scheme = url.partition("://")[0]
-    if scheme in ("http", "https"):
-        return RestClient(url, wire=wire, connections=in_flight, **options)
-    if scheme in ("ws", "wss"):
-        return WebSocketClient(url, wire=wire, max_in_flight=in_flight, **options)
-    if scheme not in ("grpc", "grpcs"):
+    if url.partition("://")[0] not in ("http", "https", "ws", "wss", "grpc", "grpcs"):
         raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
-    if wire != "proto":
+    if wire != "proto" and url.startswith("grpc"):
         raise ValueError(f"--wire {wire} is for REST and WebSocket: gRPC speaks proto only")
-    return GrpcClient(url, **options)
+    return Producer(
+        url, wire=wire, max_in_flight=in_flight, batch_events=batch_events, batch_bytes=_BATCH_BYTES, **options
+    )
 
 
 def _tls(arguments: argparse.Namespace) -> TLS:

@@ -11,7 +11,7 @@ import orjson
 from raccoon_fast.cli.batches import Batch
 from raccoon_fast.cli.collect import new_collector
 from raccoon_fast.cli.comparison import compare
-from raccoon_fast.cli.connect import make_client
+from raccoon_fast.cli.connect import make_producer
 from raccoon_fast.cli.exits import Exit, UsageError
 from raccoon_fast.cli.flights import flight_message, read_flights
 from raccoon_fast.cli.in_flight import InFlight
@@ -131,8 +131,15 @@ def _send(arguments: argparse.Namespace, way: _Way) -> tuple[Summary, _Sent]:
         last, count = settled.batch.last_line, len(settled.batch.events)
         sent[settled.req_guid] = [(events.type, data) for data in events.expected[last - count : last]]
 
-    with make_client(arguments, way.url, serializer=events.serializer, wire=way.wire, in_flight=_IN_FLIGHT) as client:
-        flight = InFlight(client, _IN_FLIGHT)
+    with make_producer(
+        arguments,
+        way.url,
+        serializer=events.serializer,
+        wire=way.wire,
+        in_flight=_IN_FLIGHT,
+        batch_events=_BATCH_EVENTS,
+    ) as producer:
+        flight = InFlight(producer, _BATCH_EVENTS, _IN_FLIGHT)
         began_s = time.perf_counter()
         for start in range(0, len(events.data), _BATCH_EVENTS):
             if flight.full:

@@ -1,20 +1,21 @@
-"""Requests in flight: never more than so many, and each one's outcome as it comes."""
+"""Batches on their way: never more than so many, and each one's outcome as it comes."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import queue
 import time
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from raccoon_fast.errors import ClientClosedError, Outcome, RaccoonError
+from raccoon_fast.errors import ClientClosedError, EventsRejectedError, Outcome, RaccoonError
+from raccoon_fast.producer_base import ServerHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from raccoon_fast.cli.batches import Batch
-    from raccoon_fast.cli.connect import Client
     from raccoon_fast.delivery.receipts import Receipt
+    from raccoon_fast.producer import Producer
 
 __all__ = ["InFlight", "Settled"]
 
@@ -34,17 +35,26 @@ class Settled(NamedTuple):
     error: BaseException | None
     seconds: float
 
+    @property
+    def failed(self) -> list[tuple[str, Any]]:
+        """Those of its events that were not acknowledged."""
+        if isinstance(self.error, EventsRejectedError):
+            return [(event.type, event.data) for event in self.error.rejected]
+        return [] if self.error is None else self.batch.events
+
 
 class InFlight:
-    """Submits batches over a client; used from one thread.
+    """Hands batches to a producer; used from one thread.
 
     Args:
-        client: Open; left open.
-        size: How many requests may be in flight.
+        producer: Nobody else's; left open.
+        batch_events: The producer's: a batch of so many events is sealed by the last of them.
+        size: How many batches may be on their way.
     """
 
-    def __init__(self, client: Client, size: int) -> None:
-        self._client = client
+    def __init__(self, producer: Producer, batch_events: int, size: int) -> None:
+        self._producer = producer
+        self._batch_events = batch_events
         self._size = size
         self._settled: queue.SimpleQueue[tuple[int, str, BaseException | None, float]] = queue.SimpleQueue()
         self._pending: dict[int, Batch] = {}
@@ -58,6 +68,12 @@ class InFlight:
     def empty(self) -> bool:
         """Whether every outcome has been taken."""
         return not self._pending
+
+    @property
+    def server(self) -> ServerHealth:
+        """How the producer's server is."""
+        servers = self._producer.health().servers
+        return servers[0] if servers else ServerHealth("", True, "")
 
     def submit(self, batch: Batch) -> None:
         """Sends a batch in the background; one that cannot be sent at all is settled at once."""
@@ -76,7 +92,10 @@ class InFlight:
 
         self._pending[key] = batch
         try:
-            self._client.submit(batch.events).add_done_callback(settle)
+            (receipt,) = self._producer.emit_many(batch.events)
+            receipt.add_done_callback(settle)
+            if len(batch.events) < self._batch_events:
+                self._producer.flush(0)
         except RaccoonError as error:
             self._settled.put((key, "", error, time.perf_counter() - began_s))
 
@@ -93,8 +112,8 @@ class InFlight:
         return Settled(self._pending.pop(key), req_guid, error, seconds)
 
     def abandon(self) -> Iterator[Settled]:
-        """Closes the client without waiting, and yields the outcome of all that was in flight."""
-        self._client.close(timeout=0)
+        """Closes the producer without waiting, and yields the outcome of all that was in flight."""
+        self._producer.close(timeout=0)
         while (settled := self.take(0)) is not None:
             yield settled
         while self._pending:

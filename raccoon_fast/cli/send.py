@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from raccoon_fast.cli.arguments import GIVE_UP_AFTER, GRACE_S
+from raccoon_fast.cli.arguments import GIVE_UP_AFTER, GRACE_S, PATIENCE_S
 from raccoon_fast.cli.batches import event_parser, read_batches
-from raccoon_fast.cli.connect import make_client
+from raccoon_fast.cli.connect import make_producer
 from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
@@ -42,13 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LineReader(arguments.file))
         failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
-        client = make_client(
-            arguments, arguments.url, serializer=RAW, wire=arguments.wire, in_flight=arguments.in_flight
+        producer = make_producer(
+            arguments,
+            arguments.url,
+            serializer=RAW,
+            wire=arguments.wire,
+            in_flight=arguments.in_flight,
+            batch_events=arguments.batch_events,
         )
-        stack.callback(client.close, timeout=0)  # by then all is settled, or a second signal came
+        stack.callback(producer.close, timeout=0)  # by then all is settled, or a second signal came
         stop = stack.enter_context(StopSignals())
         progress = stack.enter_context(open_progress(reader.size))
-        sending = _Sending(reader, InFlight(client, arguments.in_flight), failed, stop, progress)
+        flight = InFlight(producer, arguments.batch_events, arguments.in_flight)
+        sending = _Sending(reader, flight, failed, stop, progress)
         sending.run(arguments)
     if arguments.json:
         write_line(orjson.dumps(sending.summary.as_json()).decode())
@@ -77,6 +83,7 @@ class _Sending:
         self._faults: list[str] = []
         self._given_up = ""  # why
         self._last_line = 0
+        self._well_s = time.monotonic()
         self.summary = Summary()
 
     def run(self, arguments: argparse.Namespace) -> None:
@@ -143,7 +150,18 @@ class _Sending:
         settled = self._flight.take(timeout_s)
         if settled is not None:
             self._account(settled)
+        elif timeout_s:
+            self._look_at_server()
         return settled is not None
+
+    def _look_at_server(self) -> None:
+        """A server that takes nothing at all for long is not waited for: what is wrong may need its user."""
+        server = self._flight.server
+        now_s = time.monotonic()
+        if server.ok:
+            self._well_s = now_s
+        elif now_s > self._well_s + PATIENCE_S and not self._given_up:
+            self._given_up = f"the server was not well for {PATIENCE_S:g} s: {server.last_error}"
 
     def _account(self, settled: Settled) -> None:
         self.summary.count(settled)
@@ -156,7 +174,7 @@ class _Sending:
             self._given_up = "the server cannot be reached"
         if self._failed is not None:
             try:
-                _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.batch.events))
+                _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.failed))
             except OSError as error:
                 self._faults.append(f"{self._failed.name}: {error.strerror}; not all that failed is in it")
 

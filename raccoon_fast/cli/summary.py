@@ -83,8 +83,9 @@ class Summary:
         """Adds the outcome of one request."""
         self.requests += 1
         self.nbytes += settled.batch.nbytes
+        failed = len(settled.failed)
+        self.acknowledged += len(settled.batch.events) - failed
         if settled.error is None:
-            self.acknowledged += len(settled.batch.events)
             self.failed_in_a_row = 0
             self.latencies.add(settled.seconds)
             return
@@ -92,7 +93,7 @@ class Summary:
         reason = _reason(settled)
         if reason not in self.failed and len(self.failed) >= _MAX_REASONS:
             reason = _OTHER_REASONS
-        self.failed[reason] += len(settled.batch.events)
+        self.failed[reason] += failed
 
     def as_json(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -176,7 +176,7 @@ class Engine:
         self._accumulator.seal()
         self._pump()
         target = self._accumulator.accepted
-        if self._unsettled(target):
+        if timeout_s > 0 and self._unsettled(target):
             done: asyncio.Future[None] = self._loop.create_future()
             self._flushes.append((target, done))
             await asyncio.wait([done], timeout=timeout_s)
@@ -349,16 +349,18 @@ class Engine:
             self._narrow(batch, "BAD_REQUEST", str(error))
             return
         self._concurrency.failed(began_s, now_s)
-        if batch.attempts >= self._settings.policy.max_attempts:
+        is_last = batch.attempts >= self._settings.policy.max_attempts
+        if is_last:
             error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
             self._fail(batch, states.IN_FLIGHT, _reason(error), error)
-        elif response is not None and response.req_guid and error.retry_after_s is None:
+        if response is not None and response.req_guid and error.retry_after_s is None:
             # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
             self._well(endpoint)
-            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-            self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
+            if not is_last:
+                self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+                self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
             return
-        else:
+        if not is_last:
             self._put_back(batch)
         if endpoint.healthy and not self._closed:
             log = self._logger.warning if error.retryable else self._logger.error

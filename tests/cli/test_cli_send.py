@@ -173,13 +173,28 @@ class TestFailures:
         assert f"gave up, as 16 requests in a row failed: nothing after line {len(failed)} of" in run.stderr
         assert sorted(failed) == sorted(LINES[: len(failed)])
 
+    def test_gives_up_on_a_server_that_takes_nothing(self, file, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(send, "GRACE_S", 0.1)
+        monkeypatch.setattr(send, "PATIENCE_S", 0.1)
+        failed = tmp_path / "failed.jsonl"
+        with Collector() as collector:
+            collector.faults.status(401)
+            options = ["--in-flight", "2", "--failed", str(failed), "--json"]
+            code = main(["send", str(file), "--url", collector.url, "--type", "t", *options])
+        out, err = capsys.readouterr()
+        assert code == 1
+        assert "gave up, as the server was not well for 0.1 s: " in err
+        assert "401" in err
+        assert sum(json.loads(out)["failed"].values()) == 2000
+        assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:2000])
+
     def test_a_line_too_large_for_grpc_fails_alone(self, command, collector, tmp_path):
         (tmp_path / "large.jsonl").write_bytes(b'0\n"' + b"x" * (5 << 20) + b'"\n1\n')
         run = command("send", "large.jsonl", "--url", f"grpc://{collector.grpc_target}", "--type", "t", "--json")
         assert run.returncode == 1
         collector.wait_for(2)
         assert sorted(event.data for event in collector.events) == [b"0", b"1"]
-        assert "the server takes 4194304" in run.stdout
+        assert "a request to this server has room for" in run.stdout
 
     def test_failed_must_not_be_the_input(self, command, file):
         run = command("send", file, "--url", "http://localhost:1", "--type", "t", "--failed", "events.jsonl")
