@@ -29,6 +29,7 @@ SOURCES = {
     "_acks_c": f"{CORE}/_acks_py.py",
     "_batch_c": f"{CORE}/_batch_c.pyx",
 }
+SAMPLE = "benchmarks/data/flights.jsonl.gz"
 # A .pxd says the types: `int` in an annotation is Python's, of any size, and not a C type.
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 
@@ -76,12 +77,17 @@ class WholeBuild(build_ext):
 
 
 class StampedBuild(build_py):
-    """Writes raccoon_fast/_build_info.py beside the copied modules (in place for an editable install)."""
+    """Writes raccoon_fast/_build_info.py beside the copied modules (in place for an editable install).
+
+    A wheel gets the sample of flights too, which `raccoon-fast demo` sends; a clone has it in benchmarks/data.
+    """
 
     def run(self) -> None:
         super().run()
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(build_epoch()))
         root = Path() if self.editable_mode else Path(self.build_lib)
+        if not self.editable_mode:
+            self.copy_file(SAMPLE, str(root / "raccoon_fast" / "cli"))
         (root / "raccoon_fast" / "_build_info.py").write_text(
             f'NAME = "{self.distribution.get_name()}"\n'
             f'VERSION = "{self.distribution.get_version()}"\n'

@@ -78,6 +78,7 @@ class TestSdist:
     def test_holds_what_a_test_run_needs(self, shipped):
         expected = sources(".py", ".json", under="tests") | sources(".proto", under="protos")
         expected |= sources(".py", ".gz", ".jsonl", under="benchmarks")
+        expected |= sources(".py", under="examples")
         assert expected - shipped == set()
         assert {"pyproject.toml", "setup.py", "Makefile", "LICENSE", "CHANGELOG.md"} <= shipped
 
@@ -94,7 +95,8 @@ class TestPureWheel:
     def test_holds_the_package_and_nothing_else(self, wheel):
         names = set(zipfile.ZipFile(wheel).namelist())
         package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
-        assert package == sources(".py", ".pyx", ".pxd", ".desc", ".typed") | {"raccoon_fast/_build_info.py"}
+        made = {"raccoon_fast/_build_info.py", "raccoon_fast/cli/flights.jsonl.gz"}
+        assert package == sources(".py", ".pyx", ".pxd", ".desc", ".typed") | made
 
     def test_carries_the_command(self, wheel):
         with zipfile.ZipFile(wheel) as archive:
