@@ -1,0 +1,142 @@
+"""A TCP proxy that misbehaves as it is told to, while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+UP, DOWN = "up", "down"
+
+
+class FaultProxy:
+    """Stands in front of a server on this machine. Its attributes may be set at any time.
+
+    Attributes:
+        port: Where it listens.
+        delay_s: Every piece of data waits so long.
+        bytes_per_s: No direction is faster; None is without bound.
+        swallowed: The ways, UP (to the server) and DOWN, on which nothing is passed on.
+        cut_after: By way, after how many bytes of a connection it is reset.
+        connections: How many were accepted so far.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self.delay_s = 0.0
+        self.bytes_per_s: float | None = None
+        self.swallowed: set[str] = set()
+        self.cut_after: dict[str, int] = {}
+        self.connections = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        self._call(self._listen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._end)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def heal(self) -> None:
+        """No fault any more, for connections that are open as well."""
+        self.delay_s, self.bytes_per_s = 0.0, None
+        self.swallowed, self.cut_after = set(), {}
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        self._call(self._cut)
+
+    def refuse(self) -> None:
+        """Refuse new connections, and reset the others."""
+        self._call(self._close)
+
+    def accept(self) -> None:
+        """Listen again, on the same port."""
+        self._call(self._listen)
+
+    def _call(self, function: Callable[[], Any]) -> None:
+        asyncio.run_coroutine_threadsafe(function(), self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._cut()
+
+    async def _cut(self) -> None:
+        for writer in [*self._writers]:
+            reset(writer)
+
+    async def _end(self) -> None:
+        await self._close()
+        for task in [*self._tasks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._writers.add(server_writer)
+            try:
+                ways = (self._pass(UP, reader, server_writer), self._pass(DOWN, server_reader, writer))
+                with contextlib.suppress(OSError):
+                    await asyncio.gather(*ways)
+            finally:
+                self._writers.discard(server_writer)
+                reset(server_writer)
+        except OSError:
+            pass  # the server is not there: what we accepted is reset
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            reset(writer)
+
+    async def _pass(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passed = 0
+        while chunk := await reader.read(65536):
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+            if self.bytes_per_s is not None:
+                await asyncio.sleep(len(chunk) / self.bytes_per_s)
+            if way in self.swallowed:
+                continue
+            limit = self.cut_after.get(way)
+            if limit is not None and passed + len(chunk) > limit:
+                writer.write(chunk[: max(0, limit - passed)])
+                await writer.drain()
+                raise ConnectionResetError
+            writer.write(chunk)
+            await writer.drain()
+            passed += len(chunk)
+        raise ConnectionResetError  # both ways end together
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    raw = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError, ValueError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
