@@ -20,6 +20,8 @@ __all__ = ["make_producer"]
 
 # More than a batch of lines takes in any wire format, and less than gRPC carries.
 _BATCH_BYTES = 3 << 20
+# A batch of lines is sealed by its count or by a flush: one that lingers out half appended would go out as two.
+_LINGER_S = 86_400.0
 
 
 def make_producer(
@@ -63,7 +65,13 @@ def make_producer(
     if wire != "proto" and url.startswith("grpc"):
         raise ValueError(f"--wire {wire} is for REST and WebSocket: gRPC speaks proto only")
     return Producer(
-        url, wire=wire, max_in_flight=in_flight, batch_events=batch_events, batch_bytes=_BATCH_BYTES, **options
+        url,
+        wire=wire,
+        linger=_LINGER_S,
+        max_in_flight=in_flight,
+        batch_events=batch_events,
+        batch_bytes=_BATCH_BYTES,
+        **options,
     )
 
 

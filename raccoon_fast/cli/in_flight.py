@@ -25,8 +25,8 @@ class Settled(NamedTuple):
 
     Attributes:
         batch: As it was submitted.
-        req_guid: The request's guid; "" where none was sent.
-        error: Why it was not acknowledged; None where it was.
+        req_guid: The request's guid, that of the failed one where there were several; "" where none was sent.
+        error: Why it was not acknowledged, or not all of it; None where it was.
         seconds: From its submission until then.
     """
 
@@ -81,20 +81,29 @@ class InFlight:
         # By its key, not by itself: a future and its callbacks refer to each other, and so live until a garbage
         # collection, which would hold many batches of lines.
         key = id(batch)
+        left = 0
+        worst: tuple[str, BaseException | None] | None = None
 
         def settle(receipt: Receipt) -> None:
-            seconds = time.perf_counter() - began_s
+            nonlocal left, worst
             try:
                 error = receipt.exception()
             except concurrent.futures.CancelledError as cancelled:
                 error = cancelled
-            self._settled.put((key, receipt.req_guid, error, seconds))
+            if worst is None or error is not None:
+                worst = receipt.req_guid, error
+            left -= 1
+            if not left:
+                self._settled.put((key, *worst, time.perf_counter() - began_s))
 
         self._pending[key] = batch
         try:
-            (receipt,) = self._producer.emit_many(batch.events)
-            receipt.add_done_callback(settle)
-            if len(batch.events) < self._batch_events:
+            # More than one where the events take more room in wire format than the producer's batch has.
+            receipts = self._producer.emit_many(batch.events)
+            left = len(receipts)
+            for receipt in receipts:
+                receipt.add_done_callback(settle)
+            if len(batch.events) < self._batch_events or len(receipts) > 1:
                 self._producer.flush(0)
         except RaccoonError as error:
             self._settled.put((key, "", error, time.perf_counter() - began_s))
