@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -15,8 +16,8 @@ import grpc
 import httpx
 import pytest
 import trustme
+from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import connect
 
 from raccoon_fast.collector import Collector
 
@@ -62,10 +63,14 @@ def over_rest(collector: Collector, files: Files, body: bytes, with_client: bool
 
 
 def over_websocket(collector: Collector, files: Files, body: bytes, with_client: bool) -> None:
-    context = files.context(with_client=with_client)
-    with connect(f"{collector.ws_url}/api/v1/events", ssl=context, proxy=None) as websocket:
-        websocket.send(body)
-        websocket.recv(timeout=10)
+    # Not by the client of websockets.sync: its threads read and write one TLS session at once, and at times it hangs.
+    async def exchange() -> None:
+        context = files.context(with_client=with_client)
+        async with connect(f"{collector.ws_url}/api/v1/events", ssl=context, proxy=None) as websocket:
+            await websocket.send(body)
+            await asyncio.wait_for(websocket.recv(), 10)
+
+    asyncio.run(exchange())
 
 
 def over_grpc(collector: Collector, files: Files, body: bytes, with_client: bool) -> None:
