@@ -106,7 +106,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """Our own HTTP/1.1 connections as a transport for `httpx.AsyncClient(transport=PooledTransport())`.
 
     For requests and answers that fit in memory: the answer is bounded at 1 MiB. Timeouts are httpx's: the read timeout
-    bounds the whole exchange. Used from one event loop.
+    bounds the whole exchange. Not for HEAD and CONNECT, whose answers are framed otherwise. Used from one event loop.
 
     Args:
         connections: Connections at most, for each origin.
@@ -126,12 +126,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         pool = self._pools.get(raw)
         if pool is None:
             pool = self._pools[raw] = HTTPPool(self._link(request.url), self._connections)
-        lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
-        # The body is here as a whole, so its length is known even where httpx meant to send it in chunks.
-        framing = (b"content-length", b"transfer-encoding")
-        lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw if name.lower() not in framing]
-        lines += [b"Content-Length: %d" % len(body)]
-        message = b"\r\n".join([*lines, b"", body])
+        message = b"\r\n".join([*_head_lines(request, len(body)), b"", body])
         try:
             answer = await pool.exchange(message, timeouts.get("read") or 3600.0)
         except AckTimeoutError as error:
@@ -145,7 +140,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=request)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection. Idempotent."""
         for pool in self._pools.values():
             pool.close()
 
@@ -167,3 +162,16 @@ class PooledTransport(httpx.AsyncBaseTransport):
             stats=resolve_stats(None),
             logger=resolve_logger(None),
         )
+
+
+def _head_lines(request: httpx.Request, length: int) -> list[bytes]:
+    if request.method in ("HEAD", "CONNECT"):
+        raise httpx.LocalProtocolError(f"PooledTransport has no {request.method}", request=request)
+    # The body is here as a whole, so its length is known even where httpx meant to send it in chunks.
+    framing = (b"content-length", b"transfer-encoding")
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw if name.lower() not in framing]
+    lines += [b"Content-Length: %d" % length]
+    if any(b"\r" in line or b"\n" in line for line in lines):
+        raise httpx.LocalProtocolError("a header must not hold a line break", request=request)  # httpx lets it pass
+    return lines

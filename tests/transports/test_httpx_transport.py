@@ -1,0 +1,216 @@
+"""httpx both ways: our requests over a user's httpx, and a user's requests over our connections."""
+
+from __future__ import annotations
+
+import contextlib
+
+import httpx
+import pytest
+from scripted import answer, tcp_server
+
+from raccoon_fast import (
+    RAW,
+    AckTimeoutError,
+    AsyncRestClient,
+    ConnectError,
+    ConnectionLostError,
+    MessageTooLargeError,
+    ProtocolError,
+    RestClient,
+    RetryPolicy,
+    ServerError,
+)
+from raccoon_fast.collector import Collector
+from raccoon_fast.transports.httpx_transport import PooledTransport
+
+EVENTS = [("page", b"{}")]
+NOBODY = "http://127.0.0.1:1"
+
+
+class Closable(httpx.AsyncHTTPTransport):
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await super().aclose()
+
+
+def client(url: str, transport, **options) -> AsyncRestClient:
+    options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 10.0, **options}
+    return AsyncRestClient(url, transport=transport, **options)
+
+
+def send(run, url: str, **options):
+    async def once():
+        async with client(url, httpx.AsyncHTTPTransport(), **options) as rest:
+            return await rest.send(EVENTS, req_guid="g")
+
+    return run(once())
+
+
+@pytest.fixture
+def collector():
+    with Collector() as collector:
+        yield collector
+
+
+class TestOverTheUsersHttpx:
+    @pytest.mark.parametrize("wire", ["proto", "json"])
+    def test_events_arrive(self, run, collector, wire):
+        options = {"wire": wire, "user_id": "u", "group": "g", "headers": {"X-Trace": "t"}}
+        assert send(run, collector.url, **options).response.req_guid == "g"
+        (request,) = collector.requests
+        assert [(event.type, event.data) for event in collector.events] == EVENTS
+        assert (request.req_guid, request.connection_id, request.group) == ("g", "u", "g")
+        assert request.headers["x-trace"] == "t"
+        assert request.headers["content-type"] == f"application/{wire}"
+        assert request.headers["user-agent"].startswith("raccoon_fast/")
+
+    def test_by_a_sync_client(self, collector):
+        with RestClient(collector.url, serializer=RAW, transport=httpx.AsyncHTTPTransport(), logger=None) as rest:
+            rest.send(EVENTS)
+        assert collector.event_count == 1
+
+    def test_a_client_is_its_owners_and_a_transport_is_ours(self, run, collector):
+        async def both():
+            transport = Closable()
+            async with client(collector.url, transport) as rest:
+                await rest.send(EVENTS)
+                assert not transport.closed
+            assert transport.closed
+            async with httpx.AsyncClient() as owned:
+                async with client(collector.url, owned) as rest:
+                    await rest.send(EVENTS)
+                assert not owned.is_closed
+
+        run(both())
+
+    @pytest.mark.parametrize(("status", "retryable"), [(503, True), (429, True), (404, False), (302, False)])
+    def test_statuses(self, run, collector, status, retryable):
+        collector.faults.status(status)
+        with pytest.raises(ServerError, match=str(status)) as caught:
+            send(run, collector.url)
+        assert (caught.value.status, caught.value.retryable) == (status, retryable)
+
+    def test_too_large(self, run, collector):
+        collector.faults.too_large(10)
+        with pytest.raises(MessageTooLargeError, match="413"):
+            send(run, collector.url)
+
+    def test_another_attempt_has_the_same_guid(self, run, collector):
+        collector.faults.status(503, retry_after="0", times=1)
+        assert send(run, collector.url, retry=RetryPolicy(max_attempts=2, initial=0.01)).req_guid == "g"
+        assert [request.req_guid for request in collector.requests] == ["g"]
+
+    def test_nobody_there(self, run):
+        with pytest.raises(ConnectError, match=r"cannot connect to http://127\.0\.0\.1:1/api/v1/events"):
+            send(run, NOBODY)
+
+    def test_hung_up(self, run, collector):
+        collector.faults.hang_up()
+        with pytest.raises(ConnectionLostError, match="lost before the answer"):
+            send(run, collector.url)
+
+    def test_no_answer_in_time(self, run):
+        with tcp_server(lambda connection: connection.wait_closed()) as host, pytest.raises(AckTimeoutError):
+            send(run, f"http://{host}", timeout=0.2)
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + bytes(2_000_000), "over 1048576 bytes"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "not a Raccoon's answer"),
+            (b"220 smtp.example ESMTP\r\n", "."),
+        ],
+        ids=["endless", "strange", "another protocol"],
+    )
+    def test_answers_that_are_none(self, run, said, expected):
+        def script(connection):
+            connection.read_request()
+            with contextlib.suppress(OSError):
+                connection.sock.sendall(said)
+
+        with tcp_server(script) as host, pytest.raises((ProtocolError, ConnectionLostError), match=expected):
+            send(run, f"http://{host}")
+
+    @pytest.mark.parametrize("wrong", [httpx.Client, httpx.HTTPTransport, "httpx"])
+    def test_what_is_neither_is_refused(self, wrong):
+        value = wrong if isinstance(wrong, str) else wrong()
+        with pytest.raises(TypeError, match=f"not {type(value).__name__}"):
+            client(NOBODY, value)
+        if not isinstance(wrong, str):
+            value.close()
+
+
+def fetch(run, method: str, url: str, **options):
+    async def once():
+        async with httpx.AsyncClient(transport=PooledTransport()) as http:
+            return await http.request(method, url, **options)
+
+    return run(once())
+
+
+class TestOurConnectionsForTheUser:
+    def test_an_exchange(self, run, collector):
+        assert fetch(run, "GET", f"{collector.url}/ping").text == "pong"
+        assert fetch(run, "POST", f"{collector.url}/api/v1/events", content=b"").status_code == 400
+
+    def test_a_body_in_pieces_has_a_length(self, run):
+        seen = []
+
+        def script(connection):
+            seen.append(connection.read_request())
+            connection.respond(answer("g"), headers=b"X-One: 1\r\n")
+
+        async def pieces():
+            yield b"one"
+            yield b"two"
+
+        with tcp_server(script) as host:
+            response = fetch(run, "PUT", f"http://{host}/a?b=c", content=pieces())
+        assert (response.status_code, response.headers["x-one"], response.content) == (200, "1", answer("g"))
+        ((headers, body),) = seen
+        assert body == b"onetwo"
+        assert headers[b"content-length"] == b"6"
+        assert b"transfer-encoding" not in headers
+
+    def test_connections_are_kept_for_each_origin(self, run, collector):
+        def script(connection):
+            for _ in range(2):
+                connection.read_request()
+                connection.respond(b"%d" % connection.number)
+
+        async def several(url):
+            async with httpx.AsyncClient(transport=PooledTransport(connections=1)) as http:
+                return [(await http.post(one)).text for one in (url, f"{collector.url}/ping", url)]
+
+        with tcp_server(script) as host:
+            first, _, third = run(several(f"http://{host}"))
+        assert (first, third) == ("0", "0")
+
+    def test_errors_are_httpxs(self, run):
+        with pytest.raises(httpx.ConnectError):
+            fetch(run, "GET", NOBODY)
+        with tcp_server(lambda connection: connection.read_head()) as host, pytest.raises(httpx.ReadError):
+            fetch(run, "GET", f"http://{host}")
+        with tcp_server(lambda connection: connection.wait_closed()) as host, pytest.raises(httpx.ReadTimeout):
+            fetch(run, "GET", f"http://{host}", timeout=0.2)
+        with (
+            tcp_server(lambda connection: connection.sock.sendall(b"220 smtp.example\r\n")) as host,
+            pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)),
+        ):
+            fetch(run, "GET", f"http://{host}")
+
+    @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
+    def test_methods_whose_answers_are_framed_otherwise(self, run, method):
+        with pytest.raises(httpx.LocalProtocolError, match=method):
+            fetch(run, method, NOBODY)
+
+    @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb"])
+    def test_a_line_break_in_a_header(self, run, value):
+        with pytest.raises(httpx.LocalProtocolError, match="line break"):
+            fetch(run, "GET", NOBODY, headers={"X-One": value})
+
+    def test_other_schemes(self, run):
+        with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
+            fetch(run, "GET", "ftp://127.0.0.1/")

@@ -1,0 +1,38 @@
+"""One request at a time after a failed publish, and slowly more again."""
+
+from __future__ import annotations
+
+from raccoon_fast.transports.window import Window
+
+
+def test_it_opens_one_by_one_as_acknowledgements_come() -> None:
+    window = Window(3)
+    window.succeeded()
+    assert window.limit == 3
+    window.failed()
+    limits = []
+    for _ in range(200):
+        window.succeeded()
+        limits.append(window.limit)
+    assert limits == [1] * 63 + [2] * 64 + [3] * 73
+
+
+def test_a_failure_begins_the_count_anew() -> None:
+    window = Window(2)
+    window.failed()
+    for _ in range(63):
+        window.succeeded()
+    window.failed()
+    for _ in range(63):
+        window.succeeded()
+    assert window.limit == 1
+    window.succeeded()
+    assert window.limit == 2
+
+
+def test_the_smallest() -> None:
+    window = Window(1)
+    window.failed()
+    for _ in range(100):
+        window.succeeded()
+    assert window.limit == 1
