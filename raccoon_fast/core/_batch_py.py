@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raccoon_fast.core._body import read_json_body, read_proto_body
-from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, plain_type
-from raccoon_fast.core._request import refuse_data, refuse_event
+from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
+from raccoon_fast.core._request import refuse_event
 from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch"]
@@ -84,11 +84,11 @@ class Batch:
 
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
         """Append one event; arguments and errors as those of the envelope's `add`."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            refuse_data(data)
+        if data.__class__ is not bytes:
+            data = own_data(data)
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
-        size = self.envelope.measure(type, data.nbytes if isinstance(data, memoryview) else len(data))
+        size = self.envelope.measure(type, len(data))
         self.envelope.add(type, data)
         self._nbytes += size
         if type == self._last_type:
@@ -227,16 +227,18 @@ class Accumulator:
         """
         if self._serializer is not None:
             data = self._serializer(data)
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            refuse_data(data)
-        length = data.nbytes if isinstance(data, memoryview) else len(data)
+        # Whatever may be wrong with the event is found before anything is changed for it.
+        if type.__class__ is not str:
+            type = plain_type(type)  # noqa: A001
+        if data.__class__ is not bytes:
+            data = own_data(data)
         fresh: Batch | None = None
         while True:
             sealed = opened = False
             with self._lock:
                 if self._closed:
                     raise ClientClosedError("the producer was closed")
-                size = self._gauge.measure(type, length)
+                size = self._gauge.measure(type, len(data))
                 if size > self._max_event_bytes:
                     refuse_event(size, self._max_event_bytes)
                 is_full = self._buffered + size > self._buffer_bytes
@@ -244,13 +246,17 @@ class Accumulator:
                     batch = self._open
                     is_needed = batch is None or batch.nbytes + size > self._max_bytes
                     if not is_needed or fresh is not None:
+                        previous = batch
                         if is_needed:
-                            if batch is not None:
-                                self._sealed.append(batch)
-                                sealed = True
                             batch, opened = fresh, True
                         assert batch is not None
-                        self._append(batch, type, data, size)
+                        batch.add(type, data)
+                        if opened and previous is not None:
+                            self._sealed.append(previous)
+                            sealed = True
+                        self._open = batch
+                        self._buffered += size
+                        self._accepted += 1
                         if batch.count >= self._max_events:
                             self._sealed.append(batch)
                             self._open = None
@@ -258,7 +264,7 @@ class Accumulator:
                         receipt = batch.receipt  # whoever takes the batch from here on may clear it
                         break
             if is_full:
-                answer = self.on_full(type, bytes(data), size)
+                answer = self.on_full(type, data, size)
                 if answer is not True:
                     return answer
             else:
@@ -332,12 +338,6 @@ class Accumulator:
                 for type_, count in batch.types.items():
                     counts[type_] = counts.get(type_, 0) + count
         return counts
-
-    def _append(self, batch: Batch, type_: str, data: Any, size: int) -> None:
-        batch.add(type_, data)
-        self._open = batch
-        self._buffered += size
-        self._accepted += 1
 
 
 def _nothing(*_: object) -> None:

@@ -195,7 +195,7 @@ class ProtoEnvelope(_Envelope):
             MessageTooLargeError: The events would be over `MAX_EVENTS_BYTES`; they stay as they were.
         """
         if data.__class__ is not bytes:
-            data = _own(data)
+            data = own_data(data)
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
         tail, heads = self._forms.get(type) or self._learn(type)
@@ -222,7 +222,7 @@ class ProtoEnvelope(_Envelope):
         forms = self._forms
         for type_, data in events:
             if data.__class__ is not bytes:
-                data = _own(data)
+                data = own_data(data)
             if type_.__class__ is not str:
                 type_ = plain_type(type_)
             tail, heads = forms.get(type_) or self._learn(type_)
@@ -273,7 +273,7 @@ class JsonEnvelope(_Envelope):
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
         """Append one event, its data as base64; otherwise as `ProtoEnvelope.add`."""
         if data.__class__ is not bytes:
-            data = _own(data)
+            data = own_data(data)
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
         tail = self._forms.get(type) or self._learn(type)
@@ -328,7 +328,8 @@ def plain_type(type_: object) -> str:
     return str.__str__(type_)
 
 
-def _own(data: object) -> bytes:
+def own_data(data: object) -> bytes:
+    """A copy as exactly bytes, of what an event's data may be."""
     if isinstance(data, memoryview) and not (data.ndim == 1 and data.c_contiguous):
         refuse_data(data)
     if not isinstance(data, bytes | bytearray | memoryview):

@@ -299,6 +299,18 @@ class TestAccumulator:
             assert (accumulator.accepted, accumulator.open_count, accumulator.waiting_types()) == (1, 1, {"ok": 1})
         assert texts[0] == texts[1]
 
+    @pytest.mark.parametrize(
+        "event", [("a", memoryview(bytes(1600))[::2]), ("\ud800", bytes(800))], ids=["data", "type"]
+    )
+    def test_a_wrong_event_that_needs_a_batch_of_its_own_seals_none(self, impl, wire, event):
+        sink = Sink(impl, wire, max_bytes=1200)
+        sink.accumulator.emit("a", bytes(700))
+        with pytest.raises(ValueError, match=r"memoryview|surrogates"):
+            sink.accumulator.emit(*event)
+        assert (sink.accumulator.sealed, sink.accumulator.open_count, len(sink.opened)) == (0, 1, 1)
+        sink.accumulator.seal()
+        assert [batch.count for batch in sink.take_all()] == [1]
+
     def test_not_a_pair(self, impl, wire):
         sink = Sink(impl, wire)
         with pytest.raises(ValueError, match="unpack"):

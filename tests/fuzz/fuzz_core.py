@@ -26,6 +26,9 @@ from raccoon_fast.core import (
     _acks_py,
     _answers_c,
     _answers_py,
+    _batch_c,
+    _batch_py,
+    _body,
     _envelope_c,
     _envelope_py,
     _wire_c,
@@ -262,7 +265,115 @@ def fuzz_acks(rng: random.Random) -> None:
         assert len(tables[0]) == len(tables[1])
 
 
-TARGETS = (fuzz_proto_answer, fuzz_proto_answer, fuzz_json_answer, fuzz_wire, fuzz_envelope, fuzz_acks)
+def fuzz_body(rng: random.Random) -> None:
+    batch = rng.choice([_batch_c, _batch_py]).Batch(rng.choice(["proto", "json"]), 0)
+    batch.add_many([(random_text(rng).decode("utf-8", "replace") or "t", random_text(rng)) for _ in range(3)])
+    body = mutated(rng, batch.envelope.body())
+    read = _body.read_proto_body if batch.wire == "proto" else _body.read_json_body
+    events = outcome(read, body)
+    assert type(events) is str or all(type(kind) is str and type(data) is bytes for kind, data in events), body
+
+
+class Side:
+    """One form's accumulator, and what it told its hooks."""
+
+    def __init__(self, form: Any, wire: str, limits: dict[str, int], answers: list[Any]) -> None:
+        self.form = form
+        self.wire = wire
+        self.told: list[Any] = []
+        self.batches: list[Any] = []
+        self._made = 0
+        self._answers = iter(answers)
+        self.accumulator = form.Accumulator(self._make_batch, serializer=None, wire=wire, **limits)
+        self.accumulator.on_open = lambda batch: self.told.append(("open", batch.receipt))
+        self.accumulator.on_sealed = lambda: self.told.append("sealed")
+        self.accumulator.on_full = self._full
+
+    def _make_batch(self) -> Any:
+        self._made += 1
+        batch = self.form.Batch(self.wire, 0)
+        batch.receipt = self._made
+        return batch
+
+    def _full(self, type_: str, data: bytes, size: int) -> Any:
+        self.told.append(("full", type_, data, size))
+        if next(self._answers, False):
+            self.accumulator.release(size)
+            return True
+        return "refused"
+
+    def do(self, name: str, *arguments: Any) -> Any:
+        if name == "take":
+            batch = self.accumulator.take()
+            if batch is None:
+                return None
+            self.batches.append(batch)
+            return batch.receipt, batch.count, batch.nbytes, dict(batch.types), batch.events(), batch.envelope.body()
+        if name == "reload":
+            batch, other = self.batches[-1], self.form.Batch(self.wire, 0)
+            other.load(batch.envelope.body(), batch.types)
+            return other.events(), other.nbytes, dict(other.types)
+        if name == "clear":
+            self.batches.pop().clear()
+            return None
+        try:
+            return getattr(self.accumulator, name)(*arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return type(error), str(error)
+
+    def figures(self) -> tuple[Any, ...]:
+        it = self.accumulator
+        return it.buffered, it.accepted, it.taken, it.open_count, it.sealed, dict(it.waiting_types()), self.told
+
+
+def fuzz_accumulator(rng: random.Random) -> None:
+    limits = {
+        "max_events": rng.randint(1, 6),
+        "max_bytes": rng.randint(1, 400),
+        "max_event_bytes": rng.randint(50, 500),
+        "buffer_bytes": rng.randint(50, 2000),
+    }
+    wire = rng.choice(["proto", "json"])
+    answers = [rng.random() < 0.5 for _ in range(5)]
+    sides = [Side(form, wire, limits, answers) for form in (_batch_c, _batch_py)]
+
+    def event() -> tuple[Any, Any]:
+        if rng.random() < 0.05:
+            return rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
+        type_ = rng.choice(["a", "b", random_text(rng).decode("utf-8", "replace") or "t"])
+        return type_, rng.choice([bytes, bytearray, memoryview])(rng.randbytes(rng.choice([0, 1, 20, 200, 600])))
+
+    for _ in range(rng.randint(1, 40)):
+        what = rng.randint(0, 11)
+        call: tuple[Any, ...]
+        if what < 5:
+            call = ("emit", *event())
+        elif what < 7:
+            call = ("emit_many", [event() for _ in range(rng.randint(0, 8))])
+        elif what < 9:
+            call = ("take",)
+        elif what == 9:
+            call = rng.choice([("seal",), ("hold", 7), ("release", 7), ("waiting_types",)])
+        elif sides[0].batches:
+            call = (rng.choice(["reload", "clear"]),)
+        else:
+            call = rng.choice([("reset",), ("close",)]) if rng.random() < 0.05 else ("seal",)
+        compiled, pure = (side.do(*call) for side in sides)
+        assert compiled == pure, (call, compiled, pure)
+        compiled, pure = (side.figures() for side in sides)
+        assert compiled == pure, (call, compiled, pure)
+
+
+TARGETS = (
+    fuzz_proto_answer,
+    fuzz_proto_answer,
+    fuzz_json_answer,
+    fuzz_wire,
+    fuzz_envelope,
+    fuzz_acks,
+    fuzz_body,
+    fuzz_accumulator,
+)
 
 
 def main() -> None:
