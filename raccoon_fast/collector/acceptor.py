@@ -10,6 +10,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
 __all__ = ["Acceptor"]
 
 _BACKLOG = 2048
@@ -32,7 +34,7 @@ class Acceptor:
     """
 
     def __init__(
-        self, listening: socket.socket, new_protocol: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
+        self, listening: socket.socket, new_protocol: Callable[[], HttpToolsProtocol], context: ssl.SSLContext | None
     ) -> None:
         listening.listen(_BACKLOG)
         listening.setblocking(False)
@@ -40,7 +42,7 @@ class Acceptor:
         self._new_protocol = new_protocol
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], HttpToolsProtocol] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening, self._accept)
 
@@ -55,11 +57,13 @@ class Acceptor:
 
     async def abort_opening(self) -> None:
         """End the connections that are not open yet: those that have not shaken hands."""
-        opening = list(self._opening)
-        for task in opening:
-            task.cancel()
+        opening = list(self._opening.items())
+        for task, protocol in opening:
+            # Without TLS it is open in an instant. Cancelled then, uvloop would close it and not tell the protocol.
+            if self._context is not None and protocol.transport is None:
+                task.cancel()
         if opening:
-            await asyncio.wait(opening)
+            await asyncio.wait([task for task, _ in opening])
 
     def _accept(self) -> None:
         try:
@@ -73,18 +77,19 @@ class Acceptor:
                 )
             return  # else the peer was gone before it was accepted
         connection.setblocking(False)
-        task = self._loop.create_task(self._open(connection))
-        self._opening.add(task)
+        protocol = self._new_protocol()
+        task = self._loop.create_task(self._open(connection, protocol))
+        self._opening[task] = protocol
         task.add_done_callback(functools.partial(self._opened, connection))
 
-    async def _open(self, connection: socket.socket) -> None:
+    async def _open(self, connection: socket.socket, protocol: HttpToolsProtocol) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._new_protocol, connection, ssl=self._context)
+            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
         except OSError as error:  # a client may fail, or break off, its handshake: that is its own affair
             _log.debug("a connection was not opened: %r", error)
             connection.close()
 
     def _opened(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
+        self._opening.pop(task, None)
         if task.cancelled():  # maybe before it began
             connection.close()

@@ -72,9 +72,12 @@ class RestApp:
             return  # the collector is closing, and the connection is closed
         except _Disconnected:
             return
-        if answer is not None:
-            _log.debug("%s %s: %d", scope["method"], scope["path"], answer.status)
-            await _send(answer, send)
+        if answer is None or scope["state"]["transport"].is_closing():
+            # Returning to uvicorn without an answer before it knows of the end is an error, which it logs.
+            await _wait_for_disconnect(receive)
+            return
+        _log.debug("%s %s: %d", scope["method"], scope["path"], answer.status)
+        await _send(answer, send)
 
     async def _respond(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
         method, path = scope["method"], scope["path"]
@@ -108,27 +111,26 @@ class RestApp:
         try:
             request = self._intake.decode(data, encoding)
         except ValueError:
-            return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope, receive)
+            return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope)
         del data
         reason = await self._intake.taken(request, self._intake.source(REST, headers))
         if reason:
             answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
-            return await self._spoil(500, answer, content_type, scope, receive)
-        return await self._spoil(200, answers.success(request.req_guid), content_type, scope, receive)
+            return await self._spoil(500, answer, content_type, scope)
+        return await self._spoil(200, answers.success(request.req_guid), content_type, scope)
 
-    async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any, receive: Receive) -> _Answer | None:
+    async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any) -> _Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""
         faults = self._intake.faults.for_answer(owns_bytes=True) or _NO_FAULTS
         transport: asyncio.Transport = scope["state"]["transport"]
         if faults.hang_up:
             reset(transport)
         if faults.hang_up or faults.drop:
-            await _wait_for_disconnect(receive)
             return None
         if faults.delay_s:
             await asyncio.sleep(faults.delay_s)
         if transport.is_closing():
-            raise _Disconnected
+            return None
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
         spoilt = _Answer(status, content_type, answers.encode_answer(answer, _ENCODINGS[content_type]))

@@ -163,7 +163,7 @@ class Server:
             await self._acceptor.close()
             self._acceptor = None
 
-    def _new_connection(self) -> asyncio.Protocol:
+    def _new_connection(self) -> HttpToolsProtocol:
         return _HttpConnection(config=self._config, server_state=self._state, app_state={})
 
 
