@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format protos test-server clean
+.PHONY: help venv statsd demo test lint format protos test-server soak asan fuzz clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -21,6 +21,9 @@ help:
 	@echo 'make format       let ruff format the code'
 	@echo 'make protos       regenerate the descriptors from protos/'
 	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
+	@echo 'make soak         draw faults at random: SECONDS=60, SEED= and ROUND= to run one again'
+	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
+	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
 	@echo 'make venv         install only'
 	@echo 'make clean        remove what was built; $(VENV) stays'
 
@@ -70,6 +73,25 @@ test-server: venv
 	@test -n "$(RACCOON_URL)" -a -n "$(RACCOON_GRPC)" \
 		|| { echo 'say which server: make test-server RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081' >&2; exit 2; }
 	RACCOON_URL='$(RACCOON_URL)' RACCOON_GRPC='$(RACCOON_GRPC)' $(BIN)/python -m pytest tests/contract
+
+SECONDS ?= 60
+RUNS ?= 10000000
+
+soak: venv
+	PYTHONPATH=tests/support $(BIN)/python tests/faults/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
+
+ASAN := build/asan
+asan: venv
+	rm -rf $(ASAN)
+	CFLAGS='-g -fsanitize=address -fno-omit-frame-pointer' RACCOON_FAST_BUILD=require \
+		$(BIN)/python setup.py --quiet build --build-temp $(ASAN)/temp --build-lib $(ASAN)/lib
+	export PYTHONPATH=$(ASAN)/lib:tests/support PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so)"; \
+	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest tests/core
+
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py -runs=$(RUNS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

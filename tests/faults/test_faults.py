@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 from fault_proxy import DOWN, UP
+from trial import wait_until
 
 from raccoon_fast import RAW, Producer, RetryPolicy
 
 NewTrial = Callable[..., Any]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
 
 
 class TestConnections:

@@ -1,10 +1,9 @@
-"""Feeds the core random input, by hand: python tests/fuzz/fuzz_core.py --seconds 60 --seed 1.
+"""Feeds the core random input: python tests/fuzz/fuzz_core.py --seconds 60 --seed 1.
 
 Answers and varints are compared with google.protobuf and between both forms; envelopes with google.protobuf, through
 random sequences of what can be done to them. Any difference is an AssertionError that names the seed and the round,
-and any exception other than the ones promised is one too. Run it under an address sanitizer to see stray reads:
-
-    LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc python ...
+and any exception other than the ones promised is one too. `make asan` runs it on a build under AddressSanitizer, which
+sees stray reads and writes.
 """
 
 from __future__ import annotations

@@ -64,13 +64,15 @@ class FaultProxy:
         self._call(self._close)
 
     def accept(self) -> None:
-        """Listen again, on the same port."""
+        """Listen again, on the same port. Idempotent."""
         self._call(self._listen)
 
     def _call(self, function: Callable[[], Any]) -> None:
         asyncio.run_coroutine_threadsafe(function(), self._loop).result(10)
 
     async def _listen(self) -> None:
+        if self._server is not None:
+            return
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
