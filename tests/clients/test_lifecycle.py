@@ -326,10 +326,12 @@ class TestNothingIsLeft:
 
 
 PREAMBLE = """
-import asyncio, gc, signal, sys, threading, time
+import asyncio, gc, logging, signal, sys, threading, time
 import raccoon_fast
 from raccoon_fast import CONSOLE, RAW
 
+# On a machine that is busy asyncio's debug mode tells of steps that took long.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing"))
 protocol, address = sys.argv[1:]
 options = {"serializer": RAW, "logger": None}
 kinds = {"rest": "Rest", "websocket": "WebSocket", "grpc": "Grpc"}
