@@ -141,6 +141,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestLedger = Machine.TestCase
-TestLedger.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestLedger.settings = settings(max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck))

@@ -50,7 +50,7 @@ def test_gzip_of_several_members_with_zeros_after_them(read):
 TEXTS = st.lists(st.sampled_from([b"\n", b"\r\n", b"ab", b"{}", b"\x1f", b"\x8b", b" "]), max_size=30).map(b"".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     TEXTS.filter(lambda text: not text.startswith(b"\x1f\x8b")), st.integers(1, 9), st.booleans(), st.integers(0, 30)
 )

@@ -72,7 +72,7 @@ def test_a_guid_of_the_callers(guid: str) -> None:
         ("\ud800", ValueError),
         (b"g", TypeError),
         (7, TypeError),
-        (uuid.uuid4(), TypeError),
+        (uuid.UUID(int=7), TypeError),
     ],
     ids=repr,
 )
