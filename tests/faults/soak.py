@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import collections
+import itertools
 import json
 import os
 import random
@@ -149,6 +150,7 @@ class Round:
         self.sent: dict[Any, list[bytes]] = {}
         self._lock = threading.Lock()
         self.accepted = 0
+        self._numbers = itertools.count()  # not those of what was accepted: threads may be refused out of order
         self._settled = collections.Counter[Any]()
 
     def run(self) -> None:
@@ -172,7 +174,7 @@ class Round:
         for _ in range(count):
             with self._lock:
                 self.accepted += 1
-                data = b"%d " % self.accepted + bytes(size)
+                data = b"%d " % next(self._numbers) + bytes(size)
             try:
                 receipt = self.producer.emit(name, data)
             except BufferFull:
