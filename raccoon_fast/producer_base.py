@@ -72,7 +72,8 @@ class BaseProducer(abc.ABC):
         self._pool: deque[Batch] = deque(maxlen=_POOL_SIZE)
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
-        self._made_s = time.monotonic()
+        self._made_s = self._settled_s = time.monotonic()
+        self._settled = 0
         self._closed = False
         self._spool: Spool | None = None
         if options.spool is not None:
@@ -107,10 +108,20 @@ class BaseProducer(abc.ABC):
             )
 
     def health(self) -> Health:
-        """Whether events get through, for a readiness probe; safe from any thread."""
+        """Whether events get through, for a readiness probe; safe from any thread.
+
+        Asked again and again, it also tells when nothing has moved for longer than an attempt may take, whatever the
+        cause: an event loop that is blocked knows of no failure.
+        """
         engine = self._engine
         servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
         reasons = []
+        total = self.stats().total
+        now_s = time.monotonic()
+        if self._settled != (settled := total.accepted - total.unsettled) or not total.unsettled:
+            self._settled, self._settled_s = settled, now_s
+        if now_s - self._settled_s > self._options.stall_s:
+            reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s: {total.unsettled} events wait")
         if self._closed:
             reasons.append("the producer is closed")
         if servers and not any(server.ok for server in servers):

@@ -36,6 +36,7 @@ _TRANSPORTS = {
 _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
 # Room in a message for its guid and time.
 _HEAD_BYTES = 256
+_STALL_MARGIN_S = 1.0
 # Time is the bound, not a number of attempts: delivery_timeout.
 _RETRY = RetryPolicy(max_attempts=1_000_000_000, initial=0.1, maximum=30.0)
 
@@ -72,6 +73,11 @@ class ProducerOptions(NamedTuple):
     def serializer(self) -> Any:
         """None for RAW: then the accumulator takes the bytes as they are, without a call for each event."""
         return None if self.settings.serializer is RAW.load() else self.settings.serializer
+
+    @property
+    def stall_s(self) -> float:
+        """How long nothing may be settled while events wait, and all be well."""
+        return self.linger_s + max(settings.timeout_s for _, settings in self.servers) + _STALL_MARGIN_S
 
     def open_endpoints(self) -> Endpoints:
         """Endpoints for the running event loop; nothing is connected yet."""

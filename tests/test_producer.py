@@ -452,6 +452,23 @@ def test_a_producer_that_emits_nothing_starts_nothing(collector: Collector, new_
     assert producer.close().total.accepted == 0
 
 
+def test_a_loop_that_is_blocked_is_bad_health(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.ws_url, timeout=0.05)
+    producer.emit("page", b"1")
+    assert producer.flush() == 0
+    release = threading.Event()
+    producer._thread.loop.call_soon_threadsafe(release.wait)
+    try:
+        receipt = producer.emit("page", b"2")
+        assert producer.health().ok
+        wait_until(lambda: not producer.health().ok)
+        assert "nothing was settled for" in producer.health().reasons[0]
+    finally:
+        release.set()
+    assert receipt.result(10)
+    assert producer.health().ok
+
+
 def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProducer) -> None:
     before = set(threading.enumerate())
     for scheme in SCHEMES:
