@@ -91,9 +91,13 @@ asan: venv
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so)"; \
 	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest tests/core
 
+CORPUS := build/fuzz
+FUZZ := -artifact_prefix=build/ -report_slow_units=60
 fuzz: venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
-	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py -runs=$(RUNS)
+	@mkdir -p $(CORPUS)
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py --guided -max_total_time=$(SECONDS) $(FUZZ) $(CORPUS)
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py -runs=$(RUNS) -keep_seed=1 $(FUZZ) $(CORPUS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
