@@ -21,6 +21,7 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 
 # Keepalive finds a dead peer on an idle connection in 15 + 3 x 5 s; it never fires while data is in flight, which is
 # what TCP_USER_TIMEOUT (RFC 5482) bounds: without it the kernel keeps trying for about a quarter of an hour.
+# (TCP_NODELAY is on already: asyncio and uvloop see to it.)
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 
 
@@ -64,7 +65,6 @@ async def open_tcp(link: Link, factory: Callable[[], _P], timeout_s: float) -> _
 def _tune(sock: socket.socket | None) -> None:
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         option = getattr(socket, name, None)  # not every platform has all of them

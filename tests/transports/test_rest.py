@@ -115,6 +115,48 @@ def test_a_kept_connection_that_was_closed_is_replaced_at_once(end):
     assert served == [0, 1, 2]
 
 
+def test_a_connection_that_says_something_unasked_is_not_used_again():
+    """Whatever follows could be taken for the answer to a later request."""
+    answered, ended = threading.Event(), threading.Event()
+    served = []
+
+    def script(connection):
+        message = connection.read_message()
+        served.append(connection.number)
+        connection.respond(answer(message.req_guid))
+        if connection.number == 0:
+            answered.wait(10)
+            connection.respond(answer("nobody's"))
+            connection.wait_closed()
+            ended.set()
+
+    with tcp_server(script) as host, client(host) as rest:
+        rest.send(EVENTS)
+        answered.set()
+        assert ended.wait(10)
+        rest.send(EVENTS)
+    assert served == [0, 1]
+
+
+def test_an_answer_before_the_body_was_read_ends_the_connection():
+    """Though the server would keep it: the rest of the body cannot be taken back."""
+    ended = threading.Event()
+
+    def script(connection):
+        connection.read_head()
+        connection.respond(b"", b"503 Service Unavailable")
+        answered.wait(10)  # until then the body fills the buffers of both sides
+        connection.wait_closed()
+        ended.set()
+
+    answered = threading.Event()
+    with tcp_server(script) as host, client(host) as rest:
+        with pytest.raises(ServerError, match="503"):
+            rest.send([("page", bytes(16 << 20))])
+        answered.set()
+        assert ended.wait(10)
+
+
 def test_a_fresh_connection_that_is_lost_is_a_failed_attempt():
     def script(connection):
         connection.read_message()
