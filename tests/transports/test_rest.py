@@ -138,6 +138,24 @@ def test_a_connection_that_says_something_unasked_is_not_used_again():
     assert served == [0, 1]
 
 
+def test_a_kept_connection_that_is_lost_within_an_answer_is_a_failed_attempt():
+    """The server has the request: whether to send it again is for the retry policy to say."""
+    served = []
+
+    def script(connection):
+        message = connection.read_message()
+        connection.respond(answer(message.req_guid))
+        connection.read_message()
+        served.append(connection.number)
+        connection.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-")
+
+    with tcp_server(script) as host, client(host) as rest:
+        rest.send(EVENTS)
+        with pytest.raises(ConnectionLostError):
+            rest.send(EVENTS)
+    assert served == [0]
+
+
 def test_an_answer_before_the_body_was_read_ends_the_connection():
     """Though the server would keep it: the rest of the body cannot be taken back."""
     ended = threading.Event()

@@ -13,6 +13,7 @@ from websockets.frames import Opcode
 
 from raccoon_fast import (
     RAW,
+    AckTimeoutError,
     AsyncWebSocketClient,
     ClientClosedError,
     Code,
@@ -644,6 +645,27 @@ def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
             assert run(main(host)) <= 1_100_000
         finally:
             done.set()
+
+
+def test_an_overdue_acknowledgement_ends_the_connection_for_all_that_is_on_it():
+    """Nothing there can be sent again there: a server may acknowledge a guid it has seen, and still lose it."""
+    ended = threading.Event()
+
+    def script(websocket, number):
+        try:
+            for _ in websocket:
+                pass
+        finally:
+            ended.set()
+
+    with websocket_server(script) as url, client(url, retry=ONCE, timeout=60.0) as ws:
+        other = ws.submit(EVENTS)
+        with pytest.raises(AckTimeoutError):
+            ws.send(EVENTS, timeout=0.1)
+        with pytest.raises(ConnectionLostError, match="an acknowledgement was overdue") as caught:
+            other.result(10)
+        assert caught.value.outcome is Outcome.POSSIBLY_DELIVERED
+        assert ended.wait(10)
 
 
 def test_close_waits_for_what_is_in_flight_and_says_goodbye():
