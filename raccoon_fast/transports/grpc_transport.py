@@ -39,7 +39,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    # A channel that shares subchannels with one made before a fork does not work in the child.
+    # Otherwise channels to one server share a connection, also with one made before a fork, which a child cannot use.
     ("grpc.use_local_subchannel_pool", 1),
     # Found again within a second of the server's return; by default it takes several.
     ("grpc.initial_reconnect_backoff_ms", 200),

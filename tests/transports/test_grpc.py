@@ -27,6 +27,7 @@ from raccoon_fast import (
     ServerError,
 )
 from raccoon_fast.collector import Collector
+from raccoon_fast.transports import grpc_transport
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)
@@ -54,6 +55,26 @@ def server(behaviour, service: str = SERVICE):
             yield f"127.0.0.1:{port}"
         finally:
             instance.stop(0).wait()
+
+
+def test_each_channel_has_a_connection_of_its_own():
+    peers = set()
+
+    def behaviour(message, context):
+        peers.add(context.peer())
+        return answer(message.req_guid)
+
+    with server(behaviour) as target, client(target) as one, client(target) as other:
+        one.send(EVENTS)
+        other.send(EVENTS)
+    assert len(peers) == 2
+
+
+def test_keepalive_is_within_what_servers_in_go_allow():
+    """They end a connection that is pinged more often than every 5 minutes, or without a call (grpc-go's keepalive)."""
+    options = dict(grpc_transport._OPTIONS)
+    assert options["grpc.keepalive_time_ms"] > 300_000
+    assert options["grpc.keepalive_permit_without_calls"] == 0
 
 
 def test_sends_its_identity_as_metadata():

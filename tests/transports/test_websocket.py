@@ -613,7 +613,7 @@ class TestFramesFromTheServer:
 
             speak_websocket(connection, received)
 
-        with tcp_server(script) as host, client(f"ws://{host}") as ws:
+        with tcp_server(script) as host, client(f"ws://{host}", timeout=600.0) as ws:
             ws.send(EVENTS)
         assert connections == ([0] if accepted else [0, 1])
 
