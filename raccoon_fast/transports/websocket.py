@@ -77,7 +77,7 @@ class WebSocketTransport(Transport):
         await asyncio.wait([opening], timeout=timeout_s)
         if not opening.done():
             raise AckTimeoutError(f"not connected to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
-        if opening.cancelled():
+        if opening.cancelled() or self._closed:
             raise ClientClosedError("the client was closed")
         error = opening.exception()
         if error is not None:
@@ -100,7 +100,11 @@ class WebSocketTransport(Transport):
 
     def _opened(self, task: asyncio.Task[WebSocketConnection]) -> None:
         self._opening = None
-        if not task.cancelled() and task.exception() is None:
+        if task.cancelled() or task.exception() is not None:
+            return
+        if self._closed:  # in the very step that ended the handshake
+            task.result().abort()
+        else:
             self._connection = task.result()
 
     def _retire(self, connection: WebSocketConnection) -> None:

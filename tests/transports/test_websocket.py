@@ -26,6 +26,7 @@ from raccoon_fast import (
     ServerError,
     WebSocketClient,
 )
+from raccoon_fast.transports.websocket_connection import WebSocketConnection
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=5, initial=0.01)
@@ -709,6 +710,36 @@ def test_close_fails_what_is_not_acknowledged_in_time():
             receipt.result(0)
     assert closed.value.outcome is Outcome.POSSIBLY_DELIVERED
     assert any("1 requests not acknowledged" in line for line in log.lines)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_close_as_the_handshake_ends_leaves_no_connection(steps, run, monkeypatch):
+    """Before Python 3.12 wait_for loses a cancellation that comes together with what it waits for."""
+    connections = []
+    answered = asyncio.Event()
+
+    def handshake_answered(connection, reply, original=WebSocketConnection._handshake_answered):
+        original(connection, reply)
+        connections.append(connection)
+        answered.set()
+
+    monkeypatch.setattr(WebSocketConnection, "_handshake_answered", handshake_answered)
+
+    async def main(host: str) -> None:
+        ws = AsyncWebSocketClient(f"ws://{host}", serializer=RAW, logger=None, retry=ONCE)
+        receipt = ws.submit(EVENTS)
+        await answered.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await ws._transport.close()
+        with pytest.raises((ClientClosedError, ConnectionLostError)):
+            await asyncio.wait_for(receipt, 5)
+        assert connections[0].error is not None
+        await asyncio.wait_for(asyncio.shield(connections[0]._lost), 5)
+        await ws.close(0)
+
+    with tcp_server(lambda connection: speak_websocket(connection, lambda frame, protocol: None)) as host:
+        run(main(host))
 
 
 def test_a_lost_connection_is_an_error_where_no_further_attempt_is_allowed():
