@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import concurrent.futures
 import os
 import threading
 import time
@@ -21,6 +20,7 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report
 from raccoon_fast.producer_options import resolve_options
+from raccoon_fast.threads import new_condition, new_future
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -131,7 +131,7 @@ class Producer(BaseProducer):
         self._callbacks = CallbackThread(self._options.settings.logger)
         self._thread: LoopThread | None = None
         self._lock = threading.Lock()
-        self._room = threading.Condition()
+        self._room = new_condition()
         self._blocked = 0
         self._dropped: Receipt | None = None
         self._report: Report | None = None
@@ -249,7 +249,7 @@ class Producer(BaseProducer):
 
     def _new_batch(self) -> Batch:
         batch = self._empty_batch()
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future = new_future()
         receipt = Receipt(str(uuid.uuid4()), future, self._callbacks)
         batch.settlement = Settlement(receipt, future)
         batch.receipt = receipt
@@ -301,7 +301,7 @@ class Producer(BaseProducer):
     @property
     def _dropped_receipt(self) -> Receipt:
         if self._dropped is None:
-            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future = new_future()
             future.set_exception(DroppedError("dropped: the buffer was full"))
             self._dropped = Receipt("", future, self._callbacks)
         return self._dropped
@@ -312,7 +312,7 @@ class Producer(BaseProducer):
         _inherited.append((self._thread, self._engine))
         self._thread = self._engine = None
         self._lock = threading.Lock()
-        self._room = threading.Condition()
+        self._room = new_condition()
         self._blocked = 0
         self._ledger = Ledger()
         self._pool.clear()

@@ -176,7 +176,7 @@ class BaseProducer(abc.ABC):
         )
 
     def _new_disk_thread(self) -> CallbackThread:
-        return CallbackThread(self._options.settings.logger, "raccoon_fast-spool")
+        return CallbackThread(self._options.settings.logger, "raccoon_fast-spool", blocks=True)
 
     def _open_spooling(self, adopted: Callable[[Mapping[str, int], Mapping[str, int]], None]) -> Spooling:
         assert self._spool is not None

@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from raccoon_fast.logs import CONSOLE, Log, resolve_logger
+from raccoon_fast.threads import new_event, new_lock, new_thread
 
 if TYPE_CHECKING:
     from statsd import StatsClient
     from statsd.client.udp import Pipeline
+
+    from raccoon_fast.threads import Thread
 
 __all__ = [
     "ACK_TT_MS",
@@ -113,7 +116,7 @@ class StatsD:
         self._log = resolve_logger(logger)
         self._names: set[str] = set()
         self._closed = False
-        self._thread: threading.Thread | None
+        self._thread: Thread | None
         self._reset()
         _load_pipeline()  # here, since a thread in the middle of an import at a fork would leave its lock to the child
         _open.add(self)
@@ -170,7 +173,7 @@ class StatsD:
             self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="raccoon-fast-statsd", daemon=True)
+        thread = new_thread(self._run, "raccoon-fast-statsd")
         try:
             thread.start()
         except RuntimeError:  # the system has no more threads, or the interpreter is shutting down
@@ -183,8 +186,8 @@ class StatsD:
         self._samples: deque[tuple[str, float, bool]] = deque()
         self._dropped = 0
         self._thread = None
-        self._starting = threading.Lock()
-        self._wake = threading.Event()
+        self._starting = new_lock()
+        self._wake = new_event()
 
     def _run(self) -> None:
         sender = _Sender(self._host, self._port, self._prefix, self._suffix, self._log)
@@ -276,6 +279,8 @@ class _Sender:
 @functools.cache
 def _load_pipeline() -> type[Pipeline]:
     from statsd.client.udp import Pipeline
+
+    from raccoon_fast.threads import Thread
 
     class TaggedPipeline(Pipeline):  # type: ignore[misc]
         """statsd's batch of samples, which has no notion of tags."""

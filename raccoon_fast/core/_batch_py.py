@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
 from raccoon_fast.core._request import refuse_event
 from raccoon_fast.errors import ClientClosedError, Outcome
+from raccoon_fast.threads import new_lock
 
 __all__ = ["Accumulator", "Batch"]
 
@@ -323,7 +323,7 @@ class Accumulator:
 
     def reset(self) -> None:
         """Forget every batch and every count; in a forked child, where another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._open = None
         self._sealed = deque()
         self._buffered = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
+
+from raccoon_fast.threads import new_condition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +31,7 @@ class AckStream:
         self._acks: deque[Ack] = deque()
         self._maxsize = maxsize
         self._unsubscribe = unsubscribe
-        self._changed = threading.Condition()
+        self._changed = new_condition()
         self._ended = False
 
     def publish(self, ack: Ack) -> None:

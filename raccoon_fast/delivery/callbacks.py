@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.threads import new_lock, new_queue, new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.logs import Log
+    from raccoon_fast.threads import Thread
 
 __all__ = ["CallbackThread"]
 
@@ -22,21 +24,28 @@ class CallbackThread:
     Args:
         logger: Told when a callback raises; the next one is run all the same.
         name: The thread's.
+        blocks: Whether the callbacks block as only a thread of the system may; those of users run on a greenlet where
+            gevent has made threads greenlets.
     """
 
-    def __init__(self, logger: Log, name: str = "raccoon_fast-callbacks") -> None:
+    def __init__(self, logger: Log, name: str = "raccoon_fast-callbacks", *, blocks: bool = False) -> None:
         self._logger = logger
         self._name = name
-        self._queue: queue.SimpleQueue[tuple[Callable[..., object], Any] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._blocks = blocks
+        self._queue = new_queue()
+        self._lock = new_lock()
+        self._thread: Thread | None = None
         self._stopped = False
 
     def start(self) -> None:
-        """Start the thread, if there is none: now, since at the interpreter's exit no thread can be started."""
+        """Start the thread, if there is none.
+
+        Called beforehand by whoever will have callbacks: at the interpreter's exit no thread can be started, and a
+        greenlet runs among those of the thread that started it.
+        """
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread = new_thread(self._run, self._name, may_be_green=not self._blocks)
                 thread.start()
                 self._thread = thread
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from raccoon_fast.threads import new_rlock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,7 @@ class Ledger:
 
     def __init__(self) -> None:
         #: Held around whatever takes events from where they wait, so that no snapshot sees them twice or not at all.
-        self.lock = threading.RLock()
+        self.lock = new_rlock()
         self._by_type: dict[str, Counter[str]] = {}
 
     def add(self, types: Mapping[str, int], state: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raccoon_fast.errors import ClientClosedError
+from raccoon_fast.threads import new_future, new_lock, new_thread
 
 if sys.platform != "win32":
     import uvloop
@@ -44,11 +47,11 @@ class LoopThread:
 
     def __init__(self, logger: Log) -> None:
         self._logger = logger
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._stopped = False
         self.loop = new_event_loop()
         self.loop.set_exception_handler(self._unhandled)
-        self._thread = threading.Thread(target=self._run, name="raccoon_fast-loop", daemon=True)
+        self._thread = new_thread(self._run, "raccoon_fast-loop")
         try:
             self._thread.start()
         except BaseException:
@@ -63,7 +66,9 @@ class LoopThread:
         """
         with self._lock:
             if not self._stopped:
-                return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+                future = new_future()
+                self.loop.call_soon_threadsafe(self._begin, coroutine, future)
+                return future
         coroutine.close()
         raise ClientClosedError("the client was closed")
 
@@ -75,6 +80,16 @@ class LoopThread:
                 self.loop.call_soon_threadsafe(self.loop.stop)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+
+    def _begin(self, coroutine: Coroutine[Any, Any, _T], future: concurrent.futures.Future[_T]) -> None:
+        task = self.loop.create_task(coroutine)
+        task.add_done_callback(functools.partial(_settle, future))
+        future.add_done_callback(functools.partial(self._cancel, task))
+
+    def _cancel(self, task: asyncio.Task[_T], future: concurrent.futures.Future[_T]) -> None:
+        if future.cancelled():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the task ended with it
+                self.loop.call_soon_threadsafe(task.cancel)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -98,3 +113,17 @@ class LoopThread:
             # grpc.aio wakes every loop of the process for each event; those that come too late find nothing to read.
             return
         self._logger.error("unexpected: %s: %r", context.get("message"), error)
+
+
+def _settle(future: concurrent.futures.Future[_T], task: asyncio.Task[_T]) -> None:
+    error = None
+    if task.cancelled():
+        future.cancel()
+    else:
+        error = task.exception()  # also where nobody wants it any more, or asyncio would complain of that
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())

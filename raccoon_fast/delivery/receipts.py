@@ -65,6 +65,7 @@ class Receipt:
         Callbacks of one client run one after the other on one thread of its own (never on the event loop); what one
         raises is logged.
         """
+        self._callbacks.start()
         self._future.add_done_callback(lambda _: self._callbacks.submit(callback, self))
 
     def __repr__(self) -> str:

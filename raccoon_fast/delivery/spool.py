@@ -14,7 +14,6 @@ import json
 import os
 import re
 import sqlite3
-import threading
 import time
 import uuid
 import zlib
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.errors import RaccoonError
+from raccoon_fast.threads import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ CREATE TABLE quarantine (
 # Connections of a parent process: to close them here would drop the parent's locks on the file.
 _inherited: list[sqlite3.Connection] = []
 # Held while SQLite works, and over a fork: a child could never get a lock of SQLite's that another thread held then.
-_working = threading.Lock()
+_working = new_lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_working.acquire, after_in_parent=_working.release, after_in_child=_working.release)
 

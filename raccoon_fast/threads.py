@@ -1,0 +1,98 @@
+"""Threads, and what passes between them, that work under gevent's monkey patching as well.
+
+There a thread is a greenlet, which would keep its event loop, or the disk it waits for, between all other greenlets and
+their turn. So these are threads of the system, what they share with their users are real locks, and a user who waits
+for them waits as a greenlet does. Without gevent all of it is what the standard library has.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Thread",
+    "is_green",
+    "new_condition",
+    "new_event",
+    "new_future",
+    "new_lock",
+    "new_queue",
+    "new_rlock",
+    "new_thread",
+]
+
+
+class Thread(Protocol):
+    """What is used of a threading.Thread."""
+
+    def start(self) -> None:
+        """Run its target in it. RuntimeError where no thread can be started."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most so many seconds."""
+
+
+def is_green() -> bool:
+    """Whether gevent has made threads greenlets (`gevent.monkey.patch_all`)."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_object_patched("_thread", "start_new_thread"))
+
+
+def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = False) -> Thread:
+    """A daemon thread of the system, not started.
+
+    Args:
+        target: Run in it.
+        name: For whoever looks at a list of threads.
+        may_be_green: Whether it only runs what its users may run themselves: then it is a greenlet where theirs are.
+    """
+    if is_green():
+        green: Thread = _green().new_thread(target, may_be_green=may_be_green)
+        return green
+    return threading.Thread(target=target, name=name, daemon=True)
+
+
+def new_lock() -> threading.Lock:
+    """A lock to be held for moments: whoever holds it must not wait for anything."""
+    return _green().new_lock() if is_green() else threading.Lock()
+
+
+def new_rlock() -> threading.RLock:
+    """As new_lock, and its holder may take it again."""
+    return _green().new_rlock() if is_green() else threading.RLock()
+
+
+def new_condition() -> threading.Condition:
+    """As threading.Condition, on a lock that is not for holding it twice."""
+    return _green().Condition() if is_green() else threading.Condition()
+
+
+def new_event() -> threading.Event:
+    """As threading.Event."""
+    return _green().Event() if is_green() else threading.Event()
+
+
+def new_queue() -> queue.SimpleQueue[Any]:
+    """As queue.SimpleQueue; one thread takes from it."""
+    return _green().Queue() if is_green() else queue.SimpleQueue()
+
+
+def new_future() -> concurrent.futures.Future[Any]:
+    """As concurrent.futures.Future."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    if is_green():
+        future._condition = _green().Condition()  # noqa: SLF001 - all its waits and wake-ups go over this
+    return future
+
+
+def _green() -> Any:
+    from raccoon_fast import green
+
+    return green
