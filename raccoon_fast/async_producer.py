@@ -111,7 +111,9 @@ class AsyncProducer(BaseProducer):
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._room: asyncio.Event | None = None
+        # Settled when there may be room in the buffer.
+        self._room: asyncio.Future[None] | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._report: Report | None = None
         self._dropped: AsyncReceipt | None = None
 
@@ -170,19 +172,24 @@ class AsyncProducer(BaseProducer):
         """
         if timeout != 0:
             positive("timeout", timeout)
-        if self._report is None:
-            self._closed = True
-            self._accumulator.close()
-            if self._engine is not None:
-                try:
-                    await self._engine.close(timeout)
-                except asyncio.CancelledError:
-                    await self._engine.close(0)
-                    raise
+        self._closed = True
+        self._accumulator.close()
+        self._room_made()
+        if self._engine is None:
+            self._report = self._report or self.stats()
+        elif self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+            try:
+                await self._engine.close(timeout)
                 if self._spool is not None:
                     await asyncio.to_thread(self._disk.stop, 5.0)
-            self._report = self.stats()
-        return self._report
+            finally:
+                self._disk.stop(0)
+                self._report = self.stats()
+                self._closing.set_result(None)
+        else:
+            await asyncio.wait([self._closing], timeout=timeout)  # of another task's close
+        return self.report
 
     @property
     def report(self) -> Report:
@@ -212,7 +219,6 @@ class AsyncProducer(BaseProducer):
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._room = asyncio.Event()
         self._engine = self._new_engine(threadsafe=False)
 
     def _new_batch(self) -> Batch:
@@ -232,23 +238,25 @@ class AsyncProducer(BaseProducer):
         self._engine.batch_opened(batch)
 
     def _wait_for_room(self, size: int) -> Any:
-        assert self._room is not None
-        self._room.clear()
+        if self._room is None:
+            assert self._loop is not None
+            self._room = self._loop.create_future()
         return _FULL
 
     async def _wait_until(self, deadline_s: float) -> None:
-        assert self._room is not None
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise self._full()
-        try:
-            await asyncio.wait_for(self._room.wait(), min(remaining_s, _SPILL_AGAIN_S))
-        except asyncio.TimeoutError:
+        if self._room is not None:
+            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the room.
+            await asyncio.wait([self._room], timeout=min(remaining_s, _SPILL_AGAIN_S))
+        if self._room is not None:
             self._spill()
 
     def _room_made(self) -> None:
-        if self._room is not None:
-            self._room.set()
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     @property
     def _dropped_receipt(self) -> AsyncReceipt:

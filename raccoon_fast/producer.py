@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
+import contextlib
 import os
 import threading
 import time
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Producer"]
 
 _CLOSE_S = 5.0
+# For each of what `close` ends: connections, the disk, the thread.
+_MARGIN_S = 5.0
 # A disk that refused is asked again while an `emit` waits.
 _SPILL_AGAIN_S = 1.0
 
@@ -134,6 +138,7 @@ class Producer(BaseProducer):
         self._room = new_condition()
         self._blocked = 0
         self._dropped: Receipt | None = None
+        self._closing: concurrent.futures.Future[None] | None = None
         self._report: Report | None = None
         # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
         self.emit = self._accumulator.emit  # type: ignore[method-assign]
@@ -157,6 +162,8 @@ class Producer(BaseProducer):
             MessageTooLargeError: The event alone is larger than a server takes.
             ClientClosedError: The producer is closed.
             TypeError, ValueError: An argument is not what it should be.
+            OSError, RuntimeError: No thread can be started for it: the system has no descriptor or thread left, or the
+                interpreter is about to end. The event was not accepted.
             Exception: Whatever the serializer raises, as it is.
         """
         raise NotImplementedError  # replaced by the accumulator's in __init__
@@ -200,31 +207,47 @@ class Producer(BaseProducer):
         if timeout != 0:
             positive("timeout", timeout)
         with self._lock:
-            if self._report is not None:
-                return self._report
+            closing, self._closing = self._closing, self._closing or new_future()
             self._closed = True
             self._accumulator.close()
-            engine, thread, self._thread = self._engine, self._thread, None
+        if closing is None:
+            try:
+                self._close(timeout)
+            finally:
+                self._report = self.stats()
+                self._closing.set_result(None)
+            self._tell(self._report)
+        else:
+            with contextlib.suppress(concurrent.futures.TimeoutError):  # of another thread's close
+                closing.result(timeout)
+        return self.report
+
+    def _close(self, timeout: float) -> None:
+        engine, thread, self._thread = self._engine, self._thread, None
+        _open.discard(self)
         with self._room:
             self._room.notify_all()
-        if engine is not None and thread is not None:
-            try:
-                # The margin is for closing connections, which is bounded on its own.
-                thread.submit(engine.close(timeout)).result(timeout + 5.0)
-            finally:
-                self._disk.stop(5.0)
-                self._callbacks.stop(1.0)
-                thread.stop(5.0)
-        _open.discard(self)
-        self._report = report = self.stats()
-        if report.total.lost or report.total.unsettled:
+        if engine is None or thread is None:
+            return
+        try:
+            # The margin is for closing connections, which is bounded on its own.
+            thread.submit(engine.close(timeout)).result(timeout + _MARGIN_S)
+        except concurrent.futures.TimeoutError:
+            self._options.settings.logger.error("the event loop is held up: does auth, the logger or stats block?")
+        finally:
+            self._disk.stop(_MARGIN_S)
+            self._callbacks.stop(1.0)
+            thread.stop(_MARGIN_S)
+
+    def _tell(self, report: Report) -> None:
+        total = report.total
+        if total.lost or total.unsettled:
             self._options.settings.logger.error(
                 "closed with events not acknowledged: %d failed, %d expired, %d dropped",
-                sum(report.total.failed.values()) + report.total.unsettled,
-                report.total.expired,
-                sum(report.total.dropped.values()),
+                sum(total.failed.values()) + total.unsettled,
+                total.expired,
+                sum(total.dropped.values()),
             )
-        return report
 
     @property
     def report(self) -> Report:
@@ -257,22 +280,34 @@ class Producer(BaseProducer):
             receipt.add_done_callback(self._on_delivery)
         return batch
 
+    def _make_batch(self) -> Batch:
+        if self._engine is None:
+            self._start()  # which may fail: before an event is accepted
+        return self._new_batch()
+
     def _batch_opened(self, batch: Batch) -> None:
         batch.accepted_s = time.monotonic()
-        (self._engine or self._start()).batch_opened(batch)
+        assert self._engine is not None
+        self._engine.batch_opened(batch)
 
-    def _start(self) -> Engine:
+    def _start(self) -> None:
         with self._lock:
-            if self._engine is None:
-                thread = LoopThread(self._options.settings.logger)
+            if self._closed:
+                raise self._closed_error()
+            if self._engine is not None:
+                return
+            thread = LoopThread(self._options.settings.logger)
 
-                async def start() -> Engine:
-                    return self._new_engine(threadsafe=True)
+            async def start() -> Engine:
+                return self._new_engine(threadsafe=True)
 
+            try:
                 self._engine = thread.submit(start()).result()
-                self._thread = thread
-                _open.add(self)
-            return self._engine
+            except BaseException:
+                thread.stop(5.0)
+                raise
+            self._thread = thread
+            _open.add(self)
 
     def _wait_for_room(self, size: int) -> bool:
         deadline_s = time.monotonic() + self._options.block_timeout_s
@@ -311,6 +346,7 @@ class Producer(BaseProducer):
         # What they own is shared with the parent: it must not be closed from here, nor even be freed (grpc waits then).
         _inherited.append((self._thread, self._engine))
         self._thread = self._engine = None
+        self._closing = None
         self._lock = threading.Lock()
         self._room = new_condition()
         self._blocked = 0

@@ -148,6 +148,7 @@ class BaseProducer(abc.ABC):
             self._engine.batch_sealed()
 
     def _make_batch(self) -> Batch:
+        """For an event about to be accepted."""
         return self._new_batch()
 
     def _new_engine(self, *, threadsafe: bool) -> Engine:
@@ -170,7 +171,7 @@ class BaseProducer(abc.ABC):
             options.open_endpoints(),
             self._sender,
             self._recycle,
-            self._make_batch,
+            self._new_batch,
             None if self._spool is None else self._open_spooling,
             options.settings.logger,
         )

@@ -179,45 +179,37 @@ class Engine:
         if timeout_s > 0 and self._unsettled(target):
             done: asyncio.Future[None] = self._loop.create_future()
             self._flushes.append((target, done))
-            await asyncio.wait([done], timeout=timeout_s)
-            self._flushes = [flush for flush in self._flushes if flush[1] is not done]
+            try:
+                await asyncio.wait([done], timeout=timeout_s)
+            finally:
+                self._flushes = [flush for flush in self._flushes if flush[1] is not done]
         return self._unsettled(target)
 
     async def close(self, timeout_s: float) -> None:
         """Flush, then end the attempts under way, close the connections, and fail what is left. Never later.
 
-        The accumulator must take no more events by then.
+        The accumulator must take no more events by then. Cancelled, it goes on with its next step; after the last one
+        everything has its outcome.
         """
         deadline_s = time.monotonic() + timeout_s
-        if timeout_s > 0:
-            await self.flush(timeout_s)
-        self._accumulator.seal()
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in [*self._attempts]:
-            task.cancel()
-        transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
-        closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-        waited = {*closing, *self._attempts}
-        await asyncio.wait(waited, timeout=max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S)
-        leftovers = self._leftovers()
-        if self._reserve is None:
-            for batch in leftovers:
-                self._fail_closed(batch)
-        else:
-            for batch in leftovers:
-                self._reserve.set_aside(batch, self._fail_closed)
-            left_s = max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
-            for settlement in await self._reserve.close(left_s, self._fail_closed):
-                settlement.failed(
-                    ClientClosedError(
-                        "the producer was closed; the batch is in the spool, and is sent by the next process",
-                        req_guid=settlement.receipt.req_guid,
-                        outcome=Outcome.POSSIBLY_DELIVERED,
-                    )
-                )
-        self._sender.end()
+        try:
+            if timeout_s > 0:
+                await self.flush(timeout_s)
+        finally:
+            self._accumulator.seal()
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            try:
+                await self._end_attempts(max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S)
+            finally:
+                leftovers = self._leftovers()
+                if self._reserve is None:
+                    for batch in leftovers:
+                        self._fail_closed(batch)
+                else:
+                    await self._leave(self._reserve, leftovers, deadline_s)
+                self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
         """Each server: its address, whether it is well, and what it failed with last."""
@@ -379,6 +371,43 @@ class Engine:
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
         self._waiting.add(batch)
 
+    # The end
+
+    async def _end_attempts(self, timeout_s: float) -> None:
+        for task in self._attempts:
+            task.cancel()
+        transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
+        closing = [asyncio.ensure_future(transport.close()) for transport in transports]
+        await asyncio.wait({*closing, *self._attempts}, timeout=timeout_s)
+
+    def _leftovers(self) -> list[Batch]:
+        batches = self._waiting.pop_all()
+        for batch in self._attempts.values():  # they did not end though told to
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+            batch.outcome = Outcome.POSSIBLY_DELIVERED
+            batches.append(batch)
+        self._attempts.clear()
+        while (waiting := self._take()) is not None:
+            batches.append(waiting)
+        return batches
+
+    async def _leave(self, reserve: Reserve, batches: list[Batch], deadline_s: float) -> None:
+        """To the spool, and what it does not take is failed."""
+        for batch in batches:
+            reserve.set_aside(batch, self._fail_closed)
+        left_s = max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
+        try:
+            await reserve.close(left_s, self._fail_closed)
+        finally:
+            for settlement in reserve.end():
+                settlement.failed(
+                    ClientClosedError(
+                        "the producer was closed; the batch is in the spool, and is sent by the next process",
+                        req_guid=settlement.receipt.req_guid,
+                        outcome=Outcome.POSSIBLY_DELIVERED,
+                    )
+                )
+
     # Outcomes
 
     def _acked(self, batch: Batch, response: Response) -> None:
@@ -434,17 +463,6 @@ class Engine:
         """Events among the first `target` accepted that are not settled."""
         waiting = max(0, target - self._accumulator.taken)
         return waiting + sum(count for position, count in self._outstanding.values() if position <= target)
-
-    def _leftovers(self) -> list[Batch]:
-        batches = self._waiting.pop_all()
-        for batch in self._attempts.values():  # they did not end though told to
-            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-            batch.outcome = Outcome.POSSIBLY_DELIVERED
-            batches.append(batch)
-        self._attempts.clear()
-        while (waiting := self._take()) is not None:
-            batches.append(waiting)
-        return batches
 
     # Time
 

@@ -117,25 +117,34 @@ class Reserve:
         if numbers:
             self._spooling.remove(numbers)
 
-    async def close(self, timeout_s: float, otherwise: Callable[[Batch], None]) -> list[Settlement]:
-        """Finish what the disk was asked for, for at most so long, and let go of it.
+    async def close(self, timeout_s: float, otherwise: Callable[[Batch], None]) -> None:
+        """Finish what the disk was asked for, for at most so long, and let go of it; `end` has to follow.
 
         Args:
             timeout_s: Seconds.
             otherwise: Gets the batches that are not on disk by then.
+        """
+        self._fail_closed = otherwise
+        await self._spooling.close(timeout_s)
+
+    def end(self) -> list[Settlement]:
+        """Wait for the disk no longer.
 
         Returns:
             The settlements of what this process leaves there.
         """
-        self._fail_closed = otherwise
-        await self._spooling.close(timeout_s)
-        for batch in self._pending:
-            otherwise(batch)
+        pending, self._pending = self._pending, set()
+        for batch in pending:
+            batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if it does get there
+            assert self._fail_closed is not None
+            self._fail_closed(batch)
         settlements = list(dict.fromkeys(self._settlements.values()))
         self._settlements.clear()
         return settlements
 
     def _secured(self, batch: Batch, number: int | None) -> None:
+        if batch not in self._pending:
+            return  # too late
         self._pending.discard(batch)
         if self._fail_closed is not None:
             self._keep(self._fail_closed, batch, number)
@@ -146,6 +155,8 @@ class Reserve:
         self._wake()
 
     def _stored(self, otherwise: Callable[[Batch], None], batch: Batch, number: int | None) -> None:
+        if batch not in self._pending:
+            return  # too late
         self._pending.discard(batch)
         self._keep(otherwise, batch, number)
 

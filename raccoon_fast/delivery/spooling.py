@@ -111,9 +111,11 @@ class Spooling:
         """Finish what was asked for, for at most so long, and let go of the records."""
         if self._adopt_timer is not None:
             self._adopt_timer.cancel()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        self._thread.submit(lambda spool: spool.close(), self._spool)
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+        finally:
+            self._thread.submit(lambda spool: spool.close(), self._spool)
 
     def _kick(self) -> None:
         if self._is_busy or not self._next:
