@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.address import Address
 
-__all__ = ["MAX_ANSWER_BYTES", "Envelope", "Identity", "Link", "Request", "Transport", "connect_error", "lost_error"]
+__all__ = [
+    "GRACE_S",
+    "MAX_ANSWER_BYTES",
+    "Envelope",
+    "Identity",
+    "Link",
+    "Request",
+    "Transport",
+    "connect_error",
+    "lost_error",
+]
+
+#: After the loop, or the whole process, was held up, timers are run before the sockets are read: an overdue answer may
+#: lie there already. So nothing expires before one more round of reading.
+GRACE_S = 0.005
 
 
 class Envelope(Protocol):

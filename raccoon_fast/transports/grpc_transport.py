@@ -54,6 +54,11 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_retries", 0),
 )
 
+# A call's deadline is kept here, and grpc's own comes later: after the process was held up grpc would run out of time
+# before it reads the answer that is there. Its threads need a moment for that.
+_STALL_S = 60.0
+_GRACE_S = 0.05
+
 # In the details of UNAVAILABLE, which is all that gRPC says when a handshake fails.
 _CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
 _TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
@@ -80,6 +85,7 @@ class GrpcTransport(Transport):
         self._link = link
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
+        self._expired: set[Any] = set()
         self._closed = False
         # Held here because the event loop itself keeps only weak references to tasks.
         self._closing: set[asyncio.Task[None]] = set()
@@ -97,14 +103,22 @@ class GrpcTransport(Transport):
         # grpc takes nothing but bytes: this is the one copy that cannot be had for less.
         message = bytes(request.envelope.payload())
         request.written_s = time.monotonic()
+        call = self._call(message, timeout=timeout_s + _STALL_S, metadata=metadata)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout_s, loop.call_later, _GRACE_S, self._expire, call)
         try:
-            answer = await self._call(message, timeout=timeout_s, metadata=metadata)
+            answer = await call
         except grpc.aio.AioRpcError as error:
             raise self._named(error, timeout_s) from error
         except asyncio.CancelledError:
+            if call in self._expired:
+                raise AckTimeoutError(f"no answer from {link.address} within {timeout_s:g} s") from None
             if self._closed:  # which cancels the channel's calls
                 raise ConnectionLostError(f"connection to {link.address} was closed before the answer") from None
             raise
+        finally:
+            timer.cancel()
+            self._expired.discard(call)
         link.stats.count(TOTAL_BYTES_SENT, len(message))
         link.stats.count(TOTAL_BYTES_RECIEVED, len(answer))
         try:
@@ -133,6 +147,10 @@ class GrpcTransport(Transport):
         channel, self._channel, self._call = self._channel, None, None
         if channel is not None:
             await channel.close(grace=None)
+
+    def _expire(self, call: Any) -> None:
+        if call.cancel():
+            self._expired.add(call)
 
     def _connect(self) -> None:
         global _user_pid

@@ -10,7 +10,7 @@ import httptools
 
 from raccoon_fast.errors import AckTimeoutError, ProtocolError
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 
 if TYPE_CHECKING:
     from raccoon_fast.errors import TransportError
@@ -92,7 +92,7 @@ class HTTPConnection(asyncio.Protocol):
         if not transport.is_closing():  # or connection_lost is on its way, with the reason
             transport.write(message)
             self._link.stats.count(TOTAL_BYTES_SENT, len(message))
-        timer = self._loop.call_at(deadline_s, self._expire)
+        timer = self._loop.call_at(deadline_s, self._loop.call_later, GRACE_S, self._expire, self._waiter)
         try:
             answer = await self._waiter
         except BaseException:
@@ -183,9 +183,10 @@ class HTTPConnection(asyncio.Protocol):
         body = b"".join(self._body)
         waiter.set_result(HTTPAnswer(parser.get_status_code(), self._headers, body, self._written_s))
 
-    def _expire(self) -> None:
-        waited_s = time.monotonic() - self._written_s
-        self._fail(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
+    def _expire(self, waiter: asyncio.Future[HTTPAnswer]) -> None:
+        if not waiter.done():
+            waited_s = time.monotonic() - self._written_s
+            waiter.set_exception(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
 
     def _fail(self, error: BaseException) -> None:
         if self._waiter is not None and not self._waiter.done():

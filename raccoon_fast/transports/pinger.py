@@ -6,16 +6,14 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from raccoon_fast.transports.base import GRACE_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.logs import Log
 
-__all__ = ["GRACE_S", "Keepalive", "Pinger"]
-
-#: After the loop was held up, timers are run before the sockets are read: an overdue answer may lie there already. So
-#: nothing expires before one more round of reading.
-GRACE_S = 0.005
+__all__ = ["Keepalive", "Pinger"]
 
 # A server cuts off a client that has not answered its pings for a minute.
 _STALL_S = 30.0

@@ -39,9 +39,9 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error
-from raccoon_fast.transports.pinger import GRACE_S, Keepalive, Pinger
+from raccoon_fast.transports.pinger import Keepalive, Pinger
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import itertools
 
 import pytest
 
-from raccoon_fast.transports.pinger import GRACE_S, Keepalive, Pinger
+from raccoon_fast.transports.base import GRACE_S
+from raccoon_fast.transports.pinger import Keepalive, Pinger
 
 
 class Clock(asyncio.AbstractEventLoop):
