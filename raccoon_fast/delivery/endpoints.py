@@ -42,6 +42,7 @@ class Endpoint:
         self._failures = 0
         self._failed_s = float("-inf")
         self._probe_after_s = 0.0
+        self._paused_until_s = 0.0
         self._probing = False
         self._probes_left = 0
 
@@ -53,8 +54,8 @@ class Endpoint:
     def ready_s(self, now_s: float) -> float:
         """When a batch may be sent to it: `now_s` or later; infinity while a probe is under way."""
         if self.healthy:
-            return max(now_s, self._probe_after_s)
-        return float("inf") if self._probing else max(now_s, self._probe_after_s)
+            return max(now_s, self._paused_until_s)
+        return float("inf") if self._probing else max(now_s, self._paused_until_s, self._probe_after_s)
 
     def begin(self) -> int:
         """Take the least busy transport; returns its index, for `end`."""
@@ -104,8 +105,8 @@ class Endpoint:
         self._probing = False
 
     def pause(self, until_s: float) -> None:
-        """It asked not to be sent anything until then (Retry-After)."""
-        self._probe_after_s = max(self._probe_after_s, until_s)
+        """It asked not to be sent anything until then (Retry-After), whatever it answers to what it was sent before."""
+        self._paused_until_s = max(self._paused_until_s, until_s)
 
 
 class Endpoints:

@@ -98,6 +98,17 @@ def test_a_pause_that_the_server_asked_for() -> None:
     assert one.ready_s(5.0) == 10.0
 
 
+def test_a_pause_outlasts_answers_to_what_was_sent_before() -> None:
+    one = endpoint()
+    one.failed(FAULT, 0.0, 1.0)
+    one.pause(10.0)
+    one.succeeded(alone=True)
+    assert one.healthy
+    assert one.ready_s(5.0) == 10.0
+    one.pause(8.0)  # the longest counts
+    assert one.ready_s(5.0) == 10.0
+
+
 def test_the_least_busy_connection_is_taken() -> None:
     one = endpoint(3)
     assert [one.begin() for _ in range(4)] == [0, 1, 2, 0]
