@@ -228,12 +228,28 @@ def test_a_batch_too_large_is_split(collector: Collector, new_producer: NewProdu
     assert producer.flush(20) == 0
     assert receipt.result(0).status.name == "SUCCESS"
     assert collector.event_count == 8
-    (receipt,) = producer.emit_many([("a", bytes(4000)), ("a", b"x")])
+    large, small = producer.emit_many([("a", bytes(4000)), ("a", b"x")])
     assert producer.flush(20) == 0
-    assert isinstance(receipt.exception(0), EventsRejectedError)
+    assert isinstance(large.exception(0), EventsRejectedError)
+    assert small.exception(0) is None
     assert collector.event_count == 9
     assert producer.stats().total.failed == {"too large": 1}
     assert_balanced(producer)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_limit_that_was_met_is_kept_to(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+    collector.faults.too_large(3000)
+    producer = new_producer(url_of(collector, scheme), linger=60.0)
+    producer.emit_many([("a", bytes(500))] * 40)
+    assert producer.flush(20) == 0
+    refused = collector.faults.fired["too_large"]
+    assert refused
+    producer.emit_many([("a", bytes(500))] * 40)
+    assert producer.flush(20) == 0
+    assert collector.faults.fired["too_large"] == refused
+    assert producer.close().total.acked == 80
+    assert collector.event_count == 80
 
 
 def test_failed_publishing_is_tried_again(new_producer: NewProducer) -> None:

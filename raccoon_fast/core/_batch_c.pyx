@@ -234,6 +234,10 @@ cdef class Accumulator:
         """Give back the room of a batch."""
         self.held -= <int64_t> nbytes
 
+    def limit_bytes(self, int64_t max_bytes):
+        """Seal batches before they grow over so many bytes from now on, if that is less than before."""
+        self.max_bytes = min(self.max_bytes, max_bytes)
+
     def close(self):
         """Accept nothing from now on. Idempotent."""
         self.is_closed = True

@@ -316,6 +316,10 @@ class Accumulator:
         with self._lock:
             self._buffered -= nbytes
 
+    def limit_bytes(self, max_bytes: int) -> None:
+        """Seal batches before they grow over so many bytes from now on, if that is less than before."""
+        self._max_bytes = min(self._max_bytes, max_bytes)
+
     def close(self) -> None:
         """Accept nothing from now on. Idempotent."""
         with self._lock:

@@ -323,6 +323,8 @@ class Engine:
             self._acked(batch, task.result())
         elif isinstance(error, MessageTooLargeError):
             self._well(endpoint)
+            if batch.count > 1:
+                self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
             self._narrow(batch, "too large", str(error))
         elif isinstance(error, DeliveryError):
             self._failed(batch, endpoint, error, began_s, now_s)

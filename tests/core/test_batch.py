@@ -208,6 +208,15 @@ class TestAccumulator:
         assert [batch.count for batch in sink.take_all()] == [per_batch, per_batch]
         assert all(batch.nbytes <= 1000 for batch in sink.opened)
 
+    def test_the_bound_can_be_lowered(self, impl, wire):
+        sink = Sink(impl, wire, max_bytes=1000)
+        sink.accumulator.emit("a", bytes(400))
+        two = 2 * sink.make().envelope.measure("a", 200)
+        sink.accumulator.limit_bytes(two)
+        sink.accumulator.limit_bytes(two * 2)
+        sink.accumulator.emit_many([("a", bytes(200))] * 3)
+        assert [batch.count for batch in sink.take_all()] == [1, 2]
+
     def test_a_larger_event_is_alone(self, impl, wire):
         sink = Sink(impl, wire, max_bytes=1000)
         sink.accumulator.emit_many([("a", b"x"), ("a", bytes(2000)), ("a", b"y")])
