@@ -315,8 +315,10 @@ class Spool:
         return db
 
     def _connect(self) -> sqlite3.Connection:
-        # Made here so that nobody else may read it: events can be private.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Made here so that nobody else may read it: events can be private. Never opened when it is there: to close any
+        # descriptor of it drops the locks that SQLite holds on it for another spool of this process.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         # Damaged text does not decode: its checksum tells.
         db.text_factory = lambda data: data.decode("utf-8", "replace")

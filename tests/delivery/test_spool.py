@@ -172,6 +172,36 @@ def test_a_dead_owner_is_adopted_once(path: Path) -> None:
         spool.close()
 
 
+def test_two_of_one_process_beside_another_process(path: Path) -> None:
+    program = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from raccoon_fast.delivery.spool import Record, Spool
+from raccoon_fast.logs import resolve_logger
+def new_spool():
+    return Spool(Path(sys.argv[1]), max_bytes=1 << 30, logger=resolve_logger(None))
+if len(sys.argv) > 2:
+    other = new_spool()
+    other.adopt()
+    other.close()
+    sys.exit()
+first, second = new_spool(), new_spool()
+first.put([Record("first", "proto", 1.5, {"a": 1}, b"x")])
+second.put([Record("second", "proto", 1.5, {"a": 1}, b"x")])
+subprocess.run([sys.executable, __file__, sys.argv[1], "other"], check=True)
+first.put([Record("last", "proto", 1.5, {"a": 1}, b"x")])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    script = path.with_name("program.py")
+    script.write_text(program)
+    killed = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=50)
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    spool = new_spool(path)
+    spool.adopt()
+    assert {one.req_guid for one in spool.take(1000)} == {"first", "second", "last"}
+    spool.close()
+
+
 def test_fork(path: Path) -> None:
     program = """
 import os, sys
