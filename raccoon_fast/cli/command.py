@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_line(f"{info.name} {info.version} (built {info.build_date})")
         return Exit.OK
     if arguments.command is None:
-        parser.error("name a command: demo, send or collect")
+        parser.error("name a command, such as demo or send")
     try:
         # Imported now: a client loads far more than --help has need of.
         code: int = importlib.import_module(f"raccoon_fast.cli.{arguments.command}").run(arguments)

@@ -1,4 +1,4 @@
-"""The producer that URLs and the options of a connection ask for."""
+"""What URLs and the options of a connection ask for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["make_producer"]
+__all__ = ["connection_options", "make_producer"]
 
 # More than a batch of lines takes in any wire format, and less than gRPC carries.
 _BATCH_BYTES = 3 << 20
@@ -46,22 +46,6 @@ def make_producer(
     Raises:
         ValueError, UsageError: An option is not what it should be.
     """
-    options: dict[str, Any] = {
-        "serializer": serializer,
-        "user_id": arguments.user_id,
-        "group": arguments.group,
-        "id_header": arguments.id_header,
-        "group_header": arguments.group_header,
-        "headers": dict(arguments.header),
-        "retry": RetryPolicy(max_attempts=arguments.max_attempts),
-        "logger": CONSOLE if arguments.debug else None,
-    }
-    if arguments.ca or arguments.cert or arguments.key:
-        options["tls"] = _tls(arguments)
-    if arguments.timeout is not None:
-        options["timeout"] = arguments.timeout
-    if url.partition("://")[0] not in ("http", "https", "ws", "wss", "grpc", "grpcs"):
-        raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
     if wire != "proto" and url.startswith("grpc"):
         raise ValueError(f"--wire {wire} is for REST and WebSocket: gRPC speaks proto only")
     return Producer(
@@ -71,8 +55,37 @@ def make_producer(
         max_in_flight=in_flight,
         batch_events=batch_events,
         batch_bytes=_BATCH_BYTES,
-        **options,
+        serializer=serializer,
+        retry=RetryPolicy(max_attempts=arguments.max_attempts),
+        **connection_options(arguments, url),
     )
+
+
+def connection_options(arguments: argparse.Namespace, url: str) -> dict[str, Any]:
+    """What the options of a connection are to a client, and to a producer.
+
+    Args:
+        arguments: With the options of a connection.
+        url: Must be http, https, ws, wss, grpc or grpcs.
+
+    Raises:
+        ValueError, UsageError: An option is not what it should be.
+    """
+    if url.partition("://")[0] not in ("http", "https", "ws", "wss", "grpc", "grpcs"):
+        raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
+    options: dict[str, Any] = {
+        "user_id": arguments.user_id,
+        "group": arguments.group,
+        "id_header": arguments.id_header,
+        "group_header": arguments.group_header,
+        "headers": dict(arguments.header),
+        "logger": CONSOLE if arguments.debug else None,
+    }
+    if arguments.ca or arguments.cert or arguments.key:
+        options["tls"] = _tls(arguments)
+    if arguments.timeout is not None:
+        options["timeout"] = arguments.timeout
+    return options
 
 
 def _tls(arguments: argparse.Namespace) -> TLS:

@@ -1,4 +1,4 @@
-"""How the command ends: its exit codes, and the signals that end it early."""
+"""How the command ends: its exit codes, the signals that end it early, and when it gives a server up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Exit", "StopSignals", "UsageError"]
+__all__ = ["GIVE_UP_AFTER", "GRACE_S", "PATIENCE_S", "Exit", "StopSignals", "UsageError"]
+
+#: Requests in a row: a server that is down, or refuses all, would have a large file read for nothing.
+GIVE_UP_AFTER = 16
+#: Seconds that what is in flight at a Ctrl-C has.
+GRACE_S = 5.0
+#: A server that takes nothing for so long is given up.
+PATIENCE_S = 20.0
 
 
 class Exit(enum.IntEnum):

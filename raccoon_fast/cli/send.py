@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from raccoon_fast.cli.arguments import GIVE_UP_AFTER, GRACE_S, PATIENCE_S
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.connect import make_producer
-from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
+from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
 from raccoon_fast.cli.summary import Summary

@@ -7,12 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from raccoon_fast.cli.exits import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Self
 
-__all__ = ["Progress", "open_progress", "write_line", "write_note", "write_table"]
+__all__ = ["Progress", "confirm", "open_progress", "write_line", "write_note", "write_table"]
 
 _REDRAW_S = 0.25
 
@@ -27,6 +29,19 @@ def write_note(text: str) -> None:
     """Writes one line to stderr, at once."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def confirm(question: str) -> bool:
+    """Asks on the terminal; True for yes.
+
+    Raises:
+        UsageError: There is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is no terminal to ask on: say --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:

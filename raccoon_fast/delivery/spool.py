@@ -29,9 +29,21 @@ if TYPE_CHECKING:
 
     from raccoon_fast.logs import Log
 
-__all__ = ["Record", "Spool", "SpoolError", "SpoolFull"]
+__all__ = [
+    "VERSION",
+    "Record",
+    "Spool",
+    "SpoolError",
+    "SpoolFull",
+    "checksum_of",
+    "counts_of",
+    "decode_text",
+    "is_alive",
+    "lock_path",
+]
 
-_VERSION = 1
+#: The database's user_version.
+VERSION = 1
 _BUSY_S = 5.0
 _SCHEMA = """
 CREATE TABLE records (
@@ -124,8 +136,10 @@ class Spool:
                 owner for (owner,) in db.execute("SELECT DISTINCT owner FROM records WHERE owner != ?", [self._owner])
             ]
             for owner in owners:
-                if self._is_alive(owner):
+                if is_alive(self.path, owner):
                     continue
+                with contextlib.suppress(OSError, ValueError):  # what is damaged may be no name
+                    lock_path(self.path, owner).unlink()
                 adopted += db.execute(
                     "SELECT id, length(body), types FROM records WHERE owner = ? ORDER BY id", [owner]
                 )
@@ -134,7 +148,7 @@ class Spool:
         for number, size, text in adopted:
             self._waiting[number] = (size, text)
             self.nbytes += size
-            types.update(_counts(text))
+            types.update(counts_of(text))
         return types
 
     def put(self, records: Sequence[Record]) -> list[int]:
@@ -158,7 +172,7 @@ class Spool:
                 cursor = db.execute(
                     "INSERT INTO records (owner, req_guid, wire, accepted_at, types, checksum, body)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [self._owner, *row, _checksum(*row, record.body), record.body],
+                    [self._owner, *row, checksum_of(*row, record.body), record.body],
                 )
                 assert cursor.lastrowid is not None
                 numbers.append((cursor.lastrowid, len(record.body), text))
@@ -191,8 +205,8 @@ class Spool:
                     reason = "it is not there"
                 else:
                     req_guid, wire, accepted_at, text, checksum, body = row
-                    if isinstance(body, bytes) and _checksum(req_guid, wire, accepted_at, text, body) == checksum:
-                        records.append(Record(req_guid, wire, accepted_at, _counts(text), body, number))
+                    if isinstance(body, bytes) and checksum_of(req_guid, wire, accepted_at, text, body) == checksum:
+                        records.append(Record(req_guid, wire, accepted_at, counts_of(text), body, number))
                         continue
                     reason = "its checksum does not hold"
                 self._logger.error("a record of the spool %s is lost: %s (number %d)", self.path, reason, number)
@@ -209,7 +223,7 @@ class Spool:
                 self._taken[number] = entry
             else:
                 self.nbytes -= entry[0]
-                self._lost.update(_counts(entry[1]))
+                self._lost.update(counts_of(entry[1]))
         return records
 
     def give_back(self, numbers: Iterable[int]) -> None:
@@ -245,7 +259,7 @@ class Spool:
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
-            self._lock_path(self._owner).unlink(missing_ok=True)
+            lock_path(self.path, self._owner).unlink(missing_ok=True)
             os.close(self._lock)
         self._forget()
 
@@ -309,7 +323,7 @@ class Spool:
         self._owner = uuid.uuid4().hex
         import fcntl  # not on Windows, where no spool is made
 
-        self._lock = os.open(self._lock_path(self._owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(lock_path(self.path, self._owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._db = db
         return db
@@ -320,13 +334,12 @@ class Spool:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        # Damaged text does not decode: its checksum tells.
-        db.text_factory = lambda data: data.decode("utf-8", "replace")
+        db.text_factory = decode_text
         try:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
+            if version not in (0, VERSION):
                 raise SpoolError(
-                    f"the spool {self.path} was written by another release (its version is {version}, not {_VERSION}): "
+                    f"the spool {self.path} was written by another release (its version is {version}, not {VERSION}): "
                     "name another file"
                 )
             db.execute("PRAGMA journal_mode = WAL")
@@ -335,7 +348,7 @@ class Spool:
             if db.execute("PRAGMA user_version").fetchone() == (0,):
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("SELECT count(*) FROM records").fetchone()
             db.execute("COMMIT")
         except BaseException:
@@ -348,46 +361,55 @@ class Spool:
         aside = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         self._logger.error("the spool %s is damaged (%s); it is kept as %s and begun anew", self.path, error, aside)
         for _, text in self._waiting.values():
-            self._lost.update(_counts(text))
+            self._lost.update(counts_of(text))
         self._close()
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
 
-    def _lock_path(self, owner: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{owner}.lock")
 
-    def _is_alive(self, owner: str) -> bool:
-        if not re.fullmatch("[0-9a-f]{32}", owner):
-            return False
-        import fcntl
+def lock_path(path: Path, owner: str) -> Path:
+    """The file that an owner of the spool at `path` holds a lock on."""
+    return path.with_name(f"{path.name}.{owner}.lock")
 
-        path = self._lock_path(owner)
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            path.unlink(missing_ok=True)
-            return False
-        finally:
-            os.close(lock)
+
+def is_alive(path: Path, owner: str) -> bool:
+    """Whether an owner of the spool at `path` has it open, in whatever process."""
+    if not re.fullmatch("[0-9a-f]{32}", owner):
+        return False
+    import fcntl
+
+    try:
+        lock = os.open(lock_path(path, owner), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who ask at once do not take each other for the owner.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(lock)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return "malformed" in str(error) or "not a database" in str(error)
 
 
-def _checksum(req_guid: str, wire: str, accepted_at: float, types: str, body: bytes) -> int:
+def decode_text(data: bytes) -> str:
+    """Text of the database; damaged text does not decode: its checksum tells."""
+    return data.decode("utf-8", "replace")
+
+
+def checksum_of(req_guid: str, wire: str, accepted_at: float, types: str, body: bytes) -> int:
+    """The checksum that is stored beside a record's other columns."""
     return zlib.crc32(body, zlib.crc32(f"{req_guid}\n{wire}\n{accepted_at!r}\n{types}".encode("utf-8", "replace")))
 
 
-def _counts(text: object) -> dict[str, int]:
-    """Events by type; a record whose text is damaged has none."""
+def counts_of(text: object) -> dict[str, int]:
+    """Events by type, from how they are stored; a record whose text is damaged has none."""
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         return {str(name): int(count) for name, count in json.loads(text).items()}  # type: ignore[arg-type]
     return {}

@@ -33,7 +33,7 @@ def refused(capsys, *argv: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "name a command: demo, send or collect"),
+        ([], "name a command, such as demo or send"),
         (["sned"], "invalid choice: 'sned'"),
         (["--frobnicate"], "--frobnicate"),
         ([*TYPED, "--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -109,7 +109,9 @@ def test_version(command):
     assert run.stdout == f"{info.name} {info.version} (built {info.build_date})\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["demo"], ["send"], ["collect"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["demo"], ["send"], ["collect"], ["spool"], ["spool", "ls"], ["spool", "replay"]]
+)
 def test_help_names_the_exit_codes(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--help"])

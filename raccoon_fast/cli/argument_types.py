@@ -1,0 +1,97 @@
+"""What the command line's values may be: each function takes a text and returns the value, or says what it must be."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import Any
+
+__all__ = ["age", "delay", "file", "header", "owner", "port", "seconds", "share", "text", "whole_number"]
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def whole_number(value: str) -> int:
+    """1 or more."""
+    return _integer(value, 1, None)
+
+
+def port(value: str) -> int:
+    """0 to 65535."""
+    return _integer(value, 0, 65535)
+
+
+def seconds(value: str) -> float:
+    """Above 0, finite."""
+    return _number(value, "a number of seconds above 0", lambda number: 0 < number < float("inf"))
+
+
+def delay(value: str) -> float:
+    """Seconds, 0 or more."""
+    return _number(value, "a number of seconds, 0 or more", lambda number: 0 <= number < float("inf"))
+
+
+def share(value: str) -> float:
+    """0 to 1."""
+    return _number(value, "a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def age(value: str) -> int:
+    """A time ago, such as 90, 90s, 15m, 12h or 3d; in seconds."""
+    match = re.fullmatch("([0-9]+)([smhd]?)", value)
+    if match is None:
+        raise ArgumentTypeError(f"must be a number of s, m, h or d, such as 12h, not {value!r}")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+def owner(value: str) -> str:
+    """The name of a spool's owner, or its beginning."""
+    if not re.fullmatch("[0-9a-f]{1,32}", value):
+        raise ArgumentTypeError(f"must be the beginning of an owner's name, as `spool ls` shows it, not {value!r}")
+    return value
+
+
+def text(value: str) -> str:
+    """Not empty, and UTF-8."""
+    if not value:
+        raise ArgumentTypeError("must not be empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+        raise ArgumentTypeError("must be UTF-8 text") from None
+    return value
+
+
+def file(value: str) -> str:
+    """The path of a file that exists."""
+    if not Path(value).is_file():
+        raise ArgumentTypeError(f"no such file: {value}")
+    return value
+
+
+def header(value: str) -> tuple[str, str]:
+    """'Name: value'."""
+    name, colon, content = value.partition(":")
+    if not colon or not name.strip():
+        # Not repeated: it may hold a secret.
+        raise ArgumentTypeError("must read 'Name: value'")
+    return name.strip(), content.strip()
+
+
+def _integer(value: str, least: int, most: int | None) -> int:
+    number = int(value) if value.isascii() and value.isdigit() else -1
+    if number < least or (most is not None and number > most):
+        bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise ArgumentTypeError(f"must be a whole number {bounds}, not {value!r}")
+    return number
+
+
+def _number(value: str, wanted: str, is_right: Any) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not is_right(number):
+        raise ArgumentTypeError(f"must be {wanted}, not {value!r}")
+    return number

@@ -1,0 +1,98 @@
+"""`raccoon-fast spool replay`: what belongs to nobody, sent by a producer on the same file."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from raccoon_fast.cli.connect import connection_options
+from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S, Exit, StopSignals
+from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
+from raccoon_fast.producer import Producer
+from raccoon_fast.serializers import RAW
+
+if TYPE_CHECKING:
+    import argparse
+
+    from raccoon_fast.cli.terminal import Progress
+    from raccoon_fast.delivery.ledger import Counts
+    from raccoon_fast.delivery.spool_view import SpoolView
+
+__all__ = ["replay"]
+
+_POLL_S = 0.05
+
+
+class _Notes:
+    """A producer's logger: what goes wrong is said beside the progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def info(self, msg: str, *args: Any) -> None:
+        pass
+
+    def error(self, msg: str, *args: Any) -> None:
+        self._progress.note(f"raccoon-fast spool: {msg % args}")
+
+
+def replay(arguments: argparse.Namespace, view: SpoolView) -> int:
+    """Sends until nothing of dead owners is left, and returns the exit code.
+
+    Raises:
+        ValueError, UsageError: An option is not what it should be.
+    """
+    options = connection_options(arguments, arguments.url)
+    began_s = time.monotonic()
+    with StopSignals() as stop, open_progress(None) as progress:
+        if not arguments.debug:
+            options["logger"] = _Notes(progress)
+        # Attempts are not bounded: what is not acknowledged has to stay.
+        producer = Producer(arguments.url, serializer=RAW, spool=Path(arguments.path), **options)
+        try:
+            why = _wait(producer, view, stop, progress)
+        finally:
+            total = producer.close(timeout=GRACE_S if stop.received else 0.001).total
+    _sum_up(arguments, total, time.monotonic() - began_s)
+    left = view.orphans().types.total()
+    if why:
+        write_note(f"raccoon-fast spool: {why}: {left:,} events stay in the spool")
+    if stop.received:
+        return 128 + stop.received
+    return Exit.FAILED if why or total.lost else Exit.OK
+
+
+def _wait(producer: Producer, view: SpoolView, stop: StopSignals, progress: Progress) -> str:
+    """Waits until nothing is left to send; why it ended earlier, or ""."""
+    settled = 0
+    well_s = time.monotonic()
+    while True:
+        total = producer.stats().total
+        left = total.spooled + total.unsettled
+        # Before the file was opened there is nothing, and it would seem that all is done.
+        if not left and not view.orphans().records:
+            return ""
+        if stop.received:
+            return f"ended by {signal.Signals(stop.received).name}"
+        if total.accepted - left > settled:
+            settled = total.accepted - left
+            well_s = time.monotonic()
+            progress.update(0, settled)
+        elif time.monotonic() > well_s + PATIENCE_S:
+            return f"gave up, as nothing was acknowledged for {PATIENCE_S:g} s"
+        time.sleep(_POLL_S)
+
+
+def _sum_up(arguments: argparse.Namespace, total: Counts, seconds: float) -> None:
+    if arguments.json:
+        found = {"acknowledged": total.acked, "failed": total.failed, "spooled": total.spooled}
+        write_line(orjson.dumps({**found, "seconds": round(seconds, 6)}).decode())
+        return
+    rows = [("acknowledged", f"{total.acked:,}")]
+    rows += [("failed", f"{count:,}: {reason}") for reason, count in sorted(total.failed.items())]
+    rows += [("left in the spool", f"{total.spooled:,}"), ("seconds", f"{seconds:.3f}")]
+    write_table(rows)
