@@ -15,10 +15,14 @@ from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
 from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.delivery.spool import Spool
 from raccoon_fast.delivery.spooling import Spooling
+from raccoon_fast.environment import Environment, unknown_variables
 from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
+from raccoon_fast.logs import CONSOLE, resolve_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from typing_extensions import Self
 
     from raccoon_fast.producer_options import ProducerOptions
 
@@ -91,6 +95,43 @@ class BaseProducer(abc.ABC):
         self._accumulator.on_open = self._batch_opened
         self._accumulator.on_sealed = self._batch_sealed
         self._accumulator.on_full = self._make_room
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Make a producer of environment variables.
+
+        | variable, after RACCOON_FAST_ | option |
+        | --- | --- |
+        | URL | `url`; several are separated by commas |
+        | USER_ID, GROUP, ID_HEADER, GROUP_HEADER | `user_id` … |
+        | TLS_CA, TLS_CERT, TLS_KEY | `tls=TLS(ca=…, cert=…, key=…)`: paths of PEM files |
+        | AUTH_TOKEN | `auth`: a bearer token |
+        | TIMEOUT, CONNECT_TIMEOUT | `timeout` …: seconds |
+        | WIRE | `wire`: proto or json |
+        | LINGER, BATCH_EVENTS, BATCH_BYTES, MAX_IN_FLIGHT, CONNECTIONS | `linger` … |
+        | BUFFER_BYTES, OVERFLOW, BLOCK_TIMEOUT | `buffer_bytes` … |
+        | DELIVERY_TIMEOUT, SERVER_ACKS | `delivery_timeout` … |
+        | SPOOL, SPOOL_BYTES, DURABLE | `spool` …; DURABLE is 1 or 0, true or false, yes or no, on or off |
+        | STATSD_HOST, STATSD_PORT, STATSD_PREFIX, STATSD_TAGS | `stats=StatsD(…)`; tags are key:value,key:value |
+
+        A variable that is set to nothing is not set. One that begins with RACCOON_FAST_ and is not known is logged as a
+        warning.
+
+        Args:
+            **options: As the class takes them; they go before the environment's.
+
+        Raises:
+            TypeError, ValueError: An option is not what it should be, or there is no url; the message names the
+                variable.
+        """
+        environment = Environment(options)
+        for line in unknown_variables():
+            resolve_logger(options.get("logger", CONSOLE)).warning(line)
+        options = {**environment.options, **options}
+        if "url" not in options:
+            raise ValueError("RACCOON_FAST_URL is not set, and no url is given: name the server")
+        with environment.blamed():
+            return cls(**options)
 
     def stats(self) -> Report:
         """What became of every event so far; safe from any thread.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raccoon_fast.cli import argument_types as types
-from raccoon_fast.cli.connection_arguments import SCHEMES, add_connection, add_files, add_header_names
+from raccoon_fast.cli.connection_arguments import add_connection, add_files, add_header_names, add_url
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S
 from raccoon_fast.cli.parsers import Parser, add_command, new_parser
 from raccoon_fast.cli.spool_arguments import SPOOL, add_spool
@@ -31,6 +31,12 @@ Starts a collector and sends it real flights over REST (protobuf and JSON), WebS
 arrived with what was sent, byte for byte. Exit code 0: every event was acknowledged, and arrived once and unchanged.
 With --url or --grpc a server of yours is sent to instead; acknowledgements are then all that can be compared.
 """
+_COMPLETION = """\
+Prints a script that completes raccoon-fast in a shell. To have it in every shell, add to
+  ~/.bashrc                   eval "$(raccoon-fast completion bash)"
+  ~/.zshrc, after compinit    eval "$(raccoon-fast completion zsh)"
+  ~/.config/fish/config.fish  raccoon-fast completion fish | source
+"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("send", "send the lines of a file as events", _SEND, _add_send),
         ("collect", "receive events, as a server for development", _COLLECT, _add_collect),
         ("spool", "look into a spool, send or drop what is in it", SPOOL, add_spool),
+        ("completion", "complete the command in a shell", _COMPLETION, _add_completion),
     ):
         add_options(add_command(commands, name, summary, text))
     return parser
@@ -53,12 +60,12 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", metavar="N", type=types.whole_number, help="flights to send (all 25,000)")
     parser.add_argument("--url", help="your server's REST and WebSocket, such as http://localhost:8080")
     parser.add_argument("--grpc", metavar="URL", help="your server's gRPC, such as grpc://localhost:8081")
-    add_connection(parser)
+    add_connection(parser, reads_environment=False)
 
 
 def _add_send(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="JSON Lines, plain or gzip; - is stdin")
-    parser.add_argument("--url", required=True, help=f"the server, such as http://localhost:8080: {SCHEMES}")
+    add_url(parser)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--type", metavar="T", type=types.text, help="the type of every event")
     kind.add_argument(
@@ -126,3 +133,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     publishing.add_argument(
         "--publish-delay", metavar="S", type=types.delay, default=0.0, help="of a batch (%(default)g)"
     )
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which one")

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             traceback.print_exc()
         text, exit_code = _describe(error)
-        write_note(f"raccoon-fast {arguments.command}: {text}")
+        write_note(f"raccoon-fast {arguments.command}: {' '.join(text.split())}")
         return exit_code
     return code
 

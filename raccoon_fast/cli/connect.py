@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raccoon_fast.cli.exits import UsageError
+from raccoon_fast.cli.terminal import write_note
 from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.environment import CONNECTION_OPTIONS, Environment, unknown_variables
 from raccoon_fast.logs import CONSOLE
 from raccoon_fast.producer import Producer
 from raccoon_fast.tls import TLS
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Sequence
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["connection_options", "make_producer"]
+__all__ = ["SCHEMES", "ServerOptions", "make_producer"]
+
+_T = TypeVar("_T")
+
+SCHEMES = ("http", "https", "ws", "wss", "grpc", "grpcs")
 
 # More than a batch of lines takes in any wire format, and less than gRPC carries.
 _BATCH_BYTES = 3 << 20
@@ -26,30 +33,30 @@ _LINGER_S = 86_400.0
 
 def make_producer(
     arguments: argparse.Namespace,
-    url: str,
+    server: ServerOptions,
     *,
     serializer: Serializer,
     wire: str = "proto",
     in_flight: int,
     batch_events: int,
 ) -> Producer:
-    """Makes the producer for a URL; it connects on first use.
+    """Makes the producer of batches of lines; it connects on first use.
 
     Args:
-        arguments: With the options of a connection.
-        url: http, https, ws, wss, grpc or grpcs.
+        arguments: With `max_attempts`.
+        server: Where to, and how.
         serializer: As a producer takes it.
         wire: "proto" or "json"; gRPC has only "proto".
         in_flight: Requests that may be unacknowledged at once.
         batch_events: Events in one request.
 
     Raises:
-        ValueError, UsageError: An option is not what it should be.
+        ValueError: An option is not what it should be.
     """
-    if wire != "proto" and url.startswith("grpc"):
+    if wire != "proto" and any(url.startswith("grpc") for url in server.urls):
         raise ValueError(f"--wire {wire} is for REST and WebSocket: gRPC speaks proto only")
-    return Producer(
-        url,
+    return server.new(
+        Producer,
         wire=wire,
         linger=_LINGER_S,
         max_in_flight=in_flight,
@@ -57,34 +64,56 @@ def make_producer(
         batch_bytes=_BATCH_BYTES,
         serializer=serializer,
         retry=RetryPolicy(max_attempts=arguments.max_attempts),
-        **connection_options(arguments, url),
     )
 
 
-def connection_options(arguments: argparse.Namespace, url: str) -> dict[str, Any]:
-    """What the options of a connection are to a client, and to a producer.
+class ServerOptions:
+    """Where to connect, and how: by the command line, and for what it leaves out by the environment.
 
     Args:
         arguments: With the options of a connection.
-        url: Must be http, https, ws, wss, grpc or grpcs.
+        urls: Each http, https, ws, wss, grpc or grpcs; empty leaves them to the environment.
+        reads_environment: Whether the environment has a say.
+
+    Attributes:
+        urls: At least one.
+        options: Of any client, see ClientOptions.
 
     Raises:
-        ValueError, UsageError: An option is not what it should be.
+        ValueError, UsageError: An option, or a variable, is not what it should be.
     """
-    if url.partition("://")[0] not in ("http", "https", "ws", "wss", "grpc", "grpcs"):
-        raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
-    options: dict[str, Any] = {
-        "user_id": arguments.user_id,
-        "group": arguments.group,
-        "id_header": arguments.id_header,
-        "group_header": arguments.group_header,
-        "headers": dict(arguments.header),
-        "logger": CONSOLE if arguments.debug else None,
-    }
+
+    def __init__(self, arguments: argparse.Namespace, urls: Sequence[str], *, reads_environment: bool = True) -> None:
+        self.options = _given_options(arguments)
+        given = [*self.options, *(["url"] if urls else [])]
+        self._environment = Environment(given, CONNECTION_OPTIONS if reads_environment else ())
+        for line in unknown_variables() if reads_environment else ():
+            write_note(f"raccoon-fast {arguments.command}: {line}")
+        found = dict(self._environment.options)
+        self.urls = [*(urls or found.pop("url", []))]
+        self.options |= found
+        if not self.urls:
+            raise UsageError("name the server: by its URL on the command line, or by RACCOON_FAST_URL")
+        if any(url.partition("://")[0] not in SCHEMES for url in self.urls):
+            raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
+
+    def new(self, make: Callable[..., _T], **options: Any) -> _T:
+        """Calls `make` with the URLs and all options; what is wrong with a variable is said to be."""
+        with self._environment.blamed():
+            return make(self.urls, **self.options, **options)
+
+
+def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {"logger": CONSOLE if arguments.debug else None}
+    for name in ("user_id", "group", "id_header", "group_header", "timeout"):
+        if getattr(arguments, name) is not None:
+            options[name] = getattr(arguments, name)
+    if arguments.header:
+        options["headers"] = dict(arguments.header)
+        if any(name.lower() == "authorization" for name, _ in arguments.header):
+            options["auth"] = None  # or the environment's would go before it
     if arguments.ca or arguments.cert or arguments.key:
         options["tls"] = _tls(arguments)
-    if arguments.timeout is not None:
-        options["timeout"] = arguments.timeout
     return options
 
 

@@ -9,22 +9,40 @@ from raccoon_fast.cli import argument_types as types
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["SCHEMES", "add_connection", "add_files", "add_header_names"]
+__all__ = ["add_connection", "add_files", "add_header_names", "add_url"]
 
-SCHEMES = "http, https, ws, wss, grpc or grpcs"
+_SCHEMES = "http, https, ws, wss, grpc or grpcs"
+_ID_HEADER, _GROUP_HEADER = "X-User-ID", "X-User-Group"
+_ENVIRONMENT = """\
+what is left out is taken from RACCOON_FAST_URL (several URLs are separated by commas), _USER_ID, _GROUP, _ID_HEADER,
+_GROUP_HEADER, _TLS_CA, _TLS_CERT, _TLS_KEY, _TIMEOUT, and _AUTH_TOKEN, a bearer token
+"""
 
 
-def add_connection(parser: argparse.ArgumentParser, *, max_attempts: bool = True) -> None:
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """Adds --url, which the environment may stand in for."""
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        help=f"the server, such as http://localhost:8080: {_SCHEMES}; repeated: further ones, should it fail",
+    )
+
+
+def add_connection(
+    parser: argparse.ArgumentParser, *, reads_environment: bool = True, max_attempts: bool = True
+) -> None:
     """Adds who connects, and how.
 
     Args:
         parser: The subcommand's.
+        reads_environment: Whether variables say what is left out.
         max_attempts: Whether the user bounds the attempts for one request.
     """
-    group = parser.add_argument_group("connection")
+    group = parser.add_argument_group("connection", _ENVIRONMENT if reads_environment else None)
     group.add_argument("--user-id", metavar="ID", help="the connection's identity (a fresh one for each connection)")
     group.add_argument("--group", metavar="GROUP", help="the identity's group")
-    add_header_names(group)
+    add_header_names(group, None, None)
     group.add_argument(
         "--header",
         metavar="'K: V'",
@@ -50,10 +68,10 @@ def add_connection(parser: argparse.ArgumentParser, *, max_attempts: bool = True
         )
 
 
-def add_header_names(group: Any) -> None:
-    """Adds --id-header and --group-header."""
-    group.add_argument("--id-header", metavar="NAME", default="X-User-ID", help="the identity's header (%(default)s)")
-    group.add_argument("--group-header", metavar="NAME", default="X-User-Group", help="its group's (%(default)s)")
+def add_header_names(group: Any, id_header: str | None = _ID_HEADER, group_header: str | None = _GROUP_HEADER) -> None:
+    """Adds --id-header and --group-header; their defaults are what is parsed where they are left out."""
+    group.add_argument("--id-header", metavar="NAME", default=id_header, help=f"the identity's header ({_ID_HEADER})")
+    group.add_argument("--group-header", metavar="NAME", default=group_header, help=f"its group's ({_GROUP_HEADER})")
 
 
 def add_files(group: Any, **helps: str) -> None:

@@ -11,7 +11,7 @@ import orjson
 from raccoon_fast.cli.batches import Batch
 from raccoon_fast.cli.collect import new_collector
 from raccoon_fast.cli.comparison import compare
-from raccoon_fast.cli.connect import make_producer
+from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.exits import Exit, UsageError
 from raccoon_fast.cli.flights import flight_message, read_flights
 from raccoon_fast.cli.in_flight import InFlight
@@ -133,7 +133,7 @@ def _send(arguments: argparse.Namespace, way: _Way) -> tuple[Summary, _Sent]:
 
     with make_producer(
         arguments,
-        way.url,
+        ServerOptions(arguments, [way.url], reads_environment=False),
         serializer=events.serializer,
         wire=way.wire,
         in_flight=_IN_FLIGHT,

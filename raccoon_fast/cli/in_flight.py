@@ -71,9 +71,9 @@ class InFlight:
 
     @property
     def server(self) -> ServerHealth:
-        """How the producer's server is."""
-        servers = self._producer.health().servers
-        return servers[0] if servers else ServerHealth("", True, "")
+        """How the producer's server is; of several, one that is well, or else the first."""
+        servers = self._producer.health().servers or [ServerHealth("", True, "")]
+        return next((server for server in servers if server.ok), servers[0])
 
     def submit(self, batch: Batch) -> None:
         """Sends a batch in the background; one that cannot be sent at all is settled at once."""

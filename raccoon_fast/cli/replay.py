@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from raccoon_fast.cli.connect import connection_options
+from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S, Exit, StopSignals
 from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
 from raccoon_fast.producer import Producer
@@ -46,13 +46,13 @@ def replay(arguments: argparse.Namespace, view: SpoolView) -> int:
     Raises:
         ValueError, UsageError: An option is not what it should be.
     """
-    options = connection_options(arguments, arguments.url)
+    server = ServerOptions(arguments, arguments.url)
     began_s = time.monotonic()
     with StopSignals() as stop, open_progress(None) as progress:
         if not arguments.debug:
-            options["logger"] = _Notes(progress)
+            server.options["logger"] = _Notes(progress)
         # Attempts are not bounded: what is not acknowledged has to stay.
-        producer = Producer(arguments.url, serializer=RAW, spool=Path(arguments.path), **options)
+        producer = server.new(Producer, serializer=RAW, spool=Path(arguments.path))
         try:
             why = _wait(producer, view, stop, progress)
         finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from raccoon_fast.cli.batches import event_parser, read_batches
-from raccoon_fast.cli.connect import make_producer
+from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
         producer = make_producer(
             arguments,
-            arguments.url,
+            ServerOptions(arguments, arguments.url),
             serializer=RAW,
             wire=arguments.wire,
             in_flight=arguments.in_flight,

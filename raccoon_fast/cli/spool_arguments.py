@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raccoon_fast.cli import argument_types as types
-from raccoon_fast.cli.connection_arguments import SCHEMES, add_connection
+from raccoon_fast.cli.connection_arguments import add_connection, add_url
 from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S
 from raccoon_fast.cli.parsers import Parser, add_command
 
@@ -49,7 +49,7 @@ def add_spool(parser: argparse.ArgumentParser) -> None:
         action.add_argument("path", metavar="PATH", help="the spool's file")
         if action is not drop:
             action.add_argument("--json", action="store_true", help="print one JSON object")
-    replay.add_argument("--url", required=True, help=f"the server, such as http://localhost:8080: {SCHEMES}")
+    add_url(replay)
     add_connection(replay, max_attempts=False)
     drop.add_argument("--yes", action="store_true", help="do not ask")
     which = drop.add_argument_group("what", "all that belongs to dead owners, or of that")

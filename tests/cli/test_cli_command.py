@@ -38,7 +38,7 @@ def refused(capsys, *argv: str) -> str:
         (["--frobnicate"], "--frobnicate"),
         ([*TYPED, "--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([*TYPED, "--batch", "5"], "unrecognized arguments: --batch"),
-        (["send"], "required: FILE, --url"),
+        (["send"], "required: FILE"),
         (SEND, "one of the arguments --type --type-field is required"),
         ([*TYPED, "--type-field", "f"], "not allowed with argument --type"),
         ([*SEND, "--type", ""], "--type: must not be empty"),

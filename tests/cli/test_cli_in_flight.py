@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import threading
 
 import pytest
 
 from raccoon_fast import RAW, Producer
+from raccoon_fast.cli.arguments import make_parser
 from raccoon_fast.cli.batches import Batch
-from raccoon_fast.cli.connect import make_producer
+from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.errors import EventsRejectedError
-
-OPTIONS = {
-    "user_id": None,
-    "group": None,
-    "id_header": "X-User-ID",
-    "group_header": "X-User-Group",
-    "header": [],
-    "max_attempts": 3,
-    "debug": False,
-    "ca": None,
-    "cert": None,
-    "key": None,
-    "timeout": None,
-}
 
 
 def test_a_batch_is_one_request_however_long_its_events_take_to_append(collector):
@@ -35,9 +21,9 @@ def test_a_batch_is_one_request_however_long_its_events_take_to_append(collector
         return data
 
     events = [("a", b"%d" % number) for number in range(5)]
-    with make_producer(
-        argparse.Namespace(**OPTIONS), collector.url, serializer=serialize, in_flight=2, batch_events=5
-    ) as producer:
+    arguments = make_parser().parse_args(["send", "-", "--url", collector.url, "--type", "a"])
+    server = ServerOptions(arguments, arguments.url)
+    with make_producer(arguments, server, serializer=serialize, in_flight=2, batch_events=5) as producer:
         flight = InFlight(producer, 5, 2)
         flight.submit(Batch(events))
         assert flight.take(10).error is None

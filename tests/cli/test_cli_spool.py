@@ -241,7 +241,7 @@ class TestDrop:
         (["drop", "--older-than", "soon"], "--older-than: must be a number of s, m, h or d, such as 12h, not 'soon'"),
         (["drop", "--owner", "me"], "--owner: must be the beginning of an owner's name"),
         (["drop", "--quarantine", "--type", "t0"], "--quarantine drops all of it"),
-        (["replay"], "required: --url"),
+        (["replay"], "name the server: by its URL on the command line, or by RACCOON_FAST_URL"),
         (["replay", "--url", "localhost:1"], "must begin with http://"),
     ],
 )

@@ -1,0 +1,190 @@
+"""Options from environment variables: what changes with the deployment, not with the code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+__all__ = ["CONNECTION_OPTIONS", "PREFIX", "Environment", "unknown_variables"]
+
+PREFIX = "RACCOON_FAST_"
+#: What any client has need of.
+CONNECTION_OPTIONS = ("url", "user_id", "group", "id_header", "group_header", "tls", "auth", "timeout")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number of seconds, not {text!r}") from None
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch("-?[0-9]+", text):
+        raise ValueError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"must be 1 or 0, true or false, yes or no, on or off, not {text!r}")
+
+
+def _file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError(f"must be a file that exists, not {text!r}")
+    return text
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [part.partition(":") for part in _list(text)]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError(f"must be key:value, several separated by commas, not {text!r}")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+# Each variable's option, or its part of one, and how its text is read. Documented in BaseProducer.from_env.
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "URL": ("url", _list),
+    "USER_ID": ("user_id", str),
+    "GROUP": ("group", str),
+    "ID_HEADER": ("id_header", str),
+    "GROUP_HEADER": ("group_header", str),
+    "TLS_CA": ("tls.ca", _file),
+    "TLS_CERT": ("tls.cert", _file),
+    "TLS_KEY": ("tls.key", _file),
+    "AUTH_TOKEN": ("auth", str),
+    "TIMEOUT": ("timeout", _number),
+    "CONNECT_TIMEOUT": ("connect_timeout", _number),
+    "WIRE": ("wire", str),
+    "LINGER": ("linger", _number),
+    "BATCH_EVENTS": ("batch_events", _whole_number),
+    "BATCH_BYTES": ("batch_bytes", _whole_number),
+    "MAX_IN_FLIGHT": ("max_in_flight", _whole_number),
+    "CONNECTIONS": ("connections", _whole_number),
+    "BUFFER_BYTES": ("buffer_bytes", _whole_number),
+    "OVERFLOW": ("overflow", str),
+    "BLOCK_TIMEOUT": ("block_timeout", _number),
+    "DELIVERY_TIMEOUT": ("delivery_timeout", _number),
+    "SERVER_ACKS": ("server_acks", str),
+    "SPOOL": ("spool", str),
+    "SPOOL_BYTES": ("spool_bytes", _whole_number),
+    "DURABLE": ("durable", _switch),
+    "STATSD_HOST": ("stats.host", str),
+    "STATSD_PORT": ("stats.port", _whole_number),
+    "STATSD_PREFIX": ("stats.prefix", str),
+    "STATSD_TAGS": ("stats.tags", _pairs),
+}
+# Read elsewhere: when the package is imported, and when it is built.
+_OTHERS = ("NO_EXTENSIONS", "BUILD")
+
+
+class Environment:
+    """The options that variables are set for; a variable set to nothing is not set.
+
+    Args:
+        given: Options that the caller has: theirs are not read, whatever is in them.
+        wanted: Read no others than these; None reads all.
+        variables: The process's own when None.
+
+    Attributes:
+        options: By their names.
+
+    Raises:
+        ValueError: A variable is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        given: Collection[str],
+        wanted: Collection[str] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        variables = os.environ if variables is None else variables
+        self.options: dict[str, Any] = {}
+        self._sources: dict[str, list[str]] = {}
+        for suffix, (path, read) in _VARIABLES.items():
+            variable, text = PREFIX + suffix, variables.get(PREFIX + suffix, "")
+            option, _, part = path.partition(".")
+            if not text or option in given or (wanted is not None and option not in wanted):
+                continue
+            try:
+                value = read(text)
+            except ValueError as error:
+                raise ValueError(f"{variable} {error}") from None
+            self._sources.setdefault(option, []).append(variable)
+            if part:
+                self.options.setdefault(option, {})[part] = value
+            else:
+                self.options[option] = value
+        for option, make in (("tls", _tls), ("stats", _statsd)):
+            if option in self.options:
+                with self.blamed():
+                    self.options[option] = make(self.options[option])
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Name the variables behind the options that an error names.
+
+        Raises:
+            TypeError, ValueError: As inside; the message says which variables it is about.
+        """
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            blamed = [
+                variable
+                for option, variables in self._sources.items()
+                if re.search(rf"\b{option}\b", str(error))
+                for variable in variables
+            ]
+            if not blamed:
+                raise
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{', '.join(blamed)}: {error}") from None
+
+
+def unknown_variables(variables: Mapping[str, str] | None = None) -> list[str]:
+    """Says of each variable that begins as ours do, and is none of them, so; one line each."""
+    known = [*_VARIABLES, *_OTHERS]
+    lines = []
+    for name in os.environ if variables is None else variables:
+        suffix = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and suffix not in known:
+            near = difflib.get_close_matches(suffix, known, 1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+            lines.append(f"{name} is no variable of raccoon_fast{hint}")
+    return lines
+
+
+def _tls(parts: dict[str, Any]) -> Any:
+    from raccoon_fast.tls import TLS
+
+    if "key" in parts and "cert" not in parts:
+        raise ValueError("tls needs the certificate that belongs to the key: set RACCOON_FAST_TLS_CERT too")
+    return TLS(**parts)
+
+
+def _statsd(parts: dict[str, Any]) -> Any:
+    from raccoon_fast.stats import StatsD
+
+    if "host" not in parts:
+        raise ValueError("stats need RACCOON_FAST_STATSD_HOST too")
+    try:
+        return StatsD(**parts)
+    except ValueError as error:
+        raise ValueError(f"stats: {error}") from None
