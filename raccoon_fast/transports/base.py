@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
-    from raccoon_fast.stats import Stats
+    from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.address import Address
 
@@ -110,7 +110,7 @@ class Link:
     tls: ssl.SSLContext | TLS | None
     user_agent: str
     connect_timeout_s: float
-    stats: Stats
+    stats: MetricsSink
     logger: Log
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 

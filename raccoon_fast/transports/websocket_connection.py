@@ -92,6 +92,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] | None = None
+        self._leaving = False
         self._queue: deque[_Queued] = deque()
         # False while the socket takes no more (asyncio's flow control), and until a large write has reached it.
         self._writable = True
@@ -166,6 +167,7 @@ class WebSocketConnection(asyncio.Protocol):
     async def close(self) -> None:
         """Say goodbye (close code 1000) and wait a second at most for the server to do so. Idempotent."""
         if self.transport is not None and self._protocol.state is OPEN:
+            self._leaving = True
             self._protocol.send_close(1000)
             self._flush()
             await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
@@ -224,7 +226,8 @@ class WebSocketConnection(asyncio.Protocol):
         if self.error is not None:
             return
         self._protocol.receive_eof()
-        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        if not self._leaving:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
         if not self._opened.done() and not isinstance(exc, ssl.SSLError):
             self.fail(ConnectError(f"{self._link.address} closed the connection during the WebSocket handshake"))
             return

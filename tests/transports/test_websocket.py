@@ -85,6 +85,43 @@ def test_sends_one_binary_frame_and_names_itself():
     ]
 
 
+class Figures:
+    """Stats that keep the connection errors."""
+
+    def __init__(self) -> None:
+        self.errors = 0
+
+    def timing(self, name, ms):
+        pass
+
+    def count(self, name, n):
+        if name == "total_conn_err":
+            self.errors += n
+
+
+def test_our_own_goodbye_is_no_connection_error():
+    stats = Figures()
+    with websocket_server(obliging) as url:
+        for _ in range(3):
+            with client(url, stats=stats) as ws:
+                ws.send(EVENTS)
+    assert stats.errors == 0
+
+
+def test_the_server_s_goodbye_is_a_connection_error():
+    stats = Figures()
+
+    def script(websocket, number):
+        websocket.send(answer(guid_of(websocket.recv())))
+        websocket.close()
+
+    with websocket_server(script) as url, client(url, stats=stats) as ws:
+        ws.send(EVENTS)
+        eventually(lambda: stats.errors == 1)
+        ws.send(EVENTS)
+        eventually(lambda: stats.errors == 2)
+
+
 def test_json_goes_out_as_text():
     seen = []
 
