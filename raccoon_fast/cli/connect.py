@@ -16,6 +16,7 @@ from raccoon_fast.tls import TLS
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from raccoon_fast.serializers import Serializer
 
@@ -92,6 +93,8 @@ class ServerOptions:
         found = dict(self._environment.options)
         self.urls = [*(urls or found.pop("url", []))]
         self.options |= found
+        if "tls" in self.options:
+            _check_tls(self.options["tls"])
         if not self.urls:
             raise UsageError("name the server: by its URL on the command line, or by RACCOON_FAST_URL")
         if any(url.partition("://")[0] not in SCHEMES for url in self.urls):
@@ -99,8 +102,12 @@ class ServerOptions:
 
     def new(self, make: Callable[..., _T], **options: Any) -> _T:
         """Calls `make` with the URLs and all options; what is wrong with a variable is said to be."""
-        with self._environment.blamed():
+        with self.blamed():
             return make(self.urls, **self.options, **options)
+
+    def blamed(self) -> AbstractContextManager[None]:
+        """In `with`: errors say which variables they are about."""
+        return self._environment.blamed()
 
 
 def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,14 +120,13 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         if any(name.lower() == "authorization" for name, _ in arguments.header):
             options["auth"] = None  # or the environment's would go before it
     if arguments.ca or arguments.cert or arguments.key:
-        options["tls"] = _tls(arguments)
+        options["tls"] = TLS(ca=arguments.ca, cert=arguments.cert, key=arguments.key)
     return options
 
 
-def _tls(arguments: argparse.Namespace) -> TLS:
-    tls = TLS(ca=arguments.ca, cert=arguments.cert, key=arguments.key)
+def _check_tls(tls: TLS) -> None:
     try:
         tls.ssl_context()  # the same files for gRPC, which would only find the server unavailable
     except ssl.SSLError as error:
-        raise UsageError(f"--ca, --cert or --key does not hold the PEM it should: {error.reason}") from error
-    return tls
+        what = "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY)"
+        raise UsageError(f"{what} does not hold the PEM it should: {error.reason}") from error

@@ -170,7 +170,7 @@ class _Sending:
         if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
             self._given_up = f"{GIVE_UP_AFTER} requests in a row failed"
         elif isinstance(settled.error, ConnectError) and not self.summary.acknowledged:
-            self._given_up = "the server cannot be reached"
+            self._given_up = "the server cannot be reached (raccoon-fast doctor finds out why)"
         if self._failed is not None:
             try:
                 _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.failed))

@@ -36,7 +36,7 @@ __all__ = ["MAX_REQUEST_BYTES", "GrpcTransport"]
 #: What a grpc-go server takes unless it is set otherwise; over it the answer is RESOURCE_EXHAUSTED.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
-_METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
+METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Otherwise channels to one server share a connection, also with one made before a fork, which a child cannot use.
@@ -171,7 +171,7 @@ class GrpcTransport(Transport):
         else:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         # Without a serializer and a deserializer the messages are bytes.
-        self._call = self._channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
+        self._call = self._channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
     def _named(self, error: grpc.aio.AioRpcError, timeout_s: float) -> Exception:
         """The project's error for a gRPC status (grpc.github.io/grpc/core/md_doc_statuscodes.html)."""

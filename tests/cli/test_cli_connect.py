@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import trustme
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli import main
@@ -85,11 +86,17 @@ def test_the_rest_of_a_producer_s_environment_is_not_for_the_command(collector, 
         ({"URL": "http://a", "TIMEOUT": "soon"}, "RACCOON_FAST_TIMEOUT must be a number of seconds, not 'soon'"),
         ({"URL": "http://a", "TIMEOUT": "-1"}, "RACCOON_FAST_TIMEOUT: timeout must be above 0"),
         ({"URL": "http://a", "TLS_CA": "nix"}, "RACCOON_FAST_TLS_CA must be a file that exists"),
-        ({"URL": "http://a", "TLS_CA": __file__}, "RACCOON_FAST_TLS_CA: tls is given, but http://a"),
+        ({"URL": "http://a", "TLS_CA": "ca.pem"}, "RACCOON_FAST_TLS_CA: tls is given, but http://a"),
+        (
+            {"URL": "https://a", "TLS_CA": "line.jsonl"},
+            "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY) does not",
+        ),
         ({"URL": "ftp://a"}, "the server's URL must begin with http://"),
     ],
 )
-def test_wrong_variables_are_one_line(capsys, variables, line, values, message):
+def test_wrong_variables_are_one_line(capsys, variables, line, values, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trustme.CA().cert_pem.write_to_path("ca.pem")
     variables(**values)
     assert main(["send", line, "--type", "t"]) == 2
     err = capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""The course of an examination, and its report."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from raccoon_fast.cli.connect import ServerOptions
+from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
+from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
+from raccoon_fast.cli.doctor.network import can_connect, check_network
+from raccoon_fast.cli.doctor.probes import WAYS, check_clock, send_probe
+from raccoon_fast.cli.doctor.rest import check_rest
+from raccoon_fast.cli.exits import Exit
+from raccoon_fast.cli.terminal import confirm, write_line
+from raccoon_fast.clients.options import Settings
+from raccoon_fast.transports.address import parse_address
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from raccoon_fast.transports.base import Link
+
+__all__ = ["run"]
+
+_TIMEOUT_S = 5.0
+_GRPC_PORT = 8081  # the server's own, unless it is set otherwise
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examines each server, and returns the exit code: 1 if a check failed.
+
+    Raises:
+        UsageError, ValueError: An option is not what it should be.
+    """
+    server = ServerOptions(arguments, arguments.url)
+    server.options.setdefault("timeout", _TIMEOUT_S)
+    with server.blamed():
+        patients = [_Patient(url, server.options) for url in server.urls]
+        patients += [_Patient(url, server.options, is_guess=True) for url in _guesses(server.urls)]
+    may_probe = functools.cache(functools.partial(_may_probe, arguments, patients))
+    found: list[dict[str, str]] = []
+    for patient in patients:
+        if not arguments.json:
+            write_line(str(patient.link.address))
+        for finding in patient.examine(arguments.type, may_probe):
+            found.append({"url": str(patient.link.address), **finding._asdict()})
+            if not arguments.json:
+                _write(finding)
+    counts = Counter(one["status"] for one in found)
+    if arguments.json:
+        write_line(orjson.dumps({"checks": found, **{status: counts[status] for status in _STATUSES}}).decode())
+    else:
+        write_line(", ".join(f"{counts[status]} {status}" for status in _STATUSES))
+    return Exit.FAILED if counts[FAIL] else Exit.OK
+
+
+_STATUSES = (OK, WARN, FAIL, SKIP)
+
+
+def _write(finding: Finding) -> None:
+    # A server's words may hold anything, a terminal's commands too.
+    detail = "".join(character if character.isprintable() else "?" for character in finding.detail)
+    write_line(f"  {finding.status:<4}  {finding.check:<13}  {detail}")
+    if finding.fix:
+        write_line(f"{'':23}-> {finding.fix}")
+
+
+def _may_probe(arguments: argparse.Namespace, patients: list[_Patient]) -> bool:
+    if arguments.yes:
+        return True
+    servers = ", ".join(patient.link.address.authority for patient in patients)
+    question = f"Send an event of type {arguments.type} over each protocol to {servers}?"
+    return sys.stdin.isatty() and confirm(question)
+
+
+def _guesses(urls: list[str]) -> Iterator[str]:
+    """Where gRPC would be, unless one of the URLs says it."""
+    if any(url.startswith("grpc") for url in urls):
+        return
+    for host in dict.fromkeys(parse_address(url, _protocol(url)).host for url in urls if "s://" not in url):
+        yield f"grpc://{f'[{host}]' if ':' in host else host}:{_GRPC_PORT}"
+
+
+def _protocol(url: str) -> str:
+    return {"h": "REST", "w": "WebSocket", "g": "gRPC"}[url[0]]
+
+
+class _Patient:
+    """One server at one address, over the protocols that are spoken there.
+
+    Args:
+        url: As the user has it.
+        options: Of any client, see ClientOptions.
+        is_guess: Nobody said that there is a server.
+
+    Attributes:
+        link: To the URL as the user has it.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any], *, is_guess: bool = False) -> None:
+        self._url = url
+        self._is_guess = is_guess
+        self._options = options
+        self._timeout_s = float(options["timeout"])
+        self.link = self._link(url)
+
+    def examine(self, event_type: str, may_probe: Callable[[], bool]) -> Findings[None]:
+        """Checks one thing after the other, as far as it makes sense; asks `may_probe` before an event is sent."""
+        if self._is_guess and not can_connect(self.link.address, self._timeout_s):
+            fix = "name it as grpc://host:port, if there is one"
+            yield Finding("grpc", SKIP, f"nothing listens at port {_GRPC_PORT}, where a Raccoon's gRPC would be", fix)
+            return
+        if not (yield from check_network(self.link, self._timeout_s)):
+            return
+        urls = (yield from self._speak_grpc()) if _protocol(self._url) == "gRPC" else (yield from self._speak_http())
+        if not urls:
+            return
+        if not may_probe():
+            yield Finding("probe", SKIP, "no event was sent, so acknowledgements are not known of", "--yes sends some")
+            return
+        knows_time = False
+        for protocol, url in urls.items():
+            for way in WAYS[protocol]:
+                began_s = time.time()
+                response = yield from send_probe(way, url, event_type, self._options)
+                if response is not None and not knows_time:
+                    knows_time = True
+                    yield check_clock(response, began_s)
+
+    def _speak_grpc(self) -> Findings[dict[str, str]]:
+        return {"grpc": self._url} if (yield from check_grpc(self.link, self._timeout_s)) else {}
+
+    def _speak_http(self) -> Findings[dict[str, str]]:
+        scheme, rest = self._url.split("://", 1)
+        secure = "s" if scheme in ("https", "wss") else ""
+        urls = {"rest": f"http{secure}://{rest}", "websocket": f"ws{secure}://{rest}"}
+        if not (yield from check_rest(self._link(urls["rest"]), self._timeout_s)):
+            del urls["rest"]
+            if scheme.startswith("http"):
+                return {}
+        if not (yield from check_websocket(self._link(urls["websocket"]), self._timeout_s)):
+            del urls["websocket"]
+        return urls
+
+    def _link(self, url: str) -> Link:
+        return Settings(parse_address(url, _protocol(url)), self._options, _TIMEOUT_S).link

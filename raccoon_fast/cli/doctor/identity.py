@@ -1,0 +1,215 @@
+"""Who the server takes a client for: the header it reads ids from, and two connections of one id. Sends no event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import socket
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings, fix_for_status
+from raccoon_fast.core.answers import decode_proto_answer
+from raccoon_fast.errors import DecodeError
+from raccoon_fast.events import Code
+from raccoon_fast.tls import TLS
+from raccoon_fast.transports.grpc_transport import METHOD
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from websockets.asyncio.client import ClientConnection
+
+    from raccoon_fast.transports.base import Link
+
+__all__ = ["check_grpc", "check_websocket"]
+
+#: Names that servers are found to be set to, tried after the user's own.
+_ID_HEADERS = ("X-User-ID", "X-Client-ID", "X-Device-ID", "X-Session-ID", "X-Connection-ID", "GO-User-ID")
+_SILENT = logging.Logger("raccoon_fast.doctor", logging.CRITICAL + 1)
+
+
+def check_websocket(link: Link, timeout_s: float) -> Findings[bool]:
+    """Connects, finds the id's header, and connects twice under one id; returns whether WebSocket works."""
+    findings, works = asyncio.run(_examine_websocket(link, timeout_s))
+    yield from findings
+    return works
+
+
+def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
+    """Calls without an event under one id header after the other; returns whether gRPC works, with the user's."""
+    target = link.address.authority
+    if link.address.secure:
+        tls = link.tls if isinstance(link.tls, TLS) else TLS()
+        channel = grpc.secure_channel(target, tls.channel_credentials())
+    else:
+        channel = grpc.insecure_channel(target)
+    with channel:
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+        return (yield from _find_grpc_header(link, lambda name: _call(call, link, name, timeout_s)))
+
+
+# WebSocket
+
+
+class _Refused(Exception):
+    """The server let a connection in only to close it."""
+
+    def __init__(self, code: Code | None, said: str) -> None:
+        super().__init__(said)
+        self.code = code
+
+
+async def _examine_websocket(link: Link, timeout_s: float) -> tuple[list[Finding], bool]:
+    findings: list[Finding] = []
+    try:
+        async with _connected(link, link.identity.id_header, _new_id(), timeout_s) as (_, pong_s):
+            findings.append(Finding("websocket", OK, f"connected; a pong came in {pong_s * 1e3:.1f} ms"))
+    except InvalidStatus as error:
+        status = error.response.status_code
+        fix = "name the path in the URL; a proxy in between must pass Upgrade and Connection on, and let you in"
+        return [Finding("websocket", FAIL, f"the server answered HTTP {status} to the handshake", fix)], False
+    except _Refused as error:
+        findings.append(Finding("websocket", FAIL, str(error), _fix_refusal(error)))
+        return findings, False
+    except (WebSocketException, OSError, asyncio.TimeoutError) as error:
+        fix = "is there a proxy in between that knows no WebSocket? REST (http://) may work"
+        return [Finding("websocket", FAIL, f"no handshake: {error or type(error).__name__}", fix)], False
+    wanted = link.identity.id_header
+    try:
+        for name in dict.fromkeys((wanted, *_ID_HEADERS)):
+            if await _tells_apart(link, name, timeout_s):
+                findings += _header_found("websocket", wanted, name)
+                findings.append(await _examine_duplicate(link, name, timeout_s))
+                break
+        else:
+            fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER: without it one connection at a time is let in"
+            findings.append(Finding("id header", FAIL, f"none of {', '.join(_ID_HEADERS)} is looked at", fix))
+    except (_Refused, WebSocketException, OSError, asyncio.TimeoutError) as error:
+        fix = _fix_refusal(error) if isinstance(error, _Refused) else fix_for_status(None)
+        findings.append(Finding("id header", WARN, f"not found out: {error or type(error).__name__}", fix))
+    return findings, True
+
+
+async def _tells_apart(link: Link, name: str, timeout_s: float) -> bool:
+    """Whether two connections with different ids under a header are both let in: else both are of the id ""."""
+    try:
+        async with _connected(link, name, _new_id(), timeout_s), _connected(link, name, _new_id(), timeout_s):
+            return True
+    except _Refused as error:
+        if error.code is Code.MAX_USER_LIMIT_REACHED:
+            return False
+        raise
+
+
+async def _examine_duplicate(link: Link, name: str, timeout_s: float) -> Finding:
+    same = _new_id()
+    async with _connected(link, name, same, timeout_s):
+        try:
+            async with _connected(link, name, same, timeout_s):
+                detail = "a second connection of one id is let in: there may be several servers behind this address"
+                return Finding("duplicate id", OK, detail)
+        except _Refused as error:
+            if error.code is not Code.MAX_USER_LIMIT_REACHED:
+                raise
+    detail = "a second connection of one id is refused; with a fixed user_id a reconnect may have to wait a minute"
+    return Finding("duplicate id", OK, detail)
+
+
+@contextlib.asynccontextmanager
+async def _connected(
+    link: Link, id_header: str, user_id: str, timeout_s: float
+) -> AsyncIterator[tuple[ClientConnection, float]]:
+    """A connection that the server has let in, and the seconds of a ping to its pong."""
+    address = link.address
+    loop = asyncio.get_running_loop()
+    # A socket of ours, as a client has it: the library would go through the proxy that the environment names.
+    sock = await loop.run_in_executor(None, socket.create_connection, (address.host, address.port), timeout_s)
+    secure: dict[str, Any] = {"ssl": link.ssl_context(), "server_hostname": address.host} if address.secure else {}
+    headers = _headers_with(link, id_header, user_id)
+    async with connect(
+        str(address),
+        sock=sock,
+        additional_headers={name: value for name, value in headers.items() if name != "User-Agent"},
+        user_agent_header=link.user_agent,
+        compression=None,
+        open_timeout=timeout_s,
+        close_timeout=1.0,
+        logger=_SILENT,
+        **secure,
+    ) as connection:
+        began_s = loop.time()
+        try:
+            await asyncio.wait_for(await connection.ping(), timeout_s)
+        except ConnectionClosed as closed:
+            raise await _refusal(connection, closed) from None
+        yield connection, loop.time() - began_s
+
+
+async def _refusal(connection: ClientConnection, closed: ConnectionClosed) -> _Refused:
+    code = None
+    with contextlib.suppress(ConnectionClosed, DecodeError):
+        frame = await connection.recv()
+        code = decode_proto_answer(frame if isinstance(frame, bytes) else frame.encode()).code
+    return _Refused(code, f"the server closed the connection: {closed.rcvd or closed}")
+
+
+def _fix_refusal(error: _Refused) -> str:
+    if error.code is Code.MAX_CONNECTION_LIMIT_REACHED:
+        return "the server has all the connections it takes: raise its limit, or use http:// or grpc://"
+    if error.code is Code.MAX_USER_LIMIT_REACHED:
+        return "leave --user-id out, or wait: a connection of this id lives, or broke less than a minute ago"
+    return fix_for_status(None)
+
+
+# gRPC
+
+
+def _call(call: Callable[..., bytes], link: Link, id_header: str, timeout_s: float) -> grpc.RpcError | None:
+    """Sends a request that holds no event; its error."""
+    headers = _headers_with(link, id_header, _new_id())
+    metadata = [(name.lower(), value) for name, value in headers.items() if name != "User-Agent"]
+    try:
+        call(b"", timeout=timeout_s, metadata=metadata)
+    except grpc.RpcError as error:
+        return error
+    return None
+
+
+def _find_grpc_header(link: Link, call: Callable[[str], grpc.RpcError | None]) -> Findings[bool]:
+    wanted = link.identity.id_header
+    for name in dict.fromkeys((wanted, *_ID_HEADERS)):
+        error = call(name)
+        details = "" if error is None else error.details() or ""
+        if error is not None and "id header missing" not in details:
+            yield Finding("grpc", FAIL, f"{error.code().name}: {details}", fix_for_status(error.code().name))
+            return False
+        if error is None:
+            yield Finding("grpc", OK, "a request without events is answered")
+            yield from _header_found("grpc", wanted, name)
+            return name == wanted
+    fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER, and name it by --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
+    yield Finding("id header", FAIL, f"gRPC: an id is demanded, and none of {', '.join(_ID_HEADERS)} is it", fix)
+    return False
+
+
+def _header_found(protocol: str, wanted: str, name: str) -> list[Finding]:
+    if name == wanted:
+        return [Finding("id header", OK, f"{protocol}: {name} is the one")]
+    fix = f"name it: --id-header {name} (RACCOON_FAST_ID_HEADER, id_header=)"
+    return [Finding("id header", FAIL, f"{protocol}: {wanted} is not looked at, {name} is", fix)]
+
+
+def _headers_with(link: Link, id_header: str, user_id: str) -> dict[str, str]:
+    identity = dataclasses.replace(link.identity, id_header=id_header, user_id=user_id)
+    return dataclasses.replace(link, identity=identity).request_headers()
+
+
+def _new_id() -> str:
+    return f"raccoon_fast-doctor-{uuid.uuid4().hex[:12]}"
