@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,55 +30,97 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
+@contextlib.contextmanager
+def started(*command: object, cwd: Path = EXAMPLES, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python process with these arguments; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("scheme", ["ws", "http", "grpc"])
-def test_flask_under_gunicorn(collector: Collector, scheme: str) -> None:
-    pytest.importorskip("gunicorn")
-    url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"127.0.0.1:{port}"]
-    process = subprocess.Popen(
-        [sys.executable, *command, "--chdir", EXAMPLES, "flask_app:app"],
-        env={**os.environ, "RACCOON_URL": url},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline_s = time.monotonic() + 20
-        while not listens(port):
-            assert process.poll() is None
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
-        assert httpx.get(f"http://127.0.0.1:{port}/ready", trust_env=False).json() == {"ok": True, "reasons": []}
-        for number in range(60):  # a connection each, so that all workers are asked
-            assert httpx.get(f"http://127.0.0.1:{port}/page/{number}", trust_env=False).status_code == 200
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
+        port: int = free.getsockname()[1]
+        return port
+
+
+def get(port: int, path: str) -> httpx.Response:
+    # Without verify=False each call would load the system's certificates.
+    return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, verify=False)
+
+
+def finished(*command: object, **environ: str) -> str:
+    with started(*command, **environ) as process:
+        out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
     assert "Traceback" not in err
-    received = Counter(event.data.split(b'"')[3] for event in collector.events)
-    assert received == {b"%d" % number: 1 for number in range(60)}
-    if scheme == "ws":
-        assert 1 < len({event.connection_id for event in collector.events}) <= 3
+    return out
+
+
+def test_every_example_is_run_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if path.stem not in source] == []
+
+
+def test_rest_client(collector: Collector) -> None:
+    out = finished("rest_client.py", RACCOON_URL=collector.url)
+    (request,) = collector.requests
+    assert out == f"{request.req_guid}: SUCCESS\n"
+    assert [(event.type, json.loads(event.data)) for event in collector.events] == [
+        ("page", {"name": "home"}),
+        ("click", {"x": 3, "y": 4}),
+    ]
+    assert request.user_agent.endswith("shop/1.0 (shop-1)")
+
+
+def test_rest_client_without_a_server() -> None:
+    with started("rest_client.py", RACCOON_URL=f"http://127.0.0.1:{free_port()}") as process:
+        _, err = process.communicate(timeout=40)
+    assert process.returncode == 75
+    assert "after 3 attempts" in err
+
+
+def test_websocket_client(collector: Collector) -> None:
+    out = finished("websocket_client.py", RACCOON_URL=collector.ws_url)
+    lines = out.splitlines()
+    assert lines[0] == "100 of 100 requests acknowledged"
+    assert re.fullmatch(r"the slowest acknowledgement took [\d.]+ ms", lines[1])
+    assert sorted(json.loads(event.data)["number"] for event in collector.events) == list(range(100))
+
+
+def test_grpc_client(collector: Collector) -> None:
+    assert finished("grpc_client.py", RACCOON_GRPC=collector.grpc_target) == "10 requests acknowledged\n"
+    assert {(event.type, event.group) for event in collector.events} == {("order", "shop")}
+    assert collector.event_count == 10
 
 
 def test_asyncio_service(collector: Collector) -> None:
-    process = subprocess.Popen(
-        [sys.executable, EXAMPLES / "asyncio_service.py", "0"],
-        env={**os.environ, "RACCOON_URL": collector.ws_url},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
+    with started("asyncio_service.py", 0, RACCOON_URL=collector.ws_url) as process:
+        assert process.stdout is not None
         port = int(process.stdout.readline().split()[-1])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(b"".join(b"line %d\n" % number for number in range(500)))
@@ -82,8 +128,90 @@ def test_asyncio_service(collector: Collector) -> None:
             assert connection.recv(1) == b""
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
     assert out == "500 accepted, 500 acknowledged, 0 lost\n"
     assert [event.data for event in collector.events] == [b"line %d" % number for number in range(500)]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http", "grpc"])
+def test_flask_under_gunicorn(collector: Collector, scheme: str) -> None:
+    pytest.importorskip("gunicorn")
+    url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+    port = free_port()
+    command = ["-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"127.0.0.1:{port}", "flask_app:app"]
+    with started(*command, RACCOON_URL=url) as process:
+        wait_until(lambda: listens(port), process)
+        assert get(port, "/ready").json() == {"ok": True, "reasons": []}
+        for number in range(60):  # a connection each, so that all workers are asked
+            assert get(port, f"/page/{number}").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    received = Counter(json.loads(event.data)["name"] for event in collector.events)
+    assert received == {str(number): 1 for number in range(60)}
+    if scheme == "ws":
+        assert 1 < len({event.connection_id for event in collector.events}) <= 3
+
+
+def test_fastapi_under_uvicorn(collector: Collector) -> None:
+    port = free_port()
+    with started("-m", "uvicorn", "--port", port, "fastapi_app:app", RACCOON_URL=collector.ws_url) as process:
+        wait_until(lambda: listens(port), process)
+        assert get(port, "/ready").json() == {"ok": True, "reasons": []}
+        for number in range(50):
+            assert get(port, f"/page/{number}").json() == {"page": str(number)}
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    # From 0.29 on uvicorn ends by the signal, once the application's shutdown is over.
+    assert process.returncode in (0, -signal.SIGTERM), err
+    assert "Traceback" not in err
+    assert "50 accepted, 50 acknowledged, 0 lost\n" in out
+    assert Counter(json.loads(event.data)["name"] for event in collector.events) == {str(n): 1 for n in range(50)}
+
+
+@pytest.mark.filterwarnings("default")  # of the imported celery
+def test_celery_prefork(collector: Collector, tmp_path: Path) -> None:
+    celery = pytest.importorskip("celery")
+    # A broker of two directories. What one side writes to the other reads from.
+    for name in ("data_in", "data_out"):
+        (tmp_path / name).mkdir()
+    options = {"data_folder_in": str(tmp_path / "data_out"), "data_folder_out": str(tmp_path / "data_in")}
+    command = ["-m", "celery", "--app", "celery_app", "worker", "--concurrency", "2", "--pool", "prefork"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    environ = {"BROKER_URL": "filesystem://", "RACCOON_URL": collector.ws_url, "PYTHONPATH": str(EXAMPLES)}
+    with started(*command, *quiet, cwd=tmp_path, **environ) as process:
+        with celery.Celery("test", broker="filesystem://") as publisher:
+            publisher.conf.broker_transport_options = options
+            for number in range(30):
+                publisher.send_task("celery_app.place_order", [number])
+        wait_until(lambda: collector.event_count == 30, process)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)  # Celery makes log lines of what its processes print
+    assert process.returncode == 0, err
+    assert sorted(json.loads(event.data)["number"] for event in collector.events) == list(range(30))
+    reports = [tuple(map(int, line)) for line in re.findall(r"(\d+) accepted, (\d+) acknowledged, (\d+) lost", err)]
+    assert len(reports) == 2, err
+    assert [sum(column) for column in zip(*reports, strict=True)] == [30, 30, 0]
+
+
+def test_short_job_that_is_frozen_between_two_calls(collector: Collector) -> None:
+    with started("short_job.py", RACCOON_URL=collector.url) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def call(*records: dict[str, Any]) -> Any:
+            print(json.dumps({"records": records}), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        assert call({"n": 1}, {"n": 2}) == {"acknowledged": 2}
+        assert collector.event_count == 2
+        process.send_signal(signal.SIGSTOP)
+        collector.faults.close_connections()
+        process.send_signal(signal.SIGCONT)
+        assert call({"n": 3}) == {"acknowledged": 1}
+        collector.faults.status(503)
+        print(json.dumps({"records": [{"n": 4}]}), file=process.stdin, flush=True)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "AckTimeoutError" in err
+    assert [json.loads(event.data)["n"] for event in collector.events] == [1, 2, 3]
