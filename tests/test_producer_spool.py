@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -155,6 +157,16 @@ def test_overflow_is_said_to_need_a_spool() -> None:
         Producer("ws://localhost", spool=5)  # type: ignore[arg-type]
 
 
+def stored(path: Path) -> int:
+    """How many records the file has, as another process sees it; -1 while there is none."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            (count,) = db.execute("SELECT count(*) FROM records").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:
+        return -1
+
+
 PRODUCER = """
 import sys
 from raccoon_fast import RAW, Producer
@@ -192,6 +204,54 @@ def test_durable_survives_kill_9_with_the_guids(collector: Collector, new_produc
     assert_balanced(producer)
 
 
+def test_durable_stores_every_batch_also_while_none_can_be_sent(
+    collector: Collector, new_producer: NewProducer, path: Path
+) -> None:
+    collector.faults.refuse()
+    program = """
+import sys, time
+from raccoon_fast import RAW, Producer
+producer = Producer(sys.argv[1], serializer=RAW, logger=None, linger=60.0, batch_events=10,
+                    spool=sys.argv[2], durable=True)
+producer.emit_many(("a", b"%d" % number) for number in range(1000))
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, collector.ws_url, str(path)])
+    try:
+        wait_until(lambda: stored(path) == 100)
+    finally:
+        process.kill()
+        process.wait()
+    collector.faults.accept()
+    producer = new_producer(collector.ws_url)
+    wait_until(lambda: producer.stats().total.acked == 1000)
+    assert {event.data for event in collector.events} == {b"%d" % number for number in range(1000)}
+
+
+def test_durable_holds_a_few_batches_in_memory_and_the_others_on_disk(
+    collector: Collector, new_producer: NewProducer, path: Path
+) -> None:
+    collector.faults.refuse()
+    producer = new_producer(
+        collector.ws_url,
+        durable=True,
+        max_in_flight=2,
+        batch_bytes=10_000,
+        buffer_bytes=200_000,
+        batch_events=5,
+        linger=60.0,
+    )
+    receipts = producer.emit_many(("a", b"%4d" % number + bytes(996)) for number in range(1000))
+    wait_until(lambda: stored(path) == 200)
+    wait_until(lambda: producer.stats().total.spooled >= 950)
+    assert_balanced(producer)
+    collector.faults.accept()
+    assert producer.flush(20) == 0
+    assert {receipt.result(0).status.name for receipt in receipts} == {"SUCCESS"}
+    assert len({event.data for event in collector.events}) == collector.event_count == 1000
+    assert producer.close().total.spooled == 0
+
+
 def test_durable_removes_what_is_acknowledged(collector: Collector, new_producer: NewProducer, path: Path) -> None:
     producer = new_producer(collector.ws_url, durable=True, batch_events=7)
     producer.emit_many(("a", b"%d" % number) for number in range(1000))
@@ -224,8 +284,6 @@ def test_another_wire_format_is_converted(collector: Collector, new_producer: Ne
 
 
 def test_a_damaged_record_does_not_stop_the_others(collector: Collector, new_producer: NewProducer, path: Path) -> None:
-    import sqlite3
-
     collector.faults.refuse()
     first = new_producer(collector.ws_url, batch_events=2)
     first.emit_many(("a", b"%d" % number) for number in range(6))

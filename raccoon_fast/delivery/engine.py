@@ -141,6 +141,7 @@ class Engine:
                 self._pump,
                 settings.wire,
                 settings.delivery_timeout_s,
+                2 * settings.max_in_flight,
             )
 
     # From any thread
@@ -473,9 +474,7 @@ class Engine:
         for batch in self._waiting.pop_overdue(now_s):
             self._expired(batch)
         if self._reserve is not None and self._settings.durable:
-            while self._reserve.pending + len(self._waiting) < 2 * self._settings.max_in_flight:
-                if (new := self._take()) is None:
-                    break
+            while self._reserve.may_secure(now_s) and (new := self._take()) is not None:
                 self._reserve.secure(new)
             return
         while not self._waiting.has_ready and (next_batch := self._take()) is not None:

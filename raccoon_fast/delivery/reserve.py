@@ -38,6 +38,7 @@ class Reserve:
         wake: Called when there may be something to send.
         wire: What is stored in another wire format is sent in this one.
         delivery_timeout_s: From a batch's return to memory on.
+        max_waiting: Batches that are secured and wait in memory, at most; further ones wait on disk only.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Reserve:
         wake: Callable[[], None],
         wire: str,
         delivery_timeout_s: float,
+        max_waiting: int,
     ) -> None:
         self._accumulator = accumulator
         self._ledger = ledger
@@ -60,6 +62,7 @@ class Reserve:
         self._wake = wake
         self._wire = wire
         self._delivery_timeout_s = delivery_timeout_s
+        self._max_waiting = max_waiting
         # Records of the batches in memory, and the settlements of those that are on disk only.
         self._numbers: dict[Batch, int] = {}
         self._settlements: dict[int, Settlement] = {}
@@ -83,6 +86,11 @@ class Reserve:
     def ready_s(self) -> float:
         """When the disk may be asked to store more: a moment after it refused."""
         return self._spooling.ready_s
+
+    def may_secure(self, now_s: float) -> bool:
+        """Whether `secure` may have one more: not too many at once, nor more than are sent while the disk refuses."""
+        waiting = len(self._waiting) if self._spooling.ready_s > now_s else 0
+        return self.pending + waiting < self._max_waiting
 
     def secure(self, batch: Batch) -> None:
         """Store a batch before it is sent; where the disk refuses, it is sent all the same."""
@@ -149,9 +157,12 @@ class Reserve:
         if self._fail_closed is not None:
             self._keep(self._fail_closed, batch, number)
             return
-        if number is not None:
-            self._numbers[batch] = number
-        self._waiting.add(batch)
+        if number is not None and len(self._waiting) >= self._max_waiting:
+            self._is_aside(batch, number)
+        else:
+            if number is not None:
+                self._numbers[batch] = number
+            self._waiting.add(batch)
         self._wake()
 
     def _stored(self, otherwise: Callable[[Batch], None], batch: Batch, number: int | None) -> None:
