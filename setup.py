@@ -20,14 +20,15 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
 
 CORE = "raccoon_fast/core"
-# The envelope and the batch are hand-written Cython beside a Python twin. The others compile the very source that is
-# the pure form, typed by the .pxd of the module's name.
+# The .pyx are hand-written Cython beside a Python twin. The others compile the very source that is the pure form, typed
+# by the .pxd of the module's name.
 SOURCES = {
     "_wire_c": f"{CORE}/_wire_py.py",
     "_envelope_c": f"{CORE}/_envelope_c.pyx",
     "_answers_c": f"{CORE}/_answers_py.py",
     "_acks_c": f"{CORE}/_acks_py.py",
     "_batch_c": f"{CORE}/_batch_c.pyx",
+    "_event_types_c": f"{CORE}/_event_types_c.pyx",
 }
 SAMPLE = "benchmarks/data/flights.jsonl.gz"
 # A .pxd says the types: `int` in an annotation is Python's, of any size, and not a C type.

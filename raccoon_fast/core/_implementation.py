@@ -14,7 +14,7 @@ from typing import Literal
 __all__ = ["IMPLEMENTATION", "has_extensions"]
 
 _PACKAGE = "raccoon_fast.core"
-_MODULES = ("_wire_c", "_envelope_c", "_answers_c", "_acks_c", "_batch_c")
+_MODULES = ("_wire_c", "_envelope_c", "_answers_c", "_acks_c", "_batch_c", "_event_types_c")
 _SWITCH = "RACCOON_FAST_NO_EXTENSIONS"
 
 

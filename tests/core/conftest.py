@@ -24,6 +24,7 @@ class Form(NamedTuple):
     answers: ModuleType
     acks: ModuleType
     batch: ModuleType
+    event_types: ModuleType
 
 
 class Messages(NamedTuple):

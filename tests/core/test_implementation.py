@@ -11,14 +11,14 @@ import pytest
 import raccoon_fast
 import raccoon_fast.core
 
-FACADES = ("wire", "envelope", "answers", "acks", "batch")
+FACADES = ("wire", "envelope", "answers", "acks", "batch", "event_types")
 COMPILED = tuple(f"_{name}_c" for name in FACADES)
 PROGRAM = (
     "import raccoon_fast.core as core;"
-    "from raccoon_fast.core import acks, answers, batch, envelope, wire;"
+    "from raccoon_fast.core import acks, answers, batch, envelope, event_types, wire;"
     "print(core.IMPLEMENTATION, core.has_extensions(), acks.AckTable.__module__,"
     " answers.decode_proto_answer.__module__, batch.Batch.__module__, envelope.ProtoEnvelope.__module__,"
-    " wire.take_varint.__module__)"
+    " event_types.tally_types.__module__, wire.take_varint.__module__)"
 )
 
 

@@ -30,6 +30,8 @@ from raccoon_fast.core import (
     _body,
     _envelope_c,
     _envelope_py,
+    _event_types_c,
+    _event_types_py,
     _wire_c,
     _wire_py,
 )
@@ -363,6 +365,20 @@ def fuzz_accumulator(rng: random.Random) -> None:
         assert compiled == pure, (call, compiled, pure)
 
 
+def fuzz_event_types(rng: random.Random) -> None:
+    events = [random_fields(rng, depth=1) for _ in range(rng.randint(0, 200 if rng.random() < 0.05 else 5))]
+    data = mutated(rng, b"".join(b"\x1a" + encode_varint(len(event)) + event for event in events))
+    compiled = outcome(_event_types_c.tally_types, bytes(bytearray(data)))
+    assert compiled == outcome(_event_types_py.tally_types, data), data
+    try:
+        judge = REQUEST.FromString(data)
+    except message.DecodeError:
+        return
+    types = [event.type for event in judge.events]
+    if type(compiled) is not str:  # inside an unknown group google.protobuf lets more pass
+        assert compiled == {name: (types.count(name), index) for index, name in enumerate(types)}, data
+
+
 TARGETS = (
     fuzz_proto_answer,
     fuzz_proto_answer,
@@ -372,6 +388,7 @@ TARGETS = (
     fuzz_acks,
     fuzz_body,
     fuzz_accumulator,
+    fuzz_event_types,
 )
 
 

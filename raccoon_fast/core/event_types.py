@@ -1,0 +1,14 @@
+"""The types of a request's events, counted without decoding the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raccoon_fast.core._implementation import IMPLEMENTATION
+
+if TYPE_CHECKING or IMPLEMENTATION == "pure":
+    from raccoon_fast.core._event_types_py import tally_types
+else:
+    from raccoon_fast.core._event_types_c import tally_types
+
+__all__ = ["tally_types"]
