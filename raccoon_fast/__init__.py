@@ -63,8 +63,11 @@ if TYPE_CHECKING:
     from raccoon_fast.serializers import PROTO as PROTO
     from raccoon_fast.serializers import RAW as RAW
     from raccoon_fast.serializers import Serializer as Serializer
-    from raccoon_fast.stats import Stats as Stats
-    from raccoon_fast.stats import StatsD as StatsD
+    from raccoon_fast.stats.opentelemetry import OpenTelemetry as OpenTelemetry
+    from raccoon_fast.stats.prometheus import Prometheus as Prometheus
+    from raccoon_fast.stats.sink import MetricsSink as MetricsSink
+    from raccoon_fast.stats.statsd import DogStatsD as DogStatsD
+    from raccoon_fast.stats.statsd import StatsD as StatsD
     from raccoon_fast.tls import TLS as TLS
 
     __version__: str
@@ -104,7 +107,10 @@ _HOMES = {
     "producer": ("Producer",),
     "producer_base": ("Health", "Report", "ServerHealth"),
     "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
-    "stats": ("Stats", "StatsD"),
+    "stats.opentelemetry": ("OpenTelemetry",),
+    "stats.prometheus": ("Prometheus",),
+    "stats.sink": ("MetricsSink",),
+    "stats.statsd": ("DogStatsD", "StatsD"),
     "tls": ("TLS",),
 }
 _HOME_OF = {name: f"raccoon_fast.{module}" for module, names in _HOMES.items() for name in names}

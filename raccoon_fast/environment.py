@@ -180,7 +180,7 @@ def _tls(parts: dict[str, Any]) -> Any:
 
 
 def _statsd(parts: dict[str, Any]) -> Any:
-    from raccoon_fast.stats import StatsD
+    from raccoon_fast.stats.statsd import StatsD
 
     if "host" not in parts:
         raise ValueError("stats need RACCOON_FAST_STATSD_HOST too")

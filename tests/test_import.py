@@ -12,7 +12,9 @@ HEAVY = [
     "httptools",
     "httpx",
     "logging",
+    "opentelemetry",
     "orjson",
+    "prometheus_client",
     "pybase64",
     "rich",
     "ssl",
@@ -38,7 +40,8 @@ def test_import_loads_no_protocol():
 
 
 def test_ground_floor_loads_no_protocol():
-    floor = ["client_info", "errors", "events", "logs", "serializers", "stats"]
+    floor = ["client_info", "errors", "events", "logs", "serializers", "stats", "stats.statsd"]
+    floor += ["stats.opentelemetry", "stats.prometheus"]
     statement = "import " + ", ".join(f"raccoon_fast.{module}" for module in floor)
     assert not (loaded_after(statement) - loaded_after("")) & set(HEAVY)
 

@@ -13,7 +13,7 @@ from raccoon_fast.client_info import user_agent
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import CONSOLE, Logger, resolve_logger
 from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
-from raccoon_fast.stats import Stats, resolve_stats
+from raccoon_fast.stats import MetricsSink, resolve_stats
 from raccoon_fast.threads import is_green
 from raccoon_fast.tls import TLS
 from raccoon_fast.transports.base import Identity, Link
@@ -46,7 +46,8 @@ class ClientOptions(TypedDict, total=False):
         retry: RetryPolicy(…).
         logger: Where the client logs: CONSOLE (stderr, the default), None for silence, or an object with `info` and
             `error`, such as a logging.Logger.
-        stats: StatsD(…), or any object with `timing(name, ms)` and `count(name, n)`; None (the default) for none.
+        stats: StatsD(…), DogStatsD(…), Prometheus(…), OpenTelemetry(…), or any object with `timing(name, ms)` and
+            `count(name, n)`; None (the default) for none.
         app: App(id, name, version) of the user's application, for User-Agent.
     """
 
@@ -62,7 +63,7 @@ class ClientOptions(TypedDict, total=False):
     connect_timeout: float
     retry: RetryPolicy
     logger: Logger | None
-    stats: Stats | None
+    stats: MetricsSink | None
     app: App | None
 
 

@@ -10,7 +10,7 @@ from raccoon_fast.events import Ack, Code, Response, Status
 from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
 
 if TYPE_CHECKING:
-    from raccoon_fast.stats import Stats
+    from raccoon_fast.stats import MetricsSink
     from raccoon_fast.transports.base import Request, Transport
 
 __all__ = ["AckListener", "Sender"]
@@ -35,7 +35,7 @@ class Sender:
         stats: Gets sent_tt_ms and ack_tt_ms of every answer.
     """
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: MetricsSink) -> None:
         self._stats = stats
         self._listeners: tuple[AckListener, ...] = ()
 

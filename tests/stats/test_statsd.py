@@ -1,3 +1,5 @@
+"""StatsD and DogStatsD: against the real daemon, against sockets, beside forks and with what goes wrong."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 
 from raccoon_fast import stats
-from raccoon_fast.stats import StatsD, resolve_stats
+from raccoon_fast.stats import background
+from raccoon_fast.stats import statsd as module
+from raccoon_fast.stats.statsd import DogStatsD, StatsD
 
 if sys.version_info >= (3, 12):
     # Forking with threads alive is what the fork tests are about.
@@ -52,14 +56,6 @@ def lines_of(receiver: socket.socket) -> list[str]:
         while True:
             lines += receiver.recv(65536).decode().splitlines()
     return lines
-
-
-def test_names_are_the_documented_ones():
-    assert stats.SENT_TT_MS == "sent_tt_ms"
-    assert stats.ACK_TT_MS == "ack_tt_ms"
-    assert stats.TOTAL_BYTES_SENT == "total_bytes_sent"
-    assert stats.TOTAL_BYTES_RECIEVED == "total_bytes_recieved"
-    assert stats.TOTAL_CONN_ERR == "total_conn_err"
 
 
 class TestDaemon:
@@ -138,7 +134,7 @@ class TestSending:
     def test_a_receiver_that_reads_in_the_pauses_gets_all_of_a_flush(self, receiver, monkeypatch):
         lines: list[str] = []
         pauses = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: lines.extend(lines_of(receiver)))
-        monkeypatch.setattr(stats, "time", pauses)
+        monkeypatch.setattr(module, "time", pauses)
         statsd = StatsD("127.0.0.1", port_of(receiver), prefix="p" * 40, tags={"k": "v" * 40}, flush_interval=60)
         for n in range(20_000):
             statsd.timing(stats.ACK_TT_MS, n)
@@ -166,7 +162,7 @@ class TestSending:
             assert receiver.recv(100) == b"a:1|c"
 
     def test_address_is_looked_up_again(self, receiver, monkeypatch):
-        monkeypatch.setattr(stats, "_RESOLVE_EVERY_S", 0.0)
+        monkeypatch.setattr(module, "_RESOLVE_EVERY_S", 0.0)
         resolve = socket.getaddrinfo
         address = "127.0.0.2"
         monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: resolve(address, *rest))
@@ -181,7 +177,7 @@ class TestSending:
                 assert receiver.recv(100) == b"a:2|c"
 
     def test_last_address_serves_while_the_name_cannot_be_resolved(self, receiver, monkeypatch):
-        monkeypatch.setattr(stats, "_RESOLVE_EVERY_S", 0.0)
+        monkeypatch.setattr(module, "_RESOLVE_EVERY_S", 0.0)
         with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01) as statsd:
             statsd.count("a", 1)
             assert receiver.recv(100) == b"a:1|c"
@@ -238,7 +234,7 @@ class TestTrouble:
         statsd.count("a", 1)
         assert hanging.wait(10)
         start_s = time.monotonic()
-        for _ in range(stats._MAX_SAMPLES + 500):
+        for _ in range(background._MAX_SAMPLES + 500):
             statsd.count("a", 1)
         statsd.close(timeout=0.05)
         assert time.monotonic() - start_s < 5
@@ -246,7 +242,7 @@ class TestTrouble:
         release.set()
         statsd._thread.join(10)
         assert not statsd._thread.is_alive()
-        assert statsd.dropped == 500 + stats._MAX_SAMPLES + 1
+        assert statsd.dropped == 500 + background._MAX_SAMPLES + 1
 
     def test_no_daemon_is_no_error(self):
         log = Recorder()
@@ -260,6 +256,8 @@ class TestTrouble:
         log = Recorder()
         with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01, logger=log) as statsd:
             statsd.timing("t", "fast")
+            statsd.count("a", 3)
+            statsd.count("a", "many")
             while not log.lines:
                 time.sleep(0.005)
             statsd.count("a", 1)
@@ -299,7 +297,7 @@ class TestLifeCycle:
 
     def test_interpreter_exit_sends_what_is_left(self, receiver):
         script = f"""
-            from raccoon_fast.stats import StatsD
+            from raccoon_fast.stats.statsd import StatsD
             StatsD("127.0.0.1", {port_of(receiver)}, flush_interval=60).count("a", 7)
         """
         subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(script)], check=True, timeout=30)
@@ -392,47 +390,66 @@ class TestOptions:
             StatsD(**options)
 
 
-class TestResolve:
-    def test_none_is_off(self):
-        off = resolve_stats(None)
-        off.timing("t", 1.0)
-        off.count("a", 1)
+class TestDogStatsD:
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch):
+        for name in ("AGENT_HOST", "DOGSTATSD_PORT", "ENV", "SERVICE", "VERSION", "ENTITY_ID"):
+            monkeypatch.delenv(f"DD_{name}", raising=False)
+        return lambda **values: [monkeypatch.setenv(f"DD_{name}", value) for name, value in values.items()]
 
-    def test_statsd_is_used_as_given(self):
-        with StatsD() as statsd:
-            assert resolve_stats(statsd) is statsd
+    def test_timings_are_distributions_and_everything_has_the_tags(self, receiver):
+        tags = {"env": "test", "url": "http://a:80/b", "team/name": "x-1"}
+        with DogStatsD("127.0.0.1", port_of(receiver), prefix="shop", tags=tags) as dog:
+            dog.timing(stats.ACK_TT_MS, 1.5)
+            dog.timing(stats.ACK_TT_MS, 2)
+            dog.count(stats.TOTAL_BYTES_SENT, 4096)
+            dog.count(stats.TOTAL_BYTES_SENT, 1)
+        suffix = "|#env:test,url:http://a:80/b,team/name:x-1"
+        assert lines_of(receiver) == [
+            f"shop.ack_tt_ms:1.500000|d{suffix}",
+            f"shop.ack_tt_ms:2.000000|d{suffix}",
+            f"shop.total_bytes_sent:4097|c{suffix}",
+        ]
 
-    def test_a_users_object_is_called(self):
-        seen: list[tuple[str, str, float]] = []
+    def test_the_agent_s_environment(self, receiver, variables):
+        variables(
+            AGENT_HOST="127.0.0.1",
+            DOGSTATSD_PORT=str(port_of(receiver)),
+            ENV="prod",
+            SERVICE="shop",
+            VERSION="1.2",
+            ENTITY_ID="pod-1",
+        )
+        with DogStatsD(tags={"env": "mine"}) as dog:
+            dog.count("a")
+        assert lines_of(receiver) == ["a:1|c|#env:mine,service:shop,version:1.2,dd.internal.entity_id:pod-1"]
 
-        class Mine:
-            def timing(self, name: str, ms: float) -> None:
-                seen.append(("timing", name, ms))
+    def test_a_forked_child_sends_its_own(self, receiver):
+        dog = DogStatsD("127.0.0.1", port_of(receiver), flush_interval=60)
+        dog.count("parent")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                dog.count("child")
+                dog.close(5)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        dog.close(5)
+        assert sorted(lines_of(receiver)) == ["child:1|c", "parent:1|c"]
 
-            def count(self, name: str, n: int) -> None:
-                seen.append(("count", name, n))
+    @pytest.mark.parametrize(
+        "tag",
+        [("1a", "b"), ("a", ""), ("a", "b:"), ("a", "b,c"), ("a", "b|c"), ("a", "b\n"), ("é", "b"), ("a", "b" * 199)],
+    )
+    def test_tags_that_datadog_would_not_have_are_refused(self, tag):
+        with pytest.raises(ValueError, match="tags must begin with a letter"):
+            DogStatsD(tags=dict([tag]))
 
-        mine = resolve_stats(Mine())
-        mine.timing("t", 1.5)
-        mine.count("a", 2)
-        assert seen == [("timing", "t", 1.5), ("count", "a", 2)]
+    @pytest.mark.parametrize("tags", [["a:b"], {"a": 1}])
+    def test_tags_of_the_wrong_type(self, tags):
+        with pytest.raises(TypeError, match="tags must be a mapping"):
+            DogStatsD(tags=tags)
 
-    def test_a_users_object_that_raises_is_logged_once(self):
-        class Broken:
-            def timing(self, name: str, ms: float) -> None:
-                raise OSError("no timing")
-
-            def count(self, name: str, n: int) -> None:
-                raise OSError("no count")
-
-        log = Recorder()
-        broken = resolve_stats(Broken(), log)
-        for _ in range(3):
-            broken.count("a", 1)
-            broken.timing("t", 1.0)
-        assert log.lines == ["stats failed: OSError('no count'); not logged again"]
-
-    @pytest.mark.parametrize("value", ["localhost", object(), 0, True])
-    def test_anything_else_is_refused(self, value):
-        with pytest.raises(TypeError, match="stats must be"):
-            resolve_stats(value)
+    def test_the_longest_tag(self):
+        DogStatsD(tags={"a": "b" * 198}).close()

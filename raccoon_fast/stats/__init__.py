@@ -1,0 +1,31 @@
+"""Numbers about delivery: what is counted, under which names, and what takes them.
+
+What is counted, and under which name, is fixed by the five constants; times are in milliseconds. Sinks are StatsD
+(raccoon_fast.stats.statsd, with DogStatsD), Prometheus, OpenTelemetry, or whatever the user counts with.
+"""
+
+from __future__ import annotations
+
+from raccoon_fast.stats.sink import (
+    ACK_TT_MS,
+    COUNTERS,
+    SENT_TT_MS,
+    TIMINGS,
+    TOTAL_BYTES_RECIEVED,
+    TOTAL_BYTES_SENT,
+    TOTAL_CONN_ERR,
+    MetricsSink,
+    resolve_stats,
+)
+
+__all__ = [
+    "ACK_TT_MS",
+    "COUNTERS",
+    "SENT_TT_MS",
+    "TIMINGS",
+    "TOTAL_BYTES_RECIEVED",
+    "TOTAL_BYTES_SENT",
+    "TOTAL_CONN_ERR",
+    "MetricsSink",
+    "resolve_stats",
+]

@@ -1,0 +1,178 @@
+"""Sinks that gather samples on the caller's path, and do all else behind it."""
+
+from __future__ import annotations
+
+import abc
+import atexit
+import os
+import threading
+import weakref
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.threads import new_event, new_lock, new_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from raccoon_fast.threads import Thread
+
+__all__ = ["BackgroundSink", "Writer"]
+
+_MAX_SAMPLES = 65536  # of one flush; bounds the memory (about 10 MB) while a write hangs
+
+
+class Writer(abc.ABC):
+    """The thread's side of a sink; made, used and closed on it."""
+
+    @abc.abstractmethod
+    def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
+        """Hands on what has gathered; what it raises is logged once, and the samples are dropped.
+
+        Args:
+            timings: (name, milliseconds) pairs, in their order.
+            counts: By name, added up.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """No further call is made."""
+
+
+class BackgroundSink(abc.ABC):
+    """A MetricsSink whose `timing` and `count` only append to a bounded deque: no lock, no socket, no look-up of names.
+
+    One daemon thread, started with the first sample and anew in a forked child, hands on what has gathered every
+    `flush_interval`; counters are added up first. What a parent has not handed on at a fork is not the child's.
+
+    Args:
+        flush_interval: Seconds between two flushes.
+        logger: As for a client (see raccoon_fast.logs).
+
+    Raises:
+        TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
+    """
+
+    def __init__(self, flush_interval: float, logger: object = CONSOLE) -> None:
+        if not isinstance(flush_interval, (int, float)):
+            raise TypeError(f"flush_interval must be a number of seconds, not {flush_interval!r}")
+        if not 0 < flush_interval < threading.TIMEOUT_MAX:
+            raise ValueError(f"flush_interval must be above 0 and finite, not {flush_interval!r}")
+        self._flush_interval_s = flush_interval
+        self._log = resolve_logger(logger)
+        self._closed = False
+        self._thread: Thread | None
+        self._reset()
+        _open.add(self)
+
+    @property
+    def dropped(self) -> int:
+        """How many samples were not handed on, because too many came within one flush, or it failed."""
+        return self._dropped
+
+    def timing(self, name: str, ms: float) -> None:
+        """Takes one measured duration, in milliseconds. Never blocks."""
+        self._add((name, ms, True))
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Adds `n` to a counter. Never blocks."""
+        self._add((name, n, False))
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Hands on what has gathered, waiting for it at most `timeout` seconds. Later samples are ignored.
+
+        Leaving a `with` block calls it, and so does the interpreter's exit.
+        """
+        self._closed = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    @abc.abstractmethod
+    def _target(self) -> str:
+        """Where samples go, for the log."""
+
+    @abc.abstractmethod
+    def _new_writer(self) -> Writer: ...
+
+    def _add(self, sample: tuple[str, float, bool]) -> None:
+        if self._closed:
+            return
+        if len(self._samples) >= _MAX_SAMPLES:
+            self._dropped += 1
+            return
+        self._samples.append(sample)
+        if self._thread is None and self._starting.acquire(blocking=False):
+            self._start()
+
+    def _start(self) -> None:
+        thread = new_thread(self._run, "raccoon-fast-stats")
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads, or the interpreter is shutting down
+            self._starting.release()
+            return
+        self._thread = thread
+
+    def _reset(self) -> None:
+        """Begins anew, also in a forked child, where the thread is gone and the parent's samples are not ours."""
+        self._samples: deque[tuple[str, float, bool]] = deque()
+        self._dropped = 0
+        self._failed = False
+        self._thread = None
+        self._starting = new_lock()
+        self._wake = new_event()
+
+    def _run(self) -> None:
+        writer = self._new_writer()
+        try:
+            while not self._wake.wait(self._flush_interval_s):
+                self._flush(writer)
+            self._flush(writer)
+        finally:
+            writer.close()
+
+    def _flush(self, writer: Writer) -> None:
+        samples = self._samples
+        batch = [samples.popleft() for _ in range(len(samples))]
+        if not batch:
+            return
+        try:
+            counts: Counter[str] = Counter()
+            for name, value, is_timing in batch:
+                if not is_timing:
+                    counts[name] += value  # type: ignore[assignment]  # whole or not
+            writer.write([(name, value) for name, value, is_timing in batch if is_timing], counts)
+        except Exception as error:  # noqa: BLE001 - the numbers must not end the thread that hands on the next ones
+            self._dropped += len(batch)
+            if not self._failed:
+                self._failed = True
+                self._log.warning("%s: %s; not logged again", self._target, error)
+
+
+_open: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
+
+
+def _begin_anew_after_fork() -> None:
+    for sink in _open:
+        sink._reset()  # noqa: SLF001 - the hook is the class's own; it holds instances weakly
+
+
+def _close_at_exit() -> None:
+    for sink in list(_open):
+        sink.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_after_fork)
+atexit.register(_close_at_exit)

@@ -1,0 +1,68 @@
+"""Sinks whose samples stay in this process, in the instruments of a metrics library."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from raccoon_fast.stats.background import BackgroundSink, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["InstrumentSink"]
+
+# Held while a library is at work, and over a fork: a child could never get a lock of the library's that our thread held
+# then.
+_working = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_working.acquire, after_in_parent=_working.release, after_in_child=_working.release)
+
+
+class InstrumentSink(BackgroundSink):
+    """Hands samples on to instruments; other names than theirs are passed over.
+
+    Args:
+        timings: What takes milliseconds, by name.
+        counters: What takes a number to add, by name.
+        flush_interval: Seconds between two flushes.
+        logger: As for a client (see raccoon_fast.logs).
+    """
+
+    def __init__(
+        self,
+        timings: Mapping[str, Callable[[float], object]],
+        counters: Mapping[str, Callable[[float], object]],
+        flush_interval: float,
+        logger: object,
+    ) -> None:
+        self._timings = timings
+        self._counters = counters
+        super().__init__(flush_interval, logger)
+
+    @property
+    def _target(self) -> str:
+        return type(self).__name__
+
+    def _new_writer(self) -> Writer:
+        return _Instruments(self._timings, self._counters)
+
+
+class _Instruments(Writer):
+    def __init__(
+        self,
+        timings: Mapping[str, Callable[[float], object]],
+        counters: Mapping[str, Callable[[float], object]],
+    ) -> None:
+        self._timings = timings
+        self._counters = counters
+
+    def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
+        with _working:
+            for name, ms in timings:
+                if name in self._timings:
+                    self._timings[name](ms)
+            for name, n in counts.items():
+                if name in self._counters:
+                    self._counters[name](n)

@@ -1,0 +1,114 @@
+"""What is counted, and what the counting is done with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.stats.background import BackgroundSink
+
+if TYPE_CHECKING:
+    from raccoon_fast.logs import Log
+
+__all__ = [
+    "ACK_TT_MS",
+    "COUNTERS",
+    "SENT_TT_MS",
+    "TIMINGS",
+    "TOTAL_BYTES_RECIEVED",
+    "TOTAL_BYTES_SENT",
+    "TOTAL_CONN_ERR",
+    "MetricsSink",
+    "resolve_stats",
+]
+
+SENT_TT_MS = "sent_tt_ms"
+"""Timing: from the call until the request was written."""
+ACK_TT_MS = "ack_tt_ms"
+"""Timing: from that write until the answer."""
+TOTAL_BYTES_SENT = "total_bytes_sent"
+"""Counter: bytes written, HTTP heads and WebSocket frames included (gRPC: those of the messages)."""
+TOTAL_BYTES_RECIEVED = "total_bytes_recieved"
+"""Counter: bytes read, counted as those written. Dashboards know it by this spelling."""
+TOTAL_CONN_ERR = "total_conn_err"
+"""Counter: connections that failed, at connect or later."""
+
+#: What each is, for sinks that tell; units as UCUM writes them.
+TIMINGS = {
+    SENT_TT_MS: "Milliseconds from the call until the request was written.",
+    ACK_TT_MS: "Milliseconds from the request's write until its answer.",
+}
+COUNTERS = {
+    TOTAL_BYTES_SENT: ("By", "Bytes written to servers."),
+    TOTAL_BYTES_RECIEVED: ("By", "Bytes read from servers."),
+    TOTAL_CONN_ERR: ("{error}", "Connections that failed, at connect or later."),
+}
+
+
+@runtime_checkable
+class MetricsSink(Protocol):
+    """What `stats=` takes. Called from any thread and from event loops: it must not block."""
+
+    def timing(self, name: str, ms: float) -> object:
+        """Takes one measured duration, in milliseconds."""
+
+    def count(self, name: str, n: int) -> object:
+        """Adds `n` to a counter."""
+
+
+def resolve_stats(value: object, logger: object = CONSOLE) -> MetricsSink:
+    """Turns the `stats` option into what the package counts with; it never raises.
+
+    Args:
+        value: None for no stats, a sink of this package, or an object with `timing` and `count` (see MetricsSink).
+        logger: Told, once, when the user's object raises. As for a client.
+
+    Raises:
+        TypeError: `value` lacks `timing` or `count`.
+    """
+    if value is None:
+        return _Off()
+    if isinstance(value, (BackgroundSink, _Off, _Guarded)):
+        return value
+    if not isinstance(value, MetricsSink):
+        raise TypeError(
+            "stats must be a StatsD, DogStatsD, Prometheus or OpenTelemetry, have timing(name, ms) and count(name, n), "
+            f"or be None, not {value!r}"
+        )
+    return _Guarded(value, resolve_logger(logger))
+
+
+class _Off:
+    """Counts nothing."""
+
+    def timing(self, name: str, ms: float) -> None:
+        pass
+
+    def count(self, name: str, n: int) -> None:
+        pass
+
+
+class _Guarded:
+    """A user's sink, whose failures are logged once and go no further."""
+
+    def __init__(self, sink: MetricsSink, log: Log) -> None:
+        self._sink = sink
+        self._log = log
+        self._failed = False
+
+    def timing(self, name: str, ms: float) -> None:
+        try:
+            self._sink.timing(name, ms)
+        except Exception as error:  # noqa: BLE001 - a fault of the user's sink must not cost an event
+            self._report(error)
+
+    def count(self, name: str, n: int) -> None:
+        try:
+            self._sink.count(name, n)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            self._log.error("stats failed: %r; not logged again", error)

@@ -1,0 +1,46 @@
+"""Instruments of a library, and forks while it is at work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+from raccoon_fast.stats.instruments import InstrumentSink
+
+if sys.version_info >= (3, 12):
+    pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def test_a_fork_waits_until_the_library_holds_no_lock():
+    lock = threading.Lock()
+    working, go_on = threading.Event(), threading.Event()
+
+    def count(n):
+        with lock:
+            working.set()
+            go_on.wait(30)
+
+    sink = InstrumentSink({}, {"a": count}, 0.001, None)
+    sink.count("a")
+    assert working.wait(10)
+    threading.Timer(0.1, go_on.set).start()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(lock.locked()))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    sink.close(5)
+
+
+def test_each_name_gets_what_is_its_own():
+    seen = []
+    sink = InstrumentSink({"t": lambda ms: seen.append(("t", ms))}, {"a": lambda n: seen.append(("a", n))}, 60, None)
+    sink.timing("t", 1.5)
+    sink.count("a", 2)
+    sink.count("t", 9)
+    sink.timing("a", 9)
+    sink.count("a", 3)
+    sink.close(5)
+    assert seen == [("t", 1.5), ("a", 5)]
