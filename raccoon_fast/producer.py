@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
+from raccoon_fast.delivery.child_exit import close_at_child_exit
 from raccoon_fast.delivery.ledger import Ledger
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
@@ -47,7 +48,7 @@ class Producer(BaseProducer):
 
     Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
     a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
-    parent's. A producer still open when the interpreter exits is closed then.
+    parent's. A producer still open when the interpreter exits, or a child of multiprocessing ends, is closed then.
 
     A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
     delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
@@ -178,7 +179,7 @@ class Producer(BaseProducer):
             The receipts of the batches that carry them, in order, each once.
 
         Raises:
-            As `emit`, at the first event it cannot accept; those before it were accepted.
+            Exception: As `emit`, at the first event it cannot accept; those before it were accepted.
         """
         raise NotImplementedError  # replaced by the accumulator's in __init__
 
@@ -308,6 +309,7 @@ class Producer(BaseProducer):
                 raise
             self._thread = thread
             _open.add(self)
+            close_at_child_exit(_close_all)
 
     def _wait_for_room(self, size: int) -> bool:
         deadline_s = time.monotonic() + self._options.block_timeout_s

@@ -262,6 +262,17 @@ def test_failed_publishing_is_tried_again(new_producer: NewProducer) -> None:
         assert report.retries == 3
 
 
+def test_a_server_that_acknowledges_on_receipt_does_not_tell_of_failed_publishing(
+    collector: Collector, new_producer: NewProducer
+) -> None:
+    collector.faults.fail_publish()
+    producer = new_producer(collector.ws_url)
+    producer.emit("a", b"x")
+    report = producer.close()
+    collector.wait_until(lambda it: it.faults.fired.get("fail_publish") == 1)
+    assert (report.total.acked, collector.event_count, report.server_acks) == (1, 0, "received")
+
+
 def test_max_attempts_ends_a_batch(new_producer: NewProducer) -> None:
     with Collector(acks="sync") as collector:
         collector.faults.fail_publish()

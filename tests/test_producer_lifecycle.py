@@ -130,6 +130,45 @@ time.sleep(60)
         _, err = process.communicate(timeout=20)
         assert (process.returncode, err, collector.event_count) == (0, "", 50)
 
+    def test_ctrl_c_that_nobody_catches_delivers_what_waits(self, collector: Collector) -> None:
+        process = start("producer.emit('a', b'x')\nprint('ready', flush=True)\ntime.sleep(60)", collector.ws_url)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGINT
+        assert err.splitlines()[-1] == "KeyboardInterrupt"
+        assert collector.event_count == 1
+
+    @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGTERM)", "os._exit(1)"])
+    def test_without_an_exit_of_python_only_what_is_stored_survives(
+        self, collector: Collector, tmp_path: Path, end: str
+    ) -> None:
+        collector.faults.refuse()
+        emit = "for i in range(50): producer.emit('a', b'%d' % i)\n"
+        begun_s = time.monotonic()
+        assert run(emit + end, collector.ws_url)[0] != 0
+        assert time.monotonic() - begun_s < 10
+        spool = tmp_path / "spool"
+        program = f"""
+import json, sqlite3
+producer = Producer(url, serializer=RAW, linger=0.001, logger=None, spool={str(spool)!r}, durable=True)
+{emit}
+def stored():
+    try:
+        records = sqlite3.connect({str(spool)!r}).execute("SELECT types FROM records")
+        return sum(json.loads(types)["a"] for types, in records)
+    except sqlite3.OperationalError:
+        return 0
+while stored() < 50: time.sleep(0.01)
+{end}
+"""
+        assert run(program, collector.ws_url)[0] != 0
+        collector.faults.accept()
+        with Producer(collector.ws_url, serializer=RAW, logger=None, spool=spool):
+            collector.wait_for(50)
+        assert events(collector) == {("a", b"%d" % number): 1 for number in range(50)}
+
 
 FORK = """
 for i in range(5): producer.emit('parent', b'%d' % i)
@@ -232,6 +271,31 @@ assert producer.close().total.acked == 1
         code, _, err = run(program, collector.ws_url)
         assert (code, err) == (0, "")
         assert events(collector) == {("parent", b"x"): 1} | {("child", b"%d" % number): 1 for number in range(30)}
+
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    def test_a_child_of_multiprocessing_delivers_what_waits_when_it_ends(
+        self, collector: Collector, tmp_path: Path, method: str
+    ) -> None:
+        program = f"""
+import multiprocessing, sys
+from raccoon_fast import RAW, Producer
+producer = Producer(sys.argv[1], serializer=RAW, linger=60.0, logger=None)
+def work(number):
+    producer.emit("child", b"%d" % number)
+if __name__ == "__main__":
+    producer.emit("parent", b"x")
+    context = multiprocessing.get_context({method!r})
+    children = [context.Process(target=work, args=(number,)) for number in range(3)]
+    for child in children: child.start()
+    for child in children: child.join()
+    sys.exit(sum(child.exitcode for child in children))
+"""
+        script = tmp_path / "program.py"
+        script.write_text(program)
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script), collector.ws_url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=40)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert events(collector) == {("parent", b"x"): 1} | {("child", b"%d" % number): 1 for number in range(3)}
 
 
 def test_nothing_is_left_over_many_lives(collector: Collector) -> None:

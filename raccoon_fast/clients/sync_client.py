@@ -14,6 +14,7 @@ from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
+from raccoon_fast.delivery.child_exit import close_at_child_exit
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import ClientClosedError, Outcome
@@ -49,7 +50,8 @@ class Client(Generic[_A]):
     on which an async client does all the work; `close` ends it. A client made before a fork works in the child, where
     it starts anew with connections of its own: what the parent had in flight stays the parent's.
 
-    A client still open when the interpreter exits is closed then, waiting as `close` does.
+    A client still open when the interpreter exits, or a child of multiprocessing ends, is closed then, waiting as
+    `close` does.
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
@@ -202,6 +204,7 @@ class Client(Generic[_A]):
                 client.set_app(self._app[0])
             self._running = running = _Running(client)
             _open.add(self)
+            close_at_child_exit(_close_all)
             return running
 
     def _after_fork(self) -> None:

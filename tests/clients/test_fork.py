@@ -161,6 +161,18 @@ def test_by_multiprocessing(protocol, collector):
     assert received(collector) == ["after", "before", "child 0", "child 1", "child 2", "parent"]
 
 
+def test_a_child_of_multiprocessing_delivers_what_was_submitted_when_it_ends(protocol, collector):
+    script = """
+    client = new()
+    process = multiprocessing.get_context("fork").Process(target=lambda: client.submit(events("child")))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0, process.exitcode
+    """
+    run(script, protocol, collector)
+    assert received(collector) == ["child"]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_client_made_before_and_used_only_after(protocol, collector):
     script = """
