@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-__all__ = ["age", "delay", "file", "header", "owner", "port", "seconds", "share", "text", "whole_number"]
+__all__ = ["age", "delay", "file", "header", "message", "owner", "port", "seconds", "share", "text", "whole_number"]
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -77,6 +77,14 @@ def header(value: str) -> tuple[str, str]:
         # Not repeated: it may hold a secret.
         raise ArgumentTypeError("must read 'Name: value'")
     return name.strip(), content.strip()
+
+
+def message(value: str) -> tuple[str, str]:
+    """'TYPE=MESSAGE': an event type, and the full name of a protobuf message."""
+    event_type, equals, name = value.rpartition("=")
+    if not equals or not name:
+        raise ArgumentTypeError(f"must read TYPE=MESSAGE, not {value!r}")
+    return event_type, name
 
 
 def _integer(value: str, least: int, most: int | None) -> int:

@@ -25,7 +25,8 @@ sent. So do (1) a server that cannot be reached to begin with or takes nothing f
 """
 _COLLECT = """\
 A Raccoon for development and tests: REST and WebSocket on one port, gRPC on another. Runs until Ctrl-C or SIGTERM, and
-then says how many events came. It is no store: events are counted and let go, unless --sink names a file.
+then says how many events came. It is no store: events are counted and let go, unless --sink names a file; the last ones
+are shown at /inspect.
 """
 _DEMO = """\
 Starts a collector and sends it real flights over REST (protobuf and JSON), WebSocket and gRPC; then compares what
@@ -134,6 +135,19 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     publishing.add_argument(
         "--publish-delay", metavar="S", type=types.delay, default=0.0, help="of a batch (%(default)g)"
+    )
+    inspector = parser.add_argument_group("inspector", "a page to look at what comes in, at /inspect")
+    inspector.add_argument("--no-inspect", dest="inspect", action="store_false", help="leave it out")
+    inspector.add_argument(
+        "--descriptors", metavar="FILE", type=types.file, help="of protobuf events: protoc --include_imports -oFILE"
+    )
+    inspector.add_argument(
+        "--message",
+        metavar="T=NAME",
+        dest="messages",
+        type=types.message,
+        action="append",
+        help="what events of type T are in there, such as page=shop.v1.Page; may be repeated",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--sink memory would only grow: use null, which counts, or a file (in a program: Collector(sink='memory'))"
         )
-    collector = new_collector(**{name: value for name, value in vars(arguments).items() if name not in _OWN})
+    options = {name: value for name, value in vars(arguments).items() if name not in _OWN}
+    if options["messages"] is not None:
+        options["messages"] = dict(options["messages"])
+    collector = new_collector(**options)
     try:
-        collector.run(None if arguments.quiet else _say_addresses)
+        collector.run(None if arguments.quiet else functools.partial(_say_addresses, inspects=arguments.inspect))
     except ssl.SSLError as error:
         raise UsageError("--tls-cert, --tls-key or --tls-client-ca does not hold the PEM it should") from error
     except OSError as error:
@@ -60,8 +64,10 @@ def new_collector(**options: Any) -> Collector:
     return Collector(**options)
 
 
-def _say_addresses(collector: Collector) -> None:
+def _say_addresses(collector: Collector, *, inspects: bool) -> None:
     scheme = "grpcs" if collector.url.startswith("https") else "grpc"
     write_line(f"REST       {collector.url}")
     write_line(f"WebSocket  {collector.ws_url}")
     write_line(f"gRPC       {scheme}://{collector.grpc_target}")
+    if inspects:
+        write_line(f"inspector  {collector.url}/inspect")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
@@ -17,6 +18,9 @@ from raccoon_fast.collector.runner import Runner
 from raccoon_fast.collector.server import Server
 from raccoon_fast.collector.sinks import make_sink
 from raccoon_fast.collector.sockets import url_host
+
+if TYPE_CHECKING:
+    from raccoon_fast.collector.inspector.app import Inspection
 
 __all__ = ["Collector"]
 
@@ -46,10 +50,15 @@ class Collector:
         tls_cert: PEM file with the certificate chain; turns TLS on for all three.
         tls_key: PEM file with its private key.
         tls_client_ca: PEM file with the CAs of client certificates; turns mutual TLS on.
+        inspect: Whether the inspector is there, beside the server's own paths: a page at `{url}/inspect`, and JSON
+            (raccoon_fast/collector/inspector/app.py says which).
+        descriptors: For the inspector: file with a FileDescriptorSet, as `protoc --include_imports
+            --descriptor_set_out` writes it.
+        messages: For the inspector: by event type, the full name of the protobuf message in there that its data is.
 
     Raises:
         TypeError, ValueError: Names the option that is wrong.
-        FileNotFoundError: A TLS file does not exist.
+        OSError: A TLS file does not exist, or the descriptors cannot be read.
     """
 
     def __init__(
@@ -71,6 +80,9 @@ class Collector:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         tls_client_ca: str | os.PathLike[str] | None = None,
+        inspect: bool = False,
+        descriptors: str | os.PathLike[str] | None = None,
+        messages: Mapping[str, str] | None = None,
     ) -> None:
         self._options = Options(
             acks,
@@ -89,14 +101,25 @@ class Collector:
             tls_cert,
             tls_key,
             tls_client_ca,
+            inspect,
         )
+        if not inspect and (descriptors is not None or messages is not None):
+            raise ValueError("descriptors and messages are for the inspector: they need inspect=True")
         self._sink = make_sink(sink)
         changed = threading.Condition()
-        self._ledger = Ledger(changed, keeps_requests=self._sink.keeps)
         table = FaultTable(changed)
-        self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table))
+        inspection: Inspection | None = None
+        self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table, inspection))
         #: Failures to switch on while it runs.
         self.faults = Faults(table, self._runner)
+        if inspect:
+            from raccoon_fast.collector.inspector.app import Inspection
+            from raccoon_fast.collector.inspector.decoding import EventDecoder
+            from raccoon_fast.collector.inspector.journal import Journal
+
+            inspection = Inspection(Journal(changed), EventDecoder(descriptors, messages), self.faults, self.clear)
+        journal = None if inspection is None else inspection.journal
+        self._ledger = Ledger(changed, keeps_requests=self._sink.keeps, journal=journal)
 
     # Life
 

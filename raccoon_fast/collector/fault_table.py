@@ -77,10 +77,19 @@ class FaultTable:
         with self._changed:
             self._rules[name] = _Rule(value, times)
 
-    def clear(self) -> None:
-        """Switch all faults off."""
+    def clear(self, name: str | None = None) -> None:
+        """Switch one fault off, or all of them."""
         with self._changed:
-            self._rules.clear()
+            if name is None:
+                self._rules.clear()
+            else:
+                self._rules.pop(name, None)
+
+    @property
+    def switched_on(self) -> dict[str, tuple[Any, int | None]]:
+        """The faults that are on: their value, and how often they are yet to happen."""
+        with self._changed:
+            return {name: (rule.value, rule.left) for name, rule in self._rules.items()}
 
     @property
     def fired(self) -> dict[str, int]:

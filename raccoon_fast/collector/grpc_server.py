@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -12,7 +12,7 @@ import grpc.aio
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.messages import PACKAGE
-from raccoon_fast.collector.records import GRPC
+from raccoon_fast.collector.records import GRPC, Source
 from raccoon_fast.collector.sockets import bind, bind_when_free
 
 __all__ = ["GrpcServer"]
@@ -77,31 +77,40 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
         known = service == _SERVICE
         words = f"unknown method {method} for service {service}" if known else f"unknown service {service}"
 
-        async def refuse(_: bytes, context: Any) -> None:
+        async def refuse(data: bytes, context: Any) -> None:
+            self._intake.ledger.rejected(self._source(context), "UNIMPLEMENTED", words, data=data)
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, words)
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
     async def _send_event(self, data: bytes, context: Any) -> bytes:
         intake = self._intake
+        source = self._source(context)
+
+        async def refuse(code: str, words: str) -> NoReturn:
+            intake.ledger.rejected(source, code, words, data=data)
+            await context.abort(grpc.StatusCode[code], words)
+            raise AssertionError("abort always raises")
+
         if (refusal := intake.faults.take("status")) is not None:
-            await context.abort(grpc.StatusCode[refusal.grpc_code], f"HTTP status {refusal.status}")
+            await refuse(refusal.grpc_code, f"HTTP status {refusal.status}")
         limit = intake.faults.limits(len(data)) or _MAX_REQUEST_BYTES
         if len(data) > limit:
-            words = f"grpc: received message larger than max ({len(data)} vs. {limit})"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+            await refuse("RESOURCE_EXHAUSTED", f"grpc: received message larger than max ({len(data)} vs. {limit})")
         try:
             request = intake.decode(data, answers.PROTO)
         except ValueError as error:
-            await context.abort(grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}")
-        headers = first_values(pair for pair in context.invocation_metadata() if isinstance(pair[1], str))
-        source = intake.source(GRPC, headers)
+            await refuse("INTERNAL", f"grpc: error unmarshalling request: {error}")
         if not source.connection_id:
-            await context.abort(grpc.StatusCode.UNKNOWN, "connection id header missing")
+            await refuse("UNKNOWN", "connection id header missing")
         reason = await intake.taken(request, source)
         # The server tells of a failure without its reason here.
         answer = answers.failure(request.req_guid) if reason else answers.success(request.req_guid)
         return await self._spoil(answer, context)
+
+    def _source(self, context: Any) -> Source:
+        headers = first_values(pair for pair in context.invocation_metadata() if isinstance(pair[1], str))
+        return self._intake.source(GRPC, headers)
 
     async def _spoil(self, answer: Any, context: Any) -> bytes:
         faults = self._intake.faults.for_answer()

@@ -14,7 +14,7 @@ from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.publisher import Done, Publisher
-from raccoon_fast.collector.records import Batch, Source
+from raccoon_fast.collector.records import Batch, Request, Source
 from raccoon_fast.collector.sinks import Sink
 
 __all__ = ["Intake", "first_values", "with_wrong_guid"]
@@ -36,20 +36,20 @@ class Intake:
         connection_id = headers.get(self._id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
 
-    def decode(self, data: bytes, encoding: str) -> Any:
+    def decode(self, data: bytes, encoding: str) -> Request:
         """Decode a request.
 
         Raises:
             ValueError: With the server's words.
         """
-        request = answers.decode_request(data, encoding)
-        if self.faults.rejects(event.type for event in request.events):
+        message = answers.decode_request(data, encoding)
+        if self.faults.rejects(event.type for event in message.events):
             raise ValueError("an event is not to be had")
-        return request
+        return Request(message, self.ledger.tally(message, data if encoding == answers.PROTO else None))
 
-    def take(self, message: Any, source: Source, done: Done) -> None:
+    def take(self, request: Request, source: Source, done: Done) -> None:
         """Take a request; `done` is called when it may be answered: at once, or published (acks="sync")."""
-        batch = Batch(message, source, time.time())
+        batch = Batch(request.message, source, time.time(), request.types)
         self.ledger.received(batch)
         if self.options.is_sync:
             self.publisher.submit(batch, done)
@@ -57,7 +57,7 @@ class Intake:
             self.publisher.submit(batch, _ignore)
             done("")
 
-    async def taken(self, message: Any, source: Source) -> str:
+    async def taken(self, request: Request, source: Source) -> str:
         """As `take`, when the queue has room: "", or the reason why the request was not published."""
         await self.publisher.room()
         answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -66,7 +66,7 @@ class Intake:
             if not answered.done():  # cancelled: the client has gone
                 answered.set_result(reason)
 
-        self.take(message, source, done)
+        self.take(request, source, done)
         return await answered
 
 

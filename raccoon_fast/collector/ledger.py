@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, Counts, ReceivedRequest
+from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, Counts, ReceivedRequest, Source
+
+if TYPE_CHECKING:
+    from raccoon_fast.collector.inspector.journal import Journal
 
 __all__ = ["Ledger"]
 
@@ -16,13 +21,24 @@ class Ledger:
     Args:
         changed: Guards the counts, and is notified when one changes.
         keeps_requests: Whether `requests` is filled; it grows until `clear`.
+        journal: Is told of all that comes in, for the inspector; None without one.
     """
 
-    def __init__(self, changed: threading.Condition, *, keeps_requests: bool) -> None:
+    def __init__(self, changed: threading.Condition, *, keeps_requests: bool, journal: Journal | None = None) -> None:
         self._changed = changed
         self._keeps_requests = keeps_requests
+        self._journal = journal
         self._connections = 0
         self.clear()
+
+    def tally(self, message: Any, wire: bytes | None) -> Mapping[str, tuple[int, int]]:
+        """A request's events by type, as Request.types has it; empty without a journal.
+
+        Args:
+            message: The SendEventRequest.
+            wire: The bytes it was parsed from; None where it came as JSON.
+        """
+        return {} if self._journal is None else self._journal.tally(message, wire)
 
     def received(self, batch: Batch) -> None:
         """A request was read."""
@@ -30,13 +46,31 @@ class Ledger:
             self._request_counts[batch.source.protocol] += 1
             if self._keeps_requests:
                 self._requests.append(batch.summary())
+            if self._journal is not None:
+                self._journal.received(batch)
             self._changed.notify_all()
 
     def published(self, batch: Batch) -> None:
         """A request's events are in the sink."""
         with self._changed:
             self._event_counts[batch.source.protocol] += len(batch.message.events)
+            if self._journal is not None:
+                self._journal.published(batch)
             self._changed.notify_all()
+
+    def rejected(self, source: Source, code: str, reason: str, *, req_guid: str = "", data: bytes = b"") -> None:
+        """A request, or a handshake, was refused, or a request's events were not published.
+
+        Args:
+            source: Who sent it.
+            code: What the client is told; "" where it is not.
+            reason: Why.
+            req_guid: Its guid, where that was read.
+            data: Its body, where that was read.
+        """
+        if self._journal is not None:
+            with self._changed:
+                self._journal.rejected(time.time(), source, code, reason, req_guid, data)
 
     def connected(self, count: int) -> None:
         """So many WebSocket connections are live now."""
@@ -50,6 +84,8 @@ class Ledger:
             self._request_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
             self._event_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
             self._requests: list[ReceivedRequest] = []
+            if self._journal is not None:
+                self._journal.clear()
             self._changed.notify_all()
 
     @property

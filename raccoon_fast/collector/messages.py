@@ -11,20 +11,25 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["PACKAGE", "SendEventRequest", "SendEventResponse"]
+__all__ = ["PACKAGE", "SendEventRequest", "SendEventResponse", "new_pool"]
 
 PACKAGE = "raystack.raccoon.v1beta1"
 
 
-def _load_pool() -> descriptor_pool.DescriptorPool:
-    compiled = resources.files("raccoon_fast.collector").joinpath("raccoon.desc").read_bytes()
+def new_pool(descriptors: bytes) -> descriptor_pool.DescriptorPool:
+    """Make a pool of the files in a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it.
+
+    Raises:
+        google.protobuf.message.DecodeError: It is none.
+        TypeError: An imported file is not in it, or not before the one that imports it.
+    """
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(compiled).file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
         pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
-_POOL = _load_pool()
+_POOL = new_pool(resources.files("raccoon_fast.collector").joinpath("raccoon.desc").read_bytes())
 
 
 def _message_class(name: str) -> Any:

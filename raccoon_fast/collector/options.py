@@ -39,6 +39,7 @@ class Options:
     tls_cert: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
     tls_client_ca: str | os.PathLike[str] | None
+    inspect: bool
 
     def __post_init__(self) -> None:
         if self.acks not in ("async", "sync"):
@@ -65,6 +66,8 @@ class Options:
         if self.port and self.port == self.grpc_port:
             raise ValueError(f"grpc_port must differ from port, which is {self.port} too")
         self._check_tls()
+        if not isinstance(self.inspect, bool):
+            raise TypeError(f"inspect must be True or False, not {self.inspect!r}")
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -95,12 +95,17 @@ class Publisher:
     def _publish(self, batch: Batch, done: Done) -> None:
         rate = self._options.publish_failure_rate
         if (rate and random.random() < rate) or self._faults.fails_publish():  # noqa: S311 - no secret
-            done("injected publish failure")
+            self._fail(batch, done, "injected publish failure")
             return
         try:
             self._sink.publish(batch)
         except OSError as error:
-            done(str(error))
+            self._fail(batch, done, str(error))
             return
         self._ledger.published(batch)
         done("")
+
+    def _fail(self, batch: Batch, done: Done, reason: str) -> None:
+        code = "INTERNAL_ERROR" if self._options.is_sync else ""  # with acks="async" the client was told SUCCESS
+        self._ledger.rejected(batch.source, code, f"cannot publish events: {reason}", req_guid=batch.message.req_guid)
+        done(reason)

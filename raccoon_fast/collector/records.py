@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["GRPC", "REST", "WEBSOCKET", "Batch", "Counts", "ReceivedEvent", "ReceivedRequest", "Source"]
+__all__ = ["GRPC", "REST", "WEBSOCKET", "Batch", "Counts", "ReceivedEvent", "ReceivedRequest", "Request", "Source"]
 
 REST = "rest"
 WEBSOCKET = "websocket"
@@ -79,20 +79,45 @@ class Source(NamedTuple):
     group: str
     headers: Mapping[str, str]
 
+    @property
+    def user_agent(self) -> str:
+        """The User-Agent header; "" without one."""
+        return self.headers.get("user-agent", "")
+
+
+class Request(NamedTuple):
+    """A request that could be read, and is not taken yet.
+
+    Attributes:
+        message: The SendEventRequest.
+        types: For the inspector, by event type: how many events are of it, and the index of the last one. Else empty.
+    """
+
+    message: Any
+    types: Mapping[str, tuple[int, int]]
+
+    @property
+    def req_guid(self) -> str:
+        """Its guid."""
+        req_guid: str = self.message.req_guid
+        return req_guid
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A request that was read.
+    """A request that was taken.
 
     Attributes:
         message: The SendEventRequest.
         source: Who sent it.
         received_time: When, UNIX seconds.
+        types: As Request.types.
     """
 
     message: Any
     source: Source
     received_time: float
+    types: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def sent_time(self) -> float | None:

@@ -12,14 +12,17 @@ import http
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
 from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
-from raccoon_fast.collector.records import REST
+from raccoon_fast.collector.records import REST, Source
 from raccoon_fast.collector.sockets import reset
 from raccoon_fast.collector.websocket import EVENTS_PATH, MAX_REQUEST_BYTES
+
+if TYPE_CHECKING:
+    from raccoon_fast.collector.inspector.app import Inspector
 
 __all__ = ["RestApp"]
 
@@ -59,14 +62,23 @@ class _Answer:
 
 
 class RestApp:
-    """The application; one for the collector's life."""
+    """The application; one for the collector's life.
 
-    def __init__(self, intake: Intake) -> None:
+    Args:
+        intake: Takes requests in.
+        inspector: Answers under its own paths; None without one.
+    """
+
+    def __init__(self, intake: Intake, inspector: Inspector | None = None) -> None:
         self._intake = intake
+        self._inspector = inspector
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, as ASGI has it."""
         try:
+            if self._inspector is not None and self._inspector.has(scope["path"]):
+                await self._inspector(scope, receive, send)
+                return
             answer = await self._respond(scope, receive, send)
         except asyncio.CancelledError:
             return  # the collector is closing, and the connection is closed
@@ -84,40 +96,56 @@ class RestApp:
         if path == "/ping":
             return _Answer(200, _TEXT, b"pong") if method == "GET" else _Answer(405, None)
         if path != EVENTS_PATH:
+            if method == "POST":
+                self._reject(scope, 404, f"POST {path}: 404 page not found")
             return _Answer(404, _TEXT, b"404 page not found\n")
         if method == "GET":
+            self._reject(scope, 400, "GET without an upgrade to WebSocket")
             return _Answer(400, _TEXT, b"Bad Request\n")
         if method != "POST":
+            self._reject(scope, 405, f"method {method}")
             return _Answer(405, None)
         return await self._events(scope, receive, send)
 
     async def _events(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
         faults = self._intake.faults
         if (refusal := faults.take("early_error")) is not None:
+            self._reject(scope, refusal.status, "before the body was read")
             return _Answer.from_refusal(refusal, closes=True)
-        headers = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        content_type = headers.get("content-type", "")
+        source = self._source(scope)
+        content_type = source.headers.get("content-type", "")
         encoding = _ENCODINGS.get(content_type)
         if encoding is None:
+            self._reject(scope, 400, f"invalid content type: {content_type!r}")
             body = answers.encode_answer(answers.unreadable("invalid content type"), answers.JSON)
-            length = headers.get("content-length", "")
+            length = source.headers.get("content-length", "")
             is_long = not length.isdecimal() or int(length) > _MAX_UNREAD_BYTES
             return _Answer(400, content_type, body, closes=is_long)
         data = await _read_body(receive)
         if data is None or faults.limits(len(data)) is not None:
+            self._reject(scope, 413, "request entity too large", data or b"")
             return _Answer(413, _TEXT, b"Request Entity Too Large\n", closes=True)
         if (refusal := faults.take("status")) is not None:
+            self._reject(scope, refusal.status, refusal.body.decode("utf-8", "replace"), data)
             return _Answer.from_refusal(refusal)
         try:
             request = self._intake.decode(data, encoding)
-        except ValueError:
+        except ValueError as error:
+            self._reject(scope, 400, f"deserialization failure: {error}", data)
             return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope)
         del data
-        reason = await self._intake.taken(request, self._intake.source(REST, headers))
+        reason = await self._intake.taken(request, source)
         if reason:
             answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
             return await self._spoil(500, answer, content_type, scope)
         return await self._spoil(200, answers.success(request.req_guid), content_type, scope)
+
+    def _source(self, scope: Any) -> Source:
+        headers = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        return self._intake.source(REST, headers)
+
+    def _reject(self, scope: Any, status: int, reason: str, data: bytes = b"") -> None:
+        self._intake.ledger.rejected(self._source(scope), str(status), reason, data=data)
 
     async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any) -> _Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""

@@ -7,7 +7,7 @@ import functools
 import logging
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,8 +21,11 @@ from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.rest import RestApp
 from raccoon_fast.collector.sinks import Sink
-from raccoon_fast.collector.sockets import bind, bind_when_free, reset
+from raccoon_fast.collector.sockets import bind, bind_when_free, is_loopback, reset
 from raccoon_fast.collector.websocket import Registry, WebSocketConnection
+
+if TYPE_CHECKING:
+    from raccoon_fast.collector.inspector.app import Inspection, Inspector
 
 __all__ = ["Server"]
 
@@ -40,17 +43,30 @@ class Server:
     end, takes 200 ms for it, and cannot stop listening and start again.
     """
 
-    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+    def __init__(
+        self,
+        options: Options,
+        sink: Sink,
+        ledger: Ledger,
+        faults: FaultTable,
+        inspection: Inspection | None = None,
+    ) -> None:
         self._options = options
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_handle_loop_error)
         self._intake = Intake(options, sink, ledger, faults)
         self._state = ServerState()
+        registry = Registry(self._intake)
+        self._inspector: Inspector | None = None
+        if inspection is not None:
+            from raccoon_fast.collector.inspector.app import Inspector
+
+            self._inspector = Inspector(inspection, self, options, ledger, registry, faults)
         self._config = Config(
-            RestApp(self._intake),
+            RestApp(self._intake, self._inspector),
             http=_HttpConnection,
-            ws=functools.partial(WebSocketConnection, self._intake, Registry(self._intake)),  # type: ignore[arg-type]
+            ws=functools.partial(WebSocketConnection, self._intake, registry),  # type: ignore[arg-type]
             lifespan="off",
             interface="asgi3",
             log_config=None,
@@ -86,17 +102,25 @@ class Server:
             except BaseException:
                 listening.close()
                 raise
-            self.port = listening.getsockname()[1]
+            address, self.port = listening.getsockname()[:2]
         except BaseException:
             await self._grpc.stop()
             self._sink.close()
             raise
+        if self._inspector is not None and not is_loopback(address):
+            _log.warning(
+                "the inspector listens on %s: whoever reaches port %d sees all events, and can switch faults on",
+                address,
+                self.port,
+            )
 
     async def close(self) -> None:
         """Publish what was taken, answer what can be answered, end all connections.
 
         As the server does on SIGTERM, WebSocket connections end without a close frame.
         """
+        if self._inspector is not None:
+            await self._inspector.close()
         await self._stop_listening()
         for reserved in (self._reserved, self._grpc_reserved):
             if reserved is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import struct
 
-__all__ = ["bind", "bind_when_free", "reset", "url_host"]
+__all__ = ["bind", "bind_when_free", "is_loopback", "reset", "url_host"]
 
 _REBIND_S = 5.0
 _REBIND_POLL_S = 0.005
@@ -59,6 +60,11 @@ def reset(transport: asyncio.Transport) -> None:
     with contextlib.suppress(OSError, ValueError):  # the connection is gone already, or its transport
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     transport.abort()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is reached from this machine only."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def url_host(host: str) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import time
 from collections import deque
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
@@ -24,6 +25,7 @@ from raccoon_fast.collector.fault_table import AnswerFaults
 from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.records import WEBSOCKET, Source
 from raccoon_fast.collector.sockets import reset
+from raccoon_fast.events import Code
 
 __all__ = ["EVENTS_PATH", "MAX_REQUEST_BYTES", "Registry", "WebSocketConnection"]
 
@@ -44,12 +46,23 @@ _quiet = logging.getLogger("raccoon_fast.collector.websocket")
 _quiet.setLevel(logging.WARNING)
 
 
+class _Live(NamedTuple):
+    connection: WebSocketConnection
+    source: Source
+    since: float
+
+
 class Registry:
     """The live connections, by group and id."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._live: dict[tuple[str, str], WebSocketConnection] = {}
+        self._live: dict[tuple[str, str], _Live] = {}
+
+    @property
+    def sources(self) -> list[tuple[Source, float]]:
+        """Who is connected, and since when, UNIX seconds."""
+        return [(live.source, live.since) for live in self._live.values()]
 
     def add(self, connection: WebSocketConnection, source: Source) -> tuple[Any, str] | None:
         """Let a connection in, or return the answer and the close reason that refuse it.
@@ -62,14 +75,15 @@ class Registry:
             return answers.max_connections(), "Max connection reached"
         if key in self._live:
             return answers.duplicate_connection(*key), f"duplicate connection: {source.connection_id}"
-        self._live[key] = connection
+        self._live[key] = _Live(connection, source, time.time())
         self._intake.ledger.connected(len(self._live))
         return None
 
     def discard(self, connection: WebSocketConnection, source: Source) -> None:
         """Forget a connection; one that was refused holds nothing."""
         key = (source.group, source.connection_id)
-        if self._live.get(key) is connection:
+        live = self._live.get(key)
+        if live is not None and live.connection is connection:
             del self._live[key]
             self._intake.ledger.connected(len(self._live))
 
@@ -146,12 +160,16 @@ class WebSocketConnection(asyncio.Protocol):
             del response.headers["Date"]  # the server's upgrade has none
         self._protocol.send_response(response)
         self._flush()
+        source = self._intake.source(WEBSOCKET, first_values(request.headers.raw_items()))
         if self._protocol.state is not OPEN:
+            words = (response.body or b"").decode("utf-8", "replace").strip()
+            self._intake.ledger.rejected(source, str(response.status_code), f"handshake of {request.path}: {words}")
             return
-        self._source = self._intake.source(WEBSOCKET, first_values(request.headers.raw_items()))
-        refused = self._registry.add(self, self._source)
+        self._source = source
+        refused = self._registry.add(self, source)
         if refused is not None:
             answer, reason = refused
+            self._intake.ledger.rejected(source, Code(answer.code).name, reason)
             self._protocol.send_binary(answers.encode_answer(answer, answers.PROTO))
             self._protocol.send_close(_POLICY_VIOLATION, reason)
             self._flush()
@@ -211,7 +229,9 @@ class WebSocketConnection(asyncio.Protocol):
                 self._fragments, self._fragments_opcode = [bytes(frame.data)], frame.opcode
 
     def _handle_message(self, opcode: Opcode, data: bytes) -> None:
-        if self._intake.faults.limits(len(data)) is not None:
+        assert self._source is not None
+        if (limit := self._intake.faults.limits(len(data))) is not None:
+            self._intake.ledger.rejected(self._source, "1009", f"over the limit of {limit} bytes", data=data)
             self._protocol.send_close(_TOO_LARGE, "read limit exceeded")
             self._flush()
             self.transport.close()
@@ -220,9 +240,10 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             request = self._intake.decode(data, encoding)
         except ValueError as error:
-            self._answer(opcode, answers.unreadable(f"cannot deserialize request: {error}", ""))
+            answer = answers.unreadable(f"cannot deserialize request: {error}", "")
+            self._intake.ledger.rejected(self._source, Code(answer.code).name, answer.reason, data=data)
+            self._answer(opcode, answer)
             return
-        assert self._source is not None
         req_guid = request.req_guid
         if self._intake.options.dedup:
             if req_guid in self._seen:

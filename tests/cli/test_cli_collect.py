@@ -17,15 +17,15 @@ ANY_PORTS = ["--port", "0", "--grpc-port", "0"]
 
 
 def addresses(process: subprocess.Popen[bytes]) -> dict[str, str]:
-    """The three lines that say it is ready."""
-    return dict(process.stdout.readline().decode().split() for _ in range(3))
+    """The four lines that say it is ready."""
+    return dict(process.stdout.readline().decode().split() for _ in range(4))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_all_three_until_a_signal_and_counts(command, number):
     process = command.start("collect", *ANY_PORTS)
     urls = addresses(process)
-    assert list(urls) == ["REST", "WebSocket", "gRPC"]
+    assert list(urls) == ["REST", "WebSocket", "gRPC", "inspector"]
     makers = {"REST": RestClient, "WebSocket": WebSocketClient, "gRPC": GrpcClient}
     for count, (protocol, make) in enumerate(makers.items(), 1):
         with make(urls[protocol], serializer=RAW) as client:

@@ -146,5 +146,5 @@ def test_collect_has_every_option_of_the_collector():
     parsed = vars(make_parser().parse_args(["collect"]))
     for name, parameter in inspect.signature(Collector).parameters.items():
         assert name in parsed, f"collect lacks --{name.replace('_', '-')}"
-        if name not in ("port", "grpc_port", "sink"):
+        if name not in ("port", "grpc_port", "sink", "inspect"):
             assert parsed[name] == parameter.default, name

@@ -1,0 +1,135 @@
+"""An event's data as people read it: JSON, a protobuf message, text, or hexadecimal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from google.protobuf import json_format, message_factory
+from google.protobuf.message import DecodeError
+
+from raccoon_fast.collector.messages import new_pool
+
+__all__ = ["Decoded", "EventDecoder"]
+
+# C0 but for tab, line feed and carriage return; DEL; C1. Text that has one is more likely binary.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+class Decoded(NamedTuple):
+    """An event's data.
+
+    Attributes:
+        format: "json", "protobuf", "text" or "hex".
+        json: The value as JSON text, for "json" (the data as it was sent) and "protobuf"; None for the others.
+        text: The data as text: `json`, the text, or hexadecimal with a space between bytes.
+        message: The full name of the protobuf message the event's type has; None where it has none.
+        problem: Why the data is not shown as that message, or is not all there; "" where all is well.
+    """
+
+    format: str
+    json: bytes | None
+    text: str
+    message: str | None
+    problem: str
+
+
+class EventDecoder:
+    """Decodes by what an event's type says, where there is a message for it, and else by what the data looks like.
+
+    Args:
+        descriptors: The path of a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out=PATH` writes it.
+        messages: The full name of the message in there, by the type of the events that are one.
+
+    Raises:
+        OSError: The file cannot be read.
+        TypeError: An argument is not what it should be.
+        ValueError: The file is no FileDescriptorSet or lacks an import or a message, or one argument lacks the other.
+    """
+
+    def __init__(
+        self, descriptors: str | os.PathLike[str] | None = None, messages: Mapping[str, str] | None = None
+    ) -> None:
+        self._classes: dict[str, Any] = {}
+        self._pool: Any = None
+        if descriptors is None and messages is None:
+            return
+        if descriptors is None or messages is None:
+            raise ValueError(
+                "descriptors and messages go together: a descriptor set, and the message of each event type"
+            )
+        if not isinstance(descriptors, (str, os.PathLike)):
+            raise TypeError(f"descriptors must be the path of a descriptor set, not {descriptors!r}")
+        if not isinstance(messages, Mapping):
+            raise TypeError(f"messages must map event types to names of messages, not {messages!r}")
+        path = Path(descriptors)
+        try:
+            self._pool = new_pool(path.read_bytes())
+        except DecodeError:
+            raise ValueError(
+                f"descriptors: {path} is no FileDescriptorSet; make one by "
+                "protoc --include_imports --descriptor_set_out=FILE"
+            ) from None
+        except TypeError as error:
+            raise ValueError(f"descriptors: {path} lacks an import (protoc --include_imports): {error}") from None
+        for event_type, name in messages.items():
+            if not isinstance(event_type, str) or not isinstance(name, str):
+                raise TypeError(f"messages must map event types to names of messages, not {event_type!r} to {name!r}")
+            try:
+                descriptor = self._pool.FindMessageTypeByName(name)
+            except KeyError:
+                raise ValueError(f"messages: {path} has no message {name!r} (for {event_type!r})") from None
+            self._classes[event_type] = message_factory.GetMessageClass(descriptor)
+
+    def decode(self, event_type: str | None, data: bytes, size: int) -> Decoded:
+        """Decode what is there of an event's data.
+
+        Args:
+            event_type: The event's type; None for what is no event.
+            data: The data, or its beginning.
+            size: How long it is.
+        """
+        is_whole = len(data) == size
+        problem = "" if is_whole else f"only the first {len(data)} of {size} bytes were kept"
+        message_class = None if event_type is None else self._classes.get(event_type)
+        name = None if message_class is None else message_class.DESCRIPTOR.full_name
+        if message_class is not None and is_whole:
+            try:
+                value = _message_json(message_class.FromString(data), self._pool)
+            except (DecodeError, ValueError, TypeError, json_format.Error) as error:
+                problem = f"not a {name}: {error}"
+            else:
+                return Decoded("protobuf", value, value.decode(), name, "")
+        if is_whole:
+            try:
+                orjson.loads(data)
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                return Decoded("json", data, data.decode(), name, problem)
+        text = _as_text(data, is_whole=is_whole)
+        if text is not None:
+            return Decoded("text", None, text, name, problem)
+        return Decoded("hex", None, data.hex(" "), name, problem)
+
+
+def _message_json(message: Any, pool: Any) -> bytes:
+    text: str = json_format.MessageToJson(
+        message, preserving_proto_field_name=True, indent=None, ensure_ascii=False, descriptor_pool=pool
+    )
+    return text.encode()
+
+
+def _as_text(data: bytes, *, is_whole: bool) -> str | None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        # Cut in the middle of a character, it is text all the same.
+        if is_whole or error.reason != "unexpected end of data":
+            return None
+        text = data[: error.start].decode()
+    return None if _CONTROL.search(text) else text

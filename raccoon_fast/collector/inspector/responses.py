@@ -1,0 +1,26 @@
+"""The inspector's answers in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+__all__ = ["JsonResponse", "error_response"]
+
+
+class JsonResponse(Response):
+    """A value as JSON; an orjson.Fragment in it is JSON already."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode the value."""
+        return orjson.dumps(content)
+
+
+def error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    """What cannot be answered, and why."""
+    return JsonResponse({"error": words}, status, headers)
