@@ -45,7 +45,7 @@ class Thread:
         try:
             self._target()
         except BaseException:  # noqa: BLE001 - nobody is above to see it
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         finally:
             self._ended.set()
 
@@ -71,7 +71,7 @@ class _GreenWait:
     def __init__(self, keeps_hub: bool) -> None:
         self._event = gevent.event.Event()
         self._closing = new_lock()  # to send to a watcher that is closed is not allowed
-        self._watcher = gevent.get_hub().loop.async_(ref=keeps_hub)
+        self._watcher: Any = gevent.get_hub().loop.async_(ref=keeps_hub)
         self._watcher.start(self._event.set)
 
     def wait(self, timeout: float | None) -> None:

@@ -6,7 +6,6 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
-import threading
 import time
 import uuid
 import weakref
@@ -23,7 +22,7 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report
 from raccoon_fast.producer_options import resolve_options
-from raccoon_fast.threads import new_condition, new_future
+from raccoon_fast.threads import new_condition, new_future, new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +48,10 @@ class Producer(BaseProducer):
     Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
     a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
     parent's. A producer still open when the interpreter exits, or a child of multiprocessing ends, is closed then.
+
+    Under gevent's monkey patching every wait here (a full buffer, a receipt's `result`, `flush`, `close`) lets the
+    other greenlets run, and callbacks run on a greenlet; gRPC is refused. With `patch_all(thread=False)` all protocols
+    work, and each wait holds up the hub.
 
     A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
     delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
@@ -135,7 +138,7 @@ class Producer(BaseProducer):
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
         self._thread: LoopThread | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._room = new_condition()
         self._blocked = 0
         self._dropped: Receipt | None = None
@@ -303,11 +306,12 @@ class Producer(BaseProducer):
                 return self._new_engine(threadsafe=True)
 
             try:
-                self._engine = thread.submit(start()).result()
+                self._engine = thread.run(start())
             except BaseException:
-                thread.stop(5.0)
+                thread.stop(_MARGIN_S)
                 raise
             self._thread = thread
+            self._room = new_condition()  # gevent may have patched since, and nobody waits yet
             _open.add(self)
             close_at_child_exit(_close_all)
 
@@ -349,7 +353,7 @@ class Producer(BaseProducer):
         _inherited.append((self._thread, self._engine))
         self._thread = self._engine = None
         self._closing = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._room = new_condition()
         self._blocked = 0
         self._ledger = Ledger()

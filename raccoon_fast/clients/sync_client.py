@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import concurrent.futures
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,6 +18,7 @@ from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
+from raccoon_fast.threads import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,6 +52,9 @@ class Client(Generic[_A]):
 
     A client still open when the interpreter exits, or a child of multiprocessing ends, is closed then, waiting as
     `close` does.
+
+    Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet; gRPC is
+    refused.
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
@@ -60,7 +63,7 @@ class Client(Generic[_A]):
         self._app: tuple[App | None] | None = None
         self._running: _Running[_A] | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         _clients.add(self)
 
     def send(
@@ -208,7 +211,7 @@ class Client(Generic[_A]):
             return running
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # another thread may have held it, and does not exist here
+        self._lock = new_lock()  # another thread may have held it, and does not exist here
         if self._running is not None:
             # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
             # unregistered, from here; gRPC's objects crash when they are freed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from raccoon_fast.threads import new_lock, new_queue, new_thread
+from raccoon_fast.threads import is_green, new_lock, new_queue, new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,8 @@ class CallbackThread:
     def __init__(self, logger: Log, name: str = "raccoon_fast-callbacks", *, blocks: bool = False) -> None:
         self._logger = logger
         self._name = name
-        self._blocks = blocks
+        # A greenlet must not wait in a queue that was made before gevent patched.
+        self._may_be_green = is_green() and not blocks
         self._queue = new_queue()
         self._lock = new_lock()
         self._thread: Thread | None = None
@@ -45,7 +46,7 @@ class CallbackThread:
         """
         with self._lock:
             if self._thread is None:
-                thread = new_thread(self._run, self._name, may_be_green=not self._blocks)
+                thread = new_thread(self._run, self._name, may_be_green=self._may_be_green)
                 thread.start()
                 self._thread = thread
 

@@ -72,6 +72,15 @@ class LoopThread:
         coroutine.close()
         raise ClientClosedError("the client was closed")
 
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine of a few steps, and wait for it as for a lock: no greenlet has its turn meanwhile."""
+        done = new_lock()
+        done.acquire()
+        future = self.submit(coroutine)
+        future.add_done_callback(lambda _: done.release())
+        done.acquire()
+        return future.result(0)
+
     def stop(self, timeout_s: float) -> None:
         """Cancel what runs and end the thread, waiting at most `timeout_s`. Idempotent."""
         with self._lock:

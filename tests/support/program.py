@@ -1,0 +1,45 @@
+"""Programs in processes of their own, for what a test cannot do to its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def start(program: str, *arguments: object, before: Sequence[object] = (), **environment: str) -> subprocess.Popen[str]:
+    """Start a Python program.
+
+    Args:
+        program: Its text.
+        arguments: sys.argv[1:].
+        before: A command that runs the program, and its options.
+        environment: Variables on top of ours.
+    """
+    command = [*before, sys.executable, "-W", "error", "-c", program, *arguments]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 40.0) -> list[str]:
+    """Wait for its end, which must be a silent success. Returns the lines it wrote."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"the program hangs:\n{out}{err}") from None
+    assert (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
+    return out.splitlines()
+
+
+def run(program: str, *arguments: object, before: Sequence[object] = (), **environment: str) -> list[str]:
+    """Both."""
+    return finish(start(program, *arguments, before=before, **environment))
