@@ -139,7 +139,7 @@ class HTTPConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.reusable = False
+        self.abort()  # else Python 3.10 takes a TLS transport for open still, and warns of it
         self._lost = lost_error(exc, self._link.address)
         self._fail(self._lost)
 

@@ -14,6 +14,7 @@ from scripted import tcp_server
 
 from raccoon_fast import (
     RAW,
+from any_client import ASYNC, new_client
     TLS,
     ConnectError,
     DeliveryError,
@@ -104,6 +105,26 @@ def test_a_trusted_server_is_sent_to(protocol, files):
 def test_a_context_of_the_users_own(protocol, files):
     context = ssl.create_default_context(cafile=files.ca)
     with serving(files) as collector, client_for(protocol, collector, context) as client:
+@pytest.mark.parametrize("protocol", ["rest", "websocket"])
+def test_on_asyncio_a_lost_connection_is_a_closed_transport(protocol, files, monkeypatch):
+    """Python 3.10 warns of a TLS transport that ended and was never closed."""
+    gc.collect()  # others'
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    async def main():
+        retry = RetryPolicy(max_attempts=3, initial=0.01)
+        async with new_client(protocol, collector, ASYNC, tls=TLS(ca=files.ca), retry=retry) as client:
+            await client.send(EVENTS)
+            await asyncio.to_thread(collector.faults.close_connections)
+            await client.send(EVENTS)
+
+    with serving(files) as collector:
+        asyncio.run(main())
+    gc.collect()
+    assert ignored == []
+
+
         client.send(EVENTS)
 
 
