@@ -7,13 +7,13 @@ for them waits as a greenlet does. Without gevent all of it is what the standard
 
 from __future__ import annotations
 
-import concurrent.futures
 import queue
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
 __all__ = [
@@ -86,6 +86,8 @@ def new_queue() -> queue.SimpleQueue[Any]:
 
 def new_future() -> concurrent.futures.Future[Any]:
     """As concurrent.futures.Future."""
+    import concurrent.futures  # which loads logging
+
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
     if is_green():
         future._condition = _green().Condition()  # noqa: SLF001 - all its waits and wake-ups go over this
