@@ -18,6 +18,8 @@ from raccoon_fast.collector import Collector
 
 SCHEMES = ("ws", "http", "grpc")
 HEAD = """
+# CPython 3.12.0 to 3.12.2 start no thread while they exit, and grpc needs one for its first call.
+NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 3)
 import logging, os, signal, sys, threading, time
 from raccoon_fast import RAW, Producer
 url = sys.argv[1]
@@ -63,10 +65,11 @@ class TestExit:
     @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError('mine')"])
     def test_what_waits_is_delivered(self, collector: Collector, scheme: str, end: str) -> None:
         code, _, err = run(f"for i in range(50): producer.emit('a', b'%d' % i)\n{end}", url_of(collector, scheme))
-        assert events(collector) == {("a", b"%d" % number): 1 for number in range(50)}
+        is_lost = scheme == "grpc" and NO_THREADS_AT_EXIT
+        assert events(collector) == ({} if is_lost else {("a", b"%d" % number): 1 for number in range(50)})
         assert code == {"": 0, "sys.exit(3)": 3}.get(end, 1)
         assert ("ValueError: mine" in err) is end.startswith("raise")
-        assert "LOG" not in err
+        assert ("LOG" in err) is ("50 failed" in err) is ("this Python starts none while it exits" in err) is is_lost
 
     @pytest.mark.parametrize("scheme", SCHEMES)
     def test_against_a_server_that_does_not_answer_it_is_bounded_and_said(
@@ -77,7 +80,7 @@ class TestExit:
         code, _, err = run("producer.emit('a', b'x')", url_of(collector, scheme))
         assert time.monotonic() - start_s < 12
         assert code == 0
-        assert len(err.splitlines()) == 1
+        assert len(err.splitlines()) == (2 if scheme == "grpc" and NO_THREADS_AT_EXIT else 1)
         assert "not acknowledged: 1 failed" in err
 
     def test_callbacks_run(self, collector: Collector) -> None:

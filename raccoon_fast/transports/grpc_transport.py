@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,9 @@ _GRACE_S = 0.05
 # In the details of UNAVAILABLE, which is all that gRPC says when a handshake fails.
 _CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
 _TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
+
+# CPython 3.12.0 to 3.12.2 start no thread while they exit, and grpc.aio crashes where it cannot start its own.
+_NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 3)
 
 # The process that made a channel, if one did.
 _user_pid = 0
@@ -159,6 +164,12 @@ class GrpcTransport(Transport):
             raise ConnectError(
                 f"cannot connect to {link.address}: this process was forked from one that had used gRPC, and grpc does "
                 "not work after that; use gRPC only after the fork, or use ws:// or http://",
+                retryable=False,
+            )
+        if _NO_THREADS_AT_EXIT and not threading.main_thread().is_alive():
+            raise ConnectError(
+                f"cannot connect to {link.address}: grpc needs a thread, and this Python starts none while it exits; "
+                "close what sends before that, or use Python 3.12.3 or newer",
                 retryable=False,
             )
         _user_pid = os.getpid()
