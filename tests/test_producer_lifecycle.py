@@ -106,6 +106,7 @@ try:
 except KeyboardInterrupt:
     print(producer.close(timeout=0).total.accepted)
 """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more may be on its way
         process = start(program, collector.ws_url)
         collector.wait_for(1)
         deadline_s = time.monotonic() + 20

@@ -321,7 +321,9 @@ def test_two_producers_on_one_path(collector: Collector, new_producer: NewProduc
     producers = [new_producer(collector.ws_url) for _ in range(2)]
     for number, producer in enumerate(producers):
         producer.emit_many((f"p{number}", b"%d" % event) for event in range(50))
-    assert [producer.close(timeout=0.01).total.spooled for producer in producers] == [50, 50]
+    assert producers[0].close(timeout=0.01).total.spooled == 50
+    # The other may have taken them over meanwhile.
+    assert producers[1].close(timeout=0.01).total.spooled in (50, 100)
     collector.faults.accept()
     both = [new_producer(collector.ws_url) for _ in range(2)]
     wait_until(lambda: sum(producer.stats().total.acked for producer in both) == 100)

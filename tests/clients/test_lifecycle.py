@@ -454,10 +454,22 @@ class TestExit:
 
 @posix
 class TestSignals:
-    def test_ctrl_c_ends_a_send_at_once_and_close_works(self, protocol, black_hole):
+    @pytest.fixture
+    def hole(self):
+        """A black hole, and the event that something was sent into it."""
+        reached = threading.Event()
+
+        def swallow(connection):
+            connection.sock.recv(1)
+            reached.set()
+            connection.wait_closed()
+
+        with tcp_server(swallow) as host:
+            yield host, reached
+
+    def test_ctrl_c_ends_a_send_at_once_and_close_works(self, protocol, hole):
         script = """
         client = new()
-        threading.Timer(0.2, lambda: print("sending", flush=True)).start()
         try:
             client.send(events)
         except KeyboardInterrupt:
@@ -465,21 +477,22 @@ class TestSignals:
             client.close()
             print(f"closed {time.monotonic() - began_s < 2}")
         """
-        with started(script, protocol, silent_address(protocol, black_hole)) as process:
-            assert process.stdout.readline() == "sending\n"
+        host, reached = hole
+        with started(script, protocol, silent_address(protocol, host)) as process:
+            assert reached.wait(20)
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
             assert ended(process) == ("closed True\n", "", 0)
             assert time.monotonic() - began_s < 5
 
-    def test_ctrl_c_that_nobody_catches_leaves_with(self, protocol, black_hole):
+    def test_ctrl_c_that_nobody_catches_leaves_with(self, protocol, hole):
         script = """
-        threading.Timer(0.2, lambda: print("sending", flush=True)).start()
         with new() as client:
             client.send(events)
         """
-        with started(script, protocol, silent_address(protocol, black_hole)) as process:
-            assert process.stdout.readline() == "sending\n"
+        host, reached = hole
+        with started(script, protocol, silent_address(protocol, host)) as process:
+            assert reached.wait(20)
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
             out, err, code = ended(process)
@@ -488,11 +501,10 @@ class TestSignals:
             assert err.count("Traceback") == 1
             assert err.endswith("KeyboardInterrupt\n")
 
-    def test_ctrl_c_cancels_an_async_send(self, protocol, black_hole):
+    def test_ctrl_c_cancels_an_async_send(self, protocol, hole):
         script = """
         async def main():
             async with new("Async") as client:
-                asyncio.get_running_loop().call_later(0.2, lambda: print("sending", flush=True))
                 await client.send(events)
 
         try:
@@ -500,19 +512,23 @@ class TestSignals:
         except KeyboardInterrupt:
             print("interrupted")
         """
-        with started(script, protocol, silent_address(protocol, black_hole)) as process:
-            assert process.stdout.readline() == "sending\n"
+        host, reached = hole
+        with started(script, protocol, silent_address(protocol, host)) as process:
+            assert reached.wait(20)
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
-            assert ended(process) == ("interrupted\n", "", 0)
+            out, err, code = ended(process)
             assert time.monotonic() - began_s < 5
+            assert (out, code) == ("interrupted\n", 0)
+            # Python 3.10 interrupts asyncio wherever it is, and leaves things open.
+            assert err == "" or sys.version_info < (3, 11)
 
-    def test_sigterm_ends_the_process_as_it_does_any(self, protocol, black_hole):
+    def test_sigterm_ends_the_process_as_it_does_any(self, protocol, hole):
         script = """
-        threading.Timer(0.2, lambda: print("sending", flush=True)).start()
         new().send(events)
         """
-        with started(script, protocol, silent_address(protocol, black_hole)) as process:
-            assert process.stdout.readline() == "sending\n"
+        host, reached = hole
+        with started(script, protocol, silent_address(protocol, host)) as process:
+            assert reached.wait(20)
             process.send_signal(signal.SIGTERM)
             assert ended(process) == ("", "", -signal.SIGTERM)

@@ -252,6 +252,7 @@ def app(environ, start_response):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--preload", "-k", "gevent", "-w", "2", "-b", f"127.0.0.1:{port}"]
+    command += ["--graceful-timeout", "5"]  # a worker that is still starting does not hear of the end
 
     def is_answered(path: str) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as it:
