@@ -95,10 +95,10 @@ def test_debug_shows_the_traceback(capsys):
 def test_an_unexpected_error_is_one_line_too(capsys, monkeypatch):
     from raccoon_fast.cli import demo
 
-    monkeypatch.setattr(demo, "read_flights", lambda count: 1 // 0)
+    monkeypatch.setattr(demo, "read_flights", lambda count: [][0])
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == (
-        "raccoon-fast demo: unexpected ZeroDivisionError: integer division or modulo by zero; --debug shows where\n"
+        "raccoon-fast demo: unexpected IndexError: list index out of range; --debug shows where\n"
     )
 
 

@@ -185,6 +185,7 @@ class TestFork:
         script = """
             import os, warnings
             warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+            warnings.simplefilter("ignore", ResourceWarning)  # of files that prometheus_client leaves open
             from prometheus_client import CollectorRegistry, generate_latest, multiprocess
             from raccoon_fast import Prometheus
             prometheus = Prometheus(flush_interval=0.01)
