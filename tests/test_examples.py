@@ -175,7 +175,8 @@ def test_celery_prefork(collector: Collector, tmp_path: Path) -> None:
     # A broker of two directories. What one side writes to the other reads from.
     for name in ("data_in", "data_out"):
         (tmp_path / name).mkdir()
-    options = {"data_folder_in": str(tmp_path / "data_out"), "data_folder_out": str(tmp_path / "data_in")}
+    folders = {"data_folder_in": "data_out", "data_folder_out": "data_in", "control_folder": "control"}
+    options = {option: str(tmp_path / name) for option, name in folders.items()}
     command = ["-m", "celery", "--app", "celery_app", "worker", "--concurrency", "2", "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     environ = {"BROKER_URL": "filesystem://", "RACCOON_URL": collector.ws_url, "PYTHONPATH": str(EXAMPLES)}
