@@ -118,6 +118,7 @@ def test_grpc_client(collector: Collector) -> None:
     assert collector.event_count == 10
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 def test_asyncio_service(collector: Collector) -> None:
     with started("asyncio_service.py", 0, RACCOON_URL=collector.ws_url) as process:
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from raccoon_fast import RAW, Producer
 from raccoon_fast.collector import Collector
 
 SCHEMES = ("ws", "http", "grpc")
-HEAD = """
 # CPython 3.12.0 to 3.12.2 start no thread while they exit, and grpc needs one for its first call.
 NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 3)
+HEAD = """
 import logging, os, signal, sys, threading, time
 from raccoon_fast import RAW, Producer
 url = sys.argv[1]
@@ -96,6 +97,7 @@ class TestExit:
         assert run("", collector.ws_url) == (0, "", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 class TestSignals:
     def test_ctrl_c_in_a_blocked_emit(self, collector: Collector) -> None:
         collector.faults.drop_acks()
@@ -104,9 +106,9 @@ producer = Producer(url, serializer=RAW, logger=None, batch_bytes=10_000, buffer
 try:
     producer.emit_many(("a", bytes(1000)) for _ in iter(int, 1))
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more may be on its way
     print(producer.close(timeout=0).total.accepted)
 """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more may be on its way
         process = start(program, collector.ws_url)
         collector.wait_for(1)
         deadline_s = time.monotonic() + 20
@@ -187,6 +189,7 @@ assert (report.total.accepted, report.total.acked) == (BEFORE + 5, BEFORE + 5), 
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 class TestFork:
     @pytest.mark.parametrize(
         ("scheme", "is_used"), [("ws", False), ("ws", True), ("http", False), ("http", True), ("grpc", False)]

@@ -21,6 +21,8 @@ import pytest
 from raccoon_fast import RAW, AsyncProducer, ClientClosedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
+
 QUICK = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.05)
 NewProducer = Callable[..., Producer]
 

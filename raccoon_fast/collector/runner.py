@@ -17,6 +17,8 @@ __all__ = ["Runner"]
 
 _ACTION_TIMEOUT_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# On Windows a signal does not wake an event loop that waits: its handler runs when something else does.
+_WAKE_S = 0.5 if sys.platform == "win32" else None
 
 
 class Runner:
@@ -147,7 +149,9 @@ class Runner:
             self._server = server
             try:
                 ready()
-                await self._stop.wait()
+                while not self._stop.is_set():
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), _WAKE_S)
             finally:
                 await server.close()
 
@@ -177,4 +181,4 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
             import uvloop
 
             return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    return asyncio.SelectorEventLoop()  # not asyncio's default on Windows, where that one lacks add_reader

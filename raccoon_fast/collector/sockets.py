@@ -9,11 +9,13 @@ import os
 import socket
 import struct
 
-__all__ = ["bind", "bind_when_free", "is_loopback", "reset", "url_host"]
+__all__ = ["LINGER_ZERO", "bind", "bind_when_free", "is_loopback", "reset", "url_host"]
+
+#: A value of SO_LINGER: on, for 0 s, so that a close is a reset. Its fields are short on Windows.
+LINGER_ZERO = struct.pack("ii" if os.name == "posix" else "hh", 1, 0)
 
 _REBIND_S = 5.0
 _REBIND_POLL_S = 0.005
-_LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -58,7 +60,7 @@ def reset(transport: asyncio.Transport) -> None:
     """End a connection with RST rather than FIN, whatever is still to be written."""
     raw = transport.get_extra_info("socket")
     with contextlib.suppress(OSError, ValueError):  # the connection is gone already, or its transport
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     transport.abort()
 
 

@@ -30,7 +30,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """A uvloop loop where there is uvloop (not on Windows), asyncio's own otherwise."""
     if sys.platform != "win32":
         return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    return asyncio.SelectorEventLoop()  # grpc.aio needs add_reader, which Windows' default loop does not have
 
 
 class LoopThread:

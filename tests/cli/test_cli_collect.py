@@ -7,10 +7,13 @@ import json
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from raccoon_fast import RAW, GrpcClient, RestClient, RetryPolicy, ServerError, WebSocketClient
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 
 UNTIL_IT_IS_UP = RetryPolicy(max_attempts=100, initial=0.1, maximum=0.1)
 ANY_PORTS = ["--port", "0", "--grpc-port", "0"]

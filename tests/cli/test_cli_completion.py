@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pty
 import select
 import shutil
 import subprocess
@@ -116,6 +115,7 @@ class Terminal:
     """An interactive zsh."""
 
     def __init__(self, program, folder):
+        pty = pytest.importorskip("pty", reason="there is no pseudo-terminal here")
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)

@@ -6,7 +6,6 @@ import datetime
 import http.server
 import json
 import os
-import pty
 import socket
 import threading
 import time
@@ -116,6 +115,7 @@ class TestConsent:
 
     @pytest.mark.parametrize(("answer", "events"), [(b"y\n", 5), (b"n\n", 0)])
     def test_it_asks_once(self, command, collector, answer, events):
+        pty = pytest.importorskip("pty", reason="there is no pseudo-terminal here")
         ours, theirs = pty.openpty()
         process = command.start("doctor", collector.url, f"grpc://{collector.grpc_target}", stdin=theirs)
         os.close(theirs)

@@ -218,6 +218,7 @@ class TestFailures:
         assert "/dev/full: No space left on device; not all that failed is in it" in run.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 class TestSignals:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_stops_reading_and_sums_up(self, command, collector, number, code):
@@ -312,6 +313,7 @@ sys.exit(code)
 class TestMemory:
     @pytest.mark.parametrize("packed", [False, True])
     def test_does_not_grow_with_the_file(self, command, tmp_path, packed):
+        pytest.importorskip("resource", reason="the highest memory use is not known here")
         path = tmp_path / "large"
         chunk = b"".join(b'{"n":%d,"text":"%s"}\n' % (number, b"x" * 260) for number in range(4000))
         peaks = []

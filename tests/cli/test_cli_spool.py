@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +17,8 @@ import pytest
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli import main, replay
 from raccoon_fast.collector import Collector
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 
 EVENTS = [(f"t{number % 3}", b"%d" % number) for number in range(90)]
 
@@ -210,6 +211,7 @@ class TestDrop:
 
     @pytest.mark.parametrize(("answer", "code", "said"), [(b"y\n", 0, b"dropped 30 "), (b"\n", 1, b"nothing was ")])
     def test_asks(self, command, path, left, answer, code, said):
+        pty = pytest.importorskip("pty", reason="there is no pseudo-terminal here")
         ours, theirs = pty.openpty()
         process = command.start("spool", "drop", path, "--type", "t1", stdin=theirs)
         os.close(theirs)

@@ -16,6 +16,8 @@ import pytest
 from raccoon_fast.delivery.spool import Record, Spool, SpoolError, SpoolFull
 from raccoon_fast.logs import resolve_logger
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
+
 SILENT = resolve_logger(None)
 
 

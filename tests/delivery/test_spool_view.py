@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery.spool import Record, Spool, SpoolError
 from raccoon_fast.delivery.spool_view import Filter, SpoolView
 from raccoon_fast.logs import resolve_logger
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 
 Fill = Callable[..., Spool]
 

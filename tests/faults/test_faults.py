@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -209,6 +210,7 @@ class TestServer:
         second.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 class TestProcesses:
     """The server is a process of its own, and gets signals."""
 

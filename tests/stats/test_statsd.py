@@ -26,6 +26,9 @@ if sys.version_info >= (3, 12):
     pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+
+
 class Recorder:
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -70,6 +73,7 @@ class TestDaemon:
         assert statsd_daemon.timers() == {"shop.web.sent_tt_ms;env=test;zone=a-1": [1.5, 2.0]}
         assert statsd_daemon.bad_lines() == 0
 
+    @forks
     def test_parent_and_forked_child_each_arrive_once(self, statsd_daemon):
         statsd = StatsD("127.0.0.1", statsd_daemon.port, flush_interval=0.01)
         statsd.count("warm", 1)
@@ -303,6 +307,7 @@ class TestLifeCycle:
         subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(script)], check=True, timeout=30)
         assert receiver.recv(100) == b"a:7|c"
 
+    @forks
     def test_forked_child_neither_sends_nor_counts_the_parents_samples(self, receiver):
         statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
         statsd.count("a", 1)
@@ -317,6 +322,7 @@ class TestLifeCycle:
         statsd.close(5)
         assert lines_of(receiver) == ["a:1|c"]
 
+    @forks
     def test_forked_children_while_samples_pour_in(self, receiver):
         statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=0.005)
         stop = threading.Event()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from raccoon_fast.collector.sockets import reset
 
 UP, DOWN = "up", "down"
 
@@ -84,7 +84,7 @@ class FaultProxy:
 
     async def _cut(self) -> None:
         for writer in [*self._writers]:
-            reset(writer)
+            reset(writer.transport)
 
     async def _end(self) -> None:
         await self._close()
@@ -108,14 +108,14 @@ class FaultProxy:
                     await asyncio.gather(*ways)
             finally:
                 self._writers.discard(server_writer)
-                reset(server_writer)
+                reset(server_writer.transport)
         except OSError:
             pass  # the server is not there: what we accepted is reset
         except asyncio.CancelledError:
             pass
         finally:
             self._writers.discard(writer)
-            reset(writer)
+            reset(writer.transport)
 
     async def _pass(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0
@@ -135,10 +135,3 @@ class FaultProxy:
             await writer.drain()
             passed += len(chunk)
         raise ConnectionResetError  # both ways end together
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    raw = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError, ValueError):
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
