@@ -1,8 +1,9 @@
-"""What is built from the source tree: the sdist, the pure wheel, the stamp. Wheels with extensions: .ci/run."""
+"""What is built from the source tree: the sdist, the pure wheel, the stamp. Wheels with extensions: make wheels."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,23 @@ class TestSdist:
         generated = {name for name in shipped if name.endswith((".c", ".so", ".pyc", "_build_info.py"))}
         assert generated == set()
         assert not {name for name in shipped if name.startswith(("build/", "dist/", ".venv/", ".git/"))}
+
+    def test_same_files_and_date_are_the_same_bytes(self, pristine, tree):
+        copy = Path(shutil.copytree(pristine, tree.parent / "copy"))
+        for number, path in enumerate(sorted((copy / "raccoon_fast").iterdir())):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            os.utime(path, (number, number))
+        first, second = (build(it, "build_sdist", SOURCE_DATE_EPOCH=str(EPOCH)) for it in (tree, copy))
+        assert first.read_bytes() == second.read_bytes()
+        with tarfile.open(first) as archive:
+            assert {(it.mtime, it.uid, it.uname, it.mode) for it in archive if it.isfile()} == {(EPOCH, 0, "", 0o644)}
+
+
+class TestVersions:
+    def test_each_that_is_promised_gets_a_wheel(self):
+        promised = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+        built = re.search(r'^build = "(.*)"$', (ROOT / "cibuildwheel.toml").read_text(), re.MULTILINE)[1]
+        assert [f"cp3{minor}-*" for minor in promised] == built.split()
 
 
 class TestPureWheel:
