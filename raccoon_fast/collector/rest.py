@@ -116,7 +116,7 @@ class RestApp:
         content_type = source.headers.get("content-type", "")
         encoding = _ENCODINGS.get(content_type)
         if encoding is None:
-            self._reject(scope, 400, f"invalid content type: {content_type!r}")
+            self._reject(scope, 400, f"invalid content type: {content_type or 'none'}")
             body = answers.encode_answer(answers.unreadable("invalid content type"), answers.JSON)
             length = source.headers.get("content-length", "")
             is_long = not length.isdecimal() or int(length) > _MAX_UNREAD_BYTES

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import itertools
 import logging
 import time
 from collections import deque
@@ -59,10 +60,9 @@ class Registry:
         self._intake = intake
         self._live: dict[tuple[str, str], _Live] = {}
 
-    @property
-    def sources(self) -> list[tuple[Source, float]]:
-        """Who is connected, and since when, UNIX seconds."""
-        return [(live.source, live.since) for live in self._live.values()]
+    def newest(self, limit: int) -> list[tuple[Source, float]]:
+        """Who connected last, the newest first, and since when they are, UNIX seconds; up to `limit`."""
+        return [(live.source, live.since) for live in itertools.islice(reversed(self._live.values()), limit)]
 
     def add(self, connection: WebSocketConnection, source: Source) -> tuple[Any, str] | None:
         """Let a connection in, or return the answer and the close reason that refuse it.

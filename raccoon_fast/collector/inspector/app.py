@@ -1,16 +1,32 @@
 """The inspector under /inspect, as an ASGI application: a page, and the JSON it lives on.
 
-GET /inspect            The page.
-GET /inspect/summary    Counts, latencies, connections.
-GET /inspect/events     The last events, decoded: `?type=&limit=&after=`.
-GET /inspect/bad        The last requests that were rejected, with the reason: `?limit=&after=`.
-GET /inspect/faults     What can go wrong on request, and what is switched on.
-POST /inspect/faults    Switches one on or off: {"fault": "delay", "seconds": 2, "times": 3}, {"fault": "delay",
-                        "on": false}; {"on": false} switches all of them off. Answered as GET.
-POST /inspect/reset     Forgets what came in, and counts from nothing, as Collector.clear does. Answered as GET summary.
+GET /inspect
+    The page.
+GET /inspect/summary
+    time, since (when counting began); port, grpc_port, tls, acks, sink (the collector's); protocols: by "rest",
+    "websocket" and "grpc" requests, events, rejected (counts), latency (null, or requests, median, p95 and maximum,
+    seconds from sent_time; see `Latency`); types: type (null: all beyond the first 200), events (by protocol),
+    last_time; connection_count, connections (the newest 200 over WebSocket: connection_id, group, user_agent, since);
+    faults (the names of those that are on).
+GET /inspect/events?type=TYPE&limit=1..500&after=NUMBER
+    events, in order of their numbers: the last `limit` (100) that are kept, of one type or all, or with `after` the
+    first behind that number; last: the number to ask for what is behind them. An event has number (it counts those
+    published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time (or null), received_time,
+    and of its data format, data (for "json" and "protobuf", else null), text, message and problem, as `Decoded`. Of
+    many a second not all are kept; all are counted.
+GET /inspect/bad?limit=1..500&after=NUMBER
+    bad, last: the same of requests that were rejected: number, time, protocol, code, reason, req_guid, connection_id,
+    group, user_agent, size, format, text, problem; see `Rejection`.
+GET /inspect/faults
+    faults: fault (a method of Faults), description, arguments (with what they are unless given), has_times, on, value
+    (its first argument), times_left (null: until it is switched off), happened.
+POST /inspect/faults {"fault": "delay", "seconds": 2, "times": 3}, {"fault": "delay", "on": false}, {"on": false}
+    Switches a fault on, off, or all of them off; answered as GET.
+POST /inspect/reset {}
+    Forgets what came in, and counts from nothing, as Collector.clear does; answered as GET /inspect/summary.
 
 Answers are JSON. An order needs `Content-Type: application/json`. What cannot be answered is answered by an HTTP status
-of 400 or more and {"error": WHY}. Times are UNIX seconds; members may be added, none is taken away.
+of 400 or more and {"error": WHY}. Times are UNIX seconds. Members may be added, none is taken away.
 """
 
 from __future__ import annotations
@@ -184,7 +200,7 @@ class Inspector:
                 "user_agent": source.user_agent,
                 "since": since,
             }
-            for source, since in self._registry.sources
+            for source, since in self._registry.newest(_MAX_CONNECTIONS)
         ]
         return JsonResponse(
             {
@@ -197,9 +213,9 @@ class Inspector:
                 "sink": os.fspath(options.sink),
                 "protocols": protocols,
                 "types": [count._asdict() for count in journal.types],
-                "connection_count": len(connections),
-                "connections": connections[-_MAX_CONNECTIONS:],
-                "faults": [fault["fault"] for fault in self._switches.state if fault["on"]],
+                "connection_count": self._ledger.connections,
+                "connections": connections,
+                "faults": self._switches.on,
             }
         )
 

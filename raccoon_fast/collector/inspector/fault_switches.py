@@ -84,19 +84,25 @@ class FaultSwitches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def on(self) -> list[str]:
+        """The names of those that are on."""
+        return [*self._table.switched_on, *(["refuse"] if self._network.is_refusing else [])]
+
+    @property
     def state(self) -> list[dict[str, Any]]:
         """All faults, in the order to show them: fault, description, arguments, on, value, times_left, happened."""
-        on, happened = self._table.switched_on, self._table.fired
+        switched_on, happened = self._table.switched_on, self._table.fired
+        on = self.on
         rows = []
         for fault in _FAULTS:
-            value, times_left = on.get(fault.name, (None, None))
+            value, times_left = switched_on.get(fault.name, (None, None))
             rows.append(
                 {
                     "fault": fault.name,
                     "description": _first_line(getattr(Faults, fault.name)),
                     "arguments": fault.arguments,
                     "has_times": fault.has_times,
-                    "on": self._network.is_refusing if fault.name == "refuse" else fault.name in on,
+                    "on": fault.name in on,
                     "value": _plain(value),
                     "times_left": times_left,
                     "happened": happened.get(fault.name, 0),
