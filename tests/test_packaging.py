@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EPOCH = 1_700_000_000
+PACKAGED = (".py", ".pyx", ".pxd", ".desc", ".typed", ".html", ".css", ".js", ".svg")
 SKIPPED = shutil.ignore_patterns(
     ".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.so", "*.c", "_build_info.py"
 )
@@ -72,8 +73,9 @@ def wheel(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestSdist:
     def test_holds_every_source(self, shipped):
-        expected = sources(".py", ".pyx", ".pxd", ".desc", ".typed")
+        expected = sources(*PACKAGED)
         assert {"raccoon_fast/core/_envelope_c.pyx", "raccoon_fast/core/_acks_c.pxd"} <= expected
+        assert {f"raccoon_fast/collector/inspector/page/{name}" for name in ("index.html", "main.js")} <= expected
         assert expected - shipped == set()
 
     def test_holds_what_a_test_run_needs(self, shipped):
@@ -114,7 +116,7 @@ class TestPureWheel:
         names = set(zipfile.ZipFile(wheel).namelist())
         package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
         made = {"raccoon_fast/_build_info.py", "raccoon_fast/cli/flights.jsonl.gz"}
-        assert package == sources(".py", ".pyx", ".pxd", ".desc", ".typed") | made
+        assert package == sources(*PACKAGED) | made
 
     def test_carries_the_command(self, wheel):
         with zipfile.ZipFile(wheel) as archive:
