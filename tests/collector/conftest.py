@@ -50,10 +50,11 @@ class Peer:
             f"{collector.url}/api/v1/events", content=self.request() if body is None else body, headers=headers
         )
 
-    def websocket(self, collector: Collector, user_id: str = "u", **options: Any) -> ClientConnection:
-        connection = connect(
-            f"{collector.ws_url}/api/v1/events", additional_headers={"X-User-ID": user_id}, proxy=None, **options
-        )
+    def websocket(
+        self, collector: Collector, user_id: str = "u", path: str = "/api/v1/events", **options: Any
+    ) -> ClientConnection:
+        headers = {"X-User-ID": user_id}
+        connection = connect(f"{collector.ws_url}{path}", additional_headers=headers, proxy=None, **options)
         return self._stack.enter_context(connection)
 
     def raw_websocket(self, collector: Collector, user_id: str = "u") -> socket.socket:

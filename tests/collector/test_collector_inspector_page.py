@@ -1,0 +1,480 @@
+"""The inspector's page in a real browser: Debian's chromium, driven by its chromedriver."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from raccoon_fast import JSON, RAW, Producer, RestClient, RetryPolicy, ServerError
+from raccoon_fast.collector import Collector
+from raccoon_fast.collector.messages import SendEventRequest
+
+NewCollector = Callable[..., Collector]
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+ONCE = RetryPolicy(max_attempts=1)
+RUNS_SOMETHING = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+
+
+class Page:
+    """The page of one collector, as its user sees it."""
+
+    def __init__(self, browser: webdriver.Chrome, collector: Collector) -> None:
+        self.browser = browser
+        browser.get(f"{collector.url}/inspect")
+        self.wait(lambda: self.text("#state") == "Live")
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        waiting = WebDriverWait(
+            self.browser, 20, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return waiting.until(lambda _: condition())
+
+    def find(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.find(selector).text
+
+    def tile(self, name: str) -> str:
+        tiles = (tile.text.splitlines() for tile in self.all("#tiles > div"))
+        return next(lines[1] for lines in tiles if lines[0] == name)
+
+    def rows(self, section: str) -> list[list[str]]:
+        """The cells' texts, all at one moment."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].map((r) => [...r.children].map((c) => c.textContent))"
+        )
+        rows: list[list[str]] = self.run(script, f"#{section} tbody tr:not(.details)")
+        return rows
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.browser.execute_script(script, *arguments)
+
+    def resize(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def colours(self, scheme: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def press(self, *keys: str) -> None:
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def focused(self) -> WebElement:
+        return self.browser.switch_to.active_element
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(driver)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: webdriver.Chrome) -> Iterator[Callable[[Collector], Page]]:
+    """Opens the page, which may complain of nothing in the browser's console."""
+    browser.get_log("browser")
+    page = None
+
+    def open_(collector: Collector) -> Page:
+        nonlocal page
+        page = Page(browser, collector)
+        page.resize(1280, 900)
+        page.colours("light")
+        return page
+
+    yield open_
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    browser.get("about:blank")
+
+
+def send(collector: Collector, *events: tuple[str, bytes], **options: Any) -> None:
+    with RestClient(collector.url, serializer=RAW, **options) as client:
+        client.send(events)
+
+
+def test_counts_are_live(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    assert page.tile("Events") == "0"
+    assert page.text("#events .note") == "None yet. Send some to one of the addresses above."
+    assert page.text("#addresses").split() == [collector.url, collector.ws_url, f"grpc://{collector.grpc_target}"]
+    for count, url in enumerate((collector.url, collector.ws_url, f"grpc://{collector.grpc_target}"), 1):
+        with Producer(url, serializer=JSON, logger=None) as producer:
+            producer.emit_many([("page", {"n": n}) for n in range(10 * count)])
+            producer.emit("buy", {})
+            assert producer.flush(10) == 0
+            if count == 2:
+                page.wait(lambda: page.tile("Connections") == "1")
+    page.wait(lambda: page.tile("Events") == "63")
+    page.wait(
+        lambda: (
+            [row[:5] for row in page.rows("types")] == [["page", "10", "20", "30", "60"], ["buy", "1", "1", "1", "3"]]
+        )
+    )
+    assert [row[:3:2] for row in page.rows("protocols")] == [["REST", "11"], ["WebSocket", "21"], ["gRPC", "31"]]
+    assert page.tile("Rejected") == "0"
+    page.wait(lambda: page.tile("Latency").endswith(("ms", "s")))
+    page.wait(lambda: page.tile("Connections") == "0")
+    assert len(page.rows("events")) == 50
+
+
+def test_the_rate_is_shown(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    send(collector, *[("page", b"{}")] * 400)
+    page.wait(lambda: "a second" in page.text("#tiles") and page.rows("types")[0][5] not in ("", "0"))
+    page.wait(lambda: page.run("return document.querySelector('polyline').getAttribute('points')"))
+
+
+def test_an_event_is_opened_as_json(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    value = {"name": 'home \\ "q" é', "tags": [1, -2.5, None, True, []], "in": {"a": {}}}
+    data = json.dumps(value, ensure_ascii=False).encode()
+    send(collector, ("page", data), ("page", b'{"n":123456789012345678901234567890,"n":1.10}'), ("page", b"\x00\xff"))
+    page = open_page(collector)
+    page.wait(lambda: len(page.rows("events")) == 3)
+    for button in page.all("#events button.opener"):
+        button.click()
+    page.wait(lambda: len(page.all("#events pre")) == 3)
+    raw, exact, pretty = (pre.text for pre in page.all("#events pre"))
+    assert pretty == json.dumps(value, ensure_ascii=False, indent=2)
+    assert exact == '{\n  "n": 123456789012345678901234567890,\n  "n": 1.10\n}'
+    assert raw == "00 ff"
+    facts = page.text("#events .details .facts")
+    for part in ("Type\npage", "over REST", "before", "raccoon_fast/", "bytes, 2 B"):
+        assert part in facts
+    page.run("document.querySelector('#events .scrolls').scrollTop = 0")
+    page.find("#events tr.entry td.preview").click()  # anywhere in the row
+    page.wait(lambda: len(page.all("#events pre")) == 2)
+
+
+def test_what_is_open_stays_while_more_comes(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b'{"first": true}'))
+    page = open_page(collector)
+    page.wait(lambda: len(page.rows("events")) == 1)
+    page.find("#events button.opener").click()
+    send(collector, *[("page", b"{}")] * 60)
+    page.wait(lambda: page.text("#newer") == "Show 60 newer")
+    assert page.text("#events pre") == '{\n  "first": true\n}'
+    page.find("#newer").click()
+    page.wait(lambda: len(page.rows("events")) == 50)
+    assert not page.find("#newer").is_displayed()
+    assert page.all("#events pre") == []
+
+
+def test_what_comes_is_text_wherever_it_is_shown(open_page: Any, peer: Any, new_collector: NewCollector) -> None:
+    """In data, types, guids, ids, headers and reasons; as JSON, as text and in what was rejected."""
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    title = page.browser.title
+    events = [RUNS_SOMETHING, json.dumps({RUNS_SOMETHING: RUNS_SOMETHING})]
+    request = SendEventRequest(
+        req_guid=RUNS_SOMETHING, events=[{"type": RUNS_SOMETHING, "event_bytes": data.encode()} for data in events]
+    )
+    headers = dict.fromkeys(("X-User-ID", "X-User-Group", "User-Agent"), RUNS_SOMETHING)
+    assert peer.post(collector, request.SerializeToString(), headers).status_code == 200
+    assert peer.post(collector, RUNS_SOMETHING.encode(), headers | {"content-type": RUNS_SOMETHING}).status_code == 400
+    collector.faults.too_large(1, times=1)
+    assert peer.post(collector, RUNS_SOMETHING.encode(), headers).status_code == 413
+    page.wait(lambda: len(page.rows("events")) == 2 and len(page.rows("rejections")) == 2)
+    for button in page.all("button.opener"):
+        button.click()
+    page.wait(lambda: len(page.all("pre")) == 3)
+    assert RUNS_SOMETHING in page.rows("rejections")[1][4]
+    as_json, as_text, rejected = (pre.text for pre in page.all("pre"))
+    assert json.loads(as_json) == {RUNS_SOMETHING: RUNS_SOMETHING}
+    assert as_text == rejected == RUNS_SOMETHING
+    assert page.rows("types")[0][0] == RUNS_SOMETHING
+    assert [option.text for option in page.all("#filter option")] == ["all", RUNS_SOMETHING]
+    assert page.text("#events .facts").count(RUNS_SOMETHING) == 5  # type, client, group, user agent, guid
+    assert page.all("img, iframe, script:not([src='/inspect/page/main.js'])") == []
+    assert page.browser.title == title
+    # And were a script to get in, it would not run.
+    with pytest.raises(JavascriptException, match="TrustedScript"):
+        page.run("document.createElement('script').text = \"document.title = 'run'\"")
+    assert page.browser.title == title
+    page.browser.get_log("browser")  # the complaint of the policy
+
+
+def test_a_type_is_picked(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, *[("often", b"1")] * 5, ("rare & odd", b"3"))
+    page = open_page(collector)
+    page.wait(lambda: [o.text for o in page.all("#filter option")] == ["all", "often", "rare & odd"])
+    page.find("#filter").send_keys("rare")
+    page.wait(lambda: [row[2] for row in page.rows("events")] == ["rare & odd"])
+    page.find("#types tbody tr:first-child button").click()
+    page.wait(lambda: [row[2] for row in page.rows("events")] == ["often"] * 5)
+    assert page.find("#filter").get_property("value") == '"often"'
+
+
+def test_rejected_requests_are_shown_with_their_reason(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    collector.faults.status(503, times=1)
+    with pytest.raises(ServerError):
+        send(collector, ("page", b"x"), retry=ONCE)
+    page.wait(lambda: [row[2:] for row in page.rows("rejections")] == [["REST", "503", "Service Unavailable"]])
+    page.wait(lambda: page.tile("Rejected") == "1")
+    page.find("#rejections button.opener").click()
+    page.wait(lambda: "Service Unavailable" in page.text("#rejections .facts"))
+
+
+def test_a_fault_is_switched_on_and_off(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    assert page.text("#faults-on") == "none on"
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li"))
+    with RestClient(collector.url, serializer=RAW, retry=ONCE) as client:
+        status = page.find("#fault-status-status")
+        status.clear()
+        status.send_keys("429")
+        switch = page.find("li:has(#fault-status) [role=switch]")
+        switch.click()
+        page.wait(lambda: page.text("#faults-on") == "on: status")
+        with pytest.raises(ServerError, match="429"):
+            client.send([("page", b"x")])
+        page.wait(lambda: page.text("li:has(#fault-status) .happened") == "happened 1 times")
+        switch.click()
+        page.wait(lambda: page.text("#faults-on") == "none on")
+        client.send([("page", b"x")])
+
+
+def test_faults_of_others_show_and_go_off_together(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    page.find("#faults summary").click()
+    collector.faults.delay(5, times=7)
+    collector.faults.hang_up()
+    page.wait(lambda: page.text("#faults-on") == "on: delay, hang_up")
+    page.wait(lambda: page.text("li:has(#fault-delay) .happened") == "happened 0 times, 7 to come")
+    assert page.find("li:has(#fault-delay) [role=switch]").is_selected()
+    page.find("#faults-off").click()
+    page.wait(lambda: page.text("#faults-on") == "none on")
+    assert collector.faults._table.switched_on == {}
+
+
+def test_a_wrong_argument_is_said_and_leaves_the_switch_off(open_page: Any, new_collector: NewCollector) -> None:
+    page = open_page(new_collector(inspect=True))
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li"))
+    rate = page.find("#fault-fail_publish-rate")
+    rate.clear()
+    rate.send_keys("2")
+    switch = page.find("li:has(#fault-fail_publish) [role=switch]")
+    switch.click()
+    alert = "li:has(#fault-fail_publish) [role=alert]"
+    page.wait(lambda: page.text(alert) == "rate must be at least 0 and at most 1, not 2")
+    assert not switch.is_selected()
+    page.browser.get_log("browser")  # the 400
+
+
+def test_connections_are_closed_by_a_button(open_page: Any, peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    peer.raw_websocket(collector, "somebody")
+    page.wait(lambda: [row[0] for row in page.rows("connections")] == ["somebody"])
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li"))
+    page.find("li:has(#fault-close_connections) button").click()
+    page.wait(lambda: page.tile("Connections") == "0" and page.text("#state") == "Live")
+    page.browser.get_log("browser")  # the page's own connections were reset too
+
+
+def test_reset(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b"x"))
+    page = open_page(collector)
+    page.wait(lambda: page.tile("Events") == "1")
+    page.find("#events button.opener").click()
+    page.find("#reset").click()
+    page.wait(lambda: page.tile("Events") == "0" and page.rows("events") == [])
+    assert page.text("#message") == "Reset: counting from nothing."
+    assert page.find("#message").aria_role == "status"
+    assert collector.event_count == 0
+
+
+def test_pause_and_resume(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    page.find("#pause").click()
+    page.wait(lambda: page.text("#state") == "Paused")
+    assert page.find("#pause").get_attribute("aria-pressed") == "true"
+    send(collector, ("page", b"x"))
+    page.browser.execute_async_script("setTimeout(arguments[0], 2500)")  # twice the time between two looks
+    assert page.tile("Events") == "0"
+    page.find("#pause").click()
+    page.wait(lambda: page.tile("Events") == "1" and page.text("#state") == "Live")
+
+
+def test_a_collector_that_is_gone_is_said_and_one_that_is_back_is_live(
+    open_page: Any, new_collector: NewCollector
+) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    collector.close()
+    page.wait(lambda: page.text("#state").startswith("Not reachable, trying again"))
+    new_collector(inspect=True, port=collector.port)
+    page.wait(lambda: page.text("#state") == "Live")
+    page.browser.get_log("browser")  # the refused requests
+
+
+def test_keyboard(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b'{"a": 1}'))
+    page = open_page(collector)
+    page.wait(lambda: len(page.rows("events")) == 1)
+    page.press(Keys.TAB)
+    assert page.focused().text == "Skip to the events"
+    assert page.focused().is_displayed()
+    page.press(Keys.TAB)
+    assert page.focused().accessible_name == "Pause"
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.text("#state") == "Paused")
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.text("#state") == "Live")
+    reached = []
+    while page.focused().accessible_name != "Details of event 1, page":
+        page.press(Keys.TAB)
+        reached.append(page.focused().accessible_name)
+        style = page.run("const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth]")
+        assert style == ["solid", "2px"], reached
+        assert len(reached) < 20, reached
+    assert reached[:2] == ["Reset", "Requests and events by protocol"]
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.text("#events pre") == '{\n  "a": 1\n}')
+    page.press(Keys.TAB)
+    assert page.focused().tag_name == "pre"
+    while page.focused().tag_name != "summary":
+        page.press(Keys.TAB)
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.all("#fault-list li"))
+    while page.focused().accessible_name != "drop_acks":
+        page.press(Keys.TAB)
+    page.press(Keys.SPACE)
+    page.wait(lambda: "drop_acks" in collector.faults._table.switched_on)
+    page.wait(lambda: page.focused().is_selected())
+
+
+def test_everything_has_a_name(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b"{}"))
+    page = open_page(collector)
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li") and page.rows("events"))
+    for control in page.all("button, input, select, [role=region]"):
+        if control.is_displayed():
+            assert control.accessible_name.strip(), control.get_attribute("outerHTML")
+    for table in page.all("table"):
+        assert table.find_element(By.CSS_SELECTOR, "caption").get_property("textContent")
+        headers = table.find_elements(By.CSS_SELECTOR, "th")
+        assert {header.get_attribute("scope") for header in headers} <= {"col", "row"}
+    assert [heading.text for heading in page.all("h1")] == ["Raccoon collector"]
+    assert page.find("html").get_attribute("lang") == "en"
+    # Figures that change each second are not read out.
+    assert {live.get_attribute("id") for live in page.all("[aria-live], [role=status]")} == {"state", "message"}
+
+
+def luminance(colour: str) -> float:
+    """By WCAG 2, of "rgb(1, 2, 3)"."""
+    channels = [int(part) / 255 for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_light_and_in_dark(scheme: str, open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b'{"a": [1, "b", null]}'))
+    collector.faults.status(503, times=1)
+    with pytest.raises(ServerError):
+        send(collector, ("page", b""), retry=ONCE)
+    page = open_page(collector)
+    page.colours(scheme)
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li") and page.rows("events") and page.rows("rejections"))
+    page.find("#events button.opener").click()
+    colours = page.run("""
+        const background = (it) => {
+          const colour = getComputedStyle(it).backgroundColor;
+          return colour === "rgba(0, 0, 0, 0)" && it.parentElement ? background(it.parentElement) : colour;
+        };
+        const texts = [...document.querySelectorAll("body *")].filter((it) => it.offsetParent && it.innerText?.trim());
+        return texts.map((it) => [it.outerHTML.slice(0, 80), getComputedStyle(it).color, background(it)]);
+    """)
+    assert len(colours) > 100
+    for name, *pair in colours:
+        if "color-mix" in pair[1] or pair[1].startswith("color("):
+            continue  # what is pointed at
+        dark, light = sorted(luminance(colour) for colour in pair if colour != "rgba(0, 0, 0, 0)")
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, pair)
+    assert (luminance(page.find("body").value_of_css_property("background-color")) < 0.1) == (scheme == "dark")
+
+
+def test_a_phone_needs_no_scrolling_sideways(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    word = "x" * 300
+    send(collector, ("page", word.encode()), (word, json.dumps({word: [word, 1]}).encode()), user_id=word[:100])
+    page = open_page(collector)
+    page.browser.execute_script("return fetch(arguments[0], {method: 'POST'})", f"{collector.url}/{word}")
+    page.resize(375, 812)
+    page.find("#faults summary").click()
+    page.wait(lambda: page.all("#fault-list li") and len(page.rows("events")) == 2 and page.rows("rejections"))
+    for button in page.all("button.opener"):
+        button.click()
+    page.wait(lambda: len(page.all(".details")) == 3)
+    assert page.run("return [document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    small = page.run("""
+        const kinds = "button, select, summary, label:has([role=switch]), input:not([role=switch])";
+        const controls = [...document.querySelectorAll(kinds)];
+        return controls.filter((it) => it.offsetParent && !it.matches(".link"))
+          .filter((it) => it.getBoundingClientRect().height < 20).map((it) => it.outerHTML);
+    """)
+    assert small == []
+    page.browser.get_log("browser")  # the 404
+
+
+def test_the_page_asks_nobody_else(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    page = open_page(collector)
+    asked = page.run("return performance.getEntriesByType('resource').map((it) => it.name)")
+    assert len(asked) > 5
+    assert all(name.startswith(f"{collector.url}/inspect/") for name in asked), asked
