@@ -118,10 +118,11 @@ class TestPureWheel:
         made = {"raccoon_fast/_build_info.py", "raccoon_fast/cli/flights.jsonl.gz"}
         assert package == sources(*PACKAGED) | made
 
-    def test_carries_the_command(self, wheel):
+    def test_carries_the_command_and_the_plugin(self, wheel):
         with zipfile.ZipFile(wheel) as archive:
             (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
             assert "raccoon-fast = raccoon_fast.cli:main" in archive.read(entry_points).decode()
+            assert "[pytest11]\nraccoon_fast = raccoon_fast.pytest_plugin" in archive.read(entry_points).decode()
 
     def test_works_and_knows_its_build(self, wheel, tmp_path):
         zipfile.ZipFile(wheel).extractall(tmp_path)

@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 def test_there_is_python():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -28,5 +28,7 @@ def test_python_blocks(number, capsys):
             from google.protobuf.timestamp_pb2 import Timestamp
 
             names["asyncio"].run(names["send"](Timestamp(seconds=1)))
+        for name in [name for name in names if name.startswith("test_")]:
+            names[name](collector)
         sent = collector.event_count
     assert sent or "Collector" in names

@@ -1,0 +1,41 @@
+"""A pytest plugin, there wherever the package is installed: the fixture `raccoon_collector`.
+
+    def test_a_visit_is_sent(raccoon_collector):
+        shop.visit("home", events_to=raccoon_collector.url)
+        raccoon_collector.wait_until(lambda it: it.events[0].type == "page")
+
+Pytest imports this module in every run, so what only the fixture needs is not imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from raccoon_fast.collector import Collector
+
+__all__ = ["raccoon_collector", "raccoon_collector_options"]
+
+
+@pytest.fixture
+def raccoon_collector_options() -> Mapping[str, Any]:
+    """Options of `raccoon_collector`, none; override it in a conftest.py, module or class: return {"acks": "sync"}."""
+    return {}
+
+
+@pytest.fixture
+def raccoon_collector(raccoon_collector_options: Mapping[str, Any]) -> Iterator[Collector]:
+    """A Raccoon server of the test's own, on free ports: a `raccoon_fast.collector.Collector`, closed after the test.
+
+    Send to `.url`, `.ws_url` or `.grpc_target`; wait by `.wait_for(count)` or `.wait_until(condition)`; look at
+    `.events` and `.requests`; let it fail by `.faults`.
+    """
+    try:
+        from raccoon_fast.collector import Collector
+    except ImportError as error:
+        pytest.fail(f"raccoon_collector: {error}", pytrace=False)
+    with Collector(**raccoon_collector_options) as collector:
+        yield collector
