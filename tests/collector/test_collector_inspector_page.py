@@ -462,6 +462,8 @@ def test_a_phone_needs_no_scrolling_sideways(open_page: Any, new_collector: NewC
         button.click()
     page.wait(lambda: len(page.all(".details")) == 3)
     assert page.run("return [document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    for region in page.all("#events .scrolls, #rejections .scrolls"):
+        assert page.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", region)
     small = page.run("""
         const kinds = "button, select, summary, label:has([role=switch]), input:not([role=switch])";
         const controls = [...document.querySelectorAll(kinds)];
