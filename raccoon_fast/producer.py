@@ -280,6 +280,7 @@ class Producer(BaseProducer):
         receipt = Receipt(str(uuid.uuid4()), future, self._callbacks)
         batch.settlement = Settlement(receipt, future)
         batch.receipt = receipt
+        batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
         if self._on_delivery is not None:
             receipt.add_done_callback(self._on_delivery)
         return batch

@@ -113,6 +113,24 @@ def test_a_batch_is_sealed_by_linger(collector: Collector, new_producer: NewProd
     assert [request.event_count for request in collector.requests] == [1, 1]
 
 
+def test_a_batch_may_be_sealed_and_sent_before_its_opening_is_told(
+    collector: Collector, new_producer: NewProducer
+) -> None:
+    """As the linger of the batch before it does, when it ends in that very moment."""
+    producer = new_producer(collector.ws_url, linger=60.0)
+    told = producer._accumulator.on_open
+
+    def on_open(batch: Any) -> None:
+        receipt = batch.receipt
+        producer._accumulator.seal()
+        wait_until(receipt.done)
+        told(batch)
+
+    producer._accumulator.on_open = on_open
+    assert producer.emit("a", b"x").result(0).status.name == "SUCCESS"
+    assert producer.emit("a", b"y").result(0).status.name == "SUCCESS"
+
+
 def test_events_of_a_batch_share_its_receipt(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.ws_url, linger=60.0)
     first, second = producer.emit("a", b"1"), producer.emit("b", b"2")
