@@ -24,7 +24,7 @@ def start(program: str, *arguments: object, before: Sequence[object] = (), **env
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "GRPC_VERBOSITY": "NONE", **environment},
     )
 
 
