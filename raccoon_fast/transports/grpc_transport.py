@@ -47,6 +47,8 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A server that moved is found as soon; by default a name is looked up once in 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
     # grpc-go answers a ping sooner than 5 minutes, or without an open call, with GOAWAY too_many_pings.
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -63,6 +65,7 @@ _GRACE_S = 0.05
 
 # In the details of UNAVAILABLE, which is all that gRPC says when a handshake fails.
 _CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
+_NAME_WORDS = ("DNS resolution failed", "errors resolving", "lookup failed")
 _TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
 
 # CPython 3.12.0 to 3.12.2 start no thread while they exit, and grpc.aio crashes where it cannot start its own.
@@ -201,7 +204,9 @@ class GrpcTransport(Transport):
                     return TLSError(f"cannot trust {address}: {details}")
                 # With TLS 1.3 the server's refusal of a client certificate shows as data that cannot be decrypted.
                 return TLSError(f"TLS with {address} failed, or it refused our certificate: {details}")
-            if "failed to connect" in details or "DNS resolution failed" in details:
+            if any(word in details for word in _NAME_WORDS):
+                return ConnectError(f"cannot resolve {address.host}: {details}")
+            if "failed to connect" in details:
                 return ConnectError(f"cannot connect to {address}: {details}")
             return ConnectionLostError(f"connection to {address} was lost before the answer: {details}")
         if code is grpc.StatusCode.CANCELLED:
