@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import time
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.options import positive, whole
@@ -35,7 +37,8 @@ class AsyncProducer(BaseProducer):
     """As Producer, on the caller's event loop, asyncio or uvloop.
 
     Bound to the loop of its first event, and used from there only. Receipts can be awaited; `on_delivery` and the
-    receipts' callbacks run on the loop.
+    receipts' callbacks run on the loop. It has to be closed before the loop is, which cannot be made up for: what was
+    not acknowledged by then is lost, and is said at the exit of the interpreter.
 
     Args:
         url: As Producer.
@@ -111,6 +114,7 @@ class AsyncProducer(BaseProducer):
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         # Settled when there may be room in the buffer.
         self._room: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -160,7 +164,10 @@ class AsyncProducer(BaseProducer):
         """
         if timeout != 0:
             positive("timeout", timeout)
-        return 0 if self._engine is None else await self._engine.flush(timeout)
+        if self._engine is None:
+            return 0
+        self._check_loop()
+        return await self._engine.flush(timeout)
 
     async def close(self, timeout: float = _CLOSE_S) -> Report:
         """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
@@ -172,6 +179,8 @@ class AsyncProducer(BaseProducer):
         """
         if timeout != 0:
             positive("timeout", timeout)
+        if self._report is None and self._engine is not None:
+            self._check_loop()
         self._closed = True
         self._accumulator.close()
         self._room_made()
@@ -202,6 +211,9 @@ class AsyncProducer(BaseProducer):
         self._sender.listen(stream)
         return stream
 
+    def __del__(self) -> None:
+        self._tell_if_left_open()
+
     async def __aenter__(self) -> Self:
         if self._has_spooled:
             self._start()
@@ -214,11 +226,23 @@ class AsyncProducer(BaseProducer):
         if self._loop is None:
             self._start()
         elif asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
+            self._check_loop()
         return self._accumulator.emit(event_type, data)
+
+    def _check_loop(self) -> None:
+        assert self._loop is not None
+        if self._loop.is_closed():
+            raise RuntimeError(
+                f"the event loop of this producer was closed before it, with {self.stats().total.unsettled} events not "
+                "acknowledged: use `async with`, or await close(), on that loop"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        _started.add(self)
         self._engine = self._new_engine(threadsafe=False)
 
     def _new_batch(self) -> Batch:
@@ -258,6 +282,18 @@ class AsyncProducer(BaseProducer):
         if room is not None and not room.done():
             room.set_result(None)
 
+    def _tell_if_left_open(self) -> None:
+        # What a forked child inherits is its parent's.
+        if self.__dict__.get("_pid") != os.getpid() or self._report is not None:
+            return
+        self._pid = 0  # once
+        unsettled = self.stats().total.unsettled
+        if unsettled:
+            self._options.settings.logger.error(
+                "%d events were not acknowledged: an AsyncProducer was left open; use `async with`, or await close()",
+                unsettled,
+            )
+
     @property
     def _dropped_receipt(self) -> AsyncReceipt:
         if self._dropped is None:
@@ -267,3 +303,14 @@ class AsyncProducer(BaseProducer):
             future.exception()
             self._dropped = AsyncReceipt("", future)
         return self._dropped
+
+
+_started: weakref.WeakSet[AsyncProducer] = weakref.WeakSet()
+
+
+def _tell_of_those_left_open() -> None:
+    for producer in [*_started]:
+        producer._tell_if_left_open()  # noqa: SLF001
+
+
+atexit.register(_tell_of_those_left_open)
