@@ -15,13 +15,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format protos test-server wheels soak asan fuzz clean
+.PHONY: help venv statsd demo test lint format docs protos test-server wheels soak asan fuzz clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
+	@echo 'make docs         build the documentation into build/site'
 	@echo 'make protos       regenerate the descriptors from protos/'
 	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
 	@echo 'make wheels       build and test the wheels of every CPython here, into dist/; PYTHONS="python3.12 …" for some'
@@ -37,7 +38,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml $(COMPILED) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,docs]'
 	@touch $@
 
 # The daemon that the StatsD tests talk to; without npm they are skipped, and say so.
@@ -67,6 +68,12 @@ lint: venv
 format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The site is to work where there is no network: a page that loads something from elsewhere is an error.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: venv
+	$(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	@! grep -rnE --include='*.html' '(<(script|img|iframe|source)[^>]+src|<link[^>]+href)="?(https?:)?//' build/site
 
 protos: venv
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports \

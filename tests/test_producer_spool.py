@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from raccoon_fast import RAW, AsyncProducer, ClientClosedError, Producer, RetryPolicy
+from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, ClientClosedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
@@ -316,6 +316,16 @@ def test_a_spool_that_cannot_be_opened_stops_nothing(
     assert producer.emit("a", b"x").result(10).status.name == "SUCCESS"
     producer.close()
     assert any("cannot be used" in error for error in errors)
+
+
+def test_what_expires_has_expired_where_the_spool_cannot_be_opened(
+    collector: Collector, new_producer: NewProducer, tmp_path: Path
+) -> None:
+    collector.faults.refuse()
+    producer = new_producer(collector.ws_url, spool=tmp_path, delivery_timeout=0.1)
+    assert isinstance(producer.emit("a", b"x").exception(10), AckTimeoutError)
+    assert producer.stats().total.expired == 1
+    assert_balanced(producer)
 
 
 def test_two_producers_on_one_path(collector: Collector, new_producer: NewProducer) -> None:

@@ -23,6 +23,8 @@ from raccoon_fast import (
     ConnectError,
     DeliveryError,
     GrpcClient,
+    Outcome,
+    Producer,
     RestClient,
     RetryPolicy,
     TLSError,
@@ -151,6 +153,26 @@ def test_an_untrusted_server_is_named_as_such_and_not_tried_again(protocol, cert
         assert collector.request_count == 0
     assert untrusted.value.attempts == 1
     assert not untrusted.value.retryable
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_producer_says_so_at_once_and_keeps_its_events(protocol, files):
+    lines = []
+
+    class Logger:
+        info = warning = staticmethod(lambda msg, *args: None)
+        error = staticmethod(lambda msg, *args: lines.append(msg % args))
+
+    with serving(files) as collector:
+        url = {"rest": collector.url, "websocket": collector.ws_url, "grpc": f"grpcs://{collector.grpc_target}"}
+        with Producer(url[protocol], serializer=RAW, logger=Logger(), tls=TLS(ca=files.other_ca)) as producer:
+            receipt = producer.emit("a", b"x")
+            assert producer.flush(timeout=0.5) == 1
+            assert not producer.health().ok
+            assert "cannot trust" in lines[0]
+            assert producer.close(timeout=0).total.failed == {"closed": 1}
+        assert receipt.exception(0).outcome is Outcome.NOT_DELIVERED
+        assert collector.request_count == 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
