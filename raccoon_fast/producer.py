@@ -80,8 +80,8 @@ class Producer(BaseProducer):
             for, those that would expire, and those that `close` leaves. They are sent again, with their guids, by this
             producer or by the next one on this path, in whatever process. Producers may share a path.
         spool_bytes: Bytes in the spool, at most; over it the policy is "block".
-        durable: Store every batch before it is sent, and remove it when it is acknowledged: nothing in a sealed batch
-            is lost with the process.
+        durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
+            stored is not lost with the process.
         **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
 
     Raises:
