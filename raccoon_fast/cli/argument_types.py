@@ -7,8 +7,24 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-__all__ = ["age", "delay", "file", "header", "message", "owner", "port", "seconds", "share", "text", "whole_number"]
+__all__ = [
+    "age",
+    "delay",
+    "file",
+    "header",
+    "message",
+    "owner",
+    "port",
+    "ramp",
+    "rate",
+    "seconds",
+    "share",
+    "text",
+    "whole_number",
+]
 
+_MOST_STEPS = 100
+_MOST_A_SECOND = 10_000_000
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -35,6 +51,24 @@ def delay(value: str) -> float:
 def share(value: str) -> float:
     """0 to 1."""
     return _number(value, "a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def rate(value: str) -> float:
+    """A number a second, above 0 and within what one process can do."""
+    return _number(value, f"a number a second, above 0 and up to {_MOST_A_SECOND}", lambda n: 0 < n <= _MOST_A_SECOND)
+
+
+def ramp(value: str) -> list[float]:
+    """FROM:TO:STEP; the rates, the last of them TO or the highest below it."""
+    parts = value.split(":")
+    if len(parts) != 3:
+        raise ArgumentTypeError(f"must be FROM:TO:STEP, such as 1000:10000:1000, not {value!r}")
+    first, last, step = map(rate, parts)
+    if last < first:
+        raise ArgumentTypeError(f"must go up: TO of {value!r} is below FROM")
+    if (last - first) / step >= _MOST_STEPS:
+        raise ArgumentTypeError(f"must have at most {_MOST_STEPS} steps, not {(last - first) / step:,.0f}")
+    return [first + number * step for number in range(int((last - first) / step + 1e-9) + 1)]
 
 
 def age(value: str) -> int:

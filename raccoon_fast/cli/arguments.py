@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raccoon_fast.cli import argument_types as types
+from raccoon_fast.cli.bench_arguments import BENCH, add_bench
 from raccoon_fast.cli.connection_arguments import add_connection, add_files, add_header_names, add_url
 from raccoon_fast.cli.doctor_arguments import DOCTOR, add_doctor
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("send", "send the lines of a file as events", _SEND, _add_send),
         ("collect", "receive events, as a server for development", _COLLECT, _add_collect),
         ("doctor", "find out what works with a server, and what to do about the rest", DOCTOR, add_doctor),
+        ("bench", "put load on a server, and measure its acknowledgements", BENCH, add_bench),
         ("spool", "look into a spool, send or drop what is in it", SPOOL, add_spool),
         ("completion", "complete the command in a shell", _COMPLETION, _add_completion),
     ):

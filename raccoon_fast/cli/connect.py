@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["SCHEMES", "ServerOptions", "make_producer"]
+__all__ = ["SCHEMES", "ServerOptions", "make_producer", "protocol_of"]
 
 _T = TypeVar("_T")
 
@@ -122,6 +122,11 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.ca or arguments.cert or arguments.key:
         options["tls"] = TLS(ca=arguments.ca, cert=arguments.cert, key=arguments.key)
     return options
+
+
+def protocol_of(url: str) -> str:
+    """The protocol of a URL of SCHEMES, as parse_address takes it."""
+    return {"h": "REST", "w": "WebSocket", "g": "gRPC"}[url[0]]
 
 
 def _check_tls(tls: TLS) -> None:

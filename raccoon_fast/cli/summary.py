@@ -28,11 +28,11 @@ class Latencies:
         self._count = 0
         self.max_s = 0.0
 
-    def add(self, duration_s: float) -> None:
-        """Counts one duration."""
+    def add(self, duration_s: float, times: int = 1) -> None:
+        """Counts a duration, which occurred so many times."""
         ratio = max(duration_s / self._LEAST_S, 1.0)
-        self._buckets[math.ceil(math.log(ratio) / self._LOG_GROWTH)] += 1
-        self._count += 1
+        self._buckets[math.ceil(math.log(ratio) / self._LOG_GROWTH)] += times
+        self._count += times
         self.max_s = max(self.max_s, duration_s)
 
     def percentile_s(self, share: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 from raccoon_fast.cli.exits import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import Self
 
-__all__ = ["Progress", "confirm", "open_progress", "write_line", "write_note", "write_table"]
+__all__ = ["Progress", "confirm", "open_progress", "write_line", "write_note", "write_picture", "write_table"]
 
 _REDRAW_S = 0.25
 
@@ -67,6 +68,28 @@ def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> No
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         write_line("  ".join(cells).rstrip())
+
+
+def write_picture(lines: Sequence[str], colours: Mapping[str, str]) -> None:
+    """Writes lines to stdout, characters in colours where there are colours.
+
+    Args:
+        lines: Of a fixed width.
+        colours: By character, as #rrggbb.
+    """
+    if not _has_rich(sys.stdout):
+        for line in lines:
+            write_line(line)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for line in lines:
+        text = Text(line, no_wrap=True)
+        for character, colour in colours.items():
+            text.highlight_regex(f"{re.escape(character)}+", colour)
+        console.print(text)
 
 
 def open_progress(total_bytes: int | None) -> Progress:

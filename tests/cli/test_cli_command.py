@@ -110,7 +110,8 @@ def test_version(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["demo"], ["send"], ["collect"], ["doctor"], ["spool"], ["spool", "ls"], ["spool", "replay"]]
+    "arguments",
+    [[], ["demo"], ["send"], ["collect"], ["doctor"], ["bench"], ["spool"], ["spool", "ls"], ["spool", "replay"]],
 )
 def test_help_names_the_exit_codes(capsys, arguments):
     with pytest.raises(SystemExit) as caught:

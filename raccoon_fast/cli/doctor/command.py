@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from raccoon_fast.cli.connect import ServerOptions
+from raccoon_fast.cli.connect import ServerOptions, protocol_of
 from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
 from raccoon_fast.cli.doctor.network import can_connect, check_network
@@ -84,12 +84,8 @@ def _guesses(urls: list[str]) -> Iterator[str]:
     """Where gRPC would be, unless one of the URLs says it."""
     if any(url.startswith("grpc") for url in urls):
         return
-    for host in dict.fromkeys(parse_address(url, _protocol(url)).host for url in urls if "s://" not in url):
+    for host in dict.fromkeys(parse_address(url, protocol_of(url)).host for url in urls if "s://" not in url):
         yield f"grpc://{f'[{host}]' if ':' in host else host}:{_GRPC_PORT}"
-
-
-def _protocol(url: str) -> str:
-    return {"h": "REST", "w": "WebSocket", "g": "gRPC"}[url[0]]
 
 
 class _Patient:
@@ -119,7 +115,7 @@ class _Patient:
             return
         if not (yield from check_network(self.link, self._timeout_s)):
             return
-        urls = (yield from self._speak_grpc()) if _protocol(self._url) == "gRPC" else (yield from self._speak_http())
+        urls = (yield from self._speak_grpc()) if protocol_of(self._url) == "gRPC" else (yield from self._speak_http())
         if not urls:
             return
         if not may_probe():
@@ -150,4 +146,4 @@ class _Patient:
         return urls
 
     def _link(self, url: str) -> Link:
-        return Settings(parse_address(url, _protocol(url)), self._options, _TIMEOUT_S).link
+        return Settings(parse_address(url, protocol_of(url)), self._options, _TIMEOUT_S).link
