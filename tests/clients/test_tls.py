@@ -8,13 +8,10 @@ import gc
 import ssl
 import sys
 import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 
 import pytest
-import trustme
 from any_client import ASYNC, new_client
+from certificates import Files, make_certificates
 from scripted import tcp_server
 
 from raccoon_fast import (
@@ -36,41 +33,9 @@ EVENTS = [("page", b"{}")]
 PROTOCOLS = ["rest", "websocket", "grpc"]
 
 
-@dataclass
-class Files:
-    ca: Path
-    other_ca: Path
-    server: Path
-    expired: Path
-    elsewhere: Path
-    client: Path
-    stranger: Path
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Files:
-    folder = tmp_path_factory.mktemp("tls")
-    ca, other = trustme.CA(), trustme.CA()
-
-    def pem(name: str, certificate: trustme.LeafCert) -> Path:
-        path = folder / f"{name}.pem"
-        path.write_bytes(
-            certificate.private_key_pem.bytes() + b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-        )
-        return path
-
-    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
-    other.cert_pem.write_to_path(str(folder / "other.pem"))
-    past = datetime(2020, 1, 1, tzinfo=timezone.utc)
-    return Files(
-        ca=folder / "ca.pem",
-        other_ca=folder / "other.pem",
-        server=pem("server", ca.issue_cert("127.0.0.1", "localhost")),
-        expired=pem("expired", ca.issue_cert("127.0.0.1", "localhost", not_before=past, not_after=past)),
-        elsewhere=pem("elsewhere", ca.issue_cert("elsewhere.test")),
-        client=pem("client", ca.issue_cert("client@test")),
-        stranger=pem("stranger", other.issue_cert("client@test")),
-    )
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def client_for(protocol: str, collector: Collector, tls: object, **options):

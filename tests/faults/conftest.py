@@ -33,6 +33,7 @@ def new_trial(scheme: str) -> Iterator[Callable[..., Trial]]:
     yield new
     for trial in trials:
         trial.producer.close(timeout=0)
+        trial.proxy.__exit__()
     for collector in with_options:
         collector.close()
     left = [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name]

@@ -18,6 +18,7 @@ class FaultProxy:
 
     Attributes:
         port: Where it listens.
+        target_port: The server's; another takes the next connections.
         delay_s: Every piece of data waits so long.
         bytes_per_s: No direction is faster; None is without bound.
         swallowed: The ways, UP (to the server) and DOWN, on which nothing is passed on.
@@ -26,7 +27,7 @@ class FaultProxy:
     """
 
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+        self.target_port = target_port
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
         self.swallowed: set[str] = set()
@@ -45,6 +46,8 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._loop.is_closed():
+            return
         self._call(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -100,7 +103,7 @@ class FaultProxy:
         self.connections += 1
         self._writers.add(writer)
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._writers.add(server_writer)
             try:
                 ways = (self._pass(UP, reader, server_writer), self._pass(DOWN, server_reader, writer))

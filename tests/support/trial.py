@@ -17,11 +17,27 @@ from raccoon_fast.collector import Collector
 SCHEMES = ("ws", "http", "grpc")
 
 
+def port_of(collector: Collector, scheme: str) -> int:
+    return collector.grpc_port if scheme.startswith("grpc") else collector.port
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.002)
+
+
+class Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str, *args: object) -> None:
+        self.lines.append(msg % args)
+
+    warning = error = info
 
 
 class Trial:
@@ -33,7 +49,7 @@ class Trial:
 
     def __init__(self, scheme: str, collector: Collector, **options: Any) -> None:
         self.collector = collector
-        self.proxy = FaultProxy(collector.grpc_port if scheme == "grpc" else collector.port).__enter__()
+        self.proxy = FaultProxy(port_of(collector, scheme)).__enter__()
         self.sent: dict[Any, list[bytes]] = {}
         self._number = 0
         options = {

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from scripted import SendEventRequest, answer, guid_of, speak_websocket, tcp_server, websocket_server
+from trial import Lines
 from websockets.frames import Opcode
 
 from raccoon_fast import (
@@ -31,18 +32,6 @@ from raccoon_fast.transports.websocket_connection import WebSocketConnection
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=5, initial=0.01)
 EVENTS = [("page", b"{}")]
-
-
-class Lines:
-    """A logger that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, msg, *args):
-        self.lines.append(msg % args)
-
-    warning = error = info
 
 
 def client(url: str, **options) -> WebSocketClient:
