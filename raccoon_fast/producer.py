@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import contextlib
 import os
 import time
 import uuid
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
-from raccoon_fast.delivery.child_exit import close_at_child_exit
 from raccoon_fast.delivery.ledger import Ledger
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
@@ -47,7 +45,9 @@ class Producer(BaseProducer):
 
     Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
     a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
-    parent's. A producer still open when the interpreter exits, or a child of multiprocessing ends, is closed then.
+    parent's. A producer still open when the interpreter exits is closed then, also in a process of multiprocessing;
+    Celery's workers end in a way of their own: connect `close` to its signal worker_process_shutdown, or `flush` in the
+    task.
 
     Under gevent's monkey patching every wait here (a full buffer, a receipt's `result`, `flush`, `close`) lets the
     other greenlets run, and callbacks run on a greenlet; gRPC is refused. With `patch_all(thread=False)` all protocols
@@ -147,7 +147,7 @@ class Producer(BaseProducer):
         # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
         self.emit = self._accumulator.emit  # type: ignore[method-assign]
         self.emit_many = self._accumulator.emit_many  # type: ignore[method-assign]
-        _producers.add(self)
+        lifetime.made(self)
         if self._has_spooled:
             self._start()
 
@@ -228,7 +228,7 @@ class Producer(BaseProducer):
 
     def _close(self, timeout: float) -> None:
         engine, thread, self._thread = self._engine, self._thread, None
-        _open.discard(self)
+        lifetime.ended(self)
         with self._room:
             self._room.notify_all()
         if engine is None or thread is None:
@@ -313,8 +313,7 @@ class Producer(BaseProducer):
                 raise
             self._thread = thread
             self._room = new_condition()  # gevent may have patched since, and nobody waits yet
-            _open.add(self)
-            close_at_child_exit(_close_all)
+            lifetime.began(self)
 
     def _wait_for_room(self, size: int) -> bool:
         deadline_s = time.monotonic() + self._options.block_timeout_s
@@ -350,8 +349,7 @@ class Producer(BaseProducer):
 
     def _after_fork(self) -> None:
         """In the child: begin anew. The parent's thread does not exist here, and its events are not ours to send."""
-        # What they own is shared with the parent: it must not be closed from here, nor even be freed (grpc waits then).
-        _inherited.append((self._thread, self._engine))
+        lifetime.inherit(self._thread, self._engine)  # to free grpc's objects would wait for ever
         self._thread = self._engine = None
         self._closing = None
         self._lock = new_lock()
@@ -367,25 +365,3 @@ class Producer(BaseProducer):
         self._dropped = None
         self._made_s = time.monotonic()
         self._accumulator.reset()
-
-
-_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-# Strong references: a producer nobody holds any more may still have events to deliver.
-_open: set[Producer] = set()
-_inherited: list[Any] = []
-
-
-def _close_all() -> None:
-    for producer in [*_open]:
-        producer.close()
-
-
-def _after_fork_in_child() -> None:
-    _open.clear()
-    for producer in [*_producers]:
-        producer._after_fork()  # noqa: SLF001
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
-import os
-import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
 from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
-from raccoon_fast.delivery.child_exit import close_at_child_exit
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import ClientClosedError, Outcome
@@ -50,8 +47,8 @@ class Client(Generic[_A]):
     on which an async client does all the work; `close` ends it. A client made before a fork works in the child, where
     it starts anew with connections of its own: what the parent had in flight stays the parent's.
 
-    A client still open when the interpreter exits, or a child of multiprocessing ends, is closed then, waiting as
-    `close` does.
+    A client still open when the interpreter, or a process of multiprocessing, exits is closed then, waiting as `close`
+    does.
 
     Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet; gRPC is
     refused.
@@ -64,7 +61,7 @@ class Client(Generic[_A]):
         self._running: _Running[_A] | None = None
         self._closed = False
         self._lock = new_lock()
-        _clients.add(self)
+        lifetime.made(self)
 
     def send(
         self,
@@ -178,7 +175,7 @@ class Client(Generic[_A]):
             running, self._running = self._running, None
         if running is None:
             return
-        _open.discard(self)
+        lifetime.ended(self)
         closing = running.thread.submit(running.client.close(timeout))
         try:
             # The margin is for closing connections, which is bounded on its own.
@@ -206,8 +203,7 @@ class Client(Generic[_A]):
             if self._app is not None:
                 client.set_app(self._app[0])
             self._running = running = _Running(client)
-            _open.add(self)
-            close_at_child_exit(_close_all)
+            lifetime.began(self)
             return running
 
     def _after_fork(self) -> None:
@@ -215,7 +211,7 @@ class Client(Generic[_A]):
         if self._running is not None:
             # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
             # unregistered, from here; gRPC's objects crash when they are freed.
-            _inherited.append(self._running)
+            lifetime.inherit(self._running)
             self._running = None
 
 
@@ -233,25 +229,3 @@ def _abandoned(request: Request) -> ClientClosedError:
         req_guid=request.req_guid,
         outcome=Outcome.POSSIBLY_DELIVERED,
     )
-
-
-_clients: weakref.WeakSet[Client[Any]] = weakref.WeakSet()
-# Strong references: a client nobody holds any more may still have requests in flight.
-_open: set[Client[Any]] = set()
-_inherited: list[_Running[Any]] = []
-
-
-def _close_all() -> None:
-    for client in [*_open]:
-        client.close()
-
-
-def _after_fork_in_child() -> None:
-    _open.clear()
-    for client in [*_clients]:
-        client._after_fork()  # noqa: SLF001
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

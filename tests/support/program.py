@@ -6,18 +6,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
-def start(program: str, *arguments: object, before: Sequence[object] = (), **environment: str) -> subprocess.Popen[str]:
+def start(
+    program: str | Path, *arguments: object, before: Sequence[object] = (), **environment: str
+) -> subprocess.Popen[str]:
     """Start a Python program.
 
     Args:
-        program: Its text.
+        program: Its text, or its file.
         arguments: sys.argv[1:].
         before: A command that runs the program, and its options.
         environment: Variables on top of ours.
     """
-    command = [*before, sys.executable, "-W", "error", "-c", program, *arguments]
+    script = [program] if isinstance(program, Path) else ["-c", program]
+    command = [*before, sys.executable, "-W", "error", *script, *arguments]
     return subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.PIPE,
@@ -40,6 +44,6 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 40.0) -> list[str]
     return out.splitlines()
 
 
-def run(program: str, *arguments: object, before: Sequence[object] = (), **environment: str) -> list[str]:
+def run(program: str | Path, *arguments: object, before: Sequence[object] = (), **environment: str) -> list[str]:
     """Both."""
     return finish(start(program, *arguments, before=before, **environment))
