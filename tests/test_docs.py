@@ -23,7 +23,19 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INCLUDE = re.compile(r'--8<-- "(.+?)"')
 # What a page may tell its reader to run; what they are given is checked where it is ours.
-PROGRAMS = {"celery", "cibuildwheel", "curl", "echo", "gunicorn", "make", "pip", "python", "raccoon-fast", "uvicorn"}
+PROGRAMS = {
+    "celery",
+    "cibuildwheel",
+    "curl",
+    "echo",
+    "gunicorn",
+    "make",
+    "pip",
+    "protoc",
+    "python",
+    "raccoon-fast",
+    "uvicorn",
+}
 
 
 class Block(NamedTuple):
@@ -58,7 +70,7 @@ def name_of(page: Path) -> str:
 
 def test_there_is_something_to_test() -> None:
     assert len(PAGES) > 15
-    assert len(python_of(PAGES[0])) == 5
+    assert len(python_of(PAGES[0])) == 6
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=name_of)
@@ -72,6 +84,9 @@ def test_python_runs(page: Path, tmp_path: Path) -> None:
             code = code.replace("ws://localhost:8080", collector.ws_url)
             code = code.replace("localhost:8081", collector.grpc_target).replace("/var/spool/shop", str(tmp_path))
             lines += [""] * (block.line - len(lines)) + code.splitlines()
+        # What is a test there gets the fixture that it names.
+        tests = re.findall(r"^def (test_\w+)\(raccoon_collector\)", "\n".join(lines), re.MULTILINE)
+        lines += [f"with Collector() as raccoon_collector:\n    {test}(raccoon_collector)" for test in tests]
         program.write_text("\n".join(lines), encoding="utf-8")
         command = [sys.executable, "-W", "error", program.name]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
@@ -91,7 +106,7 @@ def test_commands_exist(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert program in PROGRAMS, program
         if program == "raccoon-fast":
             for argument in arguments:
-                if argument.endswith(".pem"):
+                if argument.endswith((".pem", ".jsonl", ".desc")):
                     (tmp_path / argument).touch()
             make_parser().parse_args(arguments)
         elif program == "make":

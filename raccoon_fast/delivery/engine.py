@@ -381,7 +381,12 @@ class Engine:
             task.cancel()
         transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
         closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-        await asyncio.wait({*closing, *self._attempts}, timeout=timeout_s)
+        try:
+            await asyncio.wait({*closing, *self._attempts}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            for one in closing:
+                one.cancel()  # they then end at once
+            raise
 
     def _leftovers(self) -> list[Batch]:
         batches = self._waiting.pop_all()

@@ -166,12 +166,14 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Say goodbye (close code 1000) and wait a second at most for the server to do so. Idempotent."""
-        if self.transport is not None and self._protocol.state is OPEN:
-            self._leaving = True
-            self._protocol.send_close(1000)
-            self._flush()
-            await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
-        self.abort()
+        try:
+            if self.transport is not None and self._protocol.state is OPEN:
+                self._leaving = True
+                self._protocol.send_close(1000)
+                self._flush()
+                await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
