@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format docs protos test-server wheels soak asan fuzz clean
+.PHONY: help venv statsd demo test lint format docs protos test-server wheels soak asan fuzz bench bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -29,6 +29,8 @@ help:
 	@echo 'make soak         draw faults at random: SECONDS=60, SEED= and ROUND= to run one again'
 	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
 	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
+	@echo 'make bench        measure, beside what else there is, into benchmarks/results; GROUP=emit for one group'
+	@echo 'make bench-guard  compare the instructions of the hot path with the recorded ones, under valgrind'
 	@echo 'make venv         install only'
 	@echo 'make clean        remove what was built; $(VENV) stays'
 
@@ -113,6 +115,17 @@ fuzz: venv
 	@mkdir -p $(CORPUS)
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py --guided -max_total_time=$(SECONDS) $(FUZZ) $(CORPUS)
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_answers.py -runs=$(RUNS) -keep_seed=1 $(FUZZ) $(CORPUS)
+
+PEERS := $(VENV)/peers
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: $(PEERS)
+	$(BIN)/python benchmarks/run.py $(GROUP)
+
+bench-guard: venv
+	$(BIN)/python benchmarks/guard.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -52,7 +52,7 @@ def _take_bytes(data: Any) -> bytes:
 
 
 def _load_json() -> Serializer:
-    # At 200 to 300 bytes 1.4-1.7 times as fast as msgspec, 12-18 times as json (benchmarks/bench_json.py).
+    # At 200 to 300 bytes 1.4-1.7 times as fast as msgspec, 12-18 times as json (benchmarks/emit.py).
     import orjson
 
     return orjson.dumps

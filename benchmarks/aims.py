@@ -1,0 +1,120 @@
+"""What the figures are meant to show, on a machine with two cores; whether they do is computed from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from results import Results, grid, number
+from transports import FLOOR, OURS
+
+_PROTOBUF = "Protobuf envelope, batches of 1,000"
+_JSON = "JSON envelope, batches of 1,000"
+_EMIT = "Handing an event over, 1 thread"
+_ACKS = "An answer decoded, matched and resolved"
+_CPU = "CPU"
+
+
+class Aim(NamedTuple):
+    """A bound on a figure."""
+
+    what: str
+    measured: Callable[[Results], float]
+    bound: str
+    limit: float
+    unit: str
+
+    def is_met(self, value: float) -> bool:
+        """Whether the figure keeps the bound, as far as three digits tell."""
+        value = float(f"{value:.3g}")
+        return value <= self.limit if self.bound == "at most" else value >= self.limit
+
+
+def _ratio(group: str, title: str, column: str, over: str, under: str) -> Callable[[Results], float]:
+    def measured(results: Results) -> float:
+        value = results.groups[group].value
+        return value(title, over, column, _CPU) / value(title, under, column, _CPU)
+
+    return measured
+
+
+def _value(group: str, title: str, row: str, column: str) -> Callable[[Results], float]:
+    return lambda results: results.groups[group].value(title, row, column)
+
+
+def _end_to_end(transport: str, column: str, over: str, under: str) -> Callable[[Results], float]:
+    return _ratio("transports", f"{transport}, to the acknowledgement", column, over, under)
+
+
+_OURS, _GOOGLE = "ours, add_many", "google.protobuf, add"
+_1000, _100 = "200 B x 1,000", "200 B x 100"
+AIMS = (
+    Aim(
+        "Envelope by `add_many`, 200 B: faster than google.protobuf",
+        _ratio("envelope", _PROTOBUF, "200 B", _GOOGLE, _OURS), "at least", 25, "x",
+    ),
+    Aim(
+        "Envelope by `add_many`, 1 kB: of a memcpy",
+        _ratio("envelope", _PROTOBUF, "1 kB", _OURS, "memcpy"), "at most", 3, "x",
+    ),
+    Aim(
+        "Envelope by `add`, 200 B: faster than google.protobuf",
+        _ratio("envelope", _PROTOBUF, "200 B", _GOOGLE, "ours, add"), "at least", 10, "x",
+    ),
+    Aim(
+        "JSON envelope, 200 B: faster than json + base64",
+        _ratio("envelope", _JSON, "200 B", "json + base64", _OURS), "at least", 8, "x",
+    ),
+    Aim(
+        "Envelope in pure Python, 200 B: of google.protobuf",
+        _ratio("envelope", _PROTOBUF, "200 B", "ours, pure Python, add", _GOOGLE), "at most", 1, "x",
+    ),
+    Aim("An answer decoded and resolved", _value("acks", _ACKS, "ours", "protobuf"), "at most", 1000, "ns"),
+    Aim("`emit` of bytes", _value("emit", _EMIT, "ours, emit", "bytes"), "at most", 120, "ns"),
+    Aim("`emit_many` of bytes", _value("emit", _EMIT, "ours, emit_many", "bytes"), "at most", 40, "ns"),
+    Aim(
+        "`emit` of bytes: faster than confluent-kafka's `produce`",
+        _ratio("emit", _EMIT, "bytes", "confluent-kafka, produce", "ours, emit"), "at least", 8, "x",
+    ),
+    Aim(f"WebSocket, {_1000}: of the floor", _end_to_end("WebSocket", _1000, OURS, FLOOR), "at most", 2.6, "x"),
+    Aim(
+        f"WebSocket, {_1000}: less than websockets",
+        _end_to_end("WebSocket", _1000, "websockets", OURS), "at least", 2.5, "x",
+    ),
+    Aim(f"REST, {_1000}: of the floor", _end_to_end("REST", _1000, OURS, FLOOR), "at most", 2.8, "x"),
+    Aim(f"REST, {_1000}: less than httpx", _end_to_end("REST", _1000, "httpx", OURS), "at least", 8, "x"),
+    Aim(f"REST, {_100}: less than httpx", _end_to_end("REST", _100, "httpx", OURS), "at least", 18, "x"),
+    Aim(f"gRPC, {_1000}: of the floor", _end_to_end("gRPC", _1000, OURS, FLOOR), "at most", 6.5, "x"),
+    Aim(
+        f"gRPC, {_1000}: of bare grpc.aio with ready bytes",
+        _end_to_end("gRPC", _1000, OURS, "grpc.aio, ready bytes"), "at most", 1, "x",
+    ),
+    *(
+        Aim(
+            f"{transport}, 100,000 events/s: p99 from emit to acknowledgement",
+            _value("latency", f"{transport}, emit to acknowledgement", "100,000", "p99"), "at most", 25, "ms",
+        )
+        for transport in ("WebSocket", "REST", "gRPC")
+    ),
+    *(
+        Aim(
+            f"{transport}: grown over ten million events",
+            _value("memory", "Grown over ten million events, after the first million", transport, "MiB"),
+            "at most", 8, "MiB",
+        )
+        for transport in ("WebSocket", "REST", "gRPC")
+    ),
+)  # fmt: skip
+
+
+def report(results: Results) -> str:
+    """A Markdown table of the aims that this run tells something of."""
+    rows = [("figure", "aim", "measured", "")]
+    for aim in AIMS:
+        try:
+            value = aim.measured(results)
+        except KeyError:
+            continue
+        verdict = "met" if aim.is_met(value) else "**missed**"
+        rows.append((aim.what, f"{aim.bound} {aim.limit:g} {aim.unit}", f"{number(value)} {aim.unit}", verdict))
+    return grid(rows)

@@ -1,0 +1,213 @@
+"""Counts the instructions that an event costs, and fails when they grew by over 5 % on the recorded figures.
+
+    python benchmarks/guard.py            # compare (make bench-guard)
+    python benchmarks/guard.py --record   # write guard.json, in a commit that says why
+
+Counted by valgrind's callgrind, all that the process does between the first round that counts and the last, the
+interpreter's work included. The counts are those of one interpreter, one
+processor architecture, one Cython and one compiler: where these are not the recorded ones there is nothing to compare
+with, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RECORDED = Path(__file__).with_name("guard.json")
+MOST_GROWTH = 0.05
+EVENTS = 100
+_WARM_UP, _ROUNDS = 5, 40
+_GUID = "17e2ac19-df8b-4a30-b111-fd7f5073d2f5"
+_ANSWER = b"\x08\x01\x10\x01\x18\x80\xe2\xcf\xaa\x06\x2a\x30\x0a\x08req_guid\x12\x24" + _GUID.encode()
+_JSON_ANSWER = b'{"status":1,"code":1,"sent_time":1700000000,"data":{"req_guid":"%b"}}' % _GUID.encode()
+
+
+def events() -> list[tuple[str, bytes]]:
+    return [("page-view", bytes(range(200))) for _ in range(EVENTS)]
+
+
+def encode_many(kind: str) -> Callable[[], object]:
+    from raccoon_fast.core import envelope
+
+    request, many = getattr(envelope, kind)(), events()
+
+    def work() -> None:
+        request.clear()
+        request.add_many(many)
+        request.stamp(_GUID, 1_700_000_000, 123_456_789)
+        request.payload()
+
+    return work
+
+
+def encode_one_by_one() -> Callable[[], object]:
+    from raccoon_fast.core.envelope import ProtoEnvelope
+
+    request, many = ProtoEnvelope(), events()
+
+    def work() -> None:
+        request.clear()
+        for type_, data in many:
+            request.add(type_, data)
+
+    return work
+
+
+def emit(call: str) -> Callable[[], object]:
+    from raccoon_fast.core.batch import Accumulator, Batch
+
+    batch = Batch("proto")
+
+    def make_batch() -> Batch:
+        batch.clear()
+        batch.receipt = batch
+        return batch
+
+    accumulator = Accumulator(
+        make_batch,
+        serializer=None,
+        wire="proto",
+        max_events=EVENTS,
+        max_bytes=1 << 20,
+        max_event_bytes=1 << 20,
+        buffer_bytes=1 << 30,
+    )
+    many, one, all_of = events(), accumulator.emit, accumulator.emit_many
+
+    def one_by_one() -> None:
+        for type_, data in many:
+            one(type_, data)
+        accumulator.take()
+
+    def at_once() -> None:
+        all_of(many)
+        accumulator.take()
+
+    return at_once if call == "emit_many" else one_by_one
+
+
+def resolve(wire: str) -> Callable[[], object]:
+    from raccoon_fast.core.acks import AckTable
+    from raccoon_fast.core.answers import decode_json_answer, decode_proto_answer
+
+    decode, answer = (decode_json_answer, _JSON_ANSWER) if wire == "json" else (decode_proto_answer, _ANSWER)
+    table = AckTable()
+
+    def work() -> None:
+        for _ in range(EVENTS):
+            table.add(_GUID, None, 1.0)
+            table.settle(decode(answer).req_guid, False)  # not a success, so that the guid may be added again
+
+    return work
+
+
+WORKLOADS: dict[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]] = {
+    "encode, add_many": (encode_many, ("ProtoEnvelope",)),
+    "encode, add": (encode_one_by_one, ()),
+    "encode JSON, add_many": (encode_many, ("JsonEnvelope",)),
+    "emit": (emit, ("emit",)),
+    "emit_many": (emit, ("emit_many",)),
+    "decode and settle": (resolve, ("proto",)),
+    "decode JSON and settle": (resolve, ("json",)),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="write the figures instead of comparing them")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.work:
+        work()
+        return 0
+
+    from raccoon_fast import has_extensions
+
+    has_extensions(raise_=True)
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
+    build = build_name()
+    if shutil.which("valgrind") is None:
+        print("bench-guard: skipped, valgrind is not installed")
+        return 0
+    if build not in recorded and not chosen.record:
+        print(f"bench-guard: skipped, nothing is recorded for {build}, only for {'; '.join(recorded)}")
+        return 0
+    counted = count()
+    if chosen.record:
+        recorded[build] = counted
+        RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+    return compare(counted, recorded[build])
+
+
+def work() -> None:
+    """Run every workload, with a call of getppid before and after the rounds that count."""
+    for make, arguments in WORKLOADS.values():
+        one_round = make(*arguments)
+        for _ in range(_WARM_UP):
+            one_round()
+        os.getppid()
+        for _ in range(_ROUNDS):
+            one_round()
+        os.getppid()
+
+
+def build_name() -> str:
+    """What the counts depend on, beside the code."""
+    from raccoon_fast.core import _envelope_c
+
+    cython = next(name for name in sys.modules if name.startswith("_cython_")).removeprefix("_cython_")
+    built = Path(_envelope_c.__file__).read_bytes()
+    compiler = re.search(rb"GCC: \([^)]*\) ([0-9.]+)|clang version ([0-9.]+)", built)
+    compiled_by = compiler[0].decode() if compiler else "unknown compiler"
+    python = f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()})"
+    return f"{python}, {platform.machine()}, Cython {cython.replace('_', '.')}, {compiled_by}"
+
+
+def count() -> dict[str, int]:
+    """Instructions an event, or an answer, of each workload."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "counts")
+        # The counts are written, and begin anew, whenever libc's getppid is called.
+        valgrind = ["valgrind", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
+        finished = subprocess.run(
+            [*valgrind, sys.executable, __file__, "--work"],
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # The first is the start, then rounds that count and rounds that do not take turns.
+        parts = [out.with_name(f"counts.{2 * number}") for number in range(1, len(WORKLOADS) + 1)]
+        if finished.returncode or not all(part.exists() for part in parts):
+            raise SystemExit(f"callgrind failed:\n{finished.stdout}{finished.stderr}")
+        totals = [int(re.search(r"^totals: (\d+)", part.read_text(), re.MULTILINE)[1]) for part in parts]
+    return {name: round(total / _ROUNDS / EVENTS) for name, total in zip(WORKLOADS, totals, strict=True)}
+
+
+def compare(counted: dict[str, int], recorded: dict[str, int]) -> int:
+    status = 0
+    for name, instructions in counted.items():
+        before = recorded.get(name)
+        verdict = "new" if before is None else f"{instructions / before - 1:+.1%}"
+        if before is not None and instructions > before * (1 + MOST_GROWTH):
+            verdict += f"  TOO MUCH: over {MOST_GROWTH:.0%}"
+            status = 1
+        print(f"{name:24} {instructions:7,} instructions an event   {verdict}")
+    if status:
+        print("bench-guard: if the growth is meant, record it (--record) in a commit that says why")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

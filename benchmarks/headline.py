@@ -1,0 +1,54 @@
+"""The few figures that the README shows."""
+
+from __future__ import annotations
+
+from results import Results, grid, number
+
+_ROWS = (
+    (
+        "200 B event into a request",
+        ("envelope", "Protobuf envelope, batches of 1,000", "200 B"),
+        "ours, add_many",
+        ("google.protobuf, add",),
+    ),
+    (
+        "200 B event into a JSON request",
+        ("envelope", "JSON envelope, batches of 1,000", "200 B"),
+        "ours, add_many",
+        ("json + base64", "orjson + pybase64"),
+    ),
+    (
+        "`emit`, in the calling thread",
+        ("emit", "Handing an event over, 1 thread", "bytes"),
+        "ours, emit",
+        ("confluent-kafka, produce",),
+    ),
+    *(
+        (
+            f"{transport}, to the acknowledgement",
+            ("transports", f"{transport}, to the acknowledgement", "200 B x 1,000"),
+            "raccoon_fast Producer",
+            peers,
+        )
+        for transport, peers in (
+            ("REST", ("httpx", "aiohttp")),
+            ("WebSocket", ("websockets", "picows")),
+            ("gRPC", ("grpc.aio",)),
+        )
+    ),
+)
+
+
+def headline(results: Results) -> str:
+    """A Markdown table of what was measured of them."""
+    rows = [("ns of CPU an event", "raccoon_fast", "beside it")]
+    for what, (group, title, column), ours, peers in _ROWS:
+        try:
+            cells = {name: results.groups[group].value(title, name, column, "CPU") for name in (ours, *peers)}
+        except KeyError:
+            continue
+        beside = [
+            f"{name.split(',')[0]} {number(cells[name])} ({number(cells[name] / cells[ours])} x)" for name in peers
+        ]
+        rows.append((what, number(cells[ours]), ", ".join(beside)))
+    return grid(rows)

@@ -1,0 +1,169 @@
+"""What a run leaves behind: results.json, and the same as Markdown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import Spread, Table
+
+_PACKAGES = (
+    "raccoon_fast", "protobuf", "orjson", "uvloop", "websockets", "httpx", "httptools", "grpcio",
+    "pybase64", "msgspec", "aiohttp", "requests", "picows", "confluent-kafka", "segment-analytics-python", "memray",
+)  # fmt: skip
+
+
+@dataclass
+class Group:
+    """What one module of the suite measured.
+
+    Attributes:
+        about: How, in the module's own words.
+        date: When, in UTC.
+        tables: The figures.
+        notes: What was left out.
+    """
+
+    about: str
+    date: str
+    tables: list[Table]
+    notes: list[str]
+
+    def value(self, title: str, row: str, column: str, unit: str = "") -> float:
+        """A median; the unit tells tables of one title apart.
+
+        Raises:
+            KeyError: It was not measured.
+        """
+        for table in self.tables:
+            if table.title == title and unit in table.unit and not table.is_detail:
+                return table.cells[row][column].median
+        raise KeyError(title)
+
+
+@dataclass
+class Results:
+    """Groups measured on one machine with one set of packages."""
+
+    machine: dict[str, str]
+    groups: dict[str, Group]
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read what `save` wrote."""
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return cls(stored["machine"], {name: _group(group) for name, group in stored["groups"].items()})
+
+
+def _group(stored: Mapping[str, Any]) -> Group:
+    tables = []
+    for table in stored["tables"]:
+        cells = {
+            row: {column: Spread(*spread) for column, spread in columns.items()}
+            for row, columns in table["cells"].items()
+        }
+        tables.append(Table(**{**table, "cells": cells}))
+    return Group(stored["about"], stored["date"], tables, stored["notes"])
+
+
+def machine_facts() -> dict[str, str]:
+    """What the figures depend on: no names, no paths."""
+    facts = {
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {re.match(r'[0-9.]*', platform.release())[0]}, {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    facts.update({package: _version(package) for package in _PACKAGES})
+    return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor() or "unknown processor"
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def markdown(results: Results, aims: str) -> str:
+    """All of it, for people."""
+    facts = results.machine
+    packages = ", ".join(f"{name} {facts[name]}" for name in _PACKAGES)
+    lines = [
+        "# Results",
+        "",
+        "Made by `make bench`; [README.md](../README.md) says how. A cell is the median of all rounds, in brackets how",
+        "many times the first row's that is, and behind ± half the distance of the quartiles.",
+        "",
+        f"{facts['processor']}; {facts['system']}; {facts['python']}; {packages}.",
+        "",
+        "## What was aimed at",
+        "",
+        aims,
+    ]
+    for name, group in results.groups.items():
+        lines += ["", f"## {name.capitalize()}", "", f"{group.about} ({group.date})", ""]
+        lines += [f"{note}\n" for note in group.notes]
+        lines += [f"![{name}]({name}.svg)", ""]
+        lines += [part for table in group.tables if not table.is_detail for part in (_table(table), "")]
+        details = [table for table in group.tables if table.is_detail]
+        if details:
+            lines += ["<details><summary>More</summary>", ""]
+            lines += [part for table in details for part in (_table(table), "")]
+            lines += ["</details>"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(table: Table) -> str:
+    columns = table.columns
+    heading = f"**{table.title}**" + (f", {table.unit}" if table.unit else "")
+    rows = [[table.rows, *columns]]
+    for name, cells in table.cells.items():
+        base = table.cells.get(table.base, {})
+        rows.append([name, *(_cell(cells.get(column), base.get(column)) for column in columns)])
+    return f"{heading}\n\n{grid(rows)}"
+
+
+def grid(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    rule = "| --- |" + " ---: |" * (head.count("|") - 2)
+    return "\n".join([head, rule, *body])
+
+
+def number(value: float) -> str:
+    """Three digits that count, and no more than that of fractions."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _cell(spread: Spread | None, base: Spread | None) -> str:
+    if spread is None:
+        return ""
+    text = number(spread.median)
+    if base is not None and base.median:
+        text += f" ({number(spread.median / base.median)} x)"
+    if spread.samples > 1 and spread.median:
+        text += f" ±{(spread.high - spread.low) / 2 / abs(spread.median):.0%}"
+    return text

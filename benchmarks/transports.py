@@ -1,0 +1,131 @@
+"""End to end, batch by batch, to a collector that counts and drops: ours, and the plain way of other libraries.
+
+What is timed is the client process as a whole, user and system time, from the events to their acknowledgement; the
+server runs in a process of its own. "sendall" is the floor: the same bytes, ready-made, written by a blocking socket to
+a process that discards them. That every event came is asserted by the collector's count.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import clients
+from harness import Effort, LeftOut, Stopwatch, Table, Timing, fresh, in_turns
+from payloads import FLIGHTS, SIZES, events_of
+from servers import Sink, discarder, sink
+
+WORKLOADS = (
+    ("200 B", 1000),
+    ("200 B", 100),
+    ("200 B", 1),
+    *((size, 1000) for size in SIZES if size not in ("200 B", "10 kB")),
+    ("10 kB", 100),
+    *((flights, 1000) for flights in FLIGHTS),
+)
+AIMED_AT = WORKLOADS[:2]
+OURS, OURS_ASYNC, FLOOR = "raccoon_fast Producer", "raccoon_fast AsyncProducer", "sendall (floor)"
+
+
+class Client(NamedTuple):
+    """A way to send.
+
+    Attributes:
+        opened: Of the module `clients`.
+        package: What it needs; "" where that is here anyway.
+        is_variant: Only for the first workload.
+    """
+
+    opened: Callable[..., Any]
+    package: str = ""
+    is_variant: bool = False
+
+
+_OURS = {OURS: Client(clients.producer), OURS_ASYNC: Client(clients.async_producer), FLOOR: Client(clients.sendall)}
+CLIENTS: dict[str, dict[str, Client]] = {
+    "REST": {
+        **_OURS,
+        "httpx": Client(clients.httpx, "httpx"),
+        "aiohttp": Client(clients.aiohttp, "aiohttp"),
+        "requests": Client(clients.requests, "requests"),
+        "httpx, on uvloop": Client(clients.on_uvloop(clients.httpx), "httpx", is_variant=True),
+        "aiohttp, on uvloop": Client(clients.on_uvloop(clients.aiohttp), "aiohttp", is_variant=True),
+    },
+    "WebSocket": {
+        **_OURS,
+        "websockets": Client(clients.websockets, "websockets"),
+        "picows": Client(clients.picows, "picows"),
+        "websockets, on uvloop": Client(clients.on_uvloop(clients.websockets), "websockets", is_variant=True),
+        "picows, on uvloop": Client(clients.on_uvloop(clients.picows), "picows", is_variant=True),
+    },
+    "gRPC": {
+        **_OURS,
+        "grpc.aio": Client(clients.grpc_aio, "grpc"),
+        "grpc.aio, ready bytes": Client(clients.grpc_aio_ready_bytes, "grpc"),
+    },
+}
+# Requests until a client is warm, and as many again to find out how long one takes.
+_WARM_UP = 16
+_RUNS = 2
+_RUN_S = 0.2
+_MOST_REQUESTS = 4000
+
+
+def run(effort: Effort, left_out: LeftOut) -> list[Table]:
+    tables = []
+    with sink() as server, discarder() as address:
+        for transport, all_clients in CLIENTS.items():
+            here = {
+                name: client
+                for name, client in all_clients.items()
+                if not client.package or left_out.find(client.package, client.package)
+            }
+            cpu = Table(f"{transport}, to the acknowledgement", "ns of CPU an event", "client", OURS)
+            rate = Table(f"{transport}, to the acknowledgement", "events/s", "client", OURS)
+            for workload in effort.some(WORKLOADS):
+                measures = {
+                    name: functools.partial(
+                        _measure, server, address if name == FLOOR else None, transport, name, workload, effort
+                    )
+                    for name, client in here.items()
+                    if workload == WORKLOADS[0] or not client.is_variant
+                }
+                turns = effort if workload in AIMED_AT else replace(effort, processes=min(2, effort.processes))
+                payload, batch = workload
+                for name, timings in in_turns(turns, measures).items():
+                    cpu.add(name, f"{payload} x {batch:,}", [timing.cpu_ns for timing in timings])
+                    rate.add(name, f"{payload} x {batch:,}", [1e9 / timing.wall_ns for timing in timings])
+            tables += [cpu, rate]
+    return tables
+
+
+def _measure(
+    server: Sink, floor: Any, transport: str, name: str, workload: tuple[str, int], effort: Effort
+) -> list[Timing]:
+    where = floor or server.url(transport)
+    timings, events = fresh(_time_client, transport, name, where, workload, effort)
+    if floor is None:
+        server.expect(events)
+    return timings
+
+
+def _time_client(
+    transport: str, name: str, where: Any, workload: tuple[str, int], effort: Effort
+) -> tuple[list[Timing], int]:
+    """Timings of runs in a process of their own, and how many events it sent in all."""
+    payload, batch = workload
+    timings = []
+    with CLIENTS[transport][name].opened(where, events_of(payload, batch)) as send:
+        send(_WARM_UP)
+        start_s = time.perf_counter()
+        send(_WARM_UP)
+        request_s = (time.perf_counter() - start_s) / _WARM_UP
+        requests = effort.count(min(_MOST_REQUESTS, max(_WARM_UP, int(_RUN_S / request_s))))
+        for _ in range(_RUNS):
+            stopwatch = Stopwatch()
+            send(requests)
+            timings.append(stopwatch.per(requests * batch))
+    return timings, (2 * _WARM_UP + _RUNS * requests) * batch
