@@ -150,7 +150,7 @@ def _text(data: bytes, start: int, end: int) -> str:
 
 
 def _signed_32(value: int) -> int:
-    low = value & 0xFFFF_FFFF
+    low = value & (_2_TO_32 - 1)
     return low - _2_TO_32 if low >> 31 else low
 
 

@@ -23,9 +23,12 @@ from raccoon_fast.errors import ClientClosedError, Outcome
 __all__ = ["Accumulator", "Batch"]
 
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
+# Bytes of an event that are neither data nor type, at most.
+cdef int64_t _MOST_AROUND = 64
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
 @cython.final
@@ -75,7 +78,7 @@ cdef class Batch:
         take_buffer(data, &buffer)
         try:
             type = _plain(type)
-            self.put(type, <const uint8_t*> buffer.buf, buffer.len, self.envelope.size_of(type, buffer.len))
+            self.put(type, <const uint8_t*> buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
 
@@ -114,15 +117,15 @@ cdef class Batch:
         self.run = 0
         return 0
 
-    cdef int put(self, object type_, const uint8_t* data, Py_ssize_t length, uint64_t size) except -1:
-        """Append an event whose type is exactly str; see the module on what may run in here."""
-        self.envelope.write(type_, data, length)
-        self.size += <int64_t> size
+    cdef int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
+        """Append an event whose type is exactly str, and return its size; see the module on what may run in here."""
+        cdef int64_t size = self.envelope.write(type_, data, length)
+        self.size += size
         if type_ is not self.last_type:
             self.counted()
             self.last_type = type_
         self.run += 1
-        return 0
+        return size
 
     cdef dict counted(self):
         if self.run:
@@ -280,6 +283,26 @@ cdef class Accumulator:
             PyBuffer_Release(&buffer)
 
     cdef object put(self, object type_, object data, const uint8_t* raw, Py_ssize_t length):
+        cdef Batch batch = self.batch
+        # Base64, and a JSON string of control characters, make the most of data and type.
+        cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
+        cdef int64_t size
+        if (
+            batch is None
+            or self.is_closed
+            or batch.envelope.events + 1 >= self.max_events
+            or most > self.max_event_bytes
+            or self.held + most > self.buffer_bytes
+            or batch.size + most > self.max_bytes
+        ):
+            return self.put_at_edge(type_, data, raw, length)
+        size = batch.put(type_, raw, length)
+        self.held += size
+        self.events_in += 1
+        return batch.receipt
+
+    cdef object put_at_edge(self, object type_, object data, const uint8_t* raw, Py_ssize_t length):
+        """Accept an event that the open batch may not take, or that may fill it."""
         cdef Batch batch
         cdef Batch fresh = None
         cdef object receipt
@@ -302,14 +325,14 @@ cdef class Accumulator:
                 if fresh is None:
                     fresh = self.make_batch()
                     continue
-                fresh.put(type_, raw, length, size)
+                fresh.put(type_, raw, length)
                 if batch is not None:
                     self.keep(batch)
                     sealed = True
                 self.batch = batch = fresh
                 opened = True
             else:
-                batch.put(type_, raw, length, size)
+                batch.put(type_, raw, length)
             break
         self.held += size
         self.events_in += 1

@@ -6,7 +6,12 @@ from libc.string cimport memcpy
 
 cdef inline uint64_t varint_size(uint64_t value) noexcept nogil:
     """Return how many bytes `write_varint` writes."""
-    cdef uint64_t size = 1
+    cdef uint64_t size = 3
+    if value <= 0x7F:
+        return 1
+    if value <= 0x3FFF:
+        return 2
+    value >>= 14
     while value > 0x7F:
         value >>= 7
         size += 1
@@ -15,10 +20,14 @@ cdef inline uint64_t varint_size(uint64_t value) noexcept nogil:
 
 cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
     """Write a varint and return where it ends; up to 10 bytes are free."""
-    while value > 0x7F:
-        out[0] = <uint8_t> (value & 0x7F | 0x80)
+    if value > 0x7F:
+        out[0] = <uint8_t> (value | 0x80)
         value >>= 7
         out += 1
+        while value > 0x7F:
+            out[0] = <uint8_t> (value | 0x80)
+            value >>= 7
+            out += 1
     out[0] = <uint8_t> value
     return out + 1
 

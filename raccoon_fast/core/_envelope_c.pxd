@@ -1,6 +1,6 @@
 """What the compiled batch calls of the compiled envelope."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef class _Block:
@@ -25,10 +25,11 @@ cdef class _Envelope:
 
     cdef head_bound(self, req_guid)
     cdef bytes encode_head(self, req_guid, seconds, nanos)
-    # These two run no Python code for a type that is exactly str: no other thread can come between.
+    # These two run no Python code for a type that is exactly str: no other thread can come between. Both return the
+    # event's size, as `measure` does.
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
-    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int append(self, object type_, object data) except -1
+    cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int64_t append(self, object type_, object data) except -1
     cdef object view(self, Py_ssize_t start)
     cdef int finish(self) except -1
     cdef int own(self) except -1

@@ -16,6 +16,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -45,6 +46,10 @@ __all__ = ["JsonEnvelope", "ProtoEnvelope"]
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_CheckExact(object text)
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    void* PyUnicode_1BYTE_DATA(object text)
 
 cdef Py_ssize_t _HEADROOM = HEADROOM
 cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
@@ -53,6 +58,11 @@ cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
 cdef Py_ssize_t _TAIL = 2
 # Forms of event types that are kept: an application has few.
 cdef Py_ssize_t _MAX_FORMS = 256
+
+# A guid whose length is a varint of one byte, with tags and the time.
+cdef enum:
+    _SHORT_GUID = 127
+    _SHORT_HEAD = _SHORT_GUID + 32
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -172,7 +182,7 @@ cdef class _Envelope:
         cdef bytes header
         cdef Py_ssize_t size
         self.finish()
-        header = encode_websocket_header(opcode, key, self.stop - self.head + self.tail_size)
+        header = frame_header(opcode, key, self.stop - self.head + self.tail_size)
         size = PyBytes_GET_SIZE(header)
         self.own()
         memcpy(&self.mask, PyBytes_AS_STRING(key), 4)
@@ -219,10 +229,10 @@ cdef class _Envelope:
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         raise NotImplementedError
 
-    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+    cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
-    cdef inline int append(self, object type_, object data) except -1:
+    cdef inline int64_t append(self, object type_, object data) except -1:
         cdef Py_buffer buffer
         if PyBytes_CheckExact(data):
             return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -284,8 +294,11 @@ cdef class _Envelope:
 
     cdef uint8_t* reserve(self, uint64_t size) except NULL:
         """Return where the next `size` bytes of events go, once there is room for them and they may be changed."""
-        cdef int64_t need = <int64_t> (self.stop - self.start) + <int64_t> size
+        cdef int64_t need
         cdef int64_t room
+        if size <= <uint64_t> (self.block.size - _TAIL - self.stop) and not self.masked and not self.block.exports:
+            return self.block.data + self.stop
+        need = <int64_t> (self.stop - self.start) + <int64_t> size
         if need > _MAX_EVENTS:
             check_events_size(need)
         if self.masked or self.block.exports:
@@ -307,24 +320,26 @@ cdef class ProtoEnvelope(_Envelope):
         cdef uint64_t inner
         if not PyUnicode_Check(type_):
             refuse_type(type_)
-        PyUnicode_AsUTF8AndSize(type_, &text_size)
+        utf8(type_, &text_size)
         if text_size == 0:
             refuse_type(type_)
         inner = inner_size(text_size, size)
         return 1 + varint_size(inner) + inner
 
-    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+    cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t text_size
         cdef const char* text
         cdef uint64_t inner
+        cdef uint64_t whole
         cdef uint8_t* out
         if not PyUnicode_Check(type_):
             refuse_type(type_)
-        text = PyUnicode_AsUTF8AndSize(type_, &text_size)
+        text = utf8(type_, &text_size)
         if text_size == 0:
             refuse_type(type_)
         inner = inner_size(text_size, size)
-        out = self.reserve(1 + varint_size(inner) + inner)
+        whole = 1 + varint_size(inner) + inner
+        out = self.reserve(whole)
         # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
         out[0] = 0x1A
         out = write_varint(out + 1, inner)
@@ -336,15 +351,40 @@ cdef class ProtoEnvelope(_Envelope):
         out[0] = 0x12
         out = write_varint(out + 1, text_size)
         memcpy(out, text, text_size)
-        self.stop = out + text_size - self.block.data
+        self.stop += <Py_ssize_t> whole
         self.events += 1
-        return 0
+        return <int64_t> whole
 
     cdef head_bound(self, req_guid):
         return proto_head_bound(req_guid)
 
     cdef bytes encode_head(self, req_guid, seconds, nanos):
-        return encode_proto_head(req_guid, seconds, nanos)
+        cdef uint8_t[_SHORT_HEAD] head
+        cdef uint8_t* out = head
+        cdef Py_ssize_t text_size
+        cdef const char* text
+        cdef int64_t unix_s
+        cdef int64_t unix_ns
+        # A guid and a time as they mostly are; the pure form has the word on all others, and on what is wrong.
+        if not (PyUnicode_CheckExact(req_guid) and PyLong_CheckExact(seconds) and PyLong_CheckExact(nanos)):
+            return encode_proto_head(req_guid, seconds, nanos)
+        text = utf8(req_guid, &text_size)
+        if not (0 < text_size <= _SHORT_GUID and 0 < seconds <= 0xFFFFFFFF and 0 < nanos <= 999_999_999):
+            return encode_proto_head(req_guid, seconds, nanos)
+        unix_s = seconds
+        unix_ns = nanos
+        # SendEventRequest.req_guid = 1 and sent_time = 2; Timestamp.seconds = 1 and nanos = 2.
+        out[0] = 0x0A
+        out[1] = <uint8_t> text_size
+        memcpy(out + 2, text, text_size)
+        out += 2 + text_size
+        out[0] = 0x12
+        out[1] = <uint8_t> (2 + varint_size(unix_s) + varint_size(unix_ns))
+        out[2] = 0x08
+        out = write_varint(out + 3, unix_s)
+        out[0] = 0x10
+        out = write_varint(out + 1, unix_ns)
+        return PyBytes_FromStringAndSize(<char*> head, out - head)
 
 
 @cython.final
@@ -366,16 +406,17 @@ cdef class JsonEnvelope(_Envelope):
             form = self.form_of(type_)
         return 17 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> PyBytes_GET_SIZE(form)
 
-    cdef int write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+    cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef bytes form = self.last_form
         cdef Py_ssize_t form_size
-        cdef Py_ssize_t comma
+        cdef Py_ssize_t comma = 1 if self.events else 0
+        cdef uint64_t whole
         cdef uint8_t* out
         if form is None or type_ is not self.last_type:
             form = self.form_of(type_)
         form_size = PyBytes_GET_SIZE(form)
-        comma = 1 if self.events else 0
-        out = self.reserve(comma + 16 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> form_size)
+        whole = 16 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> form_size
+        out = self.reserve(whole + comma)
         if comma:
             out[0] = c","
         memcpy(out + comma, b'{"event_bytes":"', 16)
@@ -383,7 +424,7 @@ cdef class JsonEnvelope(_Envelope):
         memcpy(out, PyBytes_AS_STRING(form), form_size)
         self.stop = out + form_size - self.block.data
         self.events += 1
-        return 0
+        return <int64_t> whole + 1
 
     cdef bytes form_of(self, object type_):
         cdef bytes form
@@ -407,10 +448,37 @@ cdef class JsonEnvelope(_Envelope):
         return encode_json_head(req_guid, seconds, nanos)
 
 
+cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
+    """Return the text's UTF-8, which lives as long as the text."""
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        size[0] = PyUnicode_GET_LENGTH(text)
+        return <const char*> PyUnicode_1BYTE_DATA(text)
+    return PyUnicode_AsUTF8AndSize(text, size)
+
+
 cdef inline uint64_t inner_size(Py_ssize_t text_size, Py_ssize_t size) noexcept:
     """Return the bytes of an Event: type (2), and event_bytes (1), which is left out when empty."""
     cdef uint64_t inner = 1 + varint_size(text_size) + <uint64_t> text_size
     return inner + 1 + varint_size(size) + <uint64_t> size if size else inner
+
+
+cdef bytes frame_header(opcode, key, Py_ssize_t length):
+    """As encode_websocket_header, which raises where something is wrong."""
+    cdef uint8_t[14] header
+    cdef int size = 2
+    cdef int shift
+    if not (PyBytes_CheckExact(key) and PyBytes_GET_SIZE(key) == 4 and (opcode == 1 or opcode == 2)):
+        return encode_websocket_header(opcode, key, length)
+    header[0] = <uint8_t> (0x80 | <int> opcode)
+    if length < 126:
+        header[1] = <uint8_t> (0x80 | length)
+    else:
+        header[1] = 0xFE if length < 1 << 16 else 0xFF
+        for shift in range(8 if length < 1 << 16 else 56, -1, -8):
+            header[size] = <uint8_t> (length >> shift)
+            size += 1
+    memcpy(&header[size], PyBytes_AS_STRING(key), 4)
+    return PyBytes_FromStringAndSize(<char*> header, size + 4)
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1:
