@@ -147,9 +147,20 @@ class AsyncProducer(BaseProducer):
         Returns and raises as Producer.emit_many.
         """
         receipts: dict[AsyncReceipt, None] = {}
+        last: AsyncReceipt | None = None
+        emit, batch_events = self._accumulator.emit, self._options.batch_events
+        accept: Callable[[str, Any], Any] = (
+            self._emit
+        )  # it looks whether this is the producer's loop; after that there is no need to
         for number, (event_type, data) in enumerate(events, 1):
-            receipts[await self.emit(event_type, data)] = None
-            if not number % self._options.batch_events:
+            receipt = accept(event_type, data)
+            if receipt is _FULL:
+                receipt = await self.emit(event_type, data)
+            if receipt is not last:
+                receipts[receipt] = None
+                last = receipt
+            accept = emit
+            if not number % batch_events:
                 await asyncio.sleep(0)
         return [*receipts]
 
