@@ -6,11 +6,11 @@ import asyncio
 import atexit
 import os
 import time
-import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
@@ -128,10 +128,7 @@ class AsyncProducer(BaseProducer):
         """
         receipt = self._emit(type, data)
         if receipt is _FULL:
-            deadline_s = time.monotonic() + self._options.block_timeout_s
-            while receipt is _FULL:
-                await self._wait_until(deadline_s)
-                receipt = self._emit(type, data)
+            receipt = await self._when_room(lambda: self._emit(type, data))
         return receipt  # type: ignore[no-any-return]
 
     def emit_nowait(self, type: str, data: Any) -> AsyncReceipt:  # noqa: A002
@@ -163,6 +160,18 @@ class AsyncProducer(BaseProducer):
             if not number % batch_events:
                 await asyncio.sleep(0)
         return [*receipts]
+
+    async def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> AsyncReceipt:
+        """Accept events as one batch of their own, waiting for room in the buffer under overflow="block".
+
+        Returns and raises as Producer.emit_batch. Cancelled while it waits, it has accepted nothing.
+        """
+        self._bind()
+        batch = self._filled_batch(events, req_guid)
+        receipt = self._accumulator.add_batch(batch)
+        if receipt is _FULL:
+            receipt = await self._when_room(lambda: self._accumulator.add_batch(batch))
+        return receipt  # type: ignore[no-any-return]
 
     async def flush(self, timeout: float = 30.0) -> int:
         """Send what waits now, and wait until all events accepted before this call are settled.
@@ -234,11 +243,14 @@ class AsyncProducer(BaseProducer):
         await self.close()
 
     def _emit(self, event_type: str, data: Any) -> Any:
+        self._bind()
+        return self._accumulator.emit(event_type, data)
+
+    def _bind(self) -> None:
         if self._loop is None:
             self._start()
         elif asyncio.get_running_loop() is not self._loop:
             self._check_loop()
-        return self._accumulator.emit(event_type, data)
 
     def _check_loop(self) -> None:
         assert self._loop is not None
@@ -256,11 +268,12 @@ class AsyncProducer(BaseProducer):
         _started.add(self)
         self._engine = self._new_engine(threadsafe=False)
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self, req_guid: str | None = None) -> Batch:
         assert self._loop is not None
+        req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
         future: asyncio.Future[Any] = self._loop.create_future()
-        receipt = AsyncReceipt(str(uuid.uuid4()), future)
+        receipt = AsyncReceipt(req_guid, future)
         batch.settlement = Settlement(receipt, future)
         batch.receipt = receipt
         if self._on_delivery is not None:
@@ -277,6 +290,14 @@ class AsyncProducer(BaseProducer):
             assert self._loop is not None
             self._room = self._loop.create_future()
         return _FULL
+
+    async def _when_room(self, accept: Callable[[], Any]) -> Any:
+        deadline_s = time.monotonic() + self._options.block_timeout_s
+        while True:
+            await self._wait_until(deadline_s)
+            receipt = accept()
+            if receipt is not _FULL:
+                return receipt
 
     async def _wait_until(self, deadline_s: float) -> None:
         remaining_s = deadline_s - time.monotonic()

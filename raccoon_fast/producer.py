@@ -6,10 +6,10 @@ import concurrent.futures
 import contextlib
 import os
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -186,6 +186,32 @@ class Producer(BaseProducer):
         """
         raise NotImplementedError  # replaced by the accumulator's in __init__
 
+    def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> Receipt:
+        """Accept events as one batch of their own, whatever `batch_events`, `batch_bytes` and `linger` are.
+
+        For a program that may send the same events again, after a restart say: with a guid of its own making it sends
+        the same request. Where a server refuses some of the events, the parts it takes have guids derived from it.
+
+        Args:
+            events: (type, data) pairs, at least one.
+            req_guid: The request's guid, kept over retries; generated (uuid4 text) when None.
+
+        Returns:
+            Its receipt.
+
+        Raises:
+            BufferFull: As `emit`.
+            MessageTooLargeError: The batch is larger than the buffer, or than a server takes.
+            ClientClosedError: The producer is closed.
+            TypeError, ValueError: An argument is not what it should be.
+            OSError, RuntimeError: As `emit`.
+            Exception: Whatever the serializer raises, as it is. No event was accepted, as with the errors above.
+        """
+        if self._engine is None:
+            self._start()  # which may fail: before an event is accepted
+        receipt: Receipt = self._accumulator.add_batch(self._filled_batch(events, req_guid))
+        return receipt
+
     def flush(self, timeout: float = 30.0) -> int:
         """Send what waits now, and wait until all events accepted before this call are settled.
 
@@ -274,10 +300,11 @@ class Producer(BaseProducer):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self, req_guid: str | None = None) -> Batch:
+        req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
         future = new_future()
-        receipt = Receipt(str(uuid.uuid4()), future, self._callbacks)
+        receipt = Receipt(req_guid, future, self._callbacks)
         batch.settlement = Settlement(receipt, future)
         batch.receipt = receipt
         batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening

@@ -20,7 +20,7 @@ from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
 from raccoon_fast.logs import CONSOLE, resolve_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -172,8 +172,8 @@ class BaseProducer(abc.ABC):
         return Health(not reasons, reasons, servers)
 
     @abc.abstractmethod
-    def _new_batch(self) -> Batch:
-        """A batch with a settlement and a receipt of its own."""
+    def _new_batch(self, req_guid: str | None = None) -> Batch:
+        """A batch with a settlement and a receipt of its own, under this guid or a fresh one."""
 
     @abc.abstractmethod
     def _batch_opened(self, batch: Batch) -> None: ...
@@ -191,6 +191,22 @@ class BaseProducer(abc.ABC):
     def _make_batch(self) -> Batch:
         """For an event about to be accepted."""
         return self._new_batch()
+
+    def _filled_batch(self, events: Iterable[tuple[str, Any]], req_guid: str | None) -> Batch:
+        """A batch of these events, not accepted yet."""
+        serializer = self._options.serializer
+        if serializer is not None:
+            events = ((event_type, serializer(data)) for event_type, data in events)
+        batch = self._new_batch(req_guid)
+        try:
+            batch.add_many(events)
+            if not batch.count:
+                raise ValueError("events is empty: a batch needs at least one event")
+        except BaseException:
+            self._recycle(batch)
+            raise
+        batch.accepted_s = time.monotonic()
+        return batch
 
     def _new_engine(self, *, threadsafe: bool) -> Engine:
         """On the event loop that is to own it."""
@@ -241,16 +257,16 @@ class BaseProducer(abc.ABC):
             self._pool.append(batch)
         self._room_made()
 
-    # Overflow; called by `emit` in its thread when an event does not fit. True: it may fit now, look again.
+    # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
 
-    def _make_room(self, event_type: str, data: bytes, size: int) -> Any:
+    def _make_room(self, types: Mapping[str, int], size: int) -> Any:
         policy = self._options.overflow
         if policy == "raise":
             raise self._full()
         if policy == "drop_oldest" and self._drop_oldest():
             return True
         if policy in ("drop_newest", "drop_oldest"):
-            self._ledger.add({event_type: 1}, DROPPED + policy)
+            self._ledger.add(types, DROPPED + policy)
             return self._dropped_receipt
         self._spill()
         return self._wait_for_room(size)

@@ -82,6 +82,27 @@ def test_emit_waits_for_room(collector: Collector, run: Run) -> None:
     run(main())
 
 
+def test_a_batch_of_the_caller_s(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+    events = [("a", bytes(1000))] * 5
+
+    async def main() -> None:
+        async with producer_of(collector.url, batch_bytes=6000, buffer_bytes=12_000, timeout=0.2) as producer:
+            waiting = [asyncio.ensure_future(producer.emit_batch(events, req_guid=f"guid-{n}")) for n in range(3)]
+            while producer.stats().total.accepted < 10:
+                await asyncio.sleep(0.001)
+            assert not waiting[2].done()
+            collector.faults.clear()
+            assert (await (await waiting[2])).req_guid == "guid-2"
+            assert await producer.flush() == 0
+            with pytest.raises(ValueError, match="at least one event"):
+                await producer.emit_batch([])
+
+    run(main())
+    # Several attempts each, while acknowledgements were dropped; each under its guid.
+    assert {event.req_guid for event in collector.events} == {"guid-0", "guid-1", "guid-2"}
+
+
 def test_emit_waits_no_longer_than_block_timeout_and_can_be_cancelled(collector: Collector, run: Run) -> None:
     collector.faults.drop_acks()
 

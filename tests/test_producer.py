@@ -273,6 +273,56 @@ def test_a_limit_that_was_met_is_kept_to(collector: Collector, new_producer: New
     assert collector.event_count == 80
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_batch_of_the_caller_s_keeps_its_guid(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+    producer = new_producer(url_of(collector, scheme), batch_events=10, linger=60.0)
+    producer.emit("open", b"")
+    events = [("a", b"%d" % number) for number in range(25)]
+    receipt = producer.emit_batch(iter(events), req_guid="mine")
+    assert receipt.req_guid == "mine"
+    assert receipt.result(10).status.name == "SUCCESS"
+    assert [(event.req_guid, event.type, event.data) for event in collector.events] == [("mine", *it) for it in events]
+    fresh = producer.emit_batch(events)
+    assert len(fresh.req_guid) == 36
+    assert producer.flush() == 0
+    assert [request.event_count for request in collector.requests] == [25, 25, 1]
+    assert producer.close().total.acked == 51
+
+
+def test_a_batch_of_the_caller_s_is_refused_whole(collector: Collector, new_producer: NewProducer) -> None:
+    producer = new_producer(collector.url, serializer=JSON, batch_bytes=10_000, buffer_bytes=20_000)
+    with pytest.raises(ValueError, match="at least one event"):
+        producer.emit_batch([])
+    with pytest.raises(TypeError, match="req_guid takes a str, not int"):
+        producer.emit_batch([("a", 1)], req_guid=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="req_guid must be 1 to 1024"):
+        producer.emit_batch([("a", 1)], req_guid="")
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        producer.emit_batch([("a", 1), ("a", {1, 2})])
+    with pytest.raises(MessageTooLargeError, match="fewer of its 3 events"):
+        producer.emit_batch([("a", "x" * 8000)] * 3)
+    assert producer.emit_batch([("a", 1)]).result(10).status.name == "SUCCESS"
+    assert [event.data for event in collector.events] == [b"1"]
+    assert producer.close().total.accepted == 1
+    with pytest.raises(ClientClosedError):
+        producer.emit_batch([("a", 1)])
+
+
+def test_a_batch_emitted_again_is_split_into_the_same_requests(collector: Collector, new_producer: NewProducer) -> None:
+    collector.faults.reject_events("bad")
+    producer = new_producer(collector.url)
+    events = [("bad" if number in (3, 70) else "good", b"%d" % number) for number in range(100)]
+    seen = []
+    for _ in range(2):
+        collector.clear()
+        error = producer.emit_batch(events, req_guid="mine").exception(10)
+        assert isinstance(error, EventsRejectedError)
+        assert sorted(event.data for event in error.rejected) == [b"3", b"70"]
+        seen.append(sorted((event.req_guid, event.data) for event in collector.events))
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 98
+
+
 def test_failed_publishing_is_tried_again(new_producer: NewProducer) -> None:
     with Collector(acks="sync") as collector:
         collector.faults.fail_publish(times=3)
@@ -361,6 +411,25 @@ class TestOverflow:
         assert total.dropped == {"drop_oldest": len(dropped)}
         stalled.faults.clear()
         assert_balanced(producer)
+
+    def test_a_batch_of_the_caller_s(self, stalled: Collector, new_producer: NewProducer) -> None:
+        options = {"batch_bytes": 10_000, "buffer_bytes": 20_000, "timeout": 60, "block_timeout": 0.05}
+        events = [("a", bytes(1000)), ("b", bytes(1000))]
+        raising, blocking, dropping, oldest = (
+            new_producer(stalled.url, overflow=overflow, **options)
+            for overflow in ("raise", "block", "drop_newest", "drop_oldest")
+        )
+        for producer in (raising, blocking):
+            with pytest.raises(BufferFull):
+                [producer.emit_batch(events) for _ in range(20)]
+            assert producer.stats().total.accepted == 18
+        receipts = [dropping.emit_batch(events) for _ in range(20)]
+        assert isinstance(receipts[-1].exception(0), DroppedError)
+        assert dropping.stats().by_type["b"].dropped == {"drop_newest": 11}
+        receipts = [oldest.emit_batch(events) for _ in range(30)]
+        assert oldest.stats().total.dropped
+        for producer in (raising, blocking, dropping, oldest):
+            assert_balanced(producer)
 
     def test_block_until_there_is_room(self, stalled: Collector, new_producer: NewProducer) -> None:
         producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=0.2)

@@ -14,7 +14,7 @@ from raccoon_fast.transports.base import Request
 if TYPE_CHECKING:
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["RequestBuilder"]
+__all__ = ["RequestBuilder", "resolve_guid"]
 
 _ENVELOPES: dict[str, type[ProtoEnvelope] | type[JsonEnvelope]] = {"proto": ProtoEnvelope, "json": JsonEnvelope}
 
@@ -50,12 +50,7 @@ class RequestBuilder:
             SerializationError: The serializer failed on an event; its index and type are named.
             MessageTooLargeError: The message would be over the transport's limit.
         """
-        if req_guid is None:
-            req_guid = str(uuid.uuid4())
-        elif not isinstance(req_guid, str):
-            raise TypeError(f"req_guid takes a str, not {type(req_guid).__name__}")
-        elif not req_guid or len(req_guid.encode()) > MAX_GUID_BYTES:
-            raise ValueError(f"req_guid must be 1 to {MAX_GUID_BYTES} bytes of UTF-8, not {req_guid[:60]!r}")
+        req_guid = resolve_guid(req_guid)
         if isinstance(events, (Event, str, bytes)) or not isinstance(events, Iterable):
             raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
         envelope = _ENVELOPES[self._wire]()
@@ -88,3 +83,18 @@ class RequestBuilder:
             raise SerializationError(
                 f"events[{index}] of type {event_type!r}: {error}", index=index, event_type=event_type
             ) from error
+
+
+def resolve_guid(req_guid: str | None) -> str:
+    """The caller's guid, or a fresh one (uuid4 text).
+
+    Raises:
+        TypeError, ValueError: It is not what a guid should be.
+    """
+    if req_guid is None:
+        return str(uuid.uuid4())
+    if not isinstance(req_guid, str):
+        raise TypeError(f"req_guid takes a str, not {type(req_guid).__name__}")
+    if not req_guid or len(req_guid.encode()) > MAX_GUID_BYTES:
+        raise ValueError(f"req_guid must be 1 to {MAX_GUID_BYTES} bytes of UTF-8, not {req_guid[:60]!r}")
+    return req_guid

@@ -17,7 +17,7 @@ from collections import deque
 
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
-from raccoon_fast.core._request import refuse_event, refuse_type
+from raccoon_fast.core._request import refuse_batch, refuse_event, refuse_type
 from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch"]
@@ -211,6 +211,27 @@ cdef class Accumulator:
                 last = receipt
         return list(receipts)
 
+    def add_batch(self, Batch batch not None):
+        """Accept a batch as it is, sealed, behind those that wait; the open one stays open."""
+        cdef object receipt = batch.receipt
+        cdef object answer
+        cdef int64_t size = batch.size
+        if size > self.max_event_bytes:
+            refuse_batch(size, self.max_event_bytes, batch.envelope.events)
+        while True:
+            if self.is_closed:
+                raise ClientClosedError("the producer was closed")
+            if self.held + size <= self.buffer_bytes:
+                break
+            answer = self.on_full(batch.counted(), size)
+            if answer is not True:
+                return answer
+        self.keep(batch)
+        self.held += size
+        self.events_in += batch.envelope.events
+        self.on_sealed()
+        return receipt
+
     def seal(self):
         """Seal the open batch. Returns whether there was one."""
         if self.batch is None:
@@ -275,14 +296,14 @@ cdef class Accumulator:
         if not PyUnicode_CheckExact(type_):
             type_ = _plain(type_)
         if PyBytes_CheckExact(data):
-            return self.put(type_, data, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            return self.put(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         take_buffer(data, &buffer)
         try:
-            return self.put(type_, data, <const uint8_t*> buffer.buf, buffer.len)
+            return self.put(type_, <const uint8_t*> buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
 
-    cdef object put(self, object type_, object data, const uint8_t* raw, Py_ssize_t length):
+    cdef object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
         cdef Batch batch = self.batch
         # Base64, and a JSON string of control characters, make the most of data and type.
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
@@ -295,13 +316,13 @@ cdef class Accumulator:
             or self.held + most > self.buffer_bytes
             or batch.size + most > self.max_bytes
         ):
-            return self.put_at_edge(type_, data, raw, length)
+            return self.put_at_edge(type_, raw, length)
         size = batch.put(type_, raw, length)
         self.held += size
         self.events_in += 1
         return batch.receipt
 
-    cdef object put_at_edge(self, object type_, object data, const uint8_t* raw, Py_ssize_t length):
+    cdef object put_at_edge(self, object type_, const uint8_t* raw, Py_ssize_t length):
         """Accept an event that the open batch may not take, or that may fill it."""
         cdef Batch batch
         cdef Batch fresh = None
@@ -316,7 +337,7 @@ cdef class Accumulator:
             if size > self.max_event_bytes:
                 refuse_event(size, self.max_event_bytes)
             if self.held + size > self.buffer_bytes:
-                receipt = self.on_full(type_, bytes(data), size)
+                receipt = self.on_full({type_: 1}, size)
                 if receipt is not True:
                     return receipt
                 continue

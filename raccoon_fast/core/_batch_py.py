@@ -8,7 +8,7 @@ from typing import Any
 
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
-from raccoon_fast.core._request import refuse_event
+from raccoon_fast.core._request import refuse_batch, refuse_event
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock
 
@@ -155,8 +155,8 @@ class Accumulator:
     Attributes:
         on_open: Called with a batch that got its first event.
         on_sealed: Called when there is one more batch to take.
-        on_full: Called with type, data and size of an event that has no room. True means that there may be room now;
-            anything else is returned by `emit`, which then has not accepted the event.
+        on_full: Called with the events, by type, and the size of what has no room. True means that there may be room
+            now; anything else is returned by `emit`, which then has not accepted the event.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Accumulator:
     ) -> None:
         self.on_open: Callable[[Batch], object] = _nothing
         self.on_sealed: Callable[[], object] = _nothing
-        self.on_full: Callable[[str, bytes, int], Any] = _nothing
+        self.on_full: Callable[[Mapping[str, int], int], Any] = _nothing
         self._make_batch = make_batch
         self._serializer = serializer
         self._gauge = Batch(wire).envelope
@@ -264,7 +264,7 @@ class Accumulator:
                         receipt = batch.receipt  # whoever takes the batch from here on may clear it
                         break
             if is_full:
-                answer = self.on_full(type, data, size)
+                answer = self.on_full({type: 1}, size)
                 if answer is not True:
                     return answer
             else:
@@ -285,6 +285,36 @@ class Accumulator:
         for type_, data in events:
             receipts[self.emit(type_, data)] = None
         return list(receipts)
+
+    def add_batch(self, batch: Batch) -> Any:
+        """Accept a batch as it is, sealed, behind those that wait; the open one stays open.
+
+        `max_events` and `max_bytes` do not hold for it.
+
+        Returns:
+            Its receipt.
+
+        Raises:
+            MessageTooLargeError: It is over `max_event_bytes`.
+            ClientClosedError: `close` was called.
+        """
+        receipt, size = batch.receipt, batch.nbytes
+        if size > self._max_event_bytes:
+            refuse_batch(size, self._max_event_bytes, batch.count)
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise ClientClosedError("the producer was closed")
+                if self._buffered + size <= self._buffer_bytes:
+                    self._sealed.append(batch)
+                    self._buffered += size
+                    self._accepted += batch.count
+                    break
+            answer = self.on_full(batch.types, size)
+            if answer is not True:
+                return answer
+        self.on_sealed()
+        return receipt
 
     def seal(self) -> bool:
         """Seal the open batch. Returns whether there was one."""

@@ -22,6 +22,7 @@ __all__ = [
     "json_head_bound",
     "json_text",
     "proto_head_bound",
+    "refuse_batch",
     "refuse_data",
     "refuse_event",
     "refuse_type",
@@ -143,6 +144,16 @@ def refuse_event(size: int, limit: int) -> NoReturn:
     """Raise for an event that is larger than a request to this server may be."""
     raise MessageTooLargeError(
         f"the event takes {size} bytes of wire format, and a request to this server has room for {limit}",
+        size=size,
+        limit=limit,
+    )
+
+
+def refuse_batch(size: int, limit: int, count: int) -> NoReturn:
+    """Raise for a batch that is larger than a request to this server may be."""
+    raise MessageTooLargeError(
+        f"the batch takes {size} bytes of wire format, and a request to this server has room for {limit}; "
+        f"send fewer of its {count} events at once",
         size=size,
         limit=limit,
     )

@@ -47,6 +47,8 @@ __all__ = ["Engine", "EngineSettings"]
 
 # Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
 _MAX_EXTRA_REQUESTS = 64
+#: The namespace of the guids of a batch's halves.
+_PARTS = uuid.UUID("2d0d3c0e-7a4b-5d3f-9a52-6b0f6a1c8e11")
 _CLOSE_MARGIN_S = 1.0
 _RETRY_POLL_S = 0.05
 
@@ -451,11 +453,12 @@ class Engine:
         settlement.split(2)
         if self._reserve is not None:
             self._reserve.split(batch)
-        for half in (events[middle:], events[:middle]):
+        # Derived, so that a batch that is emitted again under its guid is split into the same requests.
+        for name, half in (("1", events[middle:]), ("0", events[:middle])):
             part = Batch(self._settings.wire)
             part.add_many(half)
             part.settlement = settlement
-            part.req_guid = str(uuid.uuid4())
+            part.req_guid = str(uuid.uuid5(_PARTS, f"{batch.req_guid}/{name}"))
             part.accepted_s, part.deadline_s = batch.accepted_s, batch.deadline_s
             self._waiting.add_first(part)
 

@@ -13,7 +13,7 @@ import base64
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -296,8 +296,8 @@ class Side:
         batch.receipt = self._made
         return batch
 
-    def _full(self, type_: str, data: bytes, size: int) -> Any:
-        self.told.append(("full", type_, data, size))
+    def _full(self, types: Mapping[str, int], size: int) -> Any:
+        self.told.append(("full", dict(types), size))
         if next(self._answers, False):
             self.accumulator.release(size)
             return True
@@ -318,6 +318,10 @@ class Side:
             self.batches.pop().clear()
             return None
         try:
+            if name == "add_batch":
+                batch = self._make_batch()
+                batch.add_many(*arguments)
+                return self.accumulator.add_batch(batch)
             return getattr(self.accumulator, name)(*arguments)
         except (TypeError, ValueError, RuntimeError) as error:
             return type(error), str(error)
@@ -345,7 +349,7 @@ def fuzz_accumulator(rng: random.Random) -> None:
         return type_, rng.choice([bytes, bytearray, memoryview])(rng.randbytes(rng.choice([0, 1, 20, 200, 600])))
 
     for _ in range(rng.randint(1, 40)):
-        what = rng.randint(0, 11)
+        what = rng.randint(0, 12)
         call: tuple[Any, ...]
         if what < 5:
             call = ("emit", *event())
@@ -353,6 +357,8 @@ def fuzz_accumulator(rng: random.Random) -> None:
             call = ("emit_many", [event() for _ in range(rng.randint(0, 8))])
         elif what < 9:
             call = ("take",)
+        elif what == 12:
+            call = ("add_batch", [event() for _ in range(rng.randint(0, 3))])
         elif what == 9:
             call = rng.choice([("seal",), ("hold", 7), ("release", 7), ("waiting_types",)])
         elif sides[0].batches:
