@@ -15,11 +15,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format docs protos test-server wheels soak asan fuzz bench bench-guard clean
+.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
+	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of their own (about 1 GB; needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
 	@echo 'make docs         build the documentation into build/site'
@@ -127,7 +128,17 @@ bench: $(PEERS)
 bench-guard: venv
 	$(BIN)/python benchmarks/guard.py
 
+# Engines are large, and have opinions about what else is installed.
+ENGINES := .venv-engines
+test-engines: $(ENGINES)/installed
+	RACCOON_FAST_NO_EXTENSIONS= $(ENGINES)/bin/python -m pytest tests/integrations
+
+$(ENGINES)/installed: pyproject.toml $(COMPILED)
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-engines]'
+	@touch $@
+
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f raccoon_fast/core/*.so raccoon_fast/_build_info.py $(INSTALLED)
+	rm -f raccoon_fast/core/*.so raccoon_fast/_build_info.py $(INSTALLED) $(ENGINES)/installed
 	find raccoon_fast tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

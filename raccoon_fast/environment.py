@@ -6,8 +6,9 @@ import contextlib
 import difflib
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from raccoon_fast import option_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,75 +20,37 @@ PREFIX = "RACCOON_FAST_"
 CONNECTION_OPTIONS = ("url", "user_id", "group", "id_header", "group_header", "tls", "auth", "timeout")
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number of seconds, not {text!r}") from None
-
-
-def _whole_number(text: str) -> int:
-    if not re.fullmatch("-?[0-9]+", text):
-        raise ValueError(f"must be a whole number, not {text!r}")
-    return int(text)
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in ("1", "true", "yes", "on"):
-        return True
-    if text.lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(f"must be 1 or 0, true or false, yes or no, on or off, not {text!r}")
-
-
-def _file(text: str) -> str:
-    if not Path(text).is_file():
-        raise ValueError(f"must be a file that exists, not {text!r}")
-    return text
-
-
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _pairs(text: str) -> dict[str, str]:
-    pairs = [part.partition(":") for part in _list(text)]
-    if not all(colon for _, colon, _ in pairs):
-        raise ValueError(f"must be key:value, several separated by commas, not {text!r}")
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 # Each variable's option, or its part of one, and how its text is read. Documented in BaseProducer.from_env.
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "URL": ("url", _list),
+    "URL": ("url", option_text.names),
     "USER_ID": ("user_id", str),
     "GROUP": ("group", str),
     "ID_HEADER": ("id_header", str),
     "GROUP_HEADER": ("group_header", str),
-    "TLS_CA": ("tls.ca", _file),
-    "TLS_CERT": ("tls.cert", _file),
-    "TLS_KEY": ("tls.key", _file),
+    "TLS_CA": ("tls.ca", option_text.file),
+    "TLS_CERT": ("tls.cert", option_text.file),
+    "TLS_KEY": ("tls.key", option_text.file),
     "AUTH_TOKEN": ("auth", str),
-    "TIMEOUT": ("timeout", _number),
-    "CONNECT_TIMEOUT": ("connect_timeout", _number),
+    "TIMEOUT": ("timeout", option_text.number),
+    "CONNECT_TIMEOUT": ("connect_timeout", option_text.number),
     "WIRE": ("wire", str),
-    "LINGER": ("linger", _number),
-    "BATCH_EVENTS": ("batch_events", _whole_number),
-    "BATCH_BYTES": ("batch_bytes", _whole_number),
-    "MAX_IN_FLIGHT": ("max_in_flight", _whole_number),
-    "CONNECTIONS": ("connections", _whole_number),
-    "BUFFER_BYTES": ("buffer_bytes", _whole_number),
+    "LINGER": ("linger", option_text.number),
+    "BATCH_EVENTS": ("batch_events", option_text.whole_number),
+    "BATCH_BYTES": ("batch_bytes", option_text.whole_number),
+    "MAX_IN_FLIGHT": ("max_in_flight", option_text.whole_number),
+    "CONNECTIONS": ("connections", option_text.whole_number),
+    "BUFFER_BYTES": ("buffer_bytes", option_text.whole_number),
     "OVERFLOW": ("overflow", str),
-    "BLOCK_TIMEOUT": ("block_timeout", _number),
-    "DELIVERY_TIMEOUT": ("delivery_timeout", _number),
+    "BLOCK_TIMEOUT": ("block_timeout", option_text.number),
+    "DELIVERY_TIMEOUT": ("delivery_timeout", option_text.number),
     "SERVER_ACKS": ("server_acks", str),
     "SPOOL": ("spool", str),
-    "SPOOL_BYTES": ("spool_bytes", _whole_number),
-    "DURABLE": ("durable", _switch),
+    "SPOOL_BYTES": ("spool_bytes", option_text.whole_number),
+    "DURABLE": ("durable", option_text.switch),
     "STATSD_HOST": ("stats.host", str),
-    "STATSD_PORT": ("stats.port", _whole_number),
+    "STATSD_PORT": ("stats.port", option_text.whole_number),
     "STATSD_PREFIX": ("stats.prefix", str),
-    "STATSD_TAGS": ("stats.tags", _pairs),
+    "STATSD_TAGS": ("stats.tags", option_text.pairs),
 }
 # Read elsewhere: when the package is imported, and when it is built.
 _OTHERS = ("NO_EXTENSIONS", "BUILD")

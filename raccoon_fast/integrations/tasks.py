@@ -1,0 +1,213 @@
+"""One task of an engine: its rows as batches, each under a guid that is the same whenever the task is run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from raccoon_fast.errors import EventsRejectedError, RaccoonError
+from raccoon_fast.integrations.workers import Scope, borrow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from raccoon_fast.delivery.receipts import Receipt
+    from raccoon_fast.integrations.columns import Columns
+    from raccoon_fast.integrations.options import SinkOptions
+    from raccoon_fast.integrations.workers import Worker
+
+__all__ = ["Scope", "TaskError", "TaskReport", "cut", "req_guid", "total", "write_task"]
+
+#: The namespace of the guids of tasks' batches.
+_BATCHES = uuid.UUID("8f0a2f56-0d0b-5f43-b7c5-5b0a3d1f6a27")
+# About what an event takes on the wire beside its own bytes.
+_EVENT_BYTES = 64
+# An outcome is there within delivery_timeout; this much later something is broken.
+_MARGIN_S = 30.0
+_SAMPLE_BYTES = 300
+
+
+class TaskError(RaccoonError):
+    """Not all events of a task were acknowledged; the cause says more.
+
+    Attributes:
+        scope: The task's.
+        acknowledged: Its events that were; those that are not settled yet do not count.
+        req_guid: The guid of the batch that failed.
+        event_type: The type of an event of that batch: of one that was refused, where it is known which.
+        sample: The bytes of that event, 300 at most.
+    """
+
+    def __init__(
+        self, scope: Scope, acknowledged: int, req_guid: str, event_type: str, sample: bytes, why: BaseException
+    ) -> None:
+        super().__init__(
+            f"partition {scope.partition} of {scope.query}, epoch {scope.epoch}: after {acknowledged} events that were "
+            f"acknowledged batch {req_guid} was not. {type(why).__name__}: {why}. "
+            f"An event of that batch, of type {event_type!r}: {sample!r}"
+        )
+        self.scope = scope
+        self.acknowledged = acknowledged
+        self.req_guid = req_guid
+        self.event_type = event_type
+        self.sample = sample
+
+
+@dataclass
+class TaskReport:
+    """What a task did, all of it acknowledged; the sum of several from `total`.
+
+    Attributes:
+        events: Events.
+        batches: Requests that carried them.
+        data_bytes: The events' own bytes.
+        seconds: From its first row to its last acknowledgement; of several, the longest.
+        tasks: How many tasks.
+    """
+
+    events: int = 0
+    batches: int = 0
+    data_bytes: int = 0
+    seconds: float = 0.0
+    tasks: int = 1
+
+    def __str__(self) -> str:
+        return (
+            f"{self.events} events ({self.data_bytes} bytes) acknowledged, "
+            f"in {self.batches} batches of {self.tasks} tasks; the longest took {self.seconds:.1f} s"
+        )
+
+
+class _Sent(NamedTuple):
+    """A batch on its way: its receipt, how many events it has, their bytes, and the first of them."""
+
+    receipt: Receipt
+    events: int
+    data_bytes: int
+    first: tuple[str, bytes]
+
+
+def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: Scope) -> TaskReport:
+    """Send a task's rows, and wait until all of them are acknowledged.
+
+    Args:
+        batches: The task's rows. The same rows in the same order, however they are divided, make the same requests.
+        options: Of the sink.
+        scope: Of the task.
+
+    Raises:
+        TaskError: An event cannot be sent, was refused, or was not acknowledged within delivery_timeout. The others may
+            have been delivered.
+        Exception: Whatever the engine's iterator raises; and ValueError for a null where none may be.
+    """
+    began_s = time.monotonic()
+    report = TaskReport()
+    sent: deque[_Sent] = deque()
+    with contextlib.ExitStack() as stack:
+        worker: Worker | None = None
+        for number, events in enumerate(cut(options.columns, batches, options.batch_events, options.batch_bytes)):
+            if worker is None:  # an empty task has no need of a connection
+                worker = stack.enter_context(borrow(options, scope))
+            worker.wait(len(events))
+            sent.append(_send(worker, events, req_guid(scope, number, options), scope, report))
+            while sent and sent[0].receipt.done():
+                _settle(sent.popleft(), options, scope, report)
+        while sent:
+            _settle(sent.popleft(), options, scope, report)
+    report.seconds = time.monotonic() - began_s
+    return report
+
+
+def req_guid(scope: Scope, number: int, options: SinkOptions) -> str:
+    """The guid of a task's batch, counted from 0; another one where the options make other batches of the same rows."""
+    return str(uuid.uuid5(_BATCHES, f"{scope.query}/{scope.epoch}/{scope.partition}/{number}/{options.shape}"))
+
+
+def total(reports: Iterable[TaskReport]) -> TaskReport:
+    """The sum of several tasks' reports."""
+    sum_ = TaskReport(tasks=0)
+    for report in reports:
+        sum_.events += report.events
+        sum_.batches += report.batches
+        sum_.data_bytes += report.data_bytes
+        sum_.seconds = max(sum_.seconds, report.seconds)
+        sum_.tasks += report.tasks
+    return sum_
+
+
+def cut(
+    columns: Columns, batches: Iterable[pa.RecordBatch], max_events: int, max_bytes: int
+) -> Iterator[list[tuple[str, bytes]]]:
+    """Divide rows into requests by their number and their bytes, and by nothing else.
+
+    Args:
+        columns: Makes events of the rows.
+        batches: The rows.
+        max_events: Events in a request, at most.
+        max_bytes: Bytes in a request, at most, with 64 for each event beside its own; a larger event is alone in its
+            request.
+    """
+    waiting: list[tuple[str, bytes]] = []
+    sizes: list[int] = []
+    for batch in batches:
+        for types, data in columns.events(batch):
+            waiting.extend(zip(types, data, strict=True))
+            sizes.extend(map(len, data))
+            start = 0
+            while (end := _end(sizes, start, max_events, max_bytes)) is not None:
+                yield waiting[start:end]
+                start = end
+            del waiting[:start], sizes[:start]
+    if waiting:
+        yield waiting
+
+
+def _end(sizes: Sequence[int], start: int, max_events: int, max_bytes: int) -> int | None:
+    """Where the request that begins at `start` ends; None if there may be room for more than there is."""
+    stop = start + max_events
+    first = sizes[start:stop]
+    if sum(first) + _EVENT_BYTES * len(first) <= max_bytes:
+        return stop if len(first) == max_events else None
+    size = 0
+    for count, length in enumerate(first):
+        size += length + _EVENT_BYTES
+        if size > max_bytes:
+            return start + max(1, count)
+    return None
+
+
+def _send(worker: Worker, events: list[tuple[str, bytes]], guid: str, scope: Scope, report: TaskReport) -> _Sent:
+    first = events[0]
+    try:
+        receipt = worker.producer.emit_batch(events, req_guid=guid)
+    except Exception as error:
+        raise _task_error(scope, report, guid, first, error) from error
+    return _Sent(receipt, len(events), sum(len(data) for _, data in events), first)
+
+
+def _settle(sent: _Sent, options: SinkOptions, scope: Scope, report: TaskReport) -> None:
+    try:
+        error = sent.receipt.exception(options.delivery_timeout + _MARGIN_S)
+    except TimeoutError as still_on_its_way:
+        error = still_on_its_way
+    if error is not None:
+        first = sent.first
+        if isinstance(error, EventsRejectedError) and error.rejected:
+            first = error.rejected[0].type, error.rejected[0].data
+        raise _task_error(scope, report, sent.receipt.req_guid, first, error) from error
+    report.events += sent.events
+    report.data_bytes += sent.data_bytes
+    report.batches += 1
+
+
+def _task_error(
+    scope: Scope, report: TaskReport, guid: str, event: tuple[str, bytes], error: BaseException
+) -> TaskError:
+    event_type, data = event
+    return TaskError(scope, report.events, guid, event_type, data[:_SAMPLE_BYTES], error)

@@ -1,0 +1,153 @@
+"""One producer a worker process, whatever number of tasks the process runs, one after the other or at once.
+
+An engine runs thousands of tasks in few processes. With a connection for each task a server would be at its limit of
+connections, and spend its time on handshakes; so tasks borrow the producer of their process, and give it back.
+
+A server may look for guids that it has seen on the same WebSocket connection: it then answers at once, whatever becomes
+of the first request, and two answers at the same time can crash it. So a task that may repeat guids, since it, or its
+epoch, was run before, never gets the connection that they went out on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from raccoon_fast.integrations.options import SinkOptions
+    from raccoon_fast.producer import Producer
+
+__all__ = ["Scope", "borrow"]
+
+#: Seconds after which a producer that no task has need of is closed.
+IDLE_S = 30.0
+# What is remembered of a producer's tasks, at most; over it, it is replaced.
+_MAX_TASKS = 10_000
+
+
+class Scope(NamedTuple):
+    """What a task writes; the same for every attempt at it.
+
+    Attributes:
+        query: The streaming query, or the job.
+        epoch: The query's epoch (micro-batch), from 0.
+        partition: The part of it that is the task's.
+    """
+
+    query: str
+    epoch: int
+    partition: int
+
+
+class Worker:
+    """A producer, and the pace of its tasks. Thread-safe.
+
+    Attributes:
+        producer: Shared by the tasks.
+    """
+
+    def __init__(self, producer: Producer, rate: float | None) -> None:
+        self.producer = producer
+        self.tasks = 0
+        self.retired = False
+        self.timer: threading.Timer | None = None
+        self._rate = rate
+        self._free_s = 0.0
+        self._pace = threading.Lock()
+        self._epochs: dict[tuple[str, int], int] = {}
+
+    def wait(self, events: int) -> None:
+        """Wait until the rate allows so many events more."""
+        if self._rate is None:
+            return
+        with self._pace:
+            now_s = time.monotonic()
+            start_s = max(now_s, self._free_s)
+            self._free_s = start_s + events / self._rate
+        time.sleep(start_s - now_s)
+
+    def take(self, scope: Scope) -> bool:
+        """Note that the scope's guids go out here; False if they did before."""
+        part = scope.query, scope.partition
+        if self._epochs.get(part, -1) >= scope.epoch or len(self._epochs) >= _MAX_TASKS:
+            return False
+        self._epochs[part] = scope.epoch
+        return True
+
+    def close(self) -> None:
+        """End the producer at once: what its tasks did not wait for is given up."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.producer.close(timeout=0)
+
+
+@contextlib.contextmanager
+def borrow(options: SinkOptions, scope: Scope) -> Iterator[Worker]:
+    """The worker of this process for a task.
+
+    After a task that failed it is no other task's any more: what was in flight may still be, and is sent again.
+
+    Args:
+        options: Of the sink.
+        scope: Of the task.
+    """
+    with _lock:
+        worker = _workers.get(options.key)
+        if worker is not None and not worker.take(scope):
+            _retire(options.key, worker)
+            worker = None
+        if worker is None:
+            worker = _workers[options.key] = Worker(options.new_producer(), options.worker_rate)
+            worker.take(scope)
+        if worker.timer is not None:
+            worker.timer.cancel()
+            worker.timer = None
+        worker.tasks += 1
+    try:
+        yield worker
+    except BaseException:
+        with _lock:
+            _retire(options.key, worker)
+        raise
+    finally:
+        with _lock:
+            worker.tasks -= 1
+            is_last = not worker.tasks
+            if is_last and not worker.retired:
+                worker.timer = threading.Timer(IDLE_S, _close_idle, (options.key, worker))
+                worker.timer.daemon = True
+                worker.timer.start()
+        if is_last and worker.retired:
+            worker.close()
+
+
+def _retire(key: Hashable, worker: Worker) -> None:
+    """Lend it no more; under the lock. The last of its tasks closes it."""
+    if _workers.get(key) is worker:
+        del _workers[key]
+    worker.retired = True
+    if not worker.tasks:
+        worker.close()
+
+
+def _close_idle(key: Hashable, worker: Worker) -> None:
+    with _lock:
+        if not worker.tasks and not worker.retired:
+            _retire(key, worker)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it, and does not exist here
+    _workers.clear()
+
+
+_lock = threading.Lock()
+_workers: dict[Hashable, Worker] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
