@@ -5,7 +5,7 @@
     spark.dataSource.register(RaccoonDataSource)
     df.write.format("raccoon").options(url="ws://raccoon:8080", type_column="type").mode("append").save()
 
-raccoon_fast has to be installed where the executors are. docs/spark.md has the options, and what is promised.
+raccoon_fast has to be installed where the executors are. docs/pages/spark.md has the options, and what is promised.
 """
 
 from __future__ import annotations
