@@ -1,7 +1,7 @@
 """From the columns of Arrow to events: types and bytes, encoded a column at a time.
 
 JSON is built by Arrow's kernels: each column becomes text, and the texts are joined row by row, between constant keys.
-That takes a tenth of the time of a dict a row, and half of that of orjson over columns (benchmarks/bench_columns.py).
+That takes a tenth of the time of a dict a row, and half of that of orjson over columns.
 What Arrow cannot write as JSON goes value by value through orjson, which the result is the same as in any case.
 """
 
