@@ -20,7 +20,7 @@ COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx r
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
-	@echo 'make test-engines test the sink of Spark, in a venv of its own (needs Java 17)'
+	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
 	@echo 'make docs         build the documentation into build/site'

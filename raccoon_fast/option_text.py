@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["file", "names", "number", "pairs", "switch", "whole_number"]
+__all__ = ["file", "names", "number", "pairs", "seconds", "switch", "whole_number"]
 
 
 def number(text: str) -> float:
-    """A number of seconds, or of whatever else."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number, not {text!r}") from None
+    """A number."""
+    return _number(text, "a number")
+
+
+def seconds(text: str) -> float:
+    """A time."""
+    return _number(text, "a number of seconds")
 
 
 def whole_number(text: str) -> int:
@@ -53,3 +55,10 @@ def pairs(text: str) -> dict[str, str]:
     if not all(colon for _, colon, _ in parts):
         raise ValueError(f"must be key:value, several separated by commas, not {text!r}")
     return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be {what}, not {text!r}") from None

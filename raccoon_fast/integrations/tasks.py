@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,7 +116,7 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
             if worker is None:  # an empty task has no need of a connection
                 worker = stack.enter_context(borrow(options, scope))
             worker.wait(len(events))
-            sent.append(_send(worker, events, req_guid(scope, number, options), scope, report))
+            sent.append(_send(worker, events, req_guid(scope, number, options, events), scope, report))
             while sent and sent[0].receipt.done():
                 _settle(sent.popleft(), options, scope, report)
         while sent:
@@ -124,9 +125,16 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
     return report
 
 
-def req_guid(scope: Scope, number: int, options: SinkOptions) -> str:
-    """The guid of a task's batch, counted from 0; another one where the options make other batches of the same rows."""
-    return str(uuid.uuid5(_BATCHES, f"{scope.query}/{scope.epoch}/{scope.partition}/{number}/{options.shape}"))
+def req_guid(scope: Scope, number: int, options: SinkOptions, events: Sequence[tuple[str, bytes]]) -> str:
+    """The guid of a task's batch, counted from 0.
+
+    The events are in it: whoever drops what carries a guid already seen never drops others than these, though a task
+    that is run again were given its rows in another order.
+    """
+    types = "\n".join([event_type for event_type, _ in events]).encode()
+    digest = zlib.crc32(b"".join([data for _, data in events]), zlib.crc32(types))
+    slot = f"{scope.query}/{scope.epoch}/{scope.partition}/{number}"
+    return str(uuid.uuid5(_BATCHES, f"{slot}/{options.shape}/{digest}"))
 
 
 def total(reports: Iterable[TaskReport]) -> TaskReport:

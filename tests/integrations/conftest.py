@@ -15,8 +15,14 @@ import pytest
 
 from raccoon_fast.collector import Collector
 
-if importlib.util.find_spec("pyspark") is None:
+if importlib.util.find_spec("pyarrow") is None:
     collect_ignore_glob = ["test_*.py"]
+else:
+    collect_ignore_glob = [
+        f"test_{engine}*.py"
+        for engine, package in (("spark", "pyspark"), ("ray", "ray"))
+        if importlib.util.find_spec(package) is None
+    ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -93,3 +99,17 @@ def new_spark(tmp_path_factory: pytest.TempPathFactory, driver_log: Path) -> Ite
     yield new
     for _, session in sessions:
         session.stop()
+
+
+@pytest.fixture(scope="session")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster of this machine alone, with two CPUs."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+    ray.init(num_cpus=2, object_store_memory=256 << 20, **quiet)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    yield ray
+    ray.shutdown()

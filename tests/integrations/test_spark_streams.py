@@ -16,9 +16,6 @@ import stream_flights
 from numbered_flights import judge, write_flights
 
 from raccoon_fast.collector import Collector
-from raccoon_fast.integrations.columns import Columns
-from raccoon_fast.integrations.options import SinkOptions
-from raccoon_fast.integrations.tasks import Scope, req_guid
 
 PROGRAM = Path(stream_flights.__file__)
 
@@ -49,14 +46,11 @@ def test_a_stream_that_is_stopped_and_started_again_loses_nothing(
     query.stop()
     assert judge(collector.events, count) > 0
     # The epoch that was under way went out again under its guids, and on another connection.
-    options = SinkOptions("ws://h", Columns("flight"), None, batch_events=500)
-    guids = [req_guid(Scope(query.id, 1, 0), number, options) for number in range(20)]
     by_guid: dict[str, set[str]] = {}
     for request in collector.requests:
         by_guid.setdefault(request.req_guid, set()).add(request.connection_id)
-    replayed = [guid for guid in guids if len(by_guid.get(guid, ())) == 2]
-    assert replayed
-    assert replayed == guids[: len(replayed)]
+    assert len(by_guid) == count / 500
+    assert max(map(len, by_guid.values())) == 2
 
 
 def test_a_job_id_is_not_a_stream_s(spark: Any, collector: Collector, tmp_path: Path) -> None:

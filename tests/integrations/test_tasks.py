@@ -20,6 +20,7 @@ from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, TaskError, TaskReport, cut, req_guid, total, write_task
 
 SCOPE = Scope("query", 3, 5)
+EVENTS = [("a", b"1"), ("a", b"2")]
 
 
 def sink(url: str, columns: Columns | None = None, **options: Any) -> SinkOptions:
@@ -42,8 +43,9 @@ def test_a_task_is_written_and_reported(collector: Collector) -> None:
     report = write_task([numbers(15), numbers(0, 15), numbers(8, 15)], options, SCOPE)
     assert (report.events, report.batches, report.tasks) == (23, 3, 1)
     assert report.data_bytes == sum(len(event.data) for event in collector.events)
-    guids = [req_guid(SCOPE, number, options) for number in range(3)]
-    assert sorted(received(collector)) == sorted((guids[n // 10], b'{"n":%d}' % n) for n in range(23))
+    events = [("number", b'{"n":%d}' % n) for n in range(23)]
+    guids = [req_guid(SCOPE, number, options, events[number * 10 :][:10]) for number in range(3)]
+    assert sorted(received(collector)) == sorted((guids[n // 10], data) for n, (_, data) in enumerate(events))
 
 
 def test_the_same_rows_make_the_same_requests_however_they_are_divided(collector: Collector) -> None:
@@ -58,9 +60,9 @@ def test_the_same_rows_make_the_same_requests_however_they_are_divided(collector
 def test_guids_tell_tasks_and_options_apart() -> None:
     options = sink("ws://h")
     scopes = [SCOPE, SCOPE._replace(query="q"), SCOPE._replace(epoch=4), SCOPE._replace(partition=6)]
-    guids = {req_guid(scope, number, options) for scope in scopes for number in range(10)}
+    guids = {req_guid(scope, number, options, EVENTS) for scope in scopes for number in range(10)}
     guids |= {
-        req_guid(SCOPE, 0, other)
+        req_guid(SCOPE, 0, other, EVENTS)
         for other in (
             sink("ws://h", batch_events=11),
             sink("ws://h", batch_bytes=1000),
@@ -71,7 +73,22 @@ def test_guids_tell_tasks_and_options_apart() -> None:
         )
     }
     assert len(guids) == 46
-    assert req_guid(SCOPE, 0, options) == req_guid(SCOPE, 0, sink("http://elsewhere", delivery_timeout=5)) in guids
+    assert req_guid(SCOPE, 0, options, EVENTS) == req_guid(SCOPE, 0, sink("http://h2", timeout=5), EVENTS) in guids
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        EVENTS[::-1],
+        EVENTS[:1],
+        [("a", b"1"), ("a", b"3")],
+        [("a", b"1"), ("b", b"2")],
+        [("a", b"1"), ("a", b"2"), ("a", b"")],
+    ],
+)
+def test_no_guid_names_other_events(events: list[tuple[str, bytes]]) -> None:
+    options = sink("ws://h")
+    assert req_guid(SCOPE, 0, options, events) != req_guid(SCOPE, 0, options, EVENTS)
 
 
 @given(
