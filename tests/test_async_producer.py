@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -205,6 +206,22 @@ def test_callbacks_and_acks(collector: Collector, run: Run) -> None:
         assert {receipt.req_guid for receipt in seen} == {receipt.req_guid for receipt in receipts}
 
     run(main())
+
+
+def test_a_failure_that_nobody_asks_for_is_no_noise(collector: Collector, run: Run) -> None:
+    complaints: list[dict[str, Any]] = []
+    collector.faults.status(400)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with producer_of(collector.url) as producer:
+            await producer.emit("a", b"x")
+            assert await producer.flush() == 0
+            assert producer.stats().total.lost == 1
+
+    run(main())
+    gc.collect()
+    assert complaints == []
 
 
 def test_another_loop_is_refused(collector: Collector) -> None:

@@ -168,6 +168,18 @@ class TestAnswers:
 
 
 class TestServer:
+    @pytest.mark.parametrize("scheme", ["http"], indirect=True)
+    def test_a_sink_that_fails_is_not_finished_off_by_retries(self, new_trial: NewTrial) -> None:
+        at_once = RetryPolicy(max_attempts=1000, initial=0.001, maximum=0.001)
+        trial = new_trial({"acks": "sync"}, batch_events=1, retry=at_once)
+        trial.collector.faults.fail_publish()
+        start_s = time.monotonic()
+        trial.emit(5)
+        wait_until(lambda: trial.producer.stats().retries >= 20)
+        # 16 at once and a fifth of the first attempts; after that one a second.
+        assert time.monotonic() - start_s > 20 - 16 - 5 / 5 - 0.5
+        trial.judge()
+
     def test_publishing_fails_for_a_while(self, new_trial: NewTrial) -> None:
         trial = new_trial({"acks": "sync"})
         trial.collector.faults.fail_publish(times=20)
