@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numbered_flights import judge, write_flights
+from numbered_flights import judge, worker_amid_a_task, write_flights
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations.columns import Columns
@@ -205,12 +205,7 @@ def test_a_worker_that_is_killed_loses_nothing(new_spark: Callable[..., Any], fl
 
         def kill(_: Collector) -> bool:
             if not killed:
-                by_worker: dict[int, int] = {}
-                for request in collector.requests:
-                    pid = int(request.connection_id.split("-")[-2])
-                    by_worker[pid] = by_worker.get(pid, 0) + 1
-                # In the middle of its first task, which has 25 batches or less.
-                pid = next((pid for pid, batches in by_worker.items() if 3 <= batches <= 6), None)
+                pid = worker_amid_a_task(collector.requests)
                 if pid is not None:
                     killed.append(pid)
                     executor = parent(parent(pid))

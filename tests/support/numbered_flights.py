@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from raccoon_fast.cli.flights import read_flights
-from raccoon_fast.collector.records import ReceivedEvent
+from raccoon_fast.collector.records import ReceivedEvent, ReceivedRequest
 
 _NUMBER = re.compile(rb'"number":(\d+)')
 
@@ -43,3 +44,9 @@ def judge(events: Iterable[ReceivedEvent], count: int) -> int:
             assert (event.req_guid, event.type, event.data) == (before.req_guid, before.type, before.data)
     assert first.keys() == set(range(count))
     return again
+
+
+def worker_amid_a_task(requests: Iterable[ReceivedRequest]) -> int | None:
+    """The pid of a worker that is in the middle of its first task, if its tasks have some ten batches or more."""
+    batches = Counter(int(request.connection_id.split("-")[-2]) for request in requests)
+    return next((pid for pid, count in batches.items() if 3 <= count <= 6), None)
