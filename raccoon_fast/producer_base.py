@@ -148,6 +148,11 @@ class BaseProducer(abc.ABC):
                 seconds=time.monotonic() - self._made_s,
             )
 
+    @property
+    def spool_owner(self) -> str:
+        """Whose its records in the spool are, as `raccoon-fast spool ls` names it; "" while it has not opened one."""
+        return "" if self._spool is None else self._spool.owner
+
     def health(self) -> Health:
         """Whether events get through, for a readiness probe; safe from any thread.
 

@@ -137,7 +137,7 @@ def test_arguments_go_before_variables_which_are_then_not_read(variables):
         ({}, "RACCOON_FAST_URL is not set, and no url is given"),
         ({"URL": " , "}, "RACCOON_FAST_URL"),
         ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must begin with one of"),
-        ({"LINGER": "soon"}, "RACCOON_FAST_LINGER must be a number, not 'soon'"),
+        ({"LINGER": "soon"}, "RACCOON_FAST_LINGER must be a number of seconds, not 'soon'"),
         ({"LINGER": "-1"}, "RACCOON_FAST_LINGER: linger must be above 0"),
         ({"LINGER": "nan"}, "RACCOON_FAST_LINGER: linger must be above 0"),
         ({"TIMEOUT": "0"}, "RACCOON_FAST_TIMEOUT: timeout must be above 0"),

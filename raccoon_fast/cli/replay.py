@@ -73,8 +73,7 @@ def _wait(producer: Producer, view: SpoolView, stop: StopSignals, progress: Prog
     while True:
         total = producer.stats().total
         left = total.spooled + total.unsettled
-        # Before the file was opened there is nothing, and it would seem that all is done.
-        if not left and not view.orphans().records:
+        if not left and _is_done(producer, view):
             return ""
         if stop.received:
             return f"ended by {signal.Signals(stop.received).name}"
@@ -85,6 +84,14 @@ def _wait(producer: Producer, view: SpoolView, stop: StopSignals, progress: Prog
         elif time.monotonic() > well_s + PATIENCE_S:
             return f"gave up, as nothing was acknowledged for {PATIENCE_S:g} s"
         time.sleep(_POLL_S)
+
+
+def _is_done(producer: Producer, view: SpoolView) -> bool:
+    own = producer.spool_owner
+    if not own or any(owner.content.records for owner in view.owners() if owner.name == own or not owner.alive):
+        return False  # to be taken over, or taken over though the ledger may not have it yet
+    total = producer.stats().total
+    return not total.spooled + total.unsettled
 
 
 def _sum_up(arguments: argparse.Namespace, total: Counts, seconds: float) -> None:

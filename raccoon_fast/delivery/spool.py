@@ -117,6 +117,11 @@ class Spool:
         self._lost: Counter[str] = Counter()
 
     @property
+    def owner(self) -> str:
+        """Whose the records are in the file, a name for each time that it is opened; "" while it is not."""
+        return self._owner
+
+    @property
     def available(self) -> int:
         """How many records `take` would find."""
         return len(self._waiting)

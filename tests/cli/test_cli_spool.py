@@ -17,6 +17,7 @@ import pytest
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli import main, replay
 from raccoon_fast.collector import Collector
+from raccoon_fast.delivery.spool import Spool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 
@@ -70,7 +71,7 @@ class TestLs:
         run = command("spool", "ls", path, "--json")
         assert (run.returncode, run.stderr) == (0, "")
         (owner,) = json.loads(run.stdout)["owners"]
-        assert owner["alive"]
+        assert (owner["owner"], owner["alive"]) == (living.spool_owner, True)
         assert owner["events"] == {"mine": 3, "t0": 30, "t1": 30, "t2": 30}
         assert owner["bytes"] > sum(len(data) for _, data in EVENTS)
         living.close(timeout=0)
@@ -143,6 +144,17 @@ class TestReplay:
         again = command("spool", "replay", path, "--url", urls[protocol])
         assert again.returncode == 0
         assert again.stdout.splitlines()[0] == "acknowledged       0"
+
+    def test_what_was_taken_over_is_waited_for(self, collector, path, left, monkeypatch, capsys):
+        told = Spool.pop_lost
+
+        def tell_late(spool):
+            time.sleep(0.3)  # the file says that it is ours, the ledger does not know it yet
+            return told(spool)
+
+        monkeypatch.setattr(Spool, "pop_lost", tell_late)
+        assert main(["spool", "replay", str(path), "--url", collector.url, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["acknowledged"] == 90
 
     def test_a_living_owner_is_left_its_own(self, command, collector, path, living):
         run = command("spool", "replay", path, "--url", collector.url)

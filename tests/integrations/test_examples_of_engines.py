@@ -13,7 +13,7 @@ import pytest
 
 from raccoon_fast.collector import Collector
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "engines"
 
 
 def run(example: str, collector: Collector, *arguments: str) -> Counter[str]:

@@ -1,7 +1,7 @@
 """A table and a stream of Spark's, written as events.
 
 pip install 'raccoon_fast[spark]'
-RACCOON_URL=ws://localhost:8080 python examples/spark_write.py CHECKPOINT_FOLDER
+RACCOON_URL=ws://localhost:8080 python examples/engines/spark_write.py CHECKPOINT_FOLDER
 """
 
 from __future__ import annotations

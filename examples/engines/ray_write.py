@@ -1,7 +1,7 @@
 """A dataset of Ray's, written as events.
 
 pip install 'raccoon_fast[ray]'
-RACCOON_URL=ws://localhost:8080 python examples/ray_write.py
+RACCOON_URL=ws://localhost:8080 python examples/engines/ray_write.py
 """
 
 from __future__ import annotations
