@@ -106,8 +106,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture
-def open_page(browser: webdriver.Chrome) -> Iterator[Callable[[Collector], Page]]:
-    """Opens the page, which may complain of nothing in the browser's console."""
+def open_page(browser: webdriver.Chrome, new_collector: NewCollector) -> Iterator[Callable[[Collector], Page]]:
+    """Opens the page, which may complain of nothing in the browser's console while the collectors are there."""
     browser.get_log("browser")
     page = None
 
