@@ -64,14 +64,15 @@ class Timing(NamedTuple):
 
 
 class Stopwatch:
-    """CPU of the whole process and wall time, since it was made."""
+    """CPU of the whole process, or of another one, and wall time, since it was made."""
 
-    def __init__(self) -> None:
-        self._wall_ns, self._cpu_ns = time.perf_counter_ns(), time.process_time_ns()
+    def __init__(self, cpu_ns: Callable[[], int] = time.process_time_ns) -> None:
+        self._now_ns = cpu_ns
+        self._wall_ns, self._cpu_ns = time.perf_counter_ns(), cpu_ns()
 
     def per(self, events: int) -> Timing:
         """What it has been, an event."""
-        cpu_ns = time.process_time_ns() - self._cpu_ns
+        cpu_ns = self._now_ns() - self._cpu_ns
         return Timing(cpu_ns / events, (time.perf_counter_ns() - self._wall_ns) / events)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from results import Results, grid, number
 
 _ROWS = (
@@ -31,9 +33,9 @@ _ROWS = (
             peers,
         )
         for transport, peers in (
-            ("REST", ("httpx", "aiohttp")),
-            ("WebSocket", ("websockets", "picows")),
-            ("gRPC", ("grpc.aio",)),
+            ("REST", ("httpx", "aiohttp", "Go")),
+            ("WebSocket", ("websockets", "picows", "Go")),
+            ("gRPC", ("grpc.aio", "Go")),
         )
     ),
 )
@@ -43,12 +45,16 @@ def headline(results: Results) -> str:
     """A Markdown table of what was measured of them."""
     rows = [("ns of CPU an event", "raccoon_fast", "beside it")]
     for what, (group, title, column), ours, peers in _ROWS:
-        try:
-            cells = {name: results.groups[group].value(title, name, column, "CPU") for name in (ours, *peers)}
-        except KeyError:
+        cells: dict[str, float] = {}
+        for name in (ours, *peers):
+            with contextlib.suppress(KeyError):
+                cells[name] = results.groups[group].value(title, name, column, "CPU")
+        if ours not in cells:
             continue
         beside = [
-            f"{name.split(',')[0]} {number(cells[name])} ({number(cells[name] / cells[ours])} x)" for name in peers
+            f"{name.split(',')[0]} {number(cells[name])} ({number(cells[name] / cells[ours])} x)"
+            for name in peers
+            if name in cells
         ]
         rows.append((what, number(cells[ours]), ", ".join(beside)))
     return grid(rows)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import go_program
 from harness import Spread, Table
 
 _PACKAGES = (
@@ -85,6 +86,7 @@ def machine_facts() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
     facts.update({package: _version(package) for package in _PACKAGES})
+    facts["go"] = go_program.version() or "not installed"
     return facts
 
 

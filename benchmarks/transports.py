@@ -1,8 +1,9 @@
 """End to end, batch by batch, to a collector that counts and drops: ours, and the plain way of other libraries.
 
 What is timed is the client process as a whole, user and system time, from the events to their acknowledgement; the
-server runs in a process of its own. "sendall" is the floor: the same bytes, ready-made, written by a blocking socket to
-a process that discards them. That every event came is asserted by the collector's count.
+server runs in a process of its own. "Go" is a client in Go that works as Raccoon's own does. "sendall" is the floor:
+the same bytes, ready-made, written by a blocking socket to a process that discards them. That every event came is
+asserted by the collector's count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import clients
+import go_program
 from harness import Effort, LeftOut, Stopwatch, Table, Timing, fresh, in_turns
 from payloads import FLIGHTS, SIZES, events_of
 from servers import Sink, discarder, sink
@@ -28,6 +30,7 @@ WORKLOADS = (
 )
 AIMED_AT = WORKLOADS[:2]
 OURS, OURS_ASYNC, FLOOR = "raccoon_fast Producer", "raccoon_fast AsyncProducer", "sendall (floor)"
+GO = "Go"
 
 
 class Client(NamedTuple):
@@ -51,6 +54,7 @@ CLIENTS: dict[str, dict[str, Client]] = {
         "httpx": Client(clients.httpx, "httpx"),
         "aiohttp": Client(clients.aiohttp, "aiohttp"),
         "requests": Client(clients.requests, "requests"),
+        GO: Client(go_program.running),
         "httpx, on uvloop": Client(clients.on_uvloop(clients.httpx), "httpx", is_variant=True),
         "aiohttp, on uvloop": Client(clients.on_uvloop(clients.aiohttp), "aiohttp", is_variant=True),
     },
@@ -58,12 +62,14 @@ CLIENTS: dict[str, dict[str, Client]] = {
         **_OURS,
         "websockets": Client(clients.websockets, "websockets"),
         "picows": Client(clients.picows, "picows"),
+        GO: Client(go_program.running),
         "websockets, on uvloop": Client(clients.on_uvloop(clients.websockets), "websockets", is_variant=True),
         "picows, on uvloop": Client(clients.on_uvloop(clients.picows), "picows", is_variant=True),
     },
     "gRPC": {
         **_OURS,
         "grpc.aio": Client(clients.grpc_aio, "grpc"),
+        GO: Client(go_program.running),
         "grpc.aio, ready bytes": Client(clients.grpc_aio_ready_bytes, "grpc"),
     },
 }
@@ -76,20 +82,22 @@ _MOST_REQUESTS = 4000
 
 def run(effort: Effort, left_out: LeftOut) -> list[Table]:
     tables = []
-    with sink() as server, discarder() as address:
+    with sink() as server, discarder() as address, go_program.built() as executable:
+        if executable is None:
+            left_out.notes.append("Go, or what its client imports, is not installed: it is left out.")
         for transport, all_clients in CLIENTS.items():
             here = {
                 name: client
                 for name, client in all_clients.items()
-                if not client.package or left_out.find(client.package, client.package)
+                if (not client.package or left_out.find(client.package, client.package)) and (executable or name != GO)
             }
+            url = server.url(transport)
+            where = dict.fromkeys(here, url) | {FLOOR: address, GO: (executable, transport, url)}
             cpu = Table(f"{transport}, to the acknowledgement", "ns of CPU an event", "client", OURS)
             rate = Table(f"{transport}, to the acknowledgement", "events/s", "client", OURS)
             for workload in effort.some(WORKLOADS):
                 measures = {
-                    name: functools.partial(
-                        _measure, server, address if name == FLOOR else None, transport, name, workload, effort
-                    )
+                    name: functools.partial(_measure, server, where[name], transport, name, workload, effort)
                     for name, client in here.items()
                     if workload == WORKLOADS[0] or not client.is_variant
                 }
@@ -103,11 +111,10 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
 
 
 def _measure(
-    server: Sink, floor: Any, transport: str, name: str, workload: tuple[str, int], effort: Effort
+    server: Sink, where: Any, transport: str, name: str, workload: tuple[str, int], effort: Effort
 ) -> list[Timing]:
-    where = floor or server.url(transport)
     timings, events = fresh(_time_client, transport, name, where, workload, effort)
-    if floor is None:
+    if name != FLOOR:
         server.expect(events)
     return timings
 
@@ -125,7 +132,7 @@ def _time_client(
         request_s = (time.perf_counter() - start_s) / _WARM_UP
         requests = effort.count(min(_MOST_REQUESTS, max(_WARM_UP, int(_RUN_S / request_s))))
         for _ in range(_RUNS):
-            stopwatch = Stopwatch()
+            stopwatch = Stopwatch(getattr(send, "cpu_ns", time.process_time_ns))
             send(requests)
             timings.append(stopwatch.per(requests * batch))
     return timings, (2 * _WARM_UP + _RUNS * requests) * batch
