@@ -15,6 +15,7 @@ from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.ledger import Ledger
 from raccoon_fast.delivery.loop_thread import LoopThread
+from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
+    from raccoon_fast.events import Response
 
 __all__ = ["Producer"]
 
@@ -303,9 +305,9 @@ class Producer(BaseProducer):
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
-        future = new_future()
-        receipt = Receipt(req_guid, future, self._callbacks)
-        batch.settlement = Settlement(receipt, future)
+        promise: Promise[Response] = Promise()
+        receipt = Receipt(req_guid, promise, self._callbacks)
+        batch.settlement = Settlement(receipt, promise)
         batch.receipt = receipt
         batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
         if self._on_delivery is not None:
@@ -369,9 +371,9 @@ class Producer(BaseProducer):
     @property
     def _dropped_receipt(self) -> Receipt:
         if self._dropped is None:
-            future = new_future()
-            future.set_exception(DroppedError("dropped: the buffer was full"))
-            self._dropped = Receipt("", future, self._callbacks)
+            promise: Promise[Response] = Promise()
+            promise.set_exception(DroppedError("dropped: the buffer was full"))
+            self._dropped = Receipt("", promise, self._callbacks)
         return self._dropped
 
     def _after_fork(self) -> None:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
 
-# Batches kept for reuse: their buffers are the size of a batch, and fresh memory costs a page fault for every 4 kB.
-_POOL_SIZE = 32
+# Batches kept for reuse, and their bytes, at most: fresh memory costs a page fault for every 4 kB.
+_POOL_SIZE = 256
+_POOL_BYTES = 32 << 20
+# Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
+# a batch does.
+_WORTH_WAKING = 1 / 8
 
 
 class ServerHealth(NamedTuple):
@@ -73,7 +77,8 @@ class BaseProducer(abc.ABC):
     def __init__(self, options: ProducerOptions) -> None:
         self._options = options
         self._ledger = Ledger()
-        self._pool: deque[Batch] = deque(maxlen=_POOL_SIZE)
+        self._pool: deque[Batch] = deque()
+        self._low_bytes = int(options.buffer_bytes * (1 - _WORTH_WAKING))
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
         self._made_s = self._settled_s = time.monotonic()
@@ -257,10 +262,12 @@ class BaseProducer(abc.ABC):
             return Batch(self._options.wire)
 
     def _recycle(self, batch: Batch) -> None:
-        if not batch.envelope.exported:
+        pooled = len(self._pool) + 1
+        if pooled <= _POOL_SIZE and pooled * batch.nbytes <= _POOL_BYTES and not batch.envelope.exported:
             batch.clear()
             self._pool.append(batch)
-        self._room_made()
+        if self._accumulator.buffered <= self._low_bytes:
+            self._room_made()
 
     # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
 

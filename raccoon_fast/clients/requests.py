@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.core.envelope import MAX_GUID_BYTES, JsonEnvelope, ProtoEnvelope
 from raccoon_fast.errors import MessageTooLargeError, SerializationError
 from raccoon_fast.events import Event
+from raccoon_fast.guids import new_guid
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def resolve_guid(req_guid: str | None) -> str:
         TypeError, ValueError: It is not what a guid should be.
     """
     if req_guid is None:
-        return str(uuid.uuid4())
+        return new_guid()
     if not isinstance(req_guid, str):
         raise TypeError(f"req_guid takes a str, not {type(req_guid).__name__}")
     if not req_guid or len(req_guid.encode()) > MAX_GUID_BYTES:

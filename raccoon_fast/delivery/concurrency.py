@@ -26,14 +26,11 @@ class Concurrency:
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
-        self._limit = float(maximum)
+        self._exact = float(maximum)
+        #: Batches that may be in flight now, from 1 to the maximum.
+        self.limit = maximum
         self._usual_s = 0.0
         self._cut_s = float("-inf")
-
-    @property
-    def limit(self) -> int:
-        """Batches that may be in flight now, from 1 to the maximum."""
-        return int(self._limit)
 
     def acked(self, began_s: float, now_s: float) -> None:
         """A batch sent at `began_s` was acknowledged."""
@@ -44,8 +41,8 @@ class Concurrency:
             self._usual_s += (latency_s - self._usual_s) * _DRIFT
         if latency_s > self._usual_s * _SLOW_FACTOR + _SLOW_MARGIN_S:
             self._cut(_CUT_SLOW, began_s, now_s)
-        else:
-            self._limit = min(self._maximum, self._limit + 1.0 / self._limit)
+        elif self._exact < self._maximum:
+            self._set(min(self._maximum, self._exact + 1.0 / self._exact))
 
     def failed(self, began_s: float, now_s: float) -> None:
         """A batch sent at `began_s` failed in a way that less load may mend."""
@@ -55,4 +52,8 @@ class Concurrency:
         if began_s < self._cut_s:
             return  # sent before the last cut: it tells nothing of what that one did
         self._cut_s = now_s
-        self._limit = max(1.0, self._limit * factor)
+        self._set(max(1.0, self._exact * factor))
+
+    def _set(self, exact: float) -> None:
+        self._exact = exact
+        self.limit = int(exact)

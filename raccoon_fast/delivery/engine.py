@@ -520,8 +520,8 @@ class Engine:
                 due_s = min(due_s, max(self._reserve.fetch_s, server_s))
             # Without budget, the next retry is paid for by time.
             due_s = min(due_s, max(self._waiting.retry_s, now_s + _RETRY_POLL_S, server_s))
-        if due_s == self._timer_s:
-            return
+        if due_s >= self._timer_s:
+            return  # it arms anew when it fires
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

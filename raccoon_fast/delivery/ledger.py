@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,13 +67,13 @@ class Ledger:
     def __init__(self) -> None:
         #: Held around whatever takes events from where they wait, so that no snapshot sees them twice or not at all.
         self.lock = new_rlock()
-        self._by_type: dict[str, Counter[str]] = {}
+        self._by_type: defaultdict[str, defaultdict[str, int]] = defaultdict(_no_events)
 
     def add(self, types: Mapping[str, int], state: str) -> None:
         """Events that were not here before."""
         with self.lock:
             for event_type, count in types.items():
-                self._by_type.setdefault(event_type, Counter())[state] += count
+                self._by_type[event_type][state] += count
 
     def move(self, types: Mapping[str, int], before: str, after: str) -> None:
         """Events that were in state `before`."""
@@ -91,7 +91,7 @@ class Ledger:
         """
         with self.lock:
             types = {*self._by_type, *waiting}
-            return {one: _counts(self._by_type.get(one, Counter()), waiting.get(one, 0)) for one in sorted(types)}
+            return {one: _counts(self._by_type.get(one, {}), waiting.get(one, 0)) for one in sorted(types)}
 
     def total(self, waiting: int) -> Counts:
         """Counts of all events together; `waiting` as in by_type."""
@@ -100,6 +100,10 @@ class Ledger:
             for states in self._by_type.values():
                 total.update(states)
         return _counts(total, waiting)
+
+
+def _no_events() -> defaultdict[str, int]:
+    return defaultdict(int)
 
 
 def _counts(states: Mapping[str, int], waiting: int) -> Counts:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from raccoon_fast.delivery.callbacks import CallbackThread
+    from raccoon_fast.delivery.promise import Promise
     from raccoon_fast.events import Response
 
 __all__ = ["AsyncReceipt", "Receipt"]
@@ -22,7 +23,12 @@ class Receipt:
         req_guid: The request's guid.
     """
 
-    def __init__(self, req_guid: str, future: concurrent.futures.Future[Response], callbacks: CallbackThread) -> None:
+    def __init__(
+        self,
+        req_guid: str,
+        future: concurrent.futures.Future[Response] | Promise[Response],
+        callbacks: CallbackThread,
+    ) -> None:
         self.req_guid = req_guid
         self._future = future
         self._callbacks = callbacks

@@ -16,7 +16,7 @@ __all__ = ["Settlement"]
 
 
 class Settable(Protocol):
-    """What concurrent.futures.Future and asyncio.Future have in common."""
+    """What Promise and asyncio.Future have in common."""
 
     def set_result(self, result: Any, /) -> None:
         """Settle it."""

@@ -51,7 +51,9 @@ class Waiting:
     @property
     def deadline_s(self) -> float:
         """The earliest deadline; infinity if nothing waits."""
-        return min((batch.deadline_s for batch in self), default=float("inf"))
+        if not self._delayed and len(self._ready) <= 1:
+            return self._ready[0].deadline_s if self._ready else float("inf")
+        return min(batch.deadline_s for batch in self)
 
     def pop_ready(self) -> Batch:
         """The next one that may be sent at once."""
@@ -63,11 +65,12 @@ class Waiting:
 
     def pop_overdue(self, now_s: float) -> list[Batch]:
         """Those past their deadline."""
+        if self.deadline_s > now_s:
+            return []
         overdue = [batch for batch in self if batch.deadline_s <= now_s]
-        if overdue:
-            self._ready = deque(batch for batch in self._ready if batch.deadline_s > now_s)
-            self._delayed = [entry for entry in self._delayed if entry[2].deadline_s > now_s]
-            heapq.heapify(self._delayed)
+        self._ready = deque(batch for batch in self._ready if batch.deadline_s > now_s)
+        self._delayed = [entry for entry in self._delayed if entry[2].deadline_s > now_s]
+        heapq.heapify(self._delayed)
         return overdue
 
     def pop_all(self) -> list[Batch]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from raccoon_fast.delivery.callbacks import CallbackThread
+from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
 from raccoon_fast.errors import AckTimeoutError
 from raccoon_fast.events import Code, Response, Status
@@ -26,17 +27,17 @@ def callbacks() -> Iterator[CallbackThread]:
     thread.stop(5.0)
 
 
-@pytest.fixture
-def future() -> concurrent.futures.Future[Any]:
-    return concurrent.futures.Future()
+@pytest.fixture(params=[concurrent.futures.Future, Promise])
+def future(request: pytest.FixtureRequest) -> Any:
+    return request.param()
 
 
 @pytest.fixture
-def receipt(future: concurrent.futures.Future[Any], callbacks: CallbackThread) -> Receipt:
+def receipt(future: Any, callbacks: CallbackThread) -> Receipt:
     return Receipt("g", future, callbacks)
 
 
-def test_an_outcome_that_is_there(receipt: Receipt, future: concurrent.futures.Future[Any]) -> None:
+def test_an_outcome_that_is_there(receipt: Receipt, future: Any) -> None:
     assert (receipt.done(), repr(receipt)) == (False, "<Receipt g pending>")
     future.set_result(ACK)
     assert (receipt.done(), repr(receipt)) == (True, "<Receipt g done>")
@@ -44,7 +45,7 @@ def test_an_outcome_that_is_there(receipt: Receipt, future: concurrent.futures.F
     assert receipt.exception() is None
 
 
-def test_a_timeout_is_not_the_outcome(receipt: Receipt, future: concurrent.futures.Future[Any]) -> None:
+def test_a_timeout_is_not_the_outcome(receipt: Receipt, future: Any) -> None:
     for wait in (receipt.result, receipt.exception):
         with pytest.raises(TimeoutError, match="still on its way"):
             wait(0.01)
@@ -56,7 +57,7 @@ def test_a_timeout_is_not_the_outcome(receipt: Receipt, future: concurrent.futur
 
 
 def test_callbacks_run_on_their_thread_also_when_added_late(
-    receipt: Receipt, future: concurrent.futures.Future[Any], callbacks: CallbackThread
+    receipt: Receipt, future: Any, callbacks: CallbackThread
 ) -> None:
     seen: list[Any] = []
 
