@@ -11,30 +11,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
+from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
+from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.waiting import Waiting
-from raccoon_fast.errors import (
-    AckTimeoutError,
-    ClientClosedError,
-    DeliveryError,
-    MessageTooLargeError,
-    Outcome,
-    ServerError,
-)
-from raccoon_fast.events import Code
+from raccoon_fast.errors import ClientClosedError, DeliveryError, MessageTooLargeError, Outcome, ServerError
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.core.batch import Accumulator, Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
@@ -45,10 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineSettings"]
 
-# Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
-_MAX_EXTRA_REQUESTS = 64
-#: The namespace of the guids of a batch's halves.
-_PARTS = uuid.UUID("2d0d3c0e-7a4b-5d3f-9a52-6b0f6a1c8e11")
 _CLOSE_MARGIN_S = 1.0
 _RETRY_POLL_S = 0.05
 
@@ -111,17 +99,17 @@ class Engine:
         self._ledger = ledger
         self._endpoints = endpoints
         self._sender = sender
-        self._recycle = recycle
         self._logger = logger
         self._loop = asyncio.get_running_loop()
         self._call = self._loop.call_soon_threadsafe if settings.threadsafe else self._loop.call_soon
         self._concurrency = Concurrency(settings.max_in_flight)
         self._budget = RetryBudget()
         self._waiting = Waiting()
-        self._attempts: dict[asyncio.Task[Response], Batch] = {}
-        # Events taken before a batch, by settlement: what `flush` waits for.
-        self._outstanding: dict[object, tuple[int, int]] = {}
-        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._attempts: dict[asyncio.Future[Response], Batch] = {}
+        self._outstanding = Outstanding(accumulator)
+        self._outcomes = Outcomes(
+            ledger, self._outstanding, accumulator, recycle, settings.wire, settings.delivery_timeout_s
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._pumped_s = time.monotonic()
@@ -133,7 +121,7 @@ class Engine:
         self.retries = 0
         self._reserve: Reserve | None = None
         if open_spooling is not None:
-            self._reserve = Reserve(
+            self._reserve = self._outcomes.reserve = Reserve(
                 open_spooling,
                 accumulator,
                 ledger,
@@ -179,14 +167,9 @@ class Engine:
         self._accumulator.seal()
         self._pump()
         target = self._accumulator.accepted
-        if timeout_s > 0 and self._unsettled(target):
-            done: asyncio.Future[None] = self._loop.create_future()
-            self._flushes.append((target, done))
-            try:
-                await asyncio.wait([done], timeout=timeout_s)
-            finally:
-                self._flushes = [flush for flush in self._flushes if flush[1] is not done]
-        return self._unsettled(target)
+        if timeout_s > 0 and self._outstanding.unsettled(target):
+            await self._outstanding.wait(target, timeout_s)
+        return self._outstanding.unsettled(target)
 
     async def close(self, timeout_s: float) -> None:
         """Flush, then end the attempts under way, close the connections, and fail what is left. Never later.
@@ -209,7 +192,7 @@ class Engine:
                 leftovers = self._leftovers()
                 if self._reserve is None:
                     for batch in leftovers:
-                        self._fail_closed(batch)
+                        self._outcomes.closed(batch)
                 else:
                     await self._leave(self._reserve, leftovers, deadline_s)
                 self._sender.end()
@@ -241,9 +224,7 @@ class Engine:
             self._start(batch, endpoint, now_s)
         self._fetch(now_s)
         self._arm(now_s)
-        for target, done in self._flushes:
-            if not done.done() and not self._unsettled(target):
-                done.set_result(None)
+        self._outstanding.end_waits()
 
     def _next(self, now_s: float) -> Batch | None:
         if self._waiting.retry_s <= now_s and self._budget.take():
@@ -260,7 +241,7 @@ class Engine:
             self._ledger.add(batch.types, states.QUEUED)
         batch.req_guid = batch.settlement.receipt.req_guid
         batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
-        self._outstanding[batch.settlement] = (self._accumulator.taken, batch.count)
+        self._outstanding.add(batch)
         return batch
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
@@ -273,11 +254,9 @@ class Engine:
         self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         timeout_s = min(endpoint.timeout_s, batch.deadline_s - now_s)
-        task = self._loop.create_task(
-            self._sender.send(endpoint.transports[transport], request, timeout_s, batch.accepted_s)
-        )
-        self._attempts[task] = batch
-        task.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, now_s))
+        attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
+        self._attempts[attempt] = batch
+        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, request, now_s))
 
     # Disk
 
@@ -308,48 +287,58 @@ class Engine:
     # Ending attempts
 
     def _ended(
-        self, batch: Batch, endpoint: Endpoint, transport: int, began_s: float, task: asyncio.Task[Response]
+        self,
+        batch: Batch,
+        endpoint: Endpoint,
+        transport: int,
+        request: Request,
+        began_s: float,
+        attempt: asyncio.Future[Response],
     ) -> None:
-        if self._attempts.pop(task, None) is None:
+        if self._attempts.pop(attempt, None) is None:
             return  # given up by `close`
         endpoint.end(transport)
         now_s = time.monotonic()
-        if task.cancelled():
+        if attempt.cancelled():
             endpoint.released()
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             self._put_back(batch)
             return
-        error = task.exception()
-        if error is None:
-            self._well(endpoint)
-            self._concurrency.acked(began_s, now_s)
-            self._acked(batch, task.result())
-        elif isinstance(error, MessageTooLargeError):
+        try:
+            response = self._sender.answer(attempt, request, batch.accepted_s)
+        except MessageTooLargeError as error:
             self._well(endpoint)
             if batch.count > 1:
                 self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
-            self._narrow(batch, "too large", str(error))
-        elif isinstance(error, DeliveryError):
+            self._narrow(batch, "too large", error)
+        except DeliveryError as error:
             self._failed(batch, endpoint, error, began_s, now_s)
-        else:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events
             endpoint.failed(RuntimeError(repr(error)), began_s, now_s)
             self._logger.error("an attempt failed unexpectedly: %r", error)
             self._put_back(batch)
-        self._pump()
+        else:
+            self._well(endpoint)
+            self._concurrency.acked(began_s, now_s)
+            self._outcomes.acked(batch, response)
+        if not self._woken:
+            # Those that end in the same round are followed by one look at what is next.
+            self._woken = True
+            self._loop.call_soon(self._pump)
 
     def _failed(self, batch: Batch, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float) -> None:
         if error.outcome is not Outcome.NOT_DELIVERED:
             batch.outcome = error.outcome
         response = error.response if isinstance(error, ServerError) else None
-        if _is_poison(error):
+        if is_poison(error):
             self._well(endpoint)
-            self._narrow(batch, "BAD_REQUEST", str(error))
+            self._narrow(batch, "BAD_REQUEST", error)
             return
         self._concurrency.failed(began_s, now_s)
         is_last = batch.attempts >= self._settings.policy.max_attempts
         if is_last:
             error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
-            self._fail(batch, states.IN_FLIGHT, _reason(error), error)
+            self._outcomes.failed(batch, states.IN_FLIGHT, reason_of(error), error)
         if response is not None and response.req_guid and error.retry_after_s is None:
             # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
             self._well(endpoint)
@@ -368,9 +357,13 @@ class Engine:
 
     def _well(self, endpoint: Endpoint) -> None:
         was_healthy = endpoint.healthy
-        endpoint.succeeded(self._endpoints.alone(endpoint))
+        endpoint.succeeded(was_healthy or self._endpoints.alone(endpoint))
         if endpoint.healthy and not was_healthy:
             self._logger.info("%s is well again", endpoint.address)
+
+    def _narrow(self, batch: Batch, reason: str, error: Exception) -> None:
+        for part in reversed(self._outcomes.narrow(batch, reason, str(error))):
+            self._waiting.add_first(part)
 
     def _put_back(self, batch: Batch) -> None:
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
@@ -383,8 +376,9 @@ class Engine:
             task.cancel()
         transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
         closing = [asyncio.ensure_future(transport.close()) for transport in transports]
+        ending: list[asyncio.Future[Any]] = [*closing, *self._attempts]
         try:
-            await asyncio.wait({*closing, *self._attempts}, timeout=timeout_s)
+            await asyncio.wait(ending, timeout=timeout_s)
         except asyncio.CancelledError:
             for one in closing:
                 one.cancel()  # they then end at once
@@ -404,10 +398,10 @@ class Engine:
     async def _leave(self, reserve: Reserve, batches: list[Batch], deadline_s: float) -> None:
         """To the spool, and what it does not take is failed."""
         for batch in batches:
-            reserve.set_aside(batch, self._fail_closed)
+            reserve.set_aside(batch, self._outcomes.closed)
         left_s = max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
         try:
-            await reserve.close(left_s, self._fail_closed)
+            await reserve.close(left_s, self._outcomes.closed)
         finally:
             for settlement in reserve.end():
                 settlement.failed(
@@ -417,63 +411,6 @@ class Engine:
                         outcome=Outcome.POSSIBLY_DELIVERED,
                     )
                 )
-
-    # Outcomes
-
-    def _acked(self, batch: Batch, response: Response) -> None:
-        self._ledger.move(batch.types, states.IN_FLIGHT, states.ACKED)
-        self._settled(batch, batch.settlement.acked(response))
-
-    def _fail(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
-        self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
-        self._settled(batch, batch.settlement.failed(error))
-
-    def _fail_closed(self, batch: Batch) -> None:
-        self._fail(
-            batch,
-            states.QUEUED,
-            "closed",
-            ClientClosedError(
-                f"the producer was closed before the batch was acknowledged: {batch.outcome}",
-                req_guid=batch.req_guid,
-                outcome=batch.outcome,
-            ),
-        )
-
-    def _narrow(self, batch: Batch, reason: str, said: str) -> None:
-        """Find the events a server will not have: each half is sent under a guid of its own."""
-        settlement = batch.settlement
-        if batch.count == 1 or settlement.extra_requests >= _MAX_EXTRA_REQUESTS:
-            self._ledger.move(batch.types, states.IN_FLIGHT, states.FAILED + reason)
-            self._settled(batch, settlement.rejected(batch.events(), said))
-            return
-        events = batch.events()
-        middle = len(events) // 2
-        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-        settlement.split(2)
-        if self._reserve is not None:
-            self._reserve.split(batch)
-        # Derived, so that a batch that is emitted again under its guid is split into the same requests.
-        for name, half in (("1", events[middle:]), ("0", events[:middle])):
-            part = Batch(self._settings.wire)
-            part.add_many(half)
-            part.settlement = settlement
-            part.req_guid = str(uuid.uuid5(_PARTS, f"{batch.req_guid}/{name}"))
-            part.accepted_s, part.deadline_s = batch.accepted_s, batch.deadline_s
-            self._waiting.add_first(part)
-
-    def _settled(self, batch: Batch, last: bool) -> None:
-        if last:
-            self._outstanding.pop(batch.settlement, None)
-        if self._reserve is not None:
-            self._reserve.settled(batch, last)
-        self._accumulator.release(batch.nbytes)
-        self._recycle(batch)
-
-    def _unsettled(self, target: int) -> int:
-        """Events among the first `target` accepted that are not settled."""
-        waiting = max(0, target - self._accumulator.taken)
-        return waiting + sum(count for position, count in self._outstanding.values() if position <= target)
 
     # Time
 
@@ -493,21 +430,9 @@ class Engine:
 
     def _expired(self, batch: Batch) -> None:
         if self._reserve is not None:
-            self._reserve.set_aside(batch, self._expire_for_good)
+            self._reserve.set_aside(batch, self._outcomes.expired)
         else:
-            self._expire_for_good(batch)
-
-    def _expire_for_good(self, batch: Batch) -> None:
-        self._fail(
-            batch,
-            states.QUEUED,
-            states.EXPIRED,
-            AckTimeoutError(
-                f"not acknowledged within {self._settings.delivery_timeout_s:g} s: {batch.outcome}",
-                req_guid=batch.req_guid,
-                outcome=batch.outcome,
-            ),
-        )
+            self._outcomes.expired(batch)
 
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
@@ -548,22 +473,3 @@ class Engine:
         else:
             self._lingering = True
             self._loop.call_later(self._settings.linger_s - age_s, self._lingered)
-
-
-def _is_poison(error: DeliveryError) -> bool:
-    """Whether a server could not read the request, and never will."""
-    if not isinstance(error, ServerError):
-        return False
-    if error.response is not None and error.response.code is Code.BAD_REQUEST:
-        return True
-    # Over gRPC the framework answers for the server, with a code that stands for other failures too.
-    unread = "marshal" in str(error) or "serializ" in str(error)
-    return error.status in (400, "INVALID_ARGUMENT") or (error.status == "INTERNAL" and unread)
-
-
-def _reason(error: DeliveryError) -> str:
-    if isinstance(error, ServerError):
-        if error.response is not None:
-            return error.response.code.name
-        return str(error.status)
-    return type(error).__name__

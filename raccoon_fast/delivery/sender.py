@@ -10,10 +10,15 @@ from raccoon_fast.events import Ack, Code, Response, Status
 from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
 
 if TYPE_CHECKING:
+    import asyncio
+
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.transports.base import Request, Transport
 
 __all__ = ["AckListener", "Sender"]
+
+# Looked up once: on a class of enum that is slow.
+_SUCCESS = Status.SUCCESS
 
 
 class AckListener(Protocol):
@@ -71,21 +76,42 @@ class Sender:
         Raises:
             DeliveryError: As Transport.send; ServerError for any other answer.
         """
-        now_ns = time.time_ns()
-        request.envelope.stamp(request.req_guid, now_ns // 1_000_000_000, now_ns % 1_000_000_000)
+        _stamp(request)
         try:
             response = await transport.send(request, timeout_s)
         except ServerError as error:
-            if error.response is not None:
-                self._answered(request, error.response, since_s)
+            self._answered(request, error.response, since_s)
             raise
+        return self._accepted(request, response, since_s)
+
+    def start(self, transport: Transport, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+        """Begin an attempt, without a task where the transport needs none; once it is done, `answer` has to be called.
+
+        Args:
+            transport: To send on. Whoever cancels the attempt closes it next.
+            request: As `send`.
+            timeout_s: As `send`.
+        """
+        _stamp(request)
+        return transport.start(request, timeout_s)
+
+    def answer(self, attempt: asyncio.Future[Response], request: Request, since_s: float) -> Response:
+        """What came of an attempt that is done; returns and raises as `send`."""
+        try:
+            response = attempt.result()
+        except ServerError as error:
+            self._answered(request, error.response, since_s)
+            raise
+        return self._accepted(request, response, since_s)
+
+    def _accepted(self, request: Request, response: Response, since_s: float) -> Response:
         self._answered(request, response, since_s)
-        if response.status is not Status.SUCCESS:
+        if response.status is not _SUCCESS:
             raise _refusal(response)
         return response
 
-    def _answered(self, request: Request, response: Response, since_s: float) -> None:
-        if response.req_guid != request.req_guid:
+    def _answered(self, request: Request, response: Response | None, since_s: float) -> None:
+        if response is None or response.req_guid != request.req_guid:
             return  # about the connection, or an answer that names no request
         sent_ms = (request.written_s - since_s) * 1000.0
         ack_ms = (time.monotonic() - request.written_s) * 1000.0
@@ -95,6 +121,11 @@ class Sender:
             ack = Ack(request.req_guid, response, sent_ms, ack_ms)
             for listener in self._listeners:
                 listener.publish(ack)
+
+
+def _stamp(request: Request) -> None:
+    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+    request.envelope.stamp(request.req_guid, seconds, nanos)
 
 
 def _refusal(response: Response) -> ServerError:

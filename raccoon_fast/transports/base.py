@@ -157,6 +157,14 @@ class Transport(abc.ABC):
                 abandoned: its events are possibly delivered.
         """
 
+    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+        """Begin an attempt; the future has what `send` returns or raises.
+
+        To be overridden where there is a way without a task. The future may be cancelled by who closes the transport
+        next.
+        """
+        return asyncio.ensure_future(self.send(request, timeout_s))
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""

@@ -49,7 +49,19 @@ class WebSocketTransport(Transport):
         if connection.acks.seen(request.req_guid):
             self._retire(connection)
             connection = await self._connect(deadline_s)
-        return await connection.exchange(request, deadline_s)
+        answer = connection.exchange(request, deadline_s)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            connection.abandon(request)
+            raise
+
+    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+        """At once where a connection is open that may carry it. See Transport.start."""
+        connection = self._connection
+        if connection is None or connection.error is not None or connection.acks.seen(request.req_guid):
+            return super().start(request, timeout_s)
+        return connection.exchange(request, asyncio.get_running_loop().time() + timeout_s)
 
     async def close(self) -> None:
         """See Transport.close."""

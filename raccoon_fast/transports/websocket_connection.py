@@ -42,6 +42,7 @@ from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CON
 from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error
 from raccoon_fast.transports.pinger import Keepalive, Pinger
+from raccoon_fast.transports.websocket_frames import FrameCutter
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 _SILENT.setLevel(logging.CRITICAL)
 
-_OPCODES = {"proto": Opcode.BINARY, "json": Opcode.TEXT}
+_OPCODES = {"proto": 2, "json": 1}
+# By the first byte of their frame, the last and only one of a message.
+_WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+_END_OF_HEAD = b"\r\n\r\n"
+# Looked up once: on a class of enum that is slow.
+_BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
 _CLOSE_TIMEOUT_S = 1.0
 _UNKNOWN_LOG_INTERVAL_S = 60.0
@@ -97,9 +103,13 @@ class WebSocketConnection(asyncio.Protocol):
         # False while the socket takes no more (asyncio's flow control), and until a large write has reached it.
         self._writable = True
         self._flushed = True
+        self._high_water_bytes = 0
+        # None while the protocol reads what comes, and knows alone where a frame begins.
+        self._frames: FrameCutter | None = None
         self._fragments: list[bytes] = []
         self._fragments_opcode = Opcode.BINARY
         self._keys = b""
+        self._key_at = 0
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_s = 0.0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
@@ -127,32 +137,28 @@ class WebSocketConnection(asyncio.Protocol):
             raise
         self._pinger.start()
 
-    async def exchange(self, request: Request, deadline_s: float) -> Response:
-        """Send one request and wait for its acknowledgement.
+    def exchange(self, request: Request, deadline_s: float) -> asyncio.Future[Response]:
+        """Send one request, at once or when its turn comes; the future has its acknowledgement.
 
         Args:
             request: Its guid must not have been on this connection before (`acks.seen`).
             deadline_s: Loop time of the acknowledgement's deadline. When it passes, the connection is closed: a request
                 may go onto one connection once, so only a new one can carry the resend.
 
-        Raises:
-            DeliveryError: See Transport.send. Cancelled, the request is abandoned and a late answer is only counted.
+        Returns:
+            A future of what Transport.send returns or raises; who cancels it calls `abandon` or closes the connection.
         """
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._queue.append(_Queued(request, waiter, deadline_s))
         self._pump()
-        overdue = None
-        if self._queue:
-            overdue = self._loop.call_at(deadline_s, self._give_up, waiter)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            self.acks.discard(request.req_guid)
-            self._pump()
-            raise
-        finally:
-            if overdue is not None:
-                overdue.cancel()
+        if self._expiry is None or deadline_s < self._expiry_s:
+            self._arm_expiry()
+        return waiter
+
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for the request any more: a late answer is only counted."""
+        self.acks.discard(request.req_guid)
+        self._pump()
 
     async def retire(self) -> None:
         """Close once nothing is in flight; every request here has a deadline, so that is bounded."""
@@ -201,9 +207,27 @@ class WebSocketConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self._high_water_bytes = self.transport.get_write_buffer_limits()[1]
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        if self.error is not None:
+            return
+        if self._frames is None:
+            opening = not self._opened.done()
+            self._read(data)
+            if opening and self._protocol.state is OPEN and data.endswith(_END_OF_HEAD):
+                self._frames = FrameCutter()
+        else:
+            for frame, header_size in self._frames.cut(data):
+                opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
+                if opcode is None or self._fragments or self._protocol.state is not OPEN:
+                    self._read(frame)  # the protocol's business
+                else:
+                    self._message_received(opcode, frame[header_size:])
+        self._pump()
+
+    def _read(self, data: bytes) -> None:
         if self.error is not None:
             return
         opening = not self._opened.done()
@@ -276,7 +300,8 @@ class WebSocketConnection(asyncio.Protocol):
         elif frame.opcode is Opcode.CONT:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
-                self._message_received(self._fragments_opcode, b"".join(self._fragments))
+                fragments, self._fragments = self._fragments, []
+                self._message_received(self._fragments_opcode, b"".join(fragments))
         elif frame.opcode is Opcode.PONG:
             self._pinger.pong(bytes(frame.data))
 
@@ -284,7 +309,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self.error is not None:
             return
         try:
-            response = decode_proto_answer(data) if opcode is Opcode.BINARY else decode_json_answer(data)
+            response = decode_proto_answer(data) if opcode is _BINARY else decode_json_answer(data)
         except DecodeError as error:
             self._break(f"sent what is not a Raccoon's answer: {error}")
             return
@@ -292,17 +317,17 @@ class WebSocketConnection(asyncio.Protocol):
         if not req_guid:
             self._uncorrelated(response)
             return
-        verdict, waiter = self.acks.settle(req_guid, response.status is Status.SUCCESS)
-        if verdict is not Verdict.MATCHED:
+        is_success = response.status is _SUCCESS
+        verdict, waiter = self.acks.settle(req_guid, is_success)
+        if verdict is not _MATCHED:
             self._log_unmatched(verdict, req_guid)
             return
-        if response.status is Status.SUCCESS:
+        if is_success:
             self.window.succeeded()
         elif response.code is Code.INTERNAL_ERROR:
             self.window.failed()
         if not waiter.done():
             waiter.set_result(response)
-        self._pump()
 
     def _uncorrelated(self, response: Response) -> None:
         """An answer without a guid: a refusal of the whole connection, or of a request the server could not read."""
@@ -324,7 +349,6 @@ class WebSocketConnection(asyncio.Protocol):
             (_, waiter) = self.acks.drain()[0]
             if not waiter.done():
                 waiter.set_result(response)
-            self._pump()
 
     def _log_unmatched(self, verdict: Verdict, req_guid: str) -> None:
         now_s = self._loop.time()
@@ -372,9 +396,7 @@ class WebSocketConnection(asyncio.Protocol):
         request.written_s = time.monotonic()
         transport.write(frame)
         self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
-        if self._expiry is None or deadline_s < self._expiry_s:
-            self._arm_expiry()
-        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+        if transport.get_write_buffer_size() > self._high_water_bytes:
             # uvloop writes, and pauses us, at the end of the loop's round: until then nothing more is written, or all
             # that waits would go into its buffer in one round.
             self._flushed = False
@@ -384,18 +406,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._flushed = True
         self._pump()
 
-    def _give_up(self, waiter: asyncio.Future[Response]) -> None:
-        """The deadline of a request has passed; one that was written has its own timer (`_expire`)."""
-        if not waiter.done() and any(queued.waiter is waiter for queued in self._queue):
-            waiter.set_exception(
-                AckTimeoutError(f"could not be sent to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
-            )
-
     def _next_key(self) -> bytes:
-        if not self._keys:
-            self._keys = os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
-        key, self._keys = self._keys[:4], self._keys[4:]
-        return key
+        at = self._key_at
+        if at == len(self._keys):
+            at, self._keys = 0, os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
+        self._key_at = at + 4
+        return self._keys[at : at + 4]
 
     def _flush(self) -> None:
         transport = self.transport
@@ -419,18 +435,30 @@ class WebSocketConnection(asyncio.Protocol):
     # Timers
 
     def _arm_expiry(self) -> None:
+        """Set the one timer for the next deadline of what was written, and of what waits."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        deadline_s = self.acks.next_deadline()
-        if deadline_s is not None:
-            self._expiry_s = deadline_s
+        deadlines_s = [queued.deadline_s for queued in self._queue]
+        written_s = self.acks.next_deadline()
+        if written_s is not None:
+            deadlines_s.append(written_s)
+        if deadlines_s and self.error is None:
+            self._expiry_s = deadline_s = min(deadlines_s)
             self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expire)
 
     def _expire(self) -> None:
         self._expiry = None
-        expired = self.acks.expire(self._loop.time())
+        now_s = self._loop.time()
+        for _, waiter, deadline_s in self._queue:
+            if deadline_s <= now_s and not waiter.done():
+                waiter.set_exception(
+                    AckTimeoutError(f"could not be sent to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
+                )
+        self._queue = deque(queued for queued in self._queue if not queued.waiter.done())
+        expired = self.acks.expire(now_s)
         if not expired:
+            self._pump()
             self._arm_expiry()
             return
         self._link.stats.count(TOTAL_CONN_ERR, 1)

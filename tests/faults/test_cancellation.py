@@ -82,7 +82,7 @@ def test_a_flush_that_is_cancelled_leaves_nothing(collector: Collector, run: Run
                 await producer.emit("a", b"x")
                 await cancel_after(steps, producer.flush())
             assert producer._engine is not None
-            assert producer._engine._flushes == []
+            assert producer._engine._outstanding._flushes == []
             assert await producer.flush() == 0
 
     run(main())

@@ -1,0 +1,144 @@
+"""How a batch ends: the ledger is told, its receipt settled, its events found out that a server will not have."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery import ledger as states
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, ServerError
+from raccoon_fast.events import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.delivery.ledger import Ledger
+    from raccoon_fast.delivery.outstanding import Outstanding
+    from raccoon_fast.delivery.reserve import Reserve
+    from raccoon_fast.events import Response
+
+__all__ = ["Outcomes", "is_poison", "reason_of"]
+
+# Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
+_MAX_EXTRA_REQUESTS = 64
+#: The namespace of the guids of a batch's halves.
+_PARTS = uuid.UUID("2d0d3c0e-7a4b-5d3f-9a52-6b0f6a1c8e11")
+
+
+class Outcomes:
+    """Ends batches, each with one outcome. Owned by the engine's loop.
+
+    Args:
+        ledger: Told of every move.
+        outstanding: Told of every settlement.
+        accumulator: What ends is released there.
+        recycle: Gets what ended, and room in the accumulator.
+        wire: Of the parts that a batch is split into.
+        delivery_timeout_s: For what is said of an expired batch.
+
+    Attributes:
+        reserve: Told of what ends, where there is a spool.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        outstanding: Outstanding,
+        accumulator: Accumulator,
+        recycle: Callable[[Batch], None],
+        wire: str,
+        delivery_timeout_s: float,
+    ) -> None:
+        self.reserve: Reserve | None = None
+        self._ledger = ledger
+        self._outstanding = outstanding
+        self._accumulator = accumulator
+        self._recycle = recycle
+        self._wire = wire
+        self._delivery_timeout_s = delivery_timeout_s
+
+    def acked(self, batch: Batch, response: Response) -> None:
+        """A server has its events."""
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.ACKED)
+        self._settled(batch, batch.settlement.acked(response))
+
+    def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
+        """It will not be delivered; it was in `state`."""
+        self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
+        self._settled(batch, batch.settlement.failed(error))
+
+    def closed(self, batch: Batch) -> None:
+        """The producer was closed before it was delivered."""
+        error = ClientClosedError(
+            f"the producer was closed before the batch was acknowledged: {batch.outcome}",
+            req_guid=batch.req_guid,
+            outcome=batch.outcome,
+        )
+        self.failed(batch, states.QUEUED, "closed", error)
+
+    def expired(self, batch: Batch) -> None:
+        """Its time is over."""
+        error = AckTimeoutError(
+            f"not acknowledged within {self._delivery_timeout_s:g} s: {batch.outcome}",
+            req_guid=batch.req_guid,
+            outcome=batch.outcome,
+        )
+        self.failed(batch, states.QUEUED, states.EXPIRED, error)
+
+    def narrow(self, batch: Batch, reason: str, said: str) -> list[Batch]:
+        """Find the events a server will not have: each half is sent under a guid of its own.
+
+        Returns:
+            The halves, in their order; none if this batch is at its end.
+        """
+        settlement = batch.settlement
+        if batch.count == 1 or settlement.extra_requests >= _MAX_EXTRA_REQUESTS:
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.FAILED + reason)
+            self._settled(batch, settlement.rejected(batch.events(), said))
+            return []
+        events = batch.events()
+        middle = len(events) // 2
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+        settlement.split(2)
+        if self.reserve is not None:
+            self.reserve.split(batch)
+        # Derived, so that a batch that is emitted again under its guid is split into the same requests.
+        return [self._part(batch, "0", events[:middle]), self._part(batch, "1", events[middle:])]
+
+    def _part(self, batch: Batch, name: str, events: list[tuple[str, bytes]]) -> Batch:
+        part = Batch(self._wire)
+        part.add_many(events)
+        part.settlement = batch.settlement
+        part.req_guid = str(uuid.uuid5(_PARTS, f"{batch.req_guid}/{name}"))
+        part.accepted_s, part.deadline_s = batch.accepted_s, batch.deadline_s
+        return part
+
+    def _settled(self, batch: Batch, last: bool) -> None:
+        if last:
+            self._outstanding.remove(batch.settlement)
+        if self.reserve is not None:
+            self.reserve.settled(batch, last)
+        self._accumulator.release(batch.nbytes)
+        self._recycle(batch)
+
+
+def is_poison(error: DeliveryError) -> bool:
+    """Whether a server could not read the request, and never will."""
+    if not isinstance(error, ServerError):
+        return False
+    if error.response is not None and error.response.code is Code.BAD_REQUEST:
+        return True
+    # Over gRPC the framework answers for the server, with a code that stands for other failures too.
+    unread = "marshal" in str(error) or "serializ" in str(error)
+    return error.status in (400, "INVALID_ARGUMENT") or (error.status == "INTERNAL" and unread)
+
+
+def reason_of(error: DeliveryError) -> str:
+    """What the ledger counts a failed batch under: the server's code, or the kind of error."""
+    if isinstance(error, ServerError):
+        if error.response is not None:
+            return error.response.code.name
+        return str(error.status)
+    return type(error).__name__

@@ -1,0 +1,48 @@
+"""Cuts what a WebSocket server sends into frames (RFC 6455 5.2), so that answers need not pass through a parser."""
+
+from __future__ import annotations
+
+__all__ = ["FrameCutter"]
+
+
+class FrameCutter:
+    """Finds where frames end, and looks no further into them.
+
+    Frames that are masked, or of 64 KiB and more, are none of an answer: from the first of them on all is handed out as
+    it comes.
+    """
+
+    __slots__ = ("_gave_up", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._gave_up = False
+
+    def cut(self, data: bytes) -> list[tuple[bytes, int]]:
+        """Take what was received.
+
+        Returns:
+            Whole frames, each with the size of its header; what is not cut comes last, with a size of 0.
+        """
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        frames: list[tuple[bytes, int]] = []
+        at, size = 0, len(data)
+        while at < size and not self._gave_up:
+            length = data[at + 1] if at + 2 <= size else 0
+            header = 2
+            if length > 125:
+                header = 4
+                length = int.from_bytes(data[at + 2 : at + 4], "big") if length == 126 else 1 << 16
+            if length == 1 << 16:
+                self._gave_up = True
+            elif at + header + length > size:
+                self._rest = data[at:]
+                return frames
+            else:
+                end = at + header + length
+                frames.append((data[at:end], header))
+                at = end
+        if at < size:
+            frames.append((data[at:], 0))
+        return frames
