@@ -117,7 +117,7 @@ cdef class Batch:
         self.run = 0
         return 0
 
-    cdef int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
+    cdef inline int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
         """Append an event whose type is exactly str, and return its size; see the module on what may run in here."""
         cdef int64_t size = self.envelope.write(type_, data, length)
         self.size += size
@@ -289,7 +289,7 @@ cdef class Accumulator:
         batch.envelope.trim()
         return 0
 
-    cdef object accept(self, object type_, object data):
+    cdef inline object accept(self, object type_, object data):
         cdef Py_buffer buffer
         if self.serializer is not None:
             data = self.serializer(data)
@@ -303,7 +303,7 @@ cdef class Accumulator:
         finally:
             PyBuffer_Release(&buffer)
 
-    cdef object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
+    cdef inline object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
         cdef Batch batch = self.batch
         # Base64, and a JSON string of control characters, make the most of data and type.
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND

@@ -339,7 +339,10 @@ cdef class ProtoEnvelope(_Envelope):
             refuse_type(type_)
         inner = inner_size(text_size, size)
         whole = 1 + varint_size(inner) + inner
-        out = self.reserve(whole)
+        if self.stop + <Py_ssize_t> whole <= self.block.size - _TAIL and not (self.masked or self.block.exports):
+            out = self.block.data + self.stop
+        else:
+            out = self.reserve(whole)
         # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
         out[0] = 0x1A
         out = write_varint(out + 1, inner)
