@@ -78,10 +78,12 @@ def _ours(name: str, wire: str, guids: list[str], futures: list[asyncio.Future[A
     for guid, future in zip(guids, futures, strict=True):
         table.add(guid, future, 1.0)
 
+    success, matched = Status.SUCCESS, Verdict.MATCHED  # looked up once, as in a connection
+
     def resolve(answer: bytes) -> None:
         response = decode(answer)
-        verdict, future = table.settle(response.req_guid, response.status is Status.SUCCESS)
-        if verdict is Verdict.MATCHED and not future.done():
+        verdict, future = table.settle(response.req_guid, response.status is success)
+        if verdict is matched and not future.done():
             future.set_result(response)
 
     return resolve

@@ -78,6 +78,8 @@ class BaseProducer(abc.ABC):
         self._options = options
         self._ledger = Ledger()
         self._pool: deque[Batch] = deque()
+        # What a batch came to last: a new one has room for a little more, and does not grow to it step by step.
+        self._usual_bytes = 4096
         self._low_bytes = int(options.buffer_bytes * (1 - _WORTH_WAKING))
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
@@ -259,11 +261,12 @@ class BaseProducer(abc.ABC):
         try:
             return self._pool.pop()
         except IndexError:
-            return Batch(self._options.wire)
+            return Batch(self._options.wire, min(self._usual_bytes * 9 // 8, self._options.batch_bytes))
 
     def _recycle(self, batch: Batch) -> None:
         pooled = len(self._pool) + 1
-        if pooled <= _POOL_SIZE and pooled * batch.nbytes <= _POOL_BYTES and not batch.envelope.exported:
+        self._usual_bytes = nbytes = batch.nbytes
+        if pooled <= _POOL_SIZE and pooled * nbytes <= _POOL_BYTES and not batch.envelope.exported:
             batch.clear()
             self._pool.append(batch)
         if self._accumulator.buffered <= self._low_bytes:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 import os
 import socket
 import ssl
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from raccoon_fast.core.answers import MAX_ANSWER_BYTES
 from raccoon_fast.errors import ConnectError, ConnectionLostError, TLSError, TransportError
+from raccoon_fast.guids import new_guid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,12 @@ class Identity:
 
 def _fresh_id() -> str:
     # A server keeps the id of a connection that broke silently for up to a minute and refuses it meanwhile.
-    return f"raccoon_fast-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    return f"{_process_id(os.getpid())}-{new_guid()[-12:]}"
+
+
+@functools.lru_cache(maxsize=1)
+def _process_id(pid: int) -> str:
+    return f"raccoon_fast-{socket.gethostname()}-{pid}"
 
 
 @dataclass
