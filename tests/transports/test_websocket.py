@@ -25,6 +25,7 @@ from raccoon_fast import (
     ProtocolError,
     RetryPolicy,
     ServerError,
+    Status,
     WebSocketClient,
 )
 from raccoon_fast.transports.websocket_connection import WebSocketConnection
@@ -776,3 +777,46 @@ def test_a_lost_connection_is_an_error_where_no_further_attempt_is_allowed():
     with websocket_server(script) as url, client(url, retry=ONCE) as ws, pytest.raises(ConnectionLostError) as lost:
         ws.send(EVENTS)
     assert lost.value.outcome is Outcome.POSSIBLY_DELIVERED
+
+
+def test_a_request_that_gets_no_turn_in_time_was_not_delivered_and_harms_nobody():
+    is_over = threading.Event()
+
+    def script(websocket, number):
+        first = guid_of(websocket.recv())
+        is_over.wait(10)
+        websocket.send(answer(first))
+        for frame in websocket:
+            websocket.send(answer(guid_of(frame)))
+
+    with websocket_server(script) as url, client(url, retry=ONCE, timeout=60.0, max_in_flight=1) as ws:
+        first = ws.submit(EVENTS)
+        with pytest.raises(AckTimeoutError, match="could not be sent") as caught:
+            ws.send(EVENTS, timeout=0.1)
+        assert caught.value.outcome is Outcome.NOT_DELIVERED
+        is_over.set()
+        assert first.result(10).status is Status.SUCCESS
+        assert ws.send(EVENTS).response.status is Status.SUCCESS
+
+
+def test_an_attempt_over_an_open_connection_needs_no_task(run):
+    connections = []
+
+    def script(websocket, number):
+        connections.append(number)
+        for frame in websocket:
+            websocket.send(answer(guid_of(frame)))
+
+    async def main(url: str) -> None:
+        async with AsyncWebSocketClient(url, serializer=RAW, logger=None) as ws:
+            transport = ws._transport
+            for req_guid, needs_task in [("a", True), ("b", False), ("b", True), ("c", False)]:
+                request = ws._builder.build(EVENTS, req_guid)
+                request.envelope.stamp(req_guid, 1, 1)
+                attempt = transport.start(request, 10.0)
+                assert isinstance(attempt, asyncio.Task) is needs_task
+                assert (await attempt).req_guid == req_guid
+
+    with websocket_server(script) as url:
+        run(main(url))
+    assert connections == [0, 1]  # a guid that the first had seen took another

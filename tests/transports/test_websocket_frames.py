@@ -29,7 +29,14 @@ def test_frames_that_come_in_pieces(piece: int) -> None:
     assert cut == frames
 
 
-@pytest.mark.parametrize("strange", [frame(5, mask=True), frame(300, mask=True), frame(65536)])
+@pytest.mark.parametrize(
+    "strange",
+    [
+        pytest.param(frame(5, mask=True), id="masked"),
+        pytest.param(frame(300, mask=True), id="long and masked"),
+        pytest.param(frame(65536), id="64 KiB"),
+    ],
+)
 def test_from_a_strange_frame_on_nothing_is_cut(strange: bytes) -> None:
     cutter = FrameCutter()
     assert cutter.cut(frame(5) + strange + frame(6)) == [(frame(5), 2), (strange + frame(6), 0)]
