@@ -24,6 +24,7 @@ from raccoon_fast import (
     RetryPolicy,
 )
 from raccoon_fast.collector import Collector
+from raccoon_fast.core.batch import Batch
 
 QUICK = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.05)
 SCHEMES = ("ws", "http", "grpc")
@@ -593,3 +594,15 @@ def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProd
         producer.emit("a", b"x")
         producer.close()
     assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
+
+
+def test_who_waits_for_room_is_woken_once_an_eighth_of_the_buffer_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch that is released would wake it otherwise, which costs as much as the batch."""
+    with Producer("ws://127.0.0.1:1", buffer_bytes=8_000_000, logger=None) as producer:
+        woken: list[int] = []
+        monkeypatch.setattr(producer, "_room_made", lambda: woken.append(producer._accumulator.buffered))
+        producer._accumulator.hold(8_000_000)
+        for _ in range(5):
+            producer._accumulator.release(300_000)
+            producer._recycle(Batch("proto"))
+        assert woken == [6_800_000, 6_500_000]
