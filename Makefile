@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-guard clean
+.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -31,6 +31,7 @@ help:
 	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
 	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
 	@echo 'make bench        measure, beside what else there is, into benchmarks/results; GROUP=emit for one group'
+	@echo 'make bench-fleet  simulate fleets of up to 100,000 producers, and fifty real ones beside them'
 	@echo 'make bench-guard  compare the instructions of the hot path with the recorded ones, under valgrind'
 	@echo 'make venv         install only'
 	@echo 'make clean        remove what was built; $(VENV) stays'
@@ -124,6 +125,9 @@ $(PEERS): $(INSTALLED)
 
 bench: $(PEERS)
 	$(BIN)/python benchmarks/run.py $(GROUP)
+
+bench-fleet: venv
+	$(BIN)/python benchmarks/fleet.py
 
 bench-guard: venv
 	$(BIN)/python benchmarks/guard.py

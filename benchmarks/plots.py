@@ -34,6 +34,7 @@ class Lines:
     series: Mapping[str, Sequence[tuple[float, float]]]
     log_x: bool = True
     log_y: bool = False
+    marks: bool = True
 
 
 def bar_chart(title: str, unit: str, blocks: Iterable[Bars]) -> str:
@@ -108,7 +109,8 @@ def _panel(panel: Lines, left: float, top: float, width: float, height: float) -
         where = [(x_axis.at(x), y_axis.at(y)) for x, y in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [_mark(mark, x, y, colour) for x, y in where]
+        if panel.marks:
+            parts += [_mark(mark, x, y, colour) for x, y in where]
         if len(panel.series) > 1:
             x = left - 30 + number_ % columns * (width + 40) / columns
             y = top + height + 48 + 14 * (number_ // columns)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import go_program
 from harness import Spread, Table
@@ -136,6 +136,24 @@ def markdown(results: Results, aims: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+class Part(NamedTuple):
+    """Tables that belong together, and their chart, as SVG."""
+
+    tables: list[Table]
+    chart: str = ""
+
+
+def write_parts(folder: Path, name: str, about: str, parts: Mapping[str, Part], notes: Iterable[str] = ()) -> None:
+    """For what is not a part of `make bench`: NAME.json, and of each part NAME-PART.md and NAME-PART.svg."""
+    tables = [table for part in parts.values() for table in part.tables]
+    Results(machine_facts(), {name: Group(about, today(), tables, list(notes))}).save(folder / f"{name}.json")
+    for part, (shown, chart) in parts.items():
+        text = "\n\n".join(map(_table, shown))
+        (folder / f"{name}-{part}.md").write_text(text + "\n", encoding="utf-8")
+        if chart:
+            (folder / f"{name}-{part}.svg").write_text(chart, encoding="utf-8")
+
+
 def _table(table: Table) -> str:
     columns = table.columns
     heading = f"**{table.title}**" + (f", {table.unit}" if table.unit else "")
@@ -163,7 +181,8 @@ def number(value: float) -> str:
 def _cell(spread: Spread | None, base: Spread | None) -> str:
     if spread is None:
         return ""
-    text = number(spread.median)
+    is_exact = spread.samples == 1 and spread.median == round(spread.median)
+    text = f"{spread.median:,.0f}" if is_exact else number(spread.median)
     if base is not None and base.median:
         text += f" ({number(spread.median / base.median)} x)"
     if spread.samples > 1 and spread.median:

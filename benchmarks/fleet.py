@@ -1,0 +1,278 @@
+"""What a fleet of producers does to its servers: simulated with the policies of this package, beside a few real ones.
+
+    python benchmarks/fleet.py                    # into benchmarks/results: fleet.json, and its tables and charts
+    python benchmarks/fleet.py --quick --output D # the smallest fleets, and no real producers
+
+The same seed gives the same figures on every machine. docs/pages/capacity.md says what is assumed, and what follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fleet_batches import requests
+from fleet_load import NOT_PUBLISHED, REFUSED, RETRY_AFTER, Caller, Load, Sender, Server, Tally, send
+from fleet_reality import compare
+from fleet_waves import Listener, Wave, reconnect
+from harness import CONTEXT, Effort, Table
+from plots import Lines, line_chart
+from results import Part, write_parts
+from simulation import CLIENT_RETRY, DEFAULTS, Clock
+
+from raccoon_fast.collector import Collector
+from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.delivery.retry_budget import RetryBudget
+
+RESULTS = Path(__file__).parent / "results"
+FLEETS = (10, 1_000, 100_000)
+#: The collector's default, which is a Raccoon's.
+MAX_CONNECTIONS: int = Collector.__init__.__kwdefaults__["max_connections"]
+PING_S: float = Collector.__init__.__kwdefaults__["ping_interval"]
+
+# Steady state
+
+RATES = (1, 10, 100, 1_000, 10_000, 100_000)
+LINGERS_S = (DEFAULTS.linger_s, 0.05, 0.5)
+
+
+def connections(fleets: Sequence[int]) -> Table:
+    table = Table(f"Connections, a server taking {MAX_CONNECTIONS:,}", "", "producers")
+    for producers in fleets:
+        opened = producers * DEFAULTS.connections
+        servers = math.ceil(opened / MAX_CONNECTIONS)
+        row = f"{producers:,}"
+        table.add(row, "WebSocket connections", [opened])
+        table.add(row, "REST connections, at most", [opened * DEFAULTS.max_in_flight])
+        table.add(row, "servers", [servers])
+        table.add(row, "with one more to lose", [servers + 1])
+        table.add(row, "pings/s, both ways", [opened / PING_S + opened / (DEFAULTS.ping_interval_s or math.inf)])
+    return table
+
+
+def batching(rates: Sequence[int]) -> Table:
+    table = Table("Requests a second of one producer", "", "events/s")
+    for rate in rates:
+        for linger_s in LINGERS_S:
+            column = f"linger {linger_s:g} s" + (", the default" if linger_s == DEFAULTS.linger_s else "")
+            table.add(f"{rate:,}", column, [requests(rate, linger_s, min(100_000, 500 + 100 * rate))])
+    return table
+
+
+def batching_chart(table: Table) -> str:
+    lines = {
+        column: [(float(rate.replace(",", "")), cells[column].median) for rate, cells in table.cells.items()]
+        for column in table.columns
+    }
+    panel = Lines("", "events/s of a producer", "requests/s", lines, log_y=True)
+    return line_chart("What lingering makes of a producer's events", "requests a second", [panel], in_a_row=1)
+
+
+# Reconnecting
+
+POLICIES = {
+    "full jitter, the default": DEFAULTS.retry,
+    "no jitter": dataclasses.replace(DEFAULTS.retry, jitter=None),
+    "every second": RetryPolicy(initial=1.0, multiplier=1.0, jitter=None),
+    "full jitter from 5 s": dataclasses.replace(DEFAULTS.retry, initial=5.0),
+}
+_ACCEPTS_PER_S = 1_000.0  # of a server, TLS included
+_BACKLOG = 4_096.0
+
+
+class Outage(NamedTuple):
+    """Connections that break together, and the servers that are left to take them."""
+
+    name: str
+    producers: int
+    servers: int
+    down_s: float
+
+    def wave(self, policy: str) -> Wave:
+        listener = Listener(_ACCEPTS_PER_S * self.servers, _BACKLOG * self.servers, self.down_s)
+        return reconnect(self.producers, POLICIES[policy], listener)
+
+
+OUTAGES = (
+    Outage("10 producers, their server away for 10 s", 10, 1, 10.0),
+    Outage("1,000 producers, their server away for 10 s", 1_000, 1, 10.0),
+    Outage("100,000 producers, all 5 servers away for 10 s", 100_000, 5, 10.0),
+    Outage("100,000 producers, 1 of 5 servers restarts: 20,000 go to the other 4", 20_000, 4, 0.0),
+)
+
+
+def wave_tables(outages: Sequence[Outage], waves: dict[tuple[Outage, str], Wave]) -> list[Table]:
+    tables = []
+    for outage in outages:
+        table = Table(outage.name, "", "policy")
+        for policy in POLICIES:
+            wave = waves[outage, policy]
+            table.add(policy, "attempts a producer", [wave.attempts.total() / outage.producers])
+            table.add(policy, "attempts/s, worst 0.1 s", [wave.peak_per_s()])
+            table.add(policy, "the same, once servers are up", [wave.peak_per_s(outage.down_s)])
+            table.add(policy, "s until half are back", [wave.share_s(0.5)])
+            table.add(policy, "s until 99 % are", [wave.share_s(0.99)])
+        tables.append(table)
+    return tables
+
+
+def wave_chart(outages: Sequence[Outage], waves: dict[tuple[Outage, str], Wave]) -> str:
+    panels = []
+    for outage in outages:
+        series = {}
+        for policy in POLICIES:
+            attempts = waves[outage, policy].attempts
+            width = 10 if outage.down_s else 2
+            counts = [sum(attempts[tenth + part] for part in range(width)) for tenth in range(0, 600, width)]
+            seconds = [(at * width / 10, count * 10 / width) for at, count in enumerate(counts) if count]
+            series[policy] = [point for point in seconds if point[0] <= (40 if outage.down_s else 8)]
+        panels.append(
+            Lines(
+                outage.name.split(":")[0],
+                "seconds since the connections broke",
+                "attempts/s",
+                series,
+                log_x=False,
+                log_y=True,
+                marks=False,
+            )
+        )
+    return line_chart("Coming back after an outage", "connection attempts a second", panels, in_a_row=2)
+
+
+# Overload
+
+_BEGIN_S, _END_S, _STOP_S = 10, 70, 170
+_USUAL = 0.75  # of what the server can do; twice that while it is too much
+
+
+class Overload(NamedTuple):
+    """A fleet whose server gets half again what it can do, for a minute."""
+
+    name: str
+    producers: int
+    requests_per_s: float
+    batch_bytes: int = 20_000
+    answer: str = REFUSED
+    policy: str = "full jitter, the default"
+    has_budget: bool = True
+    is_client: bool = False
+
+    def run(self) -> OverloadResult:
+        clock, tally = Clock(1), Tally()
+        capacity = self.producers * self.requests_per_s / _USUAL
+        server = Server(capacity, self.answer)
+        fleet: list[Sender] | list[Caller]
+        if self.is_client:
+            fleet = [Caller(clock, server, tally, CLIENT_RETRY) for _ in range(self.producers)]
+        else:
+            fleet = [
+                Sender(clock, server, tally, POLICIES[self.policy], self._budget(), self.batch_bytes)
+                for _ in range(self.producers)
+            ]
+        send(clock, fleet, Load(self.requests_per_s, 2 * self.requests_per_s, _BEGIN_S, _END_S, _STOP_S))
+        assert tally.waiting == 0
+        assert tally.outcomes.total() == tally.offered
+        percent = 100.0 / capacity
+        series = {
+            line: [(float(second), counts[second] * percent) for second in range(_STOP_S)]
+            for line, counts in tally.series.items()
+        }
+        acked = sum(tally.acked[second] for second in range(_BEGIN_S, _END_S)) / (_END_S - _BEGIN_S)
+        figures = {
+            "attempts a request, meanwhile": tally.amplification(_BEGIN_S, _END_S),
+            "goodput meanwhile, % of capacity": acked * percent,
+            "s after it until 99 % had ended": max(0.0, tally.settled_s(_END_S, 0.99) - _END_S),
+            **{
+                f"{outcome}, %": tally.outcomes[outcome] / tally.offered * 100.0
+                for outcome in ("expired", "dropped", "failed")
+            },
+            "waiting at most, requests a producer": tally.most_waiting / self.producers,
+            "MiB of one producer, at most": tally.most_buffered / (1 << 20),
+        }
+        return OverloadResult(series, figures)
+
+    def _budget(self) -> RetryBudget:
+        return RetryBudget() if self.has_budget else RetryBudget(reserve=math.inf)
+
+
+class OverloadResult(NamedTuple):
+    """Lines of a chart, in per cent of the capacity, and figures by their name."""
+
+    series: dict[str, list[tuple[float, float]]]
+    figures: dict[str, float]
+
+
+OVERLOADS = (
+    Overload("10 producers of 20/s, 503", 10, 20.0, batch_bytes=200_000),
+    Overload("1,000 of 0.5/s, 503", 1_000, 0.5),
+    Overload("100,000 of 0.01/s, 503", 100_000, 0.01),
+    Overload("100,000 of 0.01/s, 503, jitter from 5 s", 100_000, 0.01, policy="full jitter from 5 s"),
+    Overload("1,000 of 0.5/s, 503, Retry-After: 10", 1_000, 0.5, answer=RETRY_AFTER),
+    Overload("1,000 clients of 0.5/s, 503", 1_000, 0.5, is_client=True),
+    Overload("1,000 of 0.5/s, INTERNAL_ERROR", 1_000, 0.5, answer=NOT_PUBLISHED),
+    Overload("100 of 5/s, INTERNAL_ERROR", 100, 5.0, answer=NOT_PUBLISHED),
+    Overload("100 of 5/s, INTERNAL_ERROR, no budget", 100, 5.0, answer=NOT_PUBLISHED, has_budget=False),
+)
+
+
+def overload_table(results: dict[Overload, OverloadResult]) -> Table:
+    table = Table("A minute of half again what the server can do", "", "fleet")
+    for overload, result in results.items():
+        for column, value in result.figures.items():
+            table.add(overload.name, column, [value])
+    return table
+
+
+def overload_chart(results: dict[Overload, OverloadResult]) -> str:
+    panels = [
+        Lines(overload.name, "seconds", "% of capacity", result.series, log_x=False, marks=False)
+        for overload, result in results.items()
+    ]
+    title = "A server that gets half again what it can do, from 10 s to 70 s"
+    return line_chart(title, "% of its capacity", panels, in_a_row=2)
+
+
+# All of it
+
+
+def simulate(*, is_quick: bool) -> dict[str, Part]:
+    """Tables and charts; no figure of them depends on the machine."""
+    outages, overloads = (OUTAGES[:1], OVERLOADS[:1]) if is_quick else (OUTAGES, OVERLOADS)
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), CONTEXT) as pool:
+        # The longest first.
+        running = {one: pool.submit(one.run) for one in sorted(overloads, key=lambda one: -one.producers)}
+        breaking = {(outage, policy): pool.submit(outage.wave, policy) for outage in outages for policy in POLICIES}
+        batched = batching(RATES[:2] if is_quick else RATES)
+        waves = {key: future.result() for key, future in breaking.items()}
+        loads = {one: running[one].result() for one in overloads}
+    return {
+        "connections": Part([connections(FLEETS)]),
+        "requests": Part([batched], batching_chart(batched)),
+        "waves": Part(wave_tables(outages, waves), wave_chart(outages, waves)),
+        "overload": Part([overload_table(loads)], overload_chart(loads)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the smallest fleets, and no real producers")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    chosen = parser.parse_args()
+    if chosen.quick and chosen.output == RESULTS:
+        parser.error("quick figures are only a part: say where they go with --output")
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    parts = simulate(is_quick=chosen.quick)
+    if not chosen.quick:
+        parts["reality"] = Part([compare(Effort())])
+    write_parts(chosen.output, "fleet", (__doc__ or "").split("\n\n")[0], parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Fifty real producers and an embedded collector, beside fifty simulated ones in the same trouble.
+
+Each trouble has a process of its own: the producers on one event loop, the collector in its thread. What is compared
+are counts and waits of seconds, which a busy machine changes little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fleet_load import NOT_PUBLISHED, REFUSED, FaultyServer, Load, Sender, Tally, send
+from fleet_waves import Listener, reconnect
+from harness import Effort, Table, fresh
+from simulation import DEFAULTS, Clock
+
+from raccoon_fast import RAW, AsyncProducer
+from raccoon_fast.collector import Collector
+from raccoon_fast.delivery.retry_budget import RetryBudget
+from raccoon_fast.stats import TOTAL_CONN_ERR
+
+PRODUCERS = 50
+DOWN_S = 5.0
+_REQUESTS_PER_S = 4.0
+_SEEDS = 100
+
+
+class Seen(NamedTuple):
+    """Attempts that failed, for each producer or request, and when half, and all, were through."""
+
+    failed: float
+    half_s: float
+    all_s: float
+
+
+def compare(effort: Effort) -> Table:
+    """What was seen, what was simulated, and between what nine of ten simulations lie."""
+    table = Table(f"{PRODUCERS} real producers and {PRODUCERS} simulated ones, {DOWN_S:g} s of trouble", "", "trouble")
+    for trouble, (one, real, simulated) in TROUBLES.items():
+        seen = [fresh(real) for _ in range(effort.processes)]
+        expected = [simulated(seed) for seed in range(_SEEDS)]
+        measures = (f"failed attempts a {one}", "s until half", "s until all")
+        for place, measure in enumerate(measures):
+            row, ordered = f"{trouble}: {measure}", sorted(values[place] for values in expected)
+            table.add(row, "real", [values[place] for values in seen])
+            table.add(row, "simulated", ordered)
+            table.add(row, "simulated, 5 % are below", [ordered[_SEEDS // 20]])
+            table.add(row, "simulated, 5 % are above", [ordered[-_SEEDS // 20 - 1]])
+    return table
+
+
+# The server is away
+
+
+class _Errors:
+    """Counts what a producer's statistics call a connection error: one that failed, or broke."""
+
+    def __init__(self) -> None:
+        self.count_of: dict[str, int] = {}
+
+    def count(self, name: str, n: int) -> None:
+        self.count_of[name] = self.count_of.get(name, 0) + n
+
+    def timing(self, name: str, ms: float) -> None:
+        pass
+
+
+def restart() -> Seen:
+    """Real: the connections are reset, and the port is closed for a while."""
+    return asyncio.run(_restart())
+
+
+async def _restart() -> Seen:
+    errors = _Errors()
+    with Collector(sink="null") as collector:
+        collector.faults.delay(0.3)  # so that each has something in flight, as the simulation has it
+        producers = [
+            AsyncProducer(collector.ws_url, serializer=RAW, logger=None, stats=errors) for _ in range(PRODUCERS)
+        ]
+        emitting = [asyncio.ensure_future(_emit_steadily(producer)) for producer in producers]
+        await asyncio.to_thread(collector.wait_until, lambda one: one.connections == PRODUCERS)
+        await asyncio.sleep(1.0)  # until something is in flight everywhere
+        collector.faults.refuse()
+        collector.faults.close_connections()
+        began_s = time.monotonic()
+        await asyncio.sleep(DOWN_S)
+        collector.faults.accept()
+        await asyncio.to_thread(collector.wait_until, lambda one: one.connections >= PRODUCERS / 2, 60)
+        half_s = time.monotonic() - began_s
+        await asyncio.to_thread(collector.wait_until, lambda one: one.connections == PRODUCERS, 60)
+        all_s = time.monotonic() - began_s
+        # The connections that were reset are the first errors of all.
+        failed = errors.count_of[TOTAL_CONN_ERR] - PRODUCERS
+        for task in emitting:
+            task.cancel()
+        await asyncio.gather(*(producer.close(0) for producer in producers))
+    return Seen(failed / PRODUCERS, half_s, all_s)
+
+
+async def _emit_steadily(producer: AsyncProducer) -> None:
+    while True:
+        await producer.emit("event", b"data")
+        await asyncio.sleep(0.1)
+
+
+def simulated_restart(seed: int) -> Seen:
+    """Simulated."""
+    wave = reconnect(PRODUCERS, DEFAULTS.retry, Listener(1e6, 1e6, DOWN_S), seed)
+    return Seen(wave.attempts.total() / PRODUCERS - 1.0, wave.share_s(0.5), wave.share_s(1.0))
+
+
+# The server refuses
+
+
+def refused() -> Seen:
+    """Real: every request is answered 503 for a while."""
+    return asyncio.run(_trouble("status", 503))
+
+
+def not_published() -> Seen:
+    """Real: no request can be published for a while, and the server says so."""
+    return asyncio.run(_trouble("fail_publish", 1.0))
+
+
+async def _trouble(fault: str, how: float) -> Seen:
+    with Collector(sink="null", acks="sync") as collector:
+        producers = [AsyncProducer(collector.url, serializer=RAW, logger=None) for _ in range(PRODUCERS)]
+        for producer in producers:
+            assert (await (await producer.emit("event", b"first"))).status
+        getattr(collector.faults, fault)(how)
+        began_s = time.monotonic()
+        emitting = [asyncio.ensure_future(_emit_for(producer, DOWN_S)) for producer in producers]
+        await asyncio.sleep(DOWN_S)
+        collector.faults.clear()
+        settled = [one for settled in await asyncio.gather(*emitting) for one in settled]
+        ended_s = sorted(ended_s - began_s for ended_s in await asyncio.gather(*settled))
+        failed = collector.faults.fired[fault]
+        await asyncio.gather(*(producer.close() for producer in producers))
+    return Seen(failed / len(ended_s), _share(ended_s, 0.5), _share(ended_s, 1.0))
+
+
+async def _emit_for(producer: AsyncProducer, seconds: float) -> Sequence[asyncio.Future[float]]:
+    """Emit at random times; returns when each was settled."""
+    settled = []
+    until_s = time.monotonic() + seconds
+    while True:
+        await asyncio.sleep(random.expovariate(_REQUESTS_PER_S))
+        if time.monotonic() >= until_s:
+            return settled
+        settled.append(asyncio.ensure_future(_settled_s(await producer.emit("event", b"data"))))
+
+
+async def _settled_s(receipt: Any) -> float:
+    await receipt
+    return time.monotonic()
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    return ordered[max(0, round(share * len(ordered)) - 1)]
+
+
+def simulated_trouble(answer: str, seed: int) -> Seen:
+    """Simulated."""
+    clock, tally = Clock(seed), Tally()
+    server = FaultyServer(1.0, DOWN_S, answer)
+    fleet = [Sender(clock, server, tally, DEFAULTS.retry, RetryBudget(), 100) for _ in range(PRODUCERS)]
+    send(clock, fleet, Load(_REQUESTS_PER_S, _REQUESTS_PER_S, 0.0, 0.0, DOWN_S))
+    failed = tally.attempts.total() - tally.outcomes["acked"]
+    return Seen(failed / tally.offered, tally.settled_s(DOWN_S, 0.5), tally.settled_s(DOWN_S, 1.0))
+
+
+def _simulated_refused(seed: int) -> Seen:
+    return simulated_trouble(REFUSED, seed)
+
+
+def _simulated_not_published(seed: int) -> Seen:
+    return simulated_trouble(NOT_PUBLISHED, seed)
+
+
+TROUBLES = {
+    "connections reset, port closed": ("producer", restart, simulated_restart),
+    "every answer 503": ("request", refused, _simulated_refused),
+    "every answer INTERNAL_ERROR": ("request", not_published, _simulated_not_published),
+}

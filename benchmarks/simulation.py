@@ -1,0 +1,50 @@
+"""Simulated time, and what every simulated producer is set to: the defaults of the package, resolved by the package.
+
+All draws come from `random`, as those of RetryPolicy do: a seed decides a run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+from raccoon_fast import Producer
+from raccoon_fast.delivery.endpoints import Endpoint
+from raccoon_fast.delivery.retry import RetryPolicy
+
+#: From a request's last byte to its answer, where the server takes no time.
+ROUND_TRIP_S = 0.005
+#: Of a producer that is told nothing but a URL.
+DEFAULTS = Producer("ws://localhost", logger=None)._options
+#: Of a client, which tries a request a few times and then tells its caller.
+CLIENT_RETRY = RetryPolicy()
+CONNECT_TIMEOUT_S = DEFAULTS.settings.link.connect_timeout_s
+FAILURE = ConnectionError("the server fails")
+
+
+class Clock:
+    """Calls what is due, in the order of its time."""
+
+    def __init__(self, seed: int) -> None:
+        random.seed(seed)
+        self.now_s = 0.0
+        self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._order = itertools.count()
+
+    def at(self, when_s: float, call: Callable[..., object], *args: Any) -> None:
+        heapq.heappush(self._due, (when_s, next(self._order), call, args))
+
+    def run(self, until_s: float = float("inf")) -> None:
+        """Go on until nothing is due before `until_s`."""
+        while self._due and self._due[0][0] <= until_s:
+            self.now_s, _, call, args = heapq.heappop(self._due)
+            call(*args)
+
+
+def endpoint(policy: RetryPolicy) -> Endpoint:
+    """A server as a producer sees it, with the default number of connections."""
+    settings = DEFAULTS.settings
+    return Endpoint(settings.link.address, [None] * DEFAULTS.connections, policy, settings.timeout_s)  # type: ignore[list-item]
