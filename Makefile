@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-fleet bench-guard clean
+.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -32,6 +32,7 @@ help:
 	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
 	@echo 'make bench        measure, beside what else there is, into benchmarks/results; GROUP=emit for one group'
 	@echo 'make bench-fleet  simulate fleets of up to 100,000 producers, and fifty real ones beside them'
+	@echo 'make bench-engines measure the sink of Spark, beside foreachPartition and httpx'
 	@echo 'make bench-guard  compare the instructions of the hot path with the recorded ones, under valgrind'
 	@echo 'make venv         install only'
 	@echo 'make clean        remove what was built; $(VENV) stays'
@@ -136,6 +137,9 @@ bench-guard: venv
 ENGINES := .venv-engines
 test-engines: $(ENGINES)/installed
 	RACCOON_FAST_NO_EXTENSIONS= $(ENGINES)/bin/python -m pytest tests/integrations
+
+bench-engines: $(ENGINES)/installed
+	$(ENGINES)/bin/python benchmarks/engines.py
 
 $(ENGINES)/installed: pyproject.toml $(COMPILED)
 	$(PYTHON) -m venv $(ENGINES)
