@@ -13,6 +13,7 @@ from typing import Any
 
 from simulation import DEFAULTS, FAILURE, ROUND_TRIP_S, Clock, endpoint
 
+from raccoon_fast.delivery.attempts import MAX_ATTEMPTS
 from raccoon_fast.delivery.concurrency import Concurrency
 from raccoon_fast.delivery.engine import _RETRY_POLL_S
 from raccoon_fast.delivery.retry import RetryPolicy
@@ -275,7 +276,7 @@ class Sender:
         self._waiting.add(parcel)
         self._endpoint.failed(FAILURE, began_s, now_s)
         if self._server.answer == RETRY_AFTER:
-            self._endpoint.pause(now_s + self._server.retry_after_s)
+            self._endpoint.pause(now_s + self._policy.pause_s(self._server.retry_after_s))
 
     def _end(self, outcome: str, parcel: Parcel) -> None:
         self._held -= self._batch_bytes
@@ -320,7 +321,7 @@ class Caller:
         self._clock.at(answered_s, self._ended, accepted_s, attempts, is_taken)
 
     def _ended(self, accepted_s: float, attempts: int, is_taken: bool) -> None:
-        if is_taken or attempts == self._policy.max_attempts:
+        if is_taken or attempts == MAX_ATTEMPTS:
             self._tally.end("acked" if is_taken else "failed", accepted_s, self._clock.now_s)
         else:
             self._clock.at(self._clock.now_s + self._policy.delay_s(attempts), self._attempt, accepted_s, attempts + 1)

@@ -38,7 +38,7 @@ _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
 _HEAD_BYTES = 256
 _STALL_MARGIN_S = 1.0
 # Time is the bound, not a number of attempts: delivery_timeout.
-_RETRY = RetryPolicy(max_attempts=1_000_000_000, initial=0.1, maximum=30.0)
+_RETRY = RetryPolicy(initial=0.1)
 
 
 class ProducerOptions(NamedTuple):

@@ -355,6 +355,13 @@ def test_max_attempts_ends_a_batch(new_producer: NewProducer) -> None:
         assert producer.stats().total.failed == {"INTERNAL_ERROR": 1}
 
 
+def test_a_policy_without_a_bound_gives_nothing_up(new_producer: NewProducer, collector: Collector) -> None:
+    collector.faults.status(503, times=10)
+    producer = new_producer(collector.url, retry=RetryPolicy(initial=0.001))
+    assert producer.emit("a", b"x").result(20).status.name == "SUCCESS"
+    assert producer.stats().retries == 10
+
+
 class TestOverflow:
     """At the bound of buffer_bytes, with a server that does not answer."""
 

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.sender import Sender
     from raccoon_fast.transports.base import Request, Transport
 
-__all__ = ["Delivery"]
+__all__ = ["MAX_ATTEMPTS", "Delivery"]
 
+#: Where the policy does not say.
+MAX_ATTEMPTS = 3
 # A server keeps the id of a connection that broke silently until its read deadline (60 s unless set otherwise) and
 # refuses it meanwhile: asked again soon at first, since after a reset it is refused for an instant only.
 _DUPLICATE_ID_FIRST_S = 0.05
@@ -112,6 +114,7 @@ class Delivery:
 
     async def _deliver(self, request: Request, timeout_s: float | None) -> Response:
         policy = self._policy
+        max_attempts = policy.max_attempts or MAX_ATTEMPTS
         submitted_s = time.monotonic()
         bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
         deadline_s = self._loop.time() + min(bounds) if bounds else float("inf")
@@ -152,11 +155,11 @@ class Delivery:
                 refusals += 1
                 wait_until_s = now_s + min(_DUPLICATE_ID_MOST_S, _DUPLICATE_ID_FIRST_S * 2 ** min(refusals - 1, 16))
                 continue
-            if attempts >= policy.max_attempts:
+            if attempts >= max_attempts:
                 raise error
             wait_until_s = now_s + policy.delay_s(attempts)
             if error.retry_after_s is not None:
-                self._paused_until_s = max(self._paused_until_s, now_s + error.retry_after_s)
+                self._paused_until_s = max(self._paused_until_s, now_s + policy.pause_s(error.retry_after_s))
                 wait_until_s = 0.0
             elif isinstance(error, ConnectError):
                 # Many wait for one server: they try together, at the pace of its failures, not each at its own.

@@ -335,7 +335,8 @@ class Engine:
             self._narrow(batch, "BAD_REQUEST", error)
             return
         self._concurrency.failed(began_s, now_s)
-        is_last = batch.attempts >= self._settings.policy.max_attempts
+        max_attempts = self._settings.policy.max_attempts
+        is_last = max_attempts is not None and batch.attempts >= max_attempts
         if is_last:
             error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
             self._outcomes.failed(batch, states.IN_FLIGHT, reason_of(error), error)
@@ -353,7 +354,7 @@ class Engine:
             log("%s fails: %s; its events wait", endpoint.address, error)
         endpoint.failed(error, began_s, now_s)
         if error.retry_after_s is not None:
-            endpoint.pause(now_s + error.retry_after_s)
+            endpoint.pause(now_s + self._settings.policy.pause_s(error.retry_after_s))
 
     def _well(self, endpoint: Endpoint) -> None:
         was_healthy = endpoint.healthy

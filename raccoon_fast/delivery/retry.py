@@ -16,19 +16,20 @@ class RetryPolicy:
     and 5xx, INTERNAL_ERROR answers, gRPC UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED and RESOURCE_EXHAUSTED.
 
     Args:
-        max_attempts: Attempts in all, the first among them; 1 never retries.
+        max_attempts: Attempts in all, the first among them; 1 never retries. None is 3 for a client's request, and
+            for a producer's batch as many as there is time for (`delivery_timeout`).
         initial: Seconds before the second attempt, at most.
         maximum: Seconds between two attempts, at most.
         multiplier: Growth of the wait from one attempt to the next, 1 or more.
         jitter: "full" draws each wait evenly from 0 to the bound above, so that clients that failed together do not
             come back together; None waits the whole bound.
-        total_timeout: Seconds for all attempts and waits of one request; None leaves that to `max_attempts`.
+        total_timeout: Seconds for all attempts and waits of one client's request; None leaves that to `max_attempts`.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type or out of range; the message names it.
     """
 
-    max_attempts: int = 3
+    max_attempts: int | None = None
     initial: float = 1.0
     maximum: float = 30.0
     multiplier: float = 2.0
@@ -36,10 +37,11 @@ class RetryPolicy:
     total_timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
-            raise TypeError(f"RetryPolicy(max_attempts=…) takes an int, not {self.max_attempts!r}")
-        if self.max_attempts < 1:
-            raise ValueError(f"RetryPolicy(max_attempts=…) must be 1 or more, not {self.max_attempts}")
+        if self.max_attempts is not None:
+            if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
+                raise TypeError(f"RetryPolicy(max_attempts=…) takes an int or None, not {self.max_attempts!r}")
+            if self.max_attempts < 1:
+                raise ValueError(f"RetryPolicy(max_attempts=…) must be 1 or more, not {self.max_attempts}")
         for option, least in (("initial", 0.0), ("maximum", 0.0), ("multiplier", 1.0), ("total_timeout", None)):
             value = getattr(self, option)
             if value is None and option == "total_timeout":
@@ -61,3 +63,10 @@ class RetryPolicy:
             bound = self.maximum if self.initial else 0.0
         # Jitter spreads load, it guards no secret.
         return random.uniform(0.0, bound) if self.jitter else bound  # noqa: S311
+
+    def pause_s(self, retry_after_s: float) -> float:
+        """Seconds to wait where a server named them (Retry-After): with jitter up to half as many again.
+
+        It names the same to all that it turns away, and they would come back together.
+        """
+        return retry_after_s * random.uniform(1.0, 1.5) if self.jitter else retry_after_s  # noqa: S311

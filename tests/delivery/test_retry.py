@@ -20,6 +20,13 @@ def test_full_jitter_is_anything_up_to_that() -> None:
     assert 1.8 < sum(delays) / len(delays) < 2.2
 
 
+def test_what_a_server_asks_for_is_kept_to_and_spread() -> None:
+    pauses = [RetryPolicy(initial=0.1).pause_s(10.0) for _ in range(2000)]
+    assert 10.0 <= min(pauses) < 10.1
+    assert 14.9 < max(pauses) <= 15.0
+    assert RetryPolicy(jitter=None).pause_s(10.0) == 10.0
+
+
 @pytest.mark.parametrize("multiplier", [2, 2.0, 1e300])
 def test_hours_of_failures_are_no_overflow(multiplier: float) -> None:
     assert RetryPolicy(maximum=30.0, multiplier=multiplier, jitter=None).delay_s(1_000_000) == 30.0
