@@ -1,5 +1,6 @@
 """What the compiled batch calls of the compiled envelope."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
@@ -36,7 +37,9 @@ cdef class _Envelope:
     cdef void flip(self) noexcept
     cdef int trim(self) except -1
     cdef int widen(self, Py_ssize_t headroom) except -1
+    @cython.final
     cdef uint8_t* reserve(self, uint64_t size) except NULL
+    cdef uint8_t* make_room(self, uint64_t size) except NULL
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1

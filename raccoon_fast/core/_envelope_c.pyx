@@ -292,13 +292,16 @@ cdef class _Envelope:
         self.stop = headroom + size
         return 0
 
-    cdef uint8_t* reserve(self, uint64_t size) except NULL:
+    @cython.final
+    cdef inline uint8_t* reserve(self, uint64_t size) except NULL:
         """Return where the next `size` bytes of events go, once there is room for them and they may be changed."""
-        cdef int64_t need
-        cdef int64_t room
-        if size <= <uint64_t> (self.block.size - _TAIL - self.stop) and not self.masked and not self.block.exports:
+        if size <= <uint64_t> (self.block.size - _TAIL - self.stop) and not (self.masked or self.block.exports):
             return self.block.data + self.stop
-        need = <int64_t> (self.stop - self.start) + <int64_t> size
+        return self.make_room(size)
+
+    cdef uint8_t* make_room(self, uint64_t size) except NULL:
+        cdef int64_t need = <int64_t> (self.stop - self.start) + <int64_t> size
+        cdef int64_t room
         if need > _MAX_EVENTS:
             check_events_size(need)
         if self.masked or self.block.exports:
@@ -339,10 +342,7 @@ cdef class ProtoEnvelope(_Envelope):
             refuse_type(type_)
         inner = inner_size(text_size, size)
         whole = 1 + varint_size(inner) + inner
-        if self.stop + <Py_ssize_t> whole <= self.block.size - _TAIL and not (self.masked or self.block.exports):
-            out = self.block.data + self.stop
-        else:
-            out = self.reserve(whole)
+        out = self.reserve(whole)
         # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
         out[0] = 0x1A
         out = write_varint(out + 1, inner)
