@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from numbered_flights import judge, worker_amid_a_task, write_flights
+from numbered_flights import judge, judge_a_kill, one_worker_killed, write_flights
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations.ray import RaccoonDatasink
@@ -140,28 +139,14 @@ def test_a_job_that_is_run_again_sends_the_same_guids(ray: Any, collector: Colle
 def test_a_worker_that_is_killed_loses_nothing(ray: Any, tmp_path: Path) -> None:
     """300,000 flights by two workers, one of which is killed in the middle of a task."""
     assert write_flights(tmp_path, 12) == FLIGHTS
-    killed: list[int] = []
+
+    def kill(pid: int) -> None:
+        assert b"ray" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        os.kill(pid, signal.SIGKILL)
+
     with Collector() as collector:
-
-        def kill(_: Collector) -> bool:
-            if not killed:
-                pid = worker_amid_a_task(collector.requests)
-                if pid is not None:
-                    assert b"ray" in Path(f"/proc/{pid}/cmdline").read_bytes()
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-            return bool(killed)
-
-        killer = threading.Thread(target=collector.wait_until, args=(kill, 120))
-        killer.start()
         rate = {"max_events_per_second": 60_000, "parallelism": 2}
         sink = RaccoonDatasink(collector.ws_url, type_column="origin", **rate)
-        ray.data.read_json(str(tmp_path), override_num_blocks=12).write_datasink(sink)
-        killer.join()
-        assert killed
-        again = judge(collector.events, FLIGHTS)
-        assert 3000 <= again <= 25_000  # what the killed task had sent, and nothing of the others
-        # Its next attempt was another worker's.
-        by_killed = {it.req_guid for it in collector.requests if f"-{killed[0]}-" in it.connection_id}
-        by_others = {it.req_guid for it in collector.requests if f"-{killed[0]}-" not in it.connection_id}
-        assert by_killed & by_others
+        with one_worker_killed(collector, kill) as killed:
+            ray.data.read_json(str(tmp_path), override_num_blocks=12).write_datasink(sink)
+        judge_a_kill(collector, killed, FLIGHTS)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from numbered_flights import judge, worker_amid_a_task, write_flights
+from numbered_flights import judge, judge_a_kill, one_worker_killed, write_flights
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations.columns import Columns
@@ -200,32 +199,18 @@ def test_a_worker_that_is_killed_loses_nothing(new_spark: Callable[..., Any], fl
     session = new_spark("local-cluster[2,1,1024]", **cluster)
     rows = read(session, flights)
     partitions = rows.rdd.getNumPartitions()
-    killed: list[int] = []
+
+    def kill(pid: int) -> None:
+        executor = parent(parent(pid))
+        assert "CoarseGrainedExecutorBackend" in command(executor)
+        os.kill(executor, signal.SIGKILL)
+
     with Collector() as collector:
-
-        def kill(_: Collector) -> bool:
-            if not killed:
-                pid = worker_amid_a_task(collector.requests)
-                if pid is not None:
-                    killed.append(pid)
-                    executor = parent(parent(pid))
-                    assert "CoarseGrainedExecutorBackend" in command(executor)
-                    os.kill(executor, signal.SIGKILL)
-            return bool(killed)
-
-        killer = threading.Thread(target=collector.wait_until, args=(kill, 120))
-        killer.start()
         rate = {"max_events_per_second": 60_000, "parallelism": 2}
-        save(rows, url=collector.ws_url, type_column="type", **rate)
-        killer.join()
-        assert killed
-        again = judge(collector.events, FLIGHTS)
-        assert 3000 <= again <= 25_000  # what the killed task had sent, and nothing of the others
+        with one_worker_killed(collector, kill) as killed:
+            save(rows, url=collector.ws_url, type_column="type", **rate)
+        judge_a_kill(collector, killed, FLIGHTS)
         assert len({request.req_guid for request in collector.requests}) == 25 * partitions
-        # Its next attempt was another worker's.
-        by_killed = {it.req_guid for it in collector.requests if f"-{killed[0]}-" in it.connection_id}
-        by_others = {it.req_guid for it in collector.requests if f"-{killed[0]}-" not in it.connection_id}
-        assert by_killed & by_others
 
 
 def parent(pid: int) -> int:

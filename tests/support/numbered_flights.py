@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from raccoon_fast.cli.flights import read_flights
+from raccoon_fast.collector import Collector
 from raccoon_fast.collector.records import ReceivedEvent, ReceivedRequest
 
 _NUMBER = re.compile(rb'"number":(\d+)')
@@ -46,7 +49,38 @@ def judge(events: Iterable[ReceivedEvent], count: int) -> int:
     return again
 
 
-def worker_amid_a_task(requests: Iterable[ReceivedRequest]) -> int | None:
-    """The pid of a worker that is in the middle of its first task, if its tasks have some ten batches or more."""
-    batches = Counter(int(request.connection_id.split("-")[-2]) for request in requests)
-    return next((pid for pid, count in batches.items() if 3 <= count <= 6), None)
+@contextmanager
+def one_worker_killed(collector: Collector, kill: Callable[[int], None]) -> Iterator[list[int]]:
+    """Has `kill` kill a worker, by its pid, that is in the middle of its first task of ten batches or more.
+
+    Hands out a list, which in the end has that pid.
+    """
+    killed: list[int] = []
+
+    def is_killed(_: Collector) -> bool:
+        if not killed:
+            batches = Counter(_worker_of(request) for request in collector.requests)
+            pid = next((pid for pid, count in batches.items() if 3 <= count <= 6), None)
+            if pid is not None:
+                kill(pid)
+                killed.append(pid)
+        return bool(killed)
+
+    killer = threading.Thread(target=collector.wait_until, args=(is_killed, 120))
+    killer.start()
+    yield killed
+    killer.join()
+
+
+def judge_a_kill(collector: Collector, killed: Sequence[int], count: int) -> None:
+    """Asserts that one was killed, that nothing is lost for it, and that its task was another's in the end."""
+    assert killed
+    again = judge(collector.events, count)
+    assert 3000 <= again <= 25_000  # what the killed task had sent, and nothing of the others
+    by_killed = {request.req_guid for request in collector.requests if _worker_of(request) == killed[0]}
+    by_others = {request.req_guid for request in collector.requests if _worker_of(request) != killed[0]}
+    assert by_killed & by_others
+
+
+def _worker_of(request: ReceivedRequest) -> int:
+    return int(request.connection_id.split("-")[-2])
