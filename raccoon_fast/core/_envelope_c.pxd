@@ -37,6 +37,7 @@ cdef class _Envelope:
     cdef void flip(self) noexcept
     cdef int trim(self) except -1
     cdef int widen(self, Py_ssize_t headroom) except -1
+
     @cython.final
     cdef uint8_t* reserve(self, uint64_t size) except NULL
     cdef uint8_t* make_room(self, uint64_t size) except NULL
