@@ -176,10 +176,9 @@ class Client(Generic[_A]):
         if running is None:
             return
         lifetime.ended(self)
-        closing = running.thread.submit(running.client.close(timeout))
         try:
             # The margin is for closing connections, which is bounded on its own.
-            closing.result(timeout + 5.0)
+            running.thread.submit(running.client.close(timeout)).result(timeout + 5.0)
         finally:
             running.callbacks.stop(1.0)
             running.thread.stop(5.0)

@@ -64,11 +64,15 @@ class LoopThread:
         Raises:
             ClientClosedError: The thread was stopped. Whatever was submitted before that is settled.
         """
-        with self._lock:
-            if not self._stopped:
-                future = new_future()
-                self.loop.call_soon_threadsafe(self._begin, coroutine, future)
-                return future
+        future = new_future()
+        try:
+            with self._lock:
+                if not self._stopped:
+                    self.loop.call_soon_threadsafe(self._begin, coroutine, future)
+                    return future
+        except BaseException:
+            future.cancel()  # a Ctrl-C: it may run already, and nobody is given what would cancel it
+            raise
         coroutine.close()
         raise ClientClosedError("the client was closed")
 

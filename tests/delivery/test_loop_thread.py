@@ -43,6 +43,53 @@ def test_cancelling_the_future_cancels_the_coroutine(thread):
     assert ended.wait(5)
 
 
+class Interrupted:
+    """What it stands for, but that a Ctrl-C comes right after the first call of a method."""
+
+    def __init__(self, whole, method):
+        self._whole, self._method = whole, method
+        self._comes = True
+
+    def __getattr__(self, name):
+        return getattr(self._whole, name)
+
+    def call_soon_threadsafe(self, *args):
+        self._whole.call_soon_threadsafe(*args)
+        self._interrupt("call_soon_threadsafe")
+
+    def __enter__(self):
+        return self._whole.__enter__()
+
+    def __exit__(self, *error):
+        self._whole.__exit__(*error)
+        self._interrupt("__exit__")
+
+    def _interrupt(self, method):
+        if method == self._method and self._comes:
+            self._comes = False
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("part", "method"), [("loop", "call_soon_threadsafe"), ("_lock", "__exit__")])
+def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread, part, method):
+    ended = threading.Event()
+
+    async def wait():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    whole = getattr(thread, part)
+    setattr(thread, part, Interrupted(whole, method))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            thread.submit(wait())
+        assert ended.wait(5)
+    finally:
+        setattr(thread, part, whole)
+
+
 def test_stop_cancels_what_runs_and_refuses_what_comes(thread):
     outcome = []
 
