@@ -7,19 +7,24 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 STATSD_VERSION := 0.9.0
 ZIG_VERSION := 0.17.1
-# Most of the suite's time is waiting: two workers, whatever the cores, halve it.
-TEST_OPTIONS ?= --numprocesses 2 --dist worksteal
+# Some of the suite's time is waiting: four workers, whatever the cores.
+TEST_OPTIONS ?= --numprocesses 4 --dist worksteal
+# Not about the package as it runs: they build the tree, and run the benchmarks.
+TREE_TESTS := tests/packaging tests/benchmarks
 STATSD := $(VENV)/statsd/node_modules/statsd
 # Tools call one another by name, as cython-lint calls pycodestyle.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The tests start many programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd demo test test-tree lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
+	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
 	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
@@ -60,8 +65,11 @@ demo: venv
 
 test: venv statsd
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
-	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS)
-	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS))
+	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS))
+
+test-tree: venv
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TREE_TESTS)
 
 lint: venv
 	$(BIN)/ruff check

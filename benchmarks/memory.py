@@ -27,6 +27,8 @@ _COUNTED_REQUESTS = 20
 _WAITING = 200_000
 _MILLION = 1_000_000
 _MILLIONS = 10
+# A variant of another, the floor, and one whose allocations are not in a process of Python.
+_NOT_COUNTED = (transports.OURS_ASYNC, transports.FLOOR, transports.GO)
 _STATM = Path("/proc/self/statm")
 
 
@@ -56,7 +58,7 @@ def _allocations(server: Sink, effort: Effort, left_out: LeftOut) -> list[Table]
         names = [
             name
             for name, client in all_clients.items()
-            if name not in (transports.OURS_ASYNC, transports.FLOOR) and not client.is_variant
+            if name not in _NOT_COUNTED and not client.is_variant
             if not client.package or left_out.find(client.package, client.package)
         ]
         for name in effort.some(names):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EPOCH = 1_700_000_000
 PACKAGED = (".py", ".pyx", ".pxd", ".desc", ".typed", ".html", ".css", ".js", ".svg")
 SKIPPED = shutil.ignore_patterns(

@@ -13,7 +13,7 @@ import pytest
 
 from raccoon_fast import has_extensions
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GROUPS = ("envelope", "acks", "emit", "transports", "latency", "scale", "memory", "ingest")
 
 pytestmark = pytest.mark.skipif(not has_extensions(), reason="the benchmarks measure the compiled form")
