@@ -32,8 +32,9 @@ class ClientOptions(TypedDict, total=False):
 
     Attributes:
         serializer: PROTO (the default), JSON, RAW, or any callable `object -> bytes`: an event's own encoding.
-        user_id: The connection's identity; fresh for each connection when left out, which is what most want: a server
-            refuses a second live WebSocket connection of one identity, for up to a minute after the first one broke.
+        user_id: The connection's identity; fresh for each connection (REST: each client) when left out, which is what
+            most want: a server refuses a second live WebSocket connection of one identity, for up to a minute after the
+            first one broke.
         group: The identity's group.
         id_header, group_header: The header names the server is set to ("X-User-ID" and "X-User-Group").
         headers: Further headers of each request, or of each WebSocket handshake; gRPC sends them as metadata.

@@ -16,7 +16,7 @@ from raccoon_fast.errors import ConnectError, ConnectionLostError, TLSError, Tra
 from raccoon_fast.guids import new_guid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
@@ -120,9 +120,13 @@ class Link:
     logger: Log
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
-    def request_headers(self) -> dict[str, str]:
-        """User-Agent, the user's own headers, identity and Authorization; made anew for each use."""
-        headers = {"User-Agent": self.user_agent, **self.headers, **self.identity.headers()}
+    def request_headers(self, identity: Mapping[str, str] | None = None) -> dict[str, str]:
+        """User-Agent, the user's own headers, identity and Authorization; made anew for each use.
+
+        Args:
+            identity: What `self.identity.headers()` once returned; None for a fresh one.
+        """
+        headers = {"User-Agent": self.user_agent, **self.headers, **(identity or self.identity.headers())}
         if self.authorization is not None:
             headers["Authorization"] = self.authorization()
         return headers

@@ -91,6 +91,8 @@ class GrpcTransport(Transport):
         if link.tls is not None and not isinstance(link.tls, TLS):
             raise TypeError("tls takes raccoon_fast.TLS(ca=…, cert=…, key=…) for gRPC: it cannot use an ssl.SSLContext")
         self._link = link
+        self._identity: dict[str, str] = {}
+        self._metadata: grpc.aio.Metadata | None = None
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._expired: set[Any] = set()
@@ -105,9 +107,11 @@ class GrpcTransport(Transport):
         link = self._link
         if self._channel is None:
             self._connect()
-        metadata = tuple(
-            (name.lower(), value) for name, value in link.request_headers().items() if name != "User-Agent"
-        )
+        metadata = self._metadata
+        if metadata is None or link.authorization is not None:
+            headers = link.request_headers(self._identity)
+            pairs = [(name.lower(), value) for name, value in headers.items() if name != "User-Agent"]
+            metadata = self._metadata = grpc.aio.Metadata(*pairs)
         # grpc takes nothing but bytes: this is the one copy that cannot be had for less.
         message = bytes(request.envelope.payload())
         request.written_s = time.monotonic()
@@ -176,6 +180,7 @@ class GrpcTransport(Transport):
                 retryable=False,
             )
         _user_pid = os.getpid()
+        self._identity, self._metadata = link.identity.headers(), None
         host = f"[{link.address.host}]" if ":" in link.address.host else link.address.host
         target = f"{host}:{link.address.port}"
         options = (*_OPTIONS, ("grpc.primary_user_agent", link.user_agent))

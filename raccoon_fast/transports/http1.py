@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -13,13 +14,18 @@ from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 
 if TYPE_CHECKING:
-    from raccoon_fast.errors import TransportError
+    from collections.abc import Callable
+
+    from raccoon_fast.errors import RaccoonError, TransportError
     from raccoon_fast.transports.base import Link
 
 __all__ = ["HTTPAnswer", "HTTPConnection"]
 
 #: Names and values of one answer's headers together; protects from a peer that sends headers without end.
 MAX_HEADER_BYTES = 64 * 1024
+
+# RFC 9112 6.3: without any of them the body ends with the connection.
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class HTTPAnswer(NamedTuple):
@@ -50,13 +56,16 @@ class HTTPConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self._lost: TransportError | None = None
-        self._waiter: asyncio.Future[HTTPAnswer] | None = None
+        self._ended: Callable[[HTTPAnswer | RaccoonError], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._framed = False
         self._until_close = False
+        self._answer: HTTPAnswer | None = None
         self._answered = False
         self._written_s = 0.0
         self.reusable = False
@@ -66,19 +75,20 @@ class HTTPConnection(asyncio.Protocol):
         """Whether any byte of the current exchange's answer has come."""
         return self._answered
 
-    async def exchange(self, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
-        """Write one request and wait for its answer.
+    def begin(
+        self, message: bytes | memoryview, deadline_s: float, ended: Callable[[HTTPAnswer | RaccoonError], None]
+    ) -> None:
+        """Write one request.
 
         Args:
-            message: Head and body, one contiguous buffer; referenced until this returns or raises.
+            message: Head and body, one contiguous buffer; referenced until `ended` is called.
             deadline_s: Loop time by which the answer must be complete.
-
-        Returns:
-            The answer. `reusable` then says whether the connection may carry another exchange.
+            ended: Called once, from a callback of the event loop: with the answer, and `reusable` then says whether the
+                connection may carry another exchange; or, when the connection is closed, with the AckTimeoutError,
+                ConnectionLostError, ProtocolError or TLSError that says why.
 
         Raises:
-            AckTimeoutError, ConnectionLostError, ProtocolError, TLSError: The connection is closed. On cancellation it
-                is closed too.
+            ConnectionLostError, TLSError: The connection was closed before.
         """
         if self._lost is not None:
             raise self._lost
@@ -86,26 +96,36 @@ class HTTPConnection(asyncio.Protocol):
         assert transport is not None
         self.reusable = False
         self._answered = False
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter = self._loop.create_future()
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        self._ended = ended
         self._written_s = time.monotonic()
         if not transport.is_closing():  # or connection_lost is on its way, with the reason
             transport.write(message)
             self._link.stats.count(TOTAL_BYTES_SENT, len(message))
-        timer = self._loop.call_at(deadline_s, self._loop.call_later, GRACE_S, self._expire, self._waiter)
+        self._timer = self._loop.call_at(deadline_s, self._loop.call_later, GRACE_S, self._expire, ended)
+
+    async def exchange(self, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
+        """Write one request and wait for its answer.
+
+        Args:
+            message: As `begin`.
+            deadline_s: As `begin`.
+
+        Returns:
+            The answer; see `reusable`.
+
+        Raises:
+            AckTimeoutError, ConnectionLostError, ProtocolError, TLSError: The connection is closed. On cancellation it
+                is closed too.
+        """
+        waiter: asyncio.Future[HTTPAnswer] = self._loop.create_future()
+        self.begin(message, deadline_s, functools.partial(_resolve, waiter))
         try:
-            answer = await self._waiter
-        except BaseException:
+            return await waiter
+        except asyncio.CancelledError:
             self.abort()
             raise
-        finally:
-            timer.cancel()
-            self._waiter = None
-        # A body that is still being written cannot be taken back: the connection is of no further use, and the buffer
-        # must not be touched while the transport holds it.
-        if self._parser is None or transport.get_write_buffer_size() or not self.reusable:
-            self.abort()
-        return answer
 
     def abort(self) -> None:
         """Close at once. A request in flight fails with ConnectionLostError. Idempotent."""
@@ -120,7 +140,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
-        if self._waiter is None or self._waiter.done() or self._parser is None:
+        if self._ended is None or self._parser is None:
             # Bytes nobody asked for: whatever comes next could be mistaken for another request's answer.
             self.abort()
             return
@@ -132,16 +152,21 @@ class HTTPConnection(asyncio.Protocol):
             self._fail(cause or ProtocolError(f"{self._link.address} did not answer in HTTP/1.1: {error}"))
         except httptools.HttpParserUpgrade:
             self._fail(ProtocolError(f"{self._link.address} switched protocols in answer to a POST"))
+        else:
+            if self._answer is not None:
+                self._end(self._answer)
 
     def eof_received(self) -> bool:
-        if self._until_close and self._waiter is not None and not self._waiter.done():
-            self._finish(reusable=False)
+        if self._until_close and self._ended is not None:
+            self._complete(reusable=False)
+            assert self._answer is not None
+            self._end(self._answer)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort()  # else Python 3.10 takes a TLS transport for open still, and warns of it
         self._lost = lost_error(exc, self._link.address)
-        self._fail(self._lost)
+        self._end(self._lost)
 
     # httptools callbacks
 
@@ -150,17 +175,20 @@ class HTTPConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body = []
         self._body_bytes = 0
-        self._until_close = False
+        self._framed = self._until_close = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES:
             raise ProtocolError(f"{self._link.address} answered with over {MAX_HEADER_BYTES} bytes of headers")
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        self._headers.append((name, value))
+        if name in _FRAMING:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
-        # RFC 9112 6.3: without a length and without chunks the body ends with the connection.
-        self._until_close = not any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        assert self._parser is not None
+        self._until_close = not self._framed and self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -171,23 +199,47 @@ class HTTPConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._parser is not None
         if self._parser.get_status_code() >= 200:  # 1xx only announces the answer (RFC 9110 15.2)
-            self._finish(reusable=self._parser.should_keep_alive())
+            self._complete(reusable=self._parser.should_keep_alive())
 
-    def _finish(self, *, reusable: bool) -> None:
-        waiter, parser = self._waiter, self._parser
-        if waiter is None or waiter.done() or parser is None:
-            self.reusable = False  # a second answer to one request
-            self._parser = None
-            return
-        self.reusable = reusable
-        body = b"".join(self._body)
-        waiter.set_result(HTTPAnswer(parser.get_status_code(), self._headers, body, self._written_s))
+    def _complete(self, *, reusable: bool) -> None:
+        assert self._parser is not None
+        # A second answer to one request makes the connection useless, and is not looked at.
+        self.reusable = reusable and self._answer is None
+        if self._answer is None:
+            body = b"".join(self._body)
+            self._answer = HTTPAnswer(self._parser.get_status_code(), self._headers, body, self._written_s)
 
-    def _expire(self, waiter: asyncio.Future[HTTPAnswer]) -> None:
-        if not waiter.done():
+    def _expire(self, ended: Callable[[HTTPAnswer | RaccoonError], None]) -> None:
+        if self._ended is ended:
             waited_s = time.monotonic() - self._written_s
-            waiter.set_exception(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
+            self._end(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
 
-    def _fail(self, error: BaseException) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+    def _fail(self, error: ProtocolError) -> None:
+        """What was read last is no HTTP; an answer that came whole before it is one."""
+        self.reusable = False
+        self._end(self._answer or error)
+
+    def _end(self, outcome: HTTPAnswer | RaccoonError) -> None:
+        """End the exchange, if there is one."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        assert self.transport is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._answer = None
+        # A body that is still being written cannot be taken back: the connection is of no further use, and the buffer
+        # must not be touched while the transport holds it.
+        if not self.reusable or not isinstance(outcome, HTTPAnswer) or self.transport.get_write_buffer_size():
+            self.abort()
+        ended(outcome)
+
+
+def _resolve(waiter: asyncio.Future[HTTPAnswer], outcome: HTTPAnswer | RaccoonError) -> None:
+    if waiter.done():
+        return
+    if isinstance(outcome, HTTPAnswer):
+        waiter.set_result(outcome)
+    else:
+        waiter.set_exception(outcome)

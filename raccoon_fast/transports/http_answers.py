@@ -19,6 +19,8 @@ __all__ = ["CONTENT_TYPES", "read_answer", "retry_after_s", "status_error", "sta
 CONTENT_TYPES = {"proto": "application/proto", "json": "application/json"}
 
 _MAX_RETRY_AFTER_S = 300.0
+_PROTO_FIRST = (decode_proto_answer, decode_json_answer)
+_JSON_FIRST = (decode_json_answer, decode_proto_answer)
 
 
 def status_is_retryable(status: int) -> bool:
@@ -97,15 +99,13 @@ def status_error(
 
 
 def _decode(body: bytes, content_type: str, wire: str) -> Response | None:
-    media_type = content_type.partition(";")[0].strip().lower()
-    # The server answers in the request's encoding, except that it refuses a content type it does not know in JSON under
-    # the type that was sent: so either encoding is tried, the announced one first.
-    decoders = [decode_proto_answer, decode_json_answer]
-    if (media_type or CONTENT_TYPES[wire]) == CONTENT_TYPES["json"] or body[:1] == b"{":
-        decoders.reverse()
     if not body:
         return None
-    for decode in decoders:
+    # The server answers in the request's encoding, except that it refuses a content type it does not know in JSON under
+    # the type that was sent: so either encoding is tried, the announced one first.
+    announced = content_type.partition(";")[0].strip().lower() or CONTENT_TYPES[wire]
+    is_json = announced == CONTENT_TYPES["json"] or body[:1] == b"{"
+    for decode in _JSON_FIRST if is_json else _PROTO_FIRST:
         try:
             response = decode(body)
         except DecodeError:

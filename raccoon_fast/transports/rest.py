@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, Outcome
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, Outcome, RaccoonError
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.http1 import HTTPAnswer, HTTPConnection
@@ -14,6 +15,8 @@ from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from raccoon_fast.events import Response
     from raccoon_fast.transports.base import Link, Request
 
@@ -91,15 +94,32 @@ class HTTPPool:
     async def _use(self, connection: HTTPConnection, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
         self._busy.add(connection)
         try:
-            answer = await connection.exchange(message, deadline_s)
+            return await connection.exchange(message, deadline_s)
         finally:
-            self._busy.discard(connection)
+            self._used(connection)
+
+    def _used(self, connection: HTTPConnection) -> None:
+        self._busy.discard(connection)
         if connection.reusable:
             if self._closed:
                 connection.abort()
             else:
                 self._idle.append(connection)
-        return answer
+
+    def take(self) -> HTTPConnection | None:
+        """A kept connection for one exchange, to be given back when that has ended; None if `exchange` has to wait."""
+        if not self._free:
+            return None
+        connection = self._take_idle()
+        if connection is not None:
+            self._free -= 1
+            self._busy.add(connection)
+        return connection
+
+    def give_back(self, connection: HTTPConnection) -> None:
+        """Undo `take`."""
+        self._used(connection)
+        self._release()
 
     def _take_idle(self) -> HTTPConnection | None:
         while self._idle:
@@ -167,20 +187,88 @@ class RestTransport(Transport):
     def __init__(self, link: Link, *, connections: int = 8) -> None:
         self._link = link
         self._connections = connections
+        self._identity: dict[str, str] = {}
         self._pool: HTTPPool | None = None
+        self._again: set[asyncio.Task[None]] = set()
+        self._head = b""
+        self._head_agent: str | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send; RFC 9110 for the statuses."""
-        link = self._link
         if self._pool is None:
-            self._pool = HTTPPool(link, self._connections)
-        head = request_head(link, CONTENT_TYPES[request.wire], request.envelope.nbytes)
-        message = request.envelope.prefixed(head)
+            self._pool = HTTPPool(self._link, self._connections)
+            self._identity = self._link.identity.headers()  # here, so that after a fork each process has its own
         try:
-            answer = await self._pool.exchange(message, timeout_s)
+            answer = await self._pool.exchange(self._message(request), timeout_s)
         except ConnectionLostError:
-            link.stats.count(TOTAL_CONN_ERR, 1)
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
             raise
+        return self._read(request, answer)
+
+    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+        """At once where a connection is kept. See Transport.start."""
+        connection = self._pool.take() if self._pool is not None else None
+        if connection is None:
+            return super().start(request, timeout_s)
+        loop = asyncio.get_running_loop()
+        attempt: asyncio.Future[Response] = loop.create_future()
+        deadline_s = loop.time() + timeout_s
+        ended = functools.partial(self._ended, connection, request, attempt, deadline_s)
+        connection.begin(self._message(request), deadline_s, ended)
+        return attempt
+
+    async def close(self) -> None:
+        """See Transport.close."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _ended(
+        self,
+        connection: HTTPConnection,
+        request: Request,
+        attempt: asyncio.Future[Response],
+        deadline_s: float,
+        outcome: HTTPAnswer | RaccoonError,
+    ) -> None:
+        assert self._pool is not None
+        self._pool.give_back(connection)
+        if attempt.done():
+            return
+        if isinstance(outcome, ConnectionLostError):
+            if not connection.began_answer:
+                # Closed by the server just as it was used again, as in HTTPPool.exchange.
+                task = asyncio.ensure_future(self._send_again(request, attempt, deadline_s))
+                self._again.add(task)
+                task.add_done_callback(self._again.discard)
+                return
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        try:
+            if isinstance(outcome, RaccoonError):
+                raise outcome
+            attempt.set_result(self._read(request, outcome))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            attempt.set_exception(error)
+
+    async def _send_again(self, request: Request, attempt: asyncio.Future[Response], deadline_s: float) -> None:
+        try:
+            response = await self.send(request, deadline_s - asyncio.get_running_loop().time())
+        except Exception as error:  # noqa: BLE001 - as above
+            if not attempt.done():
+                attempt.set_exception(error)
+        else:
+            if not attempt.done():
+                attempt.set_result(response)
+
+    def _message(self, request: Request) -> bytes | memoryview:
+        link = self._link
+        if link.authorization is not None or link.user_agent != self._head_agent:
+            self._head_agent = link.user_agent
+            self._head = _start_of_head(link, self._identity)
+        framing = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n"
+        content_type = CONTENT_TYPES[request.wire].encode("ascii")
+        return request.envelope.prefixed(self._head + framing % (content_type, request.envelope.nbytes))
+
+    def _read(self, request: Request, answer: HTTPAnswer) -> Response:
         request.written_s = answer.written_s
         return read_answer(
             answer.status,
@@ -189,19 +277,13 @@ class RestTransport(Transport):
             answer.header(b"retry-after"),
             wire=request.wire,
             req_guid=request.req_guid,
-            address=link.address,
+            address=self._link.address,
         )
 
-    async def close(self) -> None:
-        """See Transport.close."""
-        if self._pool is not None:
-            self._pool.close()
 
-
-def request_head(link: Link, content_type: str, length: int) -> bytes:
-    """The head of a POST of `length` bytes. Header values were checked for CR and LF when the client was made."""
+def _start_of_head(link: Link, identity: Mapping[str, str]) -> bytes:
+    """A POST's head but for its body's type and length. Values were checked for CR and LF when the client was made."""
     address = link.address
     lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.authority}"]
-    lines += [f"{name}: {value}" for name, value in link.request_headers().items()]
-    lines += [f"Content-Type: {content_type}", f"Content-Length: {length}", "\r\n"]
-    return "\r\n".join(lines).encode("latin-1")
+    lines += [f"{name}: {value}" for name, value in link.request_headers(identity).items()]
+    return "\r\n".join([*lines, ""]).encode("latin-1")
