@@ -228,6 +228,7 @@ class BaseProducer(abc.ABC):
             linger_s=options.linger_s,
             delivery_timeout_s=options.delivery_timeout_s,
             max_in_flight=options.max_in_flight * options.connections,
+            connections=options.connections,
             policy=options.retry,
             batch_bytes=options.batch_bytes,
             durable=options.durable,

@@ -362,6 +362,18 @@ def test_a_policy_without_a_bound_gives_nothing_up(new_producer: NewProducer, co
     assert producer.stats().retries == 10
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_server_far_away_has_as_much_in_flight_as_it_may(
+    scheme: str, collector: Collector, new_producer: NewProducer
+) -> None:
+    collector.faults.delay(0.3)
+    producer = new_producer(url_of(collector, scheme), batch_events=50, batch_bytes=4_000_000)
+    producer.emit_many([("a", bytes(5000))] * 50 * 24)
+    wait_until(lambda: producer.stats().total.in_flight == 8 * 50)
+    collector.faults.clear()
+    assert producer.flush(20) == 0
+
+
 class TestOverflow:
     """At the bound of buffer_bytes, with a server that does not answer."""
 

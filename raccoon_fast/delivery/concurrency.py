@@ -12,6 +12,12 @@ _SLOW_MARGIN_S = 0.010
 _DRIFT = 0.01
 _CUT_SLOW = 0.9
 _CUT_ERROR = 0.5
+# A connection that carries a gigabit a second is given no more: what is in flight beyond that lies in the kernel's
+# queues, and costs it more CPU a byte the more lies there. With less than so many bytes or batches it might run dry.
+_PLENTY_BYTES_PER_S = 128e6
+_FEW_BYTES = 512 * 1024
+_FEW_BATCHES = 3
+_SMOOTHING = 1 / 8
 
 
 class Concurrency:
@@ -22,19 +28,31 @@ class Concurrency:
 
     Args:
         maximum: The bound above, 1 or more; where it starts.
+        connections: Among which they are shared.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, connections: int = 1) -> None:
         self._maximum = maximum
+        self._connections = connections
+        self._mean_s = 0.0
+        self._plenty_bytes: float = _FEW_BYTES * connections
         self._exact = float(maximum)
         #: Batches that may be in flight now, from 1 to the maximum.
         self.limit = maximum
         self._usual_s = 0.0
         self._cut_s = float("-inf")
 
+    def room(self, batches: int, nbytes: int) -> int:
+        """How many more may be in flight, beside so many of so many bytes."""
+        if nbytes >= self._plenty_bytes and batches >= _FEW_BATCHES * self._connections:
+            return 0
+        return max(0, self.limit - batches)
+
     def acked(self, began_s: float, now_s: float) -> None:
         """A batch sent at `began_s` was acknowledged."""
         latency_s = now_s - began_s
+        self._mean_s += (latency_s - self._mean_s) * _SMOOTHING
+        self._plenty_bytes = max(_FEW_BYTES, self._mean_s * _PLENTY_BYTES_PER_S) * self._connections
         if self._usual_s == 0.0 or latency_s < self._usual_s:
             self._usual_s = latency_s
         else:

@@ -49,6 +49,7 @@ class EngineSettings(NamedTuple):
         linger_s: How long a batch may wait for more events.
         delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
         max_in_flight: Batches in flight at once, at most.
+        connections: Among which these are shared.
         policy: Waits between attempts, and how many there are.
         batch_bytes: A batch's size, at most, as far as it is brought back from the spool.
         durable: Whether every batch is stored before it is sent.
@@ -59,6 +60,7 @@ class EngineSettings(NamedTuple):
     linger_s: float
     delivery_timeout_s: float
     max_in_flight: int
+    connections: int
     policy: RetryPolicy
     batch_bytes: int
     durable: bool
@@ -102,10 +104,11 @@ class Engine:
         self._logger = logger
         self._loop = asyncio.get_running_loop()
         self._call = self._loop.call_soon_threadsafe if settings.threadsafe else self._loop.call_soon
-        self._concurrency = Concurrency(settings.max_in_flight)
+        self._concurrency = Concurrency(settings.max_in_flight, settings.connections)
         self._budget = RetryBudget()
         self._waiting = Waiting()
         self._attempts: dict[asyncio.Future[Response], Batch] = {}
+        self._in_flight_bytes = 0
         self._outstanding = Outstanding(accumulator)
         self._outcomes = Outcomes(
             ledger, self._outstanding, accumulator, recycle, settings.wire, settings.delivery_timeout_s
@@ -214,7 +217,7 @@ class Engine:
         self._budget.tick(now_s - self._pumped_s)
         self._pumped_s = now_s
         self._expire(now_s)
-        while len(self._attempts) < self._concurrency.limit:
+        while self._room():
             endpoint = self._endpoints.choose(now_s)
             if endpoint is None:
                 break
@@ -225,6 +228,9 @@ class Engine:
         self._fetch(now_s)
         self._arm(now_s)
         self._outstanding.end_waits()
+
+    def _room(self) -> int:
+        return self._concurrency.room(len(self._attempts), self._in_flight_bytes)
 
     def _next(self, now_s: float) -> Batch | None:
         if self._waiting.retry_s <= now_s and self._budget.take():
@@ -256,6 +262,7 @@ class Engine:
         timeout_s = min(endpoint.timeout_s, batch.deadline_s - now_s)
         attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
         self._attempts[attempt] = batch
+        self._in_flight_bytes += batch.nbytes
         attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, request, now_s))
 
     # Disk
@@ -263,11 +270,10 @@ class Engine:
     def _fetch(self, now_s: float) -> None:
         """Bring batches back from the spool when there is nothing newer to send, one alone to probe a server."""
         reserve = self._reserve
-        room = self._concurrency.limit - len(self._attempts)
         if reserve is None or reserve.fetch_s > now_s or self._waiting.has_ready or self._accumulator.sealed:
             return
         endpoint = self._endpoints.choose(now_s)
-        if endpoint is not None and room > 0:
+        if endpoint is not None and (room := self._room()):
             reserve.fetch(self._settings.batch_bytes * room if endpoint.healthy else 1)
 
     def _spill(self) -> None:
@@ -297,6 +303,7 @@ class Engine:
     ) -> None:
         if self._attempts.pop(attempt, None) is None:
             return  # given up by `close`
+        self._in_flight_bytes -= batch.nbytes
         endpoint.end(transport)
         now_s = time.monotonic()
         if attempt.cancelled():
@@ -438,7 +445,7 @@ class Engine:
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
         due_s = self._waiting.deadline_s
-        if len(self._attempts) < self._concurrency.limit:
+        if self._room():
             server_s = self._endpoints.next_s(now_s)
             if self._waiting.has_ready:
                 due_s = min(due_s, server_s)

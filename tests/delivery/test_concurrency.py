@@ -63,3 +63,41 @@ def test_milliseconds_are_noise() -> None:
     now_s = ack(concurrency, 0.0002, 10)
     ack(concurrency, 0.008, 10, now_s)
     assert concurrency.limit == 8
+
+
+KB = 1000
+
+
+def most(concurrency: Concurrency, nbytes: int) -> int:
+    """How many batches of so many bytes get to be in flight."""
+    batches = 0
+    while concurrency.room(batches, batches * nbytes):
+        batches += 1
+    return batches
+
+
+def test_no_more_bytes_are_in_flight_than_carry_a_gigabit() -> None:
+    concurrency = Concurrency(8)
+    for latency_s, batches in ((0.001, 3), (0.005, 4), (0.010, 7), (0.050, 8)):
+        ack(concurrency, latency_s, 100)
+        assert most(concurrency, 200 * KB) == batches, latency_s
+
+
+def test_small_batches_and_a_few_large_ones_are_always_in_flight() -> None:
+    concurrency = Concurrency(8)
+    ack(concurrency, 0.0001, 100)
+    assert most(concurrency, 20 * KB) == 8
+    assert most(concurrency, 4_000 * KB) == 3
+    assert most(Concurrency(2), 4_000 * KB) == 2
+
+
+def test_each_connection_has_its_share() -> None:
+    concurrency = Concurrency(32, connections=4)
+    ack(concurrency, 0.001, 100)
+    assert most(concurrency, 200 * KB) == 12
+
+
+def test_errors_leave_less_room() -> None:
+    concurrency = Concurrency(8)
+    concurrency.failed(0.0, 1.0)
+    assert (concurrency.room(0, 0), concurrency.room(3, 3), concurrency.room(5, 5)) == (4, 1, 0)
