@@ -25,17 +25,21 @@ class Waiting:
         self._ready: deque[Batch] = deque()
         self._delayed: list[tuple[float, int, Batch]] = []
         self._order = itertools.count()
+        self._deadline_s = float("inf")
 
     def add(self, batch: Batch) -> None:
         """Send it after the others."""
+        self._watch(batch)
         self._ready.append(batch)
 
     def add_first(self, batch: Batch) -> None:
         """Send it before the others."""
+        self._watch(batch)
         self._ready.appendleft(batch)
 
     def add_delayed(self, batch: Batch, until_s: float) -> None:
         """Do not send it before then."""
+        self._watch(batch)
         heapq.heappush(self._delayed, (until_s, next(self._order), batch))
 
     @property
@@ -50,10 +54,8 @@ class Waiting:
 
     @property
     def deadline_s(self) -> float:
-        """The earliest deadline; infinity if nothing waits."""
-        if not self._delayed and len(self._ready) <= 1:
-            return self._ready[0].deadline_s if self._ready else float("inf")
-        return min(batch.deadline_s for batch in self)
+        """Nothing that waits is past its deadline before then; infinity if nothing waits."""
+        return self._deadline_s if self._ready or self._delayed else float("inf")
 
     def pop_ready(self) -> Batch:
         """The next one that may be sent at once."""
@@ -67,10 +69,12 @@ class Waiting:
         """Those past their deadline."""
         if self.deadline_s > now_s:
             return []
+        # Only here are all looked at. Whose deadline it was may have been sent long since.
         overdue = [batch for batch in self if batch.deadline_s <= now_s]
         self._ready = deque(batch for batch in self._ready if batch.deadline_s > now_s)
         self._delayed = [entry for entry in self._delayed if entry[2].deadline_s > now_s]
         heapq.heapify(self._delayed)
+        self._deadline_s = min((batch.deadline_s for batch in self), default=float("inf"))
         return overdue
 
     def pop_all(self) -> list[Batch]:
@@ -79,6 +83,10 @@ class Waiting:
         self._ready.clear()
         self._delayed.clear()
         return batches
+
+    def _watch(self, batch: Batch) -> None:
+        if batch.deadline_s < self._deadline_s or not (self._ready or self._delayed):
+            self._deadline_s = batch.deadline_s
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._delayed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from raccoon_fast.core.batch import Batch
@@ -53,3 +54,57 @@ def test_overdue_ones_leave_both() -> None:
     assert waiting.pop_overdue(2.0) == []
     assert (waiting.retry_s, waiting.deadline_s) == (6.0, 10.0)
     assert waiting.pop_all() == [ready, delayed]
+
+
+def test_a_deadline_is_that_of_what_waits_however_it_came() -> None:
+    waiting = Waiting()
+    waiting.add(batch(5.0))
+    waiting.add_first(batch(4.0))
+    waiting.add_delayed(batch(3.0), 1.0)
+    assert waiting.deadline_s == 3.0
+    while waiting.has_ready:
+        waiting.pop_ready()
+    waiting.pop_delayed()
+    waiting.add(batch(7.0))
+    assert waiting.deadline_s == 7.0
+
+
+def test_random_ones_are_overdue_when_their_time_is_over() -> None:
+    draw = random.Random(1)
+    waiting = Waiting()
+    held: list[Any] = []
+    for now_s in range(2000):
+        one = batch(now_s + draw.uniform(-2.0, 30.0))
+        held.append(one)
+        add = draw.choice([waiting.add, waiting.add_first, lambda one: waiting.add_delayed(one, draw.random())])
+        add(one)
+        while held and draw.random() < 0.5:
+            held.remove(waiting.pop_ready() if waiting.has_ready else waiting.pop_delayed())
+        assert waiting.deadline_s <= min((one.deadline_s for one in held), default=float("inf"))
+        overdue = waiting.pop_overdue(now_s)
+        assert {*map(id, overdue)} == {id(one) for one in held if one.deadline_s <= now_s}
+        held = [one for one in held if one.deadline_s > now_s]
+        assert len(waiting) == len(held)
+
+
+class Watched:
+    """A batch that counts how often it is asked for its deadline."""
+
+    asked = 0
+
+    @property
+    def deadline_s(self) -> float:
+        Watched.asked += 1
+        return 100.0
+
+
+def test_those_that_wait_for_a_sick_server_are_not_looked_at_again_and_again() -> None:
+    waiting = Waiting()
+    for number in range(1000):
+        waiting.add_delayed(Watched(), float(number))  # type: ignore[arg-type]
+    before = Watched.asked
+    for _ in range(1000):
+        assert waiting.deadline_s == 100.0
+        assert waiting.pop_overdue(50.0) == []
+        waiting.pop_delayed()
+    assert Watched.asked == before
