@@ -53,7 +53,8 @@ def pipe(client: socket.socket, port: int) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 server.sendall(data)
-            server.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # also where the client ended with a reset
         thread.join(5)
 
 
