@@ -191,10 +191,16 @@ cdef class Accumulator:
         """Batches to take."""
         return len(self.batches)
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def emit(self, type, data):
         """Accept one event."""
         return self.accept(type, data)
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def emit_many(self, events):
         """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
         cdef dict receipts = {}
