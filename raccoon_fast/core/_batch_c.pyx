@@ -206,11 +206,28 @@ cdef class Accumulator:
         cdef dict receipts = {}
         cdef object receipt
         cdef object last = None
+        cdef object type_
+        cdef object data
+        cdef Batch batch
         for event in events:
             if isinstance(event, tuple) and len(<tuple> event) == 2:
-                receipt = self.accept((<tuple> event)[0], (<tuple> event)[1])
+                type_ = (<tuple> event)[0]
+                data = (<tuple> event)[1]
             else:
                 type_, data = event
+            batch = self.batch
+            if (
+                self.serializer is None
+                and PyUnicode_CheckExact(type_)
+                and PyBytes_CheckExact(data)
+                and self.fits(batch, type_, PyBytes_GET_SIZE(data))
+            ):
+                # What `accept` comes to, without a call.
+                self.append(batch, type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                if batch.receipt is last:
+                    continue
+                receipt = batch.receipt
+            else:
                 receipt = self.accept(type_, data)
             if receipt is not last:
                 receipts[receipt] = None
@@ -311,22 +328,28 @@ cdef class Accumulator:
 
     cdef inline object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
         cdef Batch batch = self.batch
+        if not self.fits(batch, type_, length):
+            return self.put_at_edge(type_, raw, length)
+        self.append(batch, type_, raw, length)
+        return batch.receipt
+
+    cdef inline bint fits(self, Batch batch, object type_, Py_ssize_t length) noexcept:
+        """Say whether the open batch surely takes an event, and is not full then."""
         # Base64, and a JSON string of control characters, make the most of data and type.
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
-        cdef int64_t size
-        if (
-            batch is None
-            or self.is_closed
-            or batch.envelope.events + 1 >= self.max_events
-            or most > self.max_event_bytes
-            or self.held + most > self.buffer_bytes
-            or batch.size + most > self.max_bytes
-        ):
-            return self.put_at_edge(type_, raw, length)
-        size = batch.put(type_, raw, length)
-        self.held += size
+        return (
+            batch is not None
+            and not self.is_closed
+            and batch.envelope.events + 1 < self.max_events
+            and most <= self.max_event_bytes
+            and self.held + most <= self.buffer_bytes
+            and batch.size + most <= self.max_bytes
+        )
+
+    cdef inline int append(self, Batch batch, object type_, const uint8_t* raw, Py_ssize_t length) except -1:
+        self.held += batch.put(type_, raw, length)
         self.events_in += 1
-        return batch.receipt
+        return 0
 
     cdef object put_at_edge(self, object type_, const uint8_t* raw, Py_ssize_t length):
         """Accept an event that the open batch may not take, or that may fill it."""

@@ -63,6 +63,8 @@ cdef Py_ssize_t _MAX_FORMS = 256
 cdef enum:
     _SHORT_GUID = 127
     _SHORT_HEAD = _SHORT_GUID + 32
+    # Event.type as most are; so many bytes are copied faster than just as many as there are.
+    _SHORT_FIELD = 32
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -318,6 +320,11 @@ cdef class _Envelope:
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
 
+    # The last short type, and its field on the wire, if there was one.
+    cdef str last_type
+    cdef uint8_t[_SHORT_FIELD] type_field
+    cdef Py_ssize_t type_field_size
+
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         cdef Py_ssize_t text_size
         cdef uint64_t inner
@@ -335,6 +342,8 @@ cdef class ProtoEnvelope(_Envelope):
         cdef uint64_t inner
         cdef uint64_t whole
         cdef uint8_t* out
+        if type_ is self.last_type and self.type_field_size:
+            return self.write_again(data, size)
         if not PyUnicode_Check(type_):
             refuse_type(type_)
         text = utf8(type_, &text_size)
@@ -342,19 +351,31 @@ cdef class ProtoEnvelope(_Envelope):
             refuse_type(type_)
         inner = inner_size(text_size, size)
         whole = 1 + varint_size(inner) + inner
-        out = self.reserve(whole)
-        # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
-        out[0] = 0x1A
-        out = write_varint(out + 1, inner)
-        if size:
-            out[0] = 0x0A
-            out = write_varint(out + 1, size)
-            memcpy(out, data, size)
-            out += size
+        out = write_data(self.reserve(whole), inner, data, size)
         out[0] = 0x12
-        out = write_varint(out + 1, text_size)
-        memcpy(out, text, text_size)
+        memcpy(write_varint(out + 1, text_size), text, text_size)
+        if text_size <= _SHORT_FIELD - 2 and PyUnicode_CheckExact(type_):
+            self.last_type = type_
+            self.type_field_size = text_size + 2
+            memcpy(self.type_field, out, text_size + 2)
         self.stop += <Py_ssize_t> whole
+        self.events += 1
+        return <int64_t> whole
+
+    cdef inline int64_t write_again(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Append an event of the last short type."""
+        cdef uint64_t inner = <uint64_t> self.type_field_size
+        cdef uint64_t whole
+        cdef uint8_t* out
+        if size:
+            inner += 1 + varint_size(size) + <uint64_t> size
+        whole = 1 + varint_size(inner) + inner
+        out = write_data(self.reserve(whole), inner, data, size)
+        self.stop += <Py_ssize_t> whole
+        if self.block.size - self.stop >= _SHORT_FIELD:
+            memcpy(out, self.type_field, _SHORT_FIELD)
+        else:
+            memcpy(out, self.type_field, self.type_field_size)
         self.events += 1
         return <int64_t> whole
 
@@ -463,6 +484,19 @@ cdef inline uint64_t inner_size(Py_ssize_t text_size, Py_ssize_t size) noexcept:
     """Return the bytes of an Event: type (2), and event_bytes (1), which is left out when empty."""
     cdef uint64_t inner = 1 + varint_size(text_size) + <uint64_t> text_size
     return inner + 1 + varint_size(size) + <uint64_t> size if size else inner
+
+
+cdef inline uint8_t* write_data(uint8_t* out, uint64_t inner, const uint8_t* data, Py_ssize_t size) noexcept:
+    """Write an event of `inner` bytes up to its type, and return where that goes."""
+    # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
+    out[0] = 0x1A
+    out = write_varint(out + 1, inner)
+    if size:
+        out[0] = 0x0A
+        out = write_varint(out + 1, size)
+        memcpy(out, data, size)
+        out += size
+    return out
 
 
 cdef bytes frame_header(opcode, key, Py_ssize_t length):
