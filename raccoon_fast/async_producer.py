@@ -144,22 +144,23 @@ class AsyncProducer(BaseProducer):
         Returns and raises as Producer.emit_many.
         """
         receipts: dict[AsyncReceipt, None] = {}
-        last: AsyncReceipt | None = None
-        emit, batch_events = self._accumulator.emit, self._options.batch_events
-        accept: Callable[[str, Any], Any] = (
-            self._emit
-        )  # it looks whether this is the producer's loop; after that there is no need to
-        for number, (event_type, data) in enumerate(events, 1):
-            receipt = accept(event_type, data)
-            if receipt is _FULL:
-                receipt = await self.emit(event_type, data)
-            if receipt is not last:
-                receipts[receipt] = None
-                last = receipt
-            accept = emit
-            if not number % batch_events:
+        accumulator, batch_events = self._accumulator, self._options.batch_events
+        iterator = iter(events)
+        for event_type, data in iterator:
+            # It looks whether this is the producer's loop; after that there is no need to.
+            receipts[await self.emit(event_type, data)] = None
+            break
+        else:
+            return []
+        while True:
+            number, refused = accumulator.emit_some(iterator, batch_events, _FULL, receipts)
+            if refused is not None:
+                event_type, data = refused
+                receipts[await self.emit(event_type, data)] = None
+            elif number < batch_events:
+                return [*receipts]
+            else:
                 await asyncio.sleep(0)
-        return [*receipts]
 
     async def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> AsyncReceipt:
         """Accept events as one batch of their own, waiting for room in the buffer under overflow="block".

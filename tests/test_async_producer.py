@@ -156,6 +156,64 @@ def test_drop_newest(collector: Collector, run: Run) -> None:
     run(main())
 
 
+def test_emit_many_accounts_for_what_is_dropped_in_between(collector: Collector, run: Run) -> None:
+    collector.faults.drop_acks()
+
+    async def main() -> None:
+        options = {"overflow": "drop_newest", "batch_bytes": 10_000, "buffer_bytes": 20_000, "batch_events": 5}
+        producer = producer_of(collector.url, timeout=60, **options)
+        receipts = await producer.emit_many(("a", bytes(1000)) for _ in range(100))
+        with pytest.raises(DroppedError):
+            await receipts[-1]
+        total = producer.stats().total
+        assert (total.accepted, sum(total.dropped.values())) == (100, 81)
+        await producer.close(timeout=0)
+
+    run(main())
+
+
+def test_emit_many_waits_for_room_and_lets_the_loop_run(collector: Collector, run: Run) -> None:
+    async def main() -> None:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with producer_of(collector.url, batch_events=5, batch_bytes=10_000, buffer_bytes=20_000) as producer:
+            turning = asyncio.ensure_future(turn())
+            receipts = await producer.emit_many(("a", b"%4d" % number + bytes(996)) for number in range(200))
+            assert turns >= 200 // 5
+            turning.cancel()
+            assert await producer.flush() == 0
+            assert producer.stats().total.acked == 200
+            assert len({receipt.req_guid for receipt in receipts}) == len(receipts) >= 40
+            assert await producer.emit_many([]) == []
+
+    run(main())
+    assert sorted(int(event.data[:4]) for event in collector.events) == [*range(200)]
+
+
+def test_emit_many_keeps_what_came_before_an_error(collector: Collector, run: Run) -> None:
+    def events(known: int) -> Iterator[tuple[str, bytes]]:
+        for number in range(known):
+            yield "a", b"%d" % number
+        raise LookupError("no more")
+
+    async def main() -> None:
+        async with producer_of(collector.url, batch_events=4) as producer:
+            for known in (0, 1, 4, 7):
+                before = producer.stats().total.accepted
+                with pytest.raises(LookupError):
+                    await producer.emit_many(events(known))
+                assert producer.stats().total.accepted - before == known
+
+    run(main())
+    assert len(collector.events) == 12
+
+
 def test_a_cancelled_close_fails_what_is_left_at_once(collector: Collector, run: Run) -> None:
     collector.faults.drop_acks()
 

@@ -29,6 +29,7 @@ cdef int64_t _MOST_AROUND = 64
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    Py_ssize_t PY_SSIZE_T_MAX
 
 
 @cython.final
@@ -204,35 +205,12 @@ cdef class Accumulator:
     def emit_many(self, events):
         """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
         cdef dict receipts = {}
-        cdef object receipt
-        cdef object last = None
-        cdef object type_
-        cdef object data
-        cdef Batch batch
-        for event in events:
-            if isinstance(event, tuple) and len(<tuple> event) == 2:
-                type_ = (<tuple> event)[0]
-                data = (<tuple> event)[1]
-            else:
-                type_, data = event
-            batch = self.batch
-            if (
-                self.serializer is None
-                and PyUnicode_CheckExact(type_)
-                and PyBytes_CheckExact(data)
-                and self.fits(batch, type_, PyBytes_GET_SIZE(data))
-            ):
-                # What `accept` comes to, without a call.
-                self.append(batch, type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-                if batch.receipt is last:
-                    continue
-                receipt = batch.receipt
-            else:
-                receipt = self.accept(type_, data)
-            if receipt is not last:
-                receipts[receipt] = None
-                last = receipt
+        self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts)  # which no `on_full` answers
         return list(receipts)
+
+    def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None):
+        """Go through up to `most` of the events that an iterator has left, with each as `emit` does."""
+        return self.accept_some(events, most, refusal, receipts)
 
     def add_batch(self, Batch batch not None):
         """Accept a batch as it is, sealed, behind those that wait; the open one stays open."""
@@ -311,6 +289,44 @@ cdef class Accumulator:
         self.batches.append(batch)
         batch.envelope.trim()
         return 0
+
+    cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts):
+        """Go through events until there are no more, or `most`, or one is refused."""
+        cdef Py_ssize_t number = 0
+        cdef object receipt
+        cdef object last = None
+        cdef object type_
+        cdef object data
+        cdef Batch batch
+        for event in events:
+            if isinstance(event, tuple) and len(<tuple> event) == 2:
+                type_ = (<tuple> event)[0]
+                data = (<tuple> event)[1]
+            else:
+                type_, data = event
+            batch = self.batch
+            if (
+                self.serializer is None
+                and PyUnicode_CheckExact(type_)
+                and PyBytes_CheckExact(data)
+                and self.fits(batch, type_, PyBytes_GET_SIZE(data))
+            ):
+                # What `accept` comes to, without a call.
+                self.append(batch, type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                if batch.receipt is not last:
+                    last = batch.receipt
+                    receipts[last] = None
+            else:
+                receipt = self.accept(type_, data)
+                if receipt is refusal:
+                    return number + 1, event
+                if receipt is not last:
+                    last = receipt
+                    receipts[last] = None
+            number += 1
+            if number >= most:
+                break
+        return number, None
 
     cdef inline object accept(self, object type_, object data):
         cdef Py_buffer buffer

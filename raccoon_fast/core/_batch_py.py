@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from raccoon_fast.core._body import read_json_body, read_proto_body
@@ -285,6 +285,33 @@ class Accumulator:
         for type_, data in events:
             receipts[self.emit(type_, data)] = None
         return list(receipts)
+
+    def emit_some(
+        self, events: Iterator[tuple[str, Any]], most: int, refusal: object, receipts: dict[Any, None]
+    ) -> tuple[int, Any]:
+        """Go through up to `most` of the events that an iterator has left, with each as `emit` does.
+
+        Args:
+            events: Goes on where the last call ended.
+            most: 1 or more.
+            refusal: What `on_full` answers for an event that is not accepted; the call ends with it.
+            receipts: Gets the receipts of the batches that carry them, each once, in order.
+
+        Returns:
+            How many it went through, fewer than `most` when there are no more; and the last of them if it was refused,
+            or None.
+        """
+        number = 0
+        for event in events:
+            type_, data = event
+            receipt = self.emit(type_, data)
+            number += 1
+            if receipt is refusal:
+                return number, event
+            receipts[receipt] = None
+            if number >= most:
+                break
+        return number, None
 
     def add_batch(self, batch: Batch) -> Any:
         """Accept a batch as it is, sealed, behind those that wait; the open one stays open.

@@ -252,6 +252,46 @@ class TestAccumulator:
         sink.accumulator.hold(7)
         assert sink.accumulator.buffered == 7
 
+    @pytest.mark.parametrize("serializer", [None, bytes], ids=["bytes", "serializer"])
+    def test_some_of_an_iterator(self, impl, wire, serializer):
+        sink = Sink(impl, wire, serializer, max_events=3)
+        events, receipts = (("a", b"%d" % number) for number in range(10)), {}
+        passed = [sink.accumulator.emit_some(events, 4, object(), receipts) for _ in range(4)]
+        assert passed == [(4, None), (4, None), (2, None), (0, None)]
+        assert [*receipts] == [batch.receipt for batch in sink.opened]
+        sink.accumulator.seal()
+        sent = [event for batch in sink.take_all() for event in batch.events()]
+        assert sent == [("a", b"%d" % number) for number in range(10)]
+
+    def test_some_end_with_the_one_that_is_refused(self, impl, wire):
+        refusal, receipts = object(), {}
+        sink = Sink(impl, wire, buffer_bytes=1000)
+        sink.accumulator.on_full = lambda *_: refusal
+        events = iter([("a", bytes(300)), ["a", bytes(300)], large := ["b", bytes(900)], ("a", b"x")])
+        assert sink.accumulator.emit_some(events, 10, refusal, receipts) == (3, large)
+        assert sink.accumulator.accepted == 2
+        assert [*receipts] == [sink.opened[0].receipt]
+        assert sink.accumulator.emit_some(events, 10, refusal, receipts) == (1, None)
+        assert sink.accumulator.accepted == 3
+
+    def test_some_go_through_those_that_are_dropped(self, impl, wire):
+        receipts = {}
+        sink = Sink(impl, wire, buffer_bytes=1000)
+        sink.accumulator.on_full = lambda *_: "dropped"
+        events = iter([("a", bytes(300)), *[("b", bytes(900))] * 6])
+        assert sink.accumulator.emit_some(events, 5, object(), receipts) == (5, None)
+        assert sink.accumulator.emit_some(events, 5, object(), receipts) == (2, None)
+        assert [*receipts] == [sink.opened[0].receipt, "dropped"]
+        assert sink.accumulator.accepted == 1
+
+    def test_some_before_a_wrong_one_are_kept(self, impl, wire):
+        sink = Sink(impl, wire)
+        receipts = {}
+        events = iter([("a", b"x"), ("a", "text"), ("a", b"y")])
+        with pytest.raises(TypeError):
+            sink.accumulator.emit_some(events, 5, object(), receipts)
+        assert (sink.accumulator.accepted, [*receipts], next(events)) == (1, [sink.opened[0].receipt], ("a", b"y"))
+
     def test_a_batch_is_accepted_as_it_is(self, impl, wire):
         sink = Sink(impl, wire, max_events=3, max_bytes=1000)
         sink.accumulator.emit("a", b"open")
