@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
+from raccoon_fast.delivery.linger import Linger
 from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
 from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
@@ -113,11 +114,10 @@ class Engine:
         self._outcomes = Outcomes(
             ledger, self._outstanding, accumulator, recycle, settings.wire, settings.delivery_timeout_s
         )
+        self._linger = Linger(accumulator, settings.linger_s, self._loop, self._call)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._pumped_s = time.monotonic()
-        self._lingering = False
-        self._open: Batch | None = None
         self._woken = False
         self._spilling = False
         self._closed = False
@@ -141,11 +141,7 @@ class Engine:
 
     def batch_opened(self, batch: Batch) -> None:
         """The accumulator's open batch got its first event."""
-        self._open = batch
-        if not self._lingering:
-            # Set before the call, so that a thread that comes between calls once too often, not once too few.
-            self._lingering = True
-            self._call(self._linger_later)
+        self._linger.opened(batch)
 
     def batch_sealed(self) -> None:
         """The accumulator has one more batch to take."""
@@ -466,18 +462,3 @@ class Engine:
         self._timer = None
         self._timer_s = float("inf")
         self._pump()
-
-    def _linger_later(self) -> None:
-        self._loop.call_later(self._settings.linger_s, self._lingered)
-
-    def _lingered(self) -> None:
-        self._lingering = False
-        batch = self._open
-        if batch is None or not self._accumulator.open_count:
-            return
-        age_s = time.monotonic() - batch.accepted_s
-        if age_s >= self._settings.linger_s:
-            self._accumulator.seal()
-        else:
-            self._lingering = True
-            self._loop.call_later(self._settings.linger_s - age_s, self._lingered)

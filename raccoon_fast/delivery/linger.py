@@ -1,0 +1,60 @@
+"""The open batch is sealed when its first event has waited long enough."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from raccoon_fast.core.batch import Accumulator, Batch
+
+__all__ = ["Linger"]
+
+
+class Linger:
+    """Watches an accumulator's open batch.
+
+    Owned by the engine's loop; `opened` may be called from any thread.
+
+    Args:
+        accumulator: Whose open batch is sealed.
+        linger_s: How long a batch may wait for more events.
+        loop: The engine's.
+        call: Its call_soon, or call_soon_threadsafe where batches are opened by other threads.
+    """
+
+    def __init__(
+        self, accumulator: Accumulator, linger_s: float, loop: asyncio.AbstractEventLoop, call: Callable[..., object]
+    ) -> None:
+        self._accumulator = accumulator
+        self._linger_s = linger_s
+        self._loop = loop
+        self._call = call
+        self._batch: Batch | None = None
+        self._is_set = False
+
+    def opened(self, batch: Batch) -> None:
+        """This batch got its first event; the one before it is not open any more."""
+        self._batch = batch
+        if not self._is_set:
+            # Before the call, so that a thread that comes between calls once too often, not once too few.
+            self._is_set = True
+            self._call(self._set)
+
+    def _set(self) -> None:
+        self._loop.call_later(self._linger_s, self._look)
+
+    def _look(self) -> None:
+        self._is_set = False
+        batch = self._batch
+        if batch is None or not self._accumulator.open_count:
+            return
+        age_s = time.monotonic() - batch.accepted_s
+        if age_s >= self._linger_s:
+            self._accumulator.seal()
+        else:
+            self._is_set = True
+            self._loop.call_later(self._linger_s - age_s, self._look)
