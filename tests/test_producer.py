@@ -374,6 +374,27 @@ def test_a_server_far_away_has_as_much_in_flight_as_it_may(
     assert producer.flush(20) == 0
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_events_wait_for_an_authorization_that_cannot_be_had(
+    scheme: str, collector: Collector, new_producer: NewProducer
+) -> None:
+    calls = 0
+
+    def token() -> str:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3, 5):
+            raise LookupError("the issuer of tokens is away")
+        return "Bearer t"
+
+    producer = new_producer(url_of(collector, scheme), auth=token, batch_events=1)
+    for number in range(10):
+        producer.emit("a", b"%d" % number)
+        assert producer.flush(20) == 0
+    assert producer.stats().total.acked == 10
+    assert {event.data for event in collector.events} == {b"%d" % number for number in range(10)}
+
+
 class TestOverflow:
     """At the bound of buffer_bytes, with a server that does not answer."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,8 +11,6 @@ from raccoon_fast.events import Ack, Code, Response, Status
 from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
 
 if TYPE_CHECKING:
-    import asyncio
-
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.transports.base import Request, Transport
 
@@ -92,8 +91,13 @@ class Sender:
             request: As `send`.
             timeout_s: As `send`.
         """
-        _stamp(request)
-        return transport.start(request, timeout_s)
+        try:
+            _stamp(request)
+            return transport.start(request, timeout_s)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
+            failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
 
     def answer(self, attempt: asyncio.Future[Response], request: Request, since_s: float) -> Response:
         """What came of an attempt that is done; returns and raises as `send`."""

@@ -208,13 +208,19 @@ class RestTransport(Transport):
     def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
         """At once where a connection is kept. See Transport.start."""
         connection = self._pool.take() if self._pool is not None else None
-        if connection is None:
+        if self._pool is None or connection is None:
             return super().start(request, timeout_s)
         loop = asyncio.get_running_loop()
         attempt: asyncio.Future[Response] = loop.create_future()
         deadline_s = loop.time() + timeout_s
+        try:
+            message = self._message(request)
+        except Exception as error:  # noqa: BLE001 - the user's `auth` makes a part of it
+            self._pool.give_back(connection)
+            attempt.set_exception(error)
+            return attempt
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s)
-        connection.begin(self._message(request), deadline_s, ended)
+        connection.begin(message, deadline_s, ended)
         return attempt
 
     async def close(self) -> None:

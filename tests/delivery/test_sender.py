@@ -174,3 +174,19 @@ def test_in_a_forked_child_nobody_listens(sender: Sender, listener: Listener) ->
     attempt(sender, Answering(response()))
     sender.end()
     assert (listener.acks, listener.ended) == ([], 0)
+
+
+def test_an_attempt_that_cannot_begin_has_failed() -> None:
+    class Broken(Answering):
+        def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+            raise MemoryError
+
+    async def main() -> None:
+        sender, one = Sender(Figures()), request()
+        attempt = sender.start(Broken(MemoryError()), one, 1.0)
+        with pytest.raises(MemoryError):
+            await attempt
+        with pytest.raises(MemoryError):
+            sender.answer(attempt, one, 0.0)
+
+    asyncio.run(main())

@@ -252,3 +252,22 @@ def test_an_identity_is_the_clients_and_authorization_each_requests(run):
     assert ids[0] == ids[1] != ids[2] == ids[3]
     assert [head.get(b"authorization") for head in heads] == [b"1", b"2", None, None]
     assert [head[b"user-agent"] for head in heads] == [b"tests"] * 3 + [b"changed"]
+
+
+def test_what_authorization_raises_is_the_attempts_and_costs_no_connection(run):
+    def tokens():
+        yield "1"
+        raise LookupError("no token")
+
+    async def main(host):
+        made = tokens()
+        rest = RestTransport(link(host, authorization=lambda: next(made)), connections=1)
+        await warm(rest)
+        with pytest.raises(LookupError, match="no token"):
+            await rest.start(request("a"), 10.0)
+        rest._link.authorization = None
+        assert (await rest.start(request("b"), 10.0)).req_guid == "b"
+        await rest.close()
+
+    with tcp_server(lambda connection: obliging(connection, 2)) as host:
+        run(main(host))
