@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
 
-# Batches kept for reuse, and their bytes, at most: fresh memory costs a page fault for every 4 kB.
-_POOL_SIZE = 256
+# What is kept for reuse, at most: fresh memory costs a page fault for every 4 kB. A batch is more than its events.
 _POOL_BYTES = 32 << 20
+_BATCH_BYTES = 2048
 # Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
 # a batch does.
 _WORTH_WAKING = 1 / 8
@@ -267,7 +267,7 @@ class BaseProducer(abc.ABC):
     def _recycle(self, batch: Batch) -> None:
         pooled = len(self._pool) + 1
         self._usual_bytes = nbytes = batch.nbytes
-        if pooled <= _POOL_SIZE and pooled * nbytes <= _POOL_BYTES and not batch.envelope.exported:
+        if pooled * (nbytes + _BATCH_BYTES) <= _POOL_BYTES and not batch.envelope.exported:
             batch.clear()
             self._pool.append(batch)
         if self._accumulator.buffered <= self._low_bytes:
