@@ -115,6 +115,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
 
+    @property
+    def usable(self) -> bool:
+        """Whether it takes further requests."""
+        return self.error is None
+
     async def open(self, timeout_s: float) -> None:
         """Do the handshake.
 

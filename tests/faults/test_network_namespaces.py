@@ -39,7 +39,7 @@ def wait_until(condition):
 def is_dead(producer):
     (transport,) = producer._engine._endpoints.all[0].transports
     if urls[producers.index(producer)].startswith("ws"):
-        return transport._connection.error is not None
+        return transport._dialer.connection.error is not None
     return not any(connection.reusable for connection in transport._pool._idle)
 
 for line in sys.stdin:

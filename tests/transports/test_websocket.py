@@ -331,7 +331,7 @@ class TestAnswersThatMatchNothing:
         with websocket_server(script) as url, client(url, logger=log) as ws:
             for _ in range(5):
                 ws.send(EVENTS)
-            connections = ws._running.client._transport._connection
+            connections = ws._running.client._transport._dialer.connection
             eventually(lambda: connections.acks.unknown == 10 and connections.acks.duplicates == 5)
         assert len([line for line in log.lines if "stranger" in line]) == 1
         assert len([line for line in log.lines if "ignored" in line]) == 1
@@ -353,7 +353,7 @@ class TestAnswersThatMatchNothing:
             receipt._future.cancel()  # as Ctrl-C in `send` does
             release.set()
             ws.send(EVENTS)
-            assert ws._running.client._transport._connection.acks.late == 1
+            assert ws._running.client._transport._dialer.connection.acks.late == 1
 
     @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"", "<html>", "{}"])
     def test_garbage_ends_the_connection_and_nothing_is_lost(self, garbage):
@@ -592,7 +592,7 @@ class TestPings:
         async def main(url):
             async with AsyncWebSocketClient(url, serializer=RAW, logger=None, ping_interval=None) as ws:
                 await ws.send(EVENTS)
-                assert ws._transport._connection._pinger._timer is None
+                assert ws._transport._dialer.connection._pinger._timer is None
 
         with websocket_server(obliging) as url:
             run(main(url))
@@ -655,7 +655,7 @@ def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
             f"ws://{host}", serializer=RAW, logger=None, max_in_flight=64, timeout=5, retry=ONCE
         ) as ws:
             receipts = [ws.submit([("big", data)]) for _ in range(64)]
-            while (connection := ws._transport._connection) is None or connection._writable:
+            while (connection := ws._transport._dialer.connection) is None or connection._writable:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.1)  # for what would come after the pause
             buffered = connection.transport.get_write_buffer_size()

@@ -1,0 +1,106 @@
+"""One connection at a time, that many share."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from raccoon_fast.transports.base import Link
+
+__all__ = ["Dialer"]
+
+
+class _Connection(Protocol):
+    @property
+    def usable(self) -> bool:
+        """Whether it takes further requests."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+_C = TypeVar("_C", bound=_Connection)
+
+
+class Dialer(Generic[_C]):
+    """Opens a connection when one is asked for and there is none. Owned by one event loop.
+
+    Args:
+        link: The server; told of every connection.
+        open_: Opens one, given the one before; within `link.connect_timeout_s`, and with what `Transport.send` raises.
+
+    Attributes:
+        connection: The last one opened, usable or not; None before, and after `drop`.
+    """
+
+    def __init__(self, link: Link, open_: Callable[[_C | None], Awaitable[_C]]) -> None:
+        self.connection: _C | None = None
+        self._link = link
+        self._open = open_
+        self._opening: asyncio.Task[_C] | None = None
+        self._connected_before = False
+        self._closed = False
+
+    async def get(self, deadline_s: float) -> _C:
+        """The connection, or a new one; those who ask meanwhile share the attempt, and its failure.
+
+        Args:
+            deadline_s: Loop time by which it must be there.
+
+        Raises:
+            AckTimeoutError: It is not.
+            ClientClosedError: After `close`.
+            RaccoonError: What `open_` raised; each gets a copy of its own.
+        """
+        if self._closed:
+            raise ClientClosedError("the client was closed")
+        connection = self.connection
+        if connection is not None and connection.usable:
+            return connection
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._dial(connection))
+            self._opening.add_done_callback(self._opened)
+        opening = self._opening
+        await asyncio.wait([opening], timeout=deadline_s - asyncio.get_running_loop().time())
+        if not opening.done():
+            raise AckTimeoutError(f"not connected to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
+        if opening.cancelled() or self._closed:
+            raise ClientClosedError("the client was closed")
+        error = opening.exception()
+        if error is not None:
+            raise copy.copy(error)  # each gets its own to fill in
+        return opening.result()
+
+    def drop(self) -> None:
+        """Forget the connection: the next request gets a new one."""
+        self.connection = None
+
+    def close(self) -> _C | None:
+        """Open no more; returns the connection there is, for the caller to close. Idempotent."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        connection, self.connection = self.connection, None
+        return connection
+
+    async def _dial(self, before: _C | None) -> _C:
+        connection = await self._open(before)
+        link = self._link
+        link.logger.info("%s %s", "reconnected to" if self._connected_before else "connected to", link.address)
+        self._connected_before = True
+        return connection
+
+    def _opened(self, task: asyncio.Task[_C]) -> None:
+        self._opening = None
+        if task.cancelled() or task.exception() is not None:
+            return
+        if self._closed:  # in the very step that ended the handshake
+            task.result().abort()
+        else:
+            self.connection = task.result()
