@@ -52,8 +52,7 @@ class Producer(BaseProducer):
     task.
 
     Under gevent's monkey patching every wait here (a full buffer, a receipt's `result`, `flush`, `close`) lets the
-    other greenlets run, and callbacks run on a greenlet; gRPC is refused. With `patch_all(thread=False)` all protocols
-    work, and each wait holds up the hub.
+    other greenlets run, and callbacks run on a greenlet. With `patch_all(thread=False)` each wait holds up the hub.
 
     A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
     delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
@@ -378,7 +377,7 @@ class Producer(BaseProducer):
 
     def _after_fork(self) -> None:
         """In the child: begin anew. The parent's thread does not exist here, and its events are not ours to send."""
-        lifetime.inherit(self._thread, self._engine)  # to free grpc's objects would wait for ever
+        lifetime.inherit(self._thread, self._engine)  # their loop's descriptors are the parent's too
         self._thread = self._engine = None
         self._closing = None
         self._lock = new_lock()

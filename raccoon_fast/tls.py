@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    import grpc
-
 __all__ = ["TLS"]
 
 
@@ -23,7 +21,7 @@ class TLS:
     `ssl.SSLContext` of your own may, on REST and WebSocket).
 
     Args:
-        ca: File with the CA certificates to trust; the system's (gRPC: those grpcio ships) when None.
+        ca: File with the CA certificates to trust; the system's when None.
         cert: File with the client's certificate chain, for mutual TLS.
         key: File with the client's private key, not encrypted; read from `cert` when None.
 
@@ -55,18 +53,3 @@ class TLS:
         if self.cert is not None:
             context.load_cert_chain(self.cert, self.key)
         return context
-
-    def channel_credentials(self) -> grpc.ChannelCredentials:
-        """The same for a gRPC channel."""
-        import grpc
-
-        chain = _read(self.cert)
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca),
-            private_key=_read(self.key) if self.key is not None else chain,
-            certificate_chain=chain,
-        )
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()

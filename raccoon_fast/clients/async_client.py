@@ -126,8 +126,6 @@ class AsyncClient(abc.ABC):
         if self._closed or self._transport is not None:
             self._started()
         self._settings.link.user_agent = user_agent(app)
-        if self._transport is not None:
-            self._transport.user_agent_changed()
 
     async def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
         """Wait for what is in flight, then fail the rest with ClientClosedError and close the connections.

@@ -14,7 +14,6 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import CONSOLE, Logger, resolve_logger
 from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
-from raccoon_fast.threads import is_green
 from raccoon_fast.tls import TLS
 from raccoon_fast.transports.base import Identity, Link
 
@@ -93,7 +92,6 @@ class Settings:
 
     Raises:
         TypeError, ValueError: An option is unknown, of the wrong type or out of range; the message names it.
-        RuntimeError: gRPC under gevent.
     """
 
     def __init__(self, address: Address, options: Mapping[str, Any], default_timeout_s: float) -> None:
@@ -102,11 +100,6 @@ class Settings:
                 near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"unknown option {name!r}{hint}")
-        if address.scheme in ("grpc", "grpcs") and is_green():
-            raise RuntimeError(
-                "gRPC does not work where gevent has made threads greenlets: grpc waits in a thread of its own, which "
-                "would stop all others; use ws:// or http://, or gevent.monkey.patch_all(thread=False)"
-            )
         self.serializer = resolve_serializer(options.get("serializer", PROTO))
         self.timeout_s = positive("timeout", options.get("timeout", default_timeout_s))
         self.retry = options.get("retry", RetryPolicy())

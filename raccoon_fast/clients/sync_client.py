@@ -50,8 +50,7 @@ class Client(Generic[_A]):
     A client still open when the interpreter, or a process of multiprocessing, exits is closed then, waiting as `close`
     does.
 
-    Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet; gRPC is
-    refused.
+    Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet.
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
@@ -209,7 +208,7 @@ class Client(Generic[_A]):
         self._lock = new_lock()  # another thread may have held it, and does not exist here
         if self._running is not None:
             # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
-            # unregistered, from here; gRPC's objects crash when they are freed.
+            # unregistered, from here.
             lifetime.inherit(self._running)
             self._running = None
 

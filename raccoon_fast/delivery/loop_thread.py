@@ -30,7 +30,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """A uvloop loop where there is uvloop (not on Windows), asyncio's own otherwise."""
     if sys.platform != "win32":
         return uvloop.new_event_loop()
-    return asyncio.SelectorEventLoop()  # grpc.aio needs add_reader, which Windows' default loop does not have
+    return asyncio.SelectorEventLoop()
 
 
 class LoopThread:
@@ -121,11 +121,7 @@ class LoopThread:
             self.loop.close()
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, BlockingIOError):
-            # grpc.aio wakes every loop of the process for each event; those that come too late find nothing to read.
-            return
-        self._logger.error("unexpected: %s: %r", context.get("message"), error)
+        self._logger.error("unexpected: %s: %r", context.get("message"), context.get("exception"))
 
 
 def _settle(future: concurrent.futures.Future[_T], task: asyncio.Task[_T]) -> None:

@@ -142,6 +142,8 @@ class Link:
                 self._context = self.tls.ssl_context()
             else:
                 self._context = ssl.create_default_context()
+            if self.address.scheme == "grpcs":  # for which no context of the user's is taken
+                self._context.set_alpn_protocols(["h2"])
         return self._context
 
 
@@ -178,9 +180,6 @@ class Transport(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""
-
-    def user_agent_changed(self) -> None:  # noqa: B027 - most transports read link.user_agent at each use
-        """`link.user_agent` has a new value."""
 
 
 def connect_error(error: BaseException, address: Address) -> TransportError:

@@ -1,85 +1,92 @@
-"""gRPC: unary calls of EventService.SendEvent over grpc.aio, messages as ready bytes."""
+"""gRPC: unary calls of EventService.SendEvent (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md) over HTTP/2 of our own.
+
+grpcio's own costs a call several times what all else of a batch does, in threads that wake one another, and it does not
+survive a fork. What a unary call needs of HTTP/2 is little.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
-import time
-from typing import TYPE_CHECKING, Any
-
-import grpc
-import grpc.aio
+import functools
+import struct
+import urllib.parse
+from typing import TYPE_CHECKING
 
 from raccoon_fast.core.answers import decode_proto_answer
 from raccoon_fast.errors import (
     AckTimeoutError,
-    ClientClosedError,
-    ConnectError,
     ConnectionLostError,
     DecodeError,
     MessageTooLargeError,
     Outcome,
     ProtocolError,
+    RaccoonError,
     ServerError,
-    TLSError,
 )
-from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.tls import TLS
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Transport
+from raccoon_fast.stats import TOTAL_CONN_ERR
+from raccoon_fast.transports.base import Transport
+from raccoon_fast.transports.dialer import Dialer
+from raccoon_fast.transports.http2 import HTTP2Connection, RefusedError
+from raccoon_fast.transports.http2_frames import encode_header
+from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response
     from raccoon_fast.transports.base import Link, Request
+    from raccoon_fast.transports.http2_streams import HTTP2Answer, HTTP2Stream
 
 __all__ = ["MAX_REQUEST_BYTES", "GrpcTransport"]
 
 #: What a grpc-go server takes unless it is set otherwise; over it the answer is RESOURCE_EXHAUSTED.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
-METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
+_METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # Otherwise channels to one server share a connection, also with one made before a fork, which a child cannot use.
-    ("grpc.use_local_subchannel_pool", 1),
-    # Found again within a second of the server's return; by default it takes several.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A server that moved is found as soon; by default a name is looked up once in 30 s.
-    ("grpc.dns_min_time_between_resolutions_ms", 1000),
-    # grpc-go answers a ping sooner than 5 minutes, or without an open call, with GOAWAY too_many_pings.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),
-)
-
-# A call's deadline is kept here, and grpc's own comes later: after the process was held up grpc would run out of time
-# before it reads the answer that is there. Its threads need a moment for that.
+# A call's deadline is kept here, and the server's own comes later: it would cancel the publishing of what may yet be
+# acknowledged in time.
 _STALL_S = 60.0
-_GRACE_S = 0.05
+_MOST_MS = 99_999_999  # grpc-timeout has eight digits
 
-# In the details of UNAVAILABLE, which is all that gRPC says when a handshake fails.
-_CERTIFICATE_WORDS = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Peer name", "Hostname Verification")
-_NAME_WORDS = ("DNS resolution failed", "errors resolving", "lookup failed")
-_TLS_WORDS = (*_CERTIFICATE_WORDS, "SSL_ERROR_SSL", "Ssl handshake failed", "TSI_")
+# A message's prefix: not compressed, and its length.
+_PREFIX = struct.Struct(">BI")
+# Whole fields of HPACK's static table (RFC 7541, appendix A): 3, 6 and 7.
+_POST, _SCHEME_HTTP, _SCHEME_HTTPS = b"\x83", b"\x86", b"\x87"
 
-# CPython 3.12.0 to 3.12.2 start no thread while they exit, and grpc.aio crashes where it cannot start its own.
-_NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 3)
-
-# The process that made a channel, if one did.
-_user_pid = 0
+# By number (grpc.github.io/grpc/core/md_doc_statuscodes.html).
+_CODES = {
+    b"1": "CANCELLED",
+    b"2": "UNKNOWN",
+    b"3": "INVALID_ARGUMENT",
+    b"4": "DEADLINE_EXCEEDED",
+    b"5": "NOT_FOUND",
+    b"6": "ALREADY_EXISTS",
+    b"7": "PERMISSION_DENIED",
+    b"8": "RESOURCE_EXHAUSTED",
+    b"9": "FAILED_PRECONDITION",
+    b"10": "ABORTED",
+    b"11": "OUT_OF_RANGE",
+    b"12": "UNIMPLEMENTED",
+    b"13": "INTERNAL",
+    b"14": "UNAVAILABLE",
+    b"15": "DATA_LOSS",
+    b"16": "UNAUTHENTICATED",
+}
+# What an HTTP status stands for, where a proxy answers (doc/http-grpc-status-mapping.md).
+_HTTP_CODES = {
+    b"400": "INTERNAL",
+    b"401": "UNAUTHENTICATED",
+    b"403": "PERMISSION_DENIED",
+    b"404": "UNIMPLEMENTED",
+    b"429": "UNAVAILABLE",
+    b"502": "UNAVAILABLE",
+    b"503": "UNAVAILABLE",
+    b"504": "UNAVAILABLE",
+}
+_RETRYABLE = ("ABORTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 
 
 class GrpcTransport(Transport):
-    """Calls `/raystack.raccoon.v1beta1.EventService/SendEvent`.
-
-    The channel is made with the first call, so that a client made before a fork works in the child. After a fork of a
-    process that made a channel, grpc hangs or crashes in the child: a call is refused there with ConnectError.
+    """Calls `/raystack.raccoon.v1beta1.EventService/SendEvent`, over one connection that is opened when it is needed.
 
     Args:
         link: The server; grpc or grpcs.
@@ -88,138 +95,168 @@ class GrpcTransport(Transport):
     max_request_bytes = MAX_REQUEST_BYTES
 
     def __init__(self, link: Link) -> None:
-        if link.tls is not None and not isinstance(link.tls, TLS):
-            raise TypeError("tls takes raccoon_fast.TLS(ca=…, cert=…, key=…) for gRPC: it cannot use an ssl.SSLContext")
         self._link = link
         self._identity: dict[str, str] = {}
-        self._metadata: grpc.aio.Metadata | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self._call: Any = None
-        self._expired: set[Any] = set()
-        self._closed = False
-        # Held here because the event loop itself keeps only weak references to tasks.
-        self._closing: set[asyncio.Task[None]] = set()
+        self._head = b""
+        self._head_agent: str | None = None
+        self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
+        self._again: set[asyncio.Task[None]] = set()
 
     async def send(self, request: Request, timeout_s: float) -> Response:
-        """One call, with a deadline. See Transport.send."""
-        if self._closed:
-            raise ClientClosedError("the client was closed")
-        link = self._link
-        if self._channel is None:
-            self._connect()
-        metadata = self._metadata
-        if metadata is None or link.authorization is not None:
-            headers = link.request_headers(self._identity)
-            pairs = [(name.lower(), value) for name, value in headers.items() if name != "User-Agent"]
-            metadata = self._metadata = grpc.aio.Metadata(*pairs)
-        # grpc takes nothing but bytes: this is the one copy that cannot be had for less.
-        message = bytes(request.envelope.payload())
-        request.written_s = time.monotonic()
-        call = self._call(message, timeout=timeout_s + _STALL_S, metadata=metadata)
+        """One call. See Transport.send."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout_s, loop.call_later, _GRACE_S, self._expire, call)
-        try:
-            answer = await call
-        except grpc.aio.AioRpcError as error:
-            raise self._named(error, timeout_s) from error
-        except asyncio.CancelledError:
-            if call in self._expired:
-                raise AckTimeoutError(f"no answer from {link.address} within {timeout_s:g} s") from None
-            if self._closed:  # which cancels the channel's calls
-                raise ConnectionLostError(f"connection to {link.address} was closed before the answer") from None
-            raise
-        finally:
-            timer.cancel()
-            self._expired.discard(call)
-        link.stats.count(TOTAL_BYTES_SENT, len(message))
-        link.stats.count(TOTAL_BYTES_RECIEVED, len(answer))
-        try:
-            response = decode_proto_answer(answer)
-        except DecodeError as error:
-            raise ProtocolError(f"{link.address} answered what is not a Raccoon's answer: {error}") from error
-        if response.req_guid != request.req_guid:
-            raise ProtocolError(
-                f"{link.address} answered for {response.req_guid!r} when asked about {request.req_guid!r}"
-            )
-        return response
+        deadline_s = loop.time() + timeout_s
+        connection = await self._dialer.get(deadline_s)
+        attempt: asyncio.Future[Response] = loop.create_future()
+        self._begin(connection, request, attempt, deadline_s, may_cancel=True)
+        return await attempt
 
-    def user_agent_changed(self) -> None:
-        """A channel's user agent is fixed when it is made: the next call makes a new channel."""
-        if self._channel is not None:
-            task = asyncio.ensure_future(self._channel.close(grace=60.0))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-            self._channel = None
+    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+        """At once where a connection is open. See Transport.start."""
+        connection = self._dialer.connection
+        if connection is None or not connection.usable:
+            return super().start(request, timeout_s)
+        loop = asyncio.get_running_loop()
+        attempt: asyncio.Future[Response] = loop.create_future()
+        self._begin(connection, request, attempt, loop.time() + timeout_s)
+        return attempt
 
     async def close(self) -> None:
         """See Transport.close."""
-        self._closed = True
-        for task in [*self._closing]:
-            task.cancel()
-        channel, self._channel, self._call = self._channel, None, None
-        if channel is not None:
-            await channel.close(grace=None)
+        connection = self._dialer.close()
+        if connection is not None:
+            await connection.close()
 
-    def _expire(self, call: Any) -> None:
-        if call.cancel():
-            self._expired.add(call)
-
-    def _connect(self) -> None:
-        global _user_pid
+    async def _open(self, before: HTTP2Connection | None) -> HTTP2Connection:
         link = self._link
-        if _user_pid not in (0, os.getpid()):
-            raise ConnectError(
-                f"cannot connect to {link.address}: this process was forked from one that had used gRPC, and grpc does "
-                "not work after that; use gRPC only after the fork, or use ws:// or http://",
-                retryable=False,
-            )
-        if _NO_THREADS_AT_EXIT and not threading.main_thread().is_alive():
-            raise ConnectError(
-                f"cannot connect to {link.address}: grpc needs a thread, and this Python starts none while it exits; "
-                "close what sends before that, or use Python 3.12.3 or newer",
-                retryable=False,
-            )
-        _user_pid = os.getpid()
-        self._identity, self._metadata = link.identity.headers(), None
-        host = f"[{link.address.host}]" if ":" in link.address.host else link.address.host
-        target = f"{host}:{link.address.port}"
-        options = (*_OPTIONS, ("grpc.primary_user_agent", link.user_agent))
-        if link.address.secure:
-            tls = link.tls if isinstance(link.tls, TLS) else TLS()
-            self._channel = grpc.aio.secure_channel(target, tls.channel_credentials(), options=options)
-        else:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        # Without a serializer and a deserializer the messages are bytes.
-        self._call = self._channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+        connection = await open_tcp(link, lambda: HTTP2Connection(link), link.connect_timeout_s)
+        await connection.open(link.connect_timeout_s)
+        # An id of its own, as every connection has.
+        self._identity, self._head_agent = link.identity.headers(), None
+        return connection
 
-    def _named(self, error: grpc.aio.AioRpcError, timeout_s: float) -> Exception:
-        """The project's error for a gRPC status (grpc.github.io/grpc/core/md_doc_statuscodes.html)."""
+    def _begin(
+        self,
+        connection: HTTP2Connection,
+        request: Request,
+        attempt: asyncio.Future[Response],
+        deadline_s: float,
+        *,
+        may_cancel: bool = False,
+        is_again: bool = False,
+    ) -> None:
+        link = self._link
+        if link.authorization is not None or link.user_agent != self._head_agent:
+            self._head_agent = link.user_agent
+            self._head = _start_of_head(link, self._identity)
+        timeout_ms = min(int((deadline_s - attempt.get_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
+        head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
+        message = request.envelope.prefixed(_PREFIX.pack(0, request.envelope.nbytes))
+        ended = functools.partial(self._ended, request, attempt, deadline_s, is_again)
+        stream = connection.begin(head, message, deadline_s, ended)
+        if may_cancel:
+            attempt.add_done_callback(functools.partial(_cancel, connection, stream))
+
+    def _ended(
+        self,
+        request: Request,
+        attempt: asyncio.Future[Response],
+        deadline_s: float,
+        is_again: bool,
+        outcome: HTTP2Answer | RaccoonError,
+    ) -> None:
+        if attempt.done():
+            return
+        if isinstance(outcome, RefusedError) and not is_again:
+            # That a connection ends is no failure of the server's: a new one takes it.
+            task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
+            self._again.add(task)
+            task.add_done_callback(self._again.discard)
+            return
+        try:
+            if isinstance(outcome, RaccoonError):
+                raise outcome
+            request.written_s = outcome.written_s
+            attempt.set_result(self._read(request, outcome))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            attempt.set_exception(error)
+
+    async def _begin_again(self, request: Request, attempt: asyncio.Future[Response], deadline_s: float) -> None:
+        try:
+            connection = await self._dialer.get(deadline_s)
+            if not attempt.done():
+                self._begin(connection, request, attempt, deadline_s, may_cancel=True, is_again=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            if not attempt.done():
+                attempt.set_exception(error)
+
+    def _read(self, request: Request, answer: HTTP2Answer) -> Response:
+        """The server's answer, or the error for it."""
         address = self._link.address
-        code, details = error.code(), error.details() or ""
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return AckTimeoutError(f"no answer from {address} within {timeout_s:g} s")
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        fields = dict(answer.fields)
+        trailers = dict(answer.trailers)
+        number = trailers.get(b"grpc-status") or fields.get(b"grpc-status")  # alone, the trailers come as the head
+        if number is None:
+            http_status = fields.get(b":status", b"")
+            if http_status != b"200":
+                said = f"HTTP status {http_status[:10].decode('ascii', 'replace')}"
+                raise self._named(_HTTP_CODES.get(http_status, "UNKNOWN"), said)
+            raise ProtocolError(f"{address} answered without a gRPC status; is this a Raccoon's gRPC port?")
+        if number != b"0":
+            quoted = trailers.get(b"grpc-message") or fields.get(b"grpc-message", b"")
+            said = urllib.parse.unquote(quoted.decode("ascii", "replace"))
+            raise self._named(_CODES.get(number, "UNKNOWN"), said)
+        body = answer.body
+        if len(body) < _PREFIX.size or _PREFIX.unpack_from(body) != (0, len(body) - _PREFIX.size):
+            raise ProtocolError(f"{address} answered OK with {len(body)} bytes that are not one plain message")
+        try:
+            response = decode_proto_answer(body[_PREFIX.size :])
+        except DecodeError as error:
+            raise ProtocolError(f"{address} answered what is not a Raccoon's answer: {error}") from error
+        if response.req_guid != request.req_guid:
+            raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {request.req_guid!r}")
+        return response
+
+    def _named(self, code: str, details: str) -> RaccoonError:
+        """The project's error for a gRPC status."""
+        address = self._link.address
+        if code == "DEADLINE_EXCEEDED":
+            return AckTimeoutError(f"{address} gave up: {details or code}")
+        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
             return MessageTooLargeError(
                 f"{address} refused a request as too large: {details}; send fewer events at once"
             )
-        if code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.INTERNAL and "RST_STREAM" in details):
+        if code == "CANCELLED":
+            return ConnectionLostError(f"{address} cancelled the call: {details}")
+        if code == "UNAVAILABLE":
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-            if any(word in details for word in _TLS_WORDS):
-                if any(word in details for word in _CERTIFICATE_WORDS):
-                    return TLSError(f"cannot trust {address}: {details}")
-                # With TLS 1.3 the server's refusal of a client certificate shows as data that cannot be decrypted.
-                return TLSError(f"TLS with {address} failed, or it refused our certificate: {details}")
-            if any(word in details for word in _NAME_WORDS):
-                return ConnectError(f"cannot resolve {address.host}: {details}")
-            if "failed to connect" in details:
-                return ConnectError(f"cannot connect to {address}: {details}")
-            return ConnectionLostError(f"connection to {address} was lost before the answer: {details}")
-        if code is grpc.StatusCode.CANCELLED:
-            return ConnectionLostError(f"call to {address} was cancelled: {details}")
-        retryable = code in (grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        retryable = code in _RETRYABLE
         return ServerError(
-            f"{address} answered {code.name}: {details}",
-            status=code.name,
+            f"{address} answered {code}: {details}",
+            status=code,
             retryable=retryable,
             outcome=Outcome.POSSIBLY_DELIVERED if retryable else Outcome.NOT_DELIVERED,
         )
+
+
+def _cancel(connection: HTTP2Connection, stream: HTTP2Stream, attempt: asyncio.Future[Response]) -> None:
+    if attempt.cancelled():
+        connection.cancel(stream)
+
+
+def _start_of_head(link: Link, identity: dict[str, str]) -> bytes:
+    """A call's header block but for its timeout. Values were checked for CR and LF when the client was made."""
+    address = link.address
+    fields = [
+        _POST,
+        _SCHEME_HTTPS if address.secure else _SCHEME_HTTP,
+        encode_header(b":path", _METHOD.encode("ascii")),
+        encode_header(b":authority", address.authority.encode("ascii")),
+        encode_header(b"te", b"trailers"),
+        encode_header(b"content-type", b"application/grpc"),
+    ]
+    for name, value in link.request_headers(identity).items():
+        fields.append(
+            encode_header(name.lower().encode("latin-1"), value.encode("latin-1"), secret=name == "Authorization")
+        )
+    return b"".join(fields)

@@ -45,7 +45,7 @@ def others_run(function, *arguments):
 """
 
 
-@pytest.fixture(params=["ws", "http"])
+@pytest.fixture(params=["ws", "http", "grpc"])
 def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -57,7 +57,7 @@ def collector() -> Iterator[Collector]:
 
 
 def url_of(collector: Collector, scheme: str) -> str:
-    return collector.ws_url if scheme == "ws" else collector.url
+    return {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
 
 
 def test_a_producer(collector: Collector, scheme: str) -> None:
@@ -124,7 +124,7 @@ print(type(waiting.get()).__name__)
 
 def test_a_client(collector: Collector, scheme: str) -> None:
     program = """
-client = {"w": WebSocketClient, "h": RestClient}[url[0]](url, serializer=RAW, logger=None)
+client = {"w": WebSocketClient, "h": RestClient, "g": GrpcClient}[url[0]](url, serializer=RAW, logger=None)
 def send(who):
     for number in range(10):
         client.send([(who, b"%d" % number)])
@@ -189,19 +189,6 @@ with StatsD("127.0.0.1", int(sys.argv[2]), flush_interval=0.01) as stats:
         daemon.settimeout(10)
         run(HEAD + program, collector.ws_url, daemon.getsockname()[1])
         assert b"ack_tt_ms" in daemon.recv(65536)
-
-
-def test_grpc_says_why_not(collector: Collector) -> None:
-    program = """
-for make in (lambda: GrpcClient(url), lambda: Producer(["ws://127.0.0.1", f"grpc://{url}"])):
-    try:
-        make()
-    except RuntimeError as error:
-        print(error)
-"""
-    said = run(HEAD + program, collector.grpc_target)
-    assert len(said) == 2
-    assert all("gRPC does not work where gevent" in line and "use ws:// or http://" in line for line in said)
 
 
 def test_without_threads_patched_all_protocols_work_and_block(collector: Collector) -> None:

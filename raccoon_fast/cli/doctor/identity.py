@@ -7,26 +7,27 @@ import contextlib
 import dataclasses
 import logging
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings, fix_for_status
+from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings, fix_for, fix_for_status
 from raccoon_fast.core.answers import decode_proto_answer
-from raccoon_fast.errors import DecodeError
+from raccoon_fast.core.envelope import ProtoEnvelope
+from raccoon_fast.errors import AckTimeoutError, DecodeError, RaccoonError, ServerError, TLSError
 from raccoon_fast.events import Code
-from raccoon_fast.tls import TLS
-from raccoon_fast.transports.grpc_transport import METHOD
+from raccoon_fast.transports.base import Request
+from raccoon_fast.transports.grpc_transport import GrpcTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from websockets.asyncio.client import ClientConnection
 
-    from raccoon_fast.transports.base import Link
+    from raccoon_fast.transports.base import Identity, Link
 
 __all__ = ["check_grpc", "check_websocket"]
 
@@ -44,15 +45,19 @@ def check_websocket(link: Link, timeout_s: float) -> Findings[bool]:
 
 def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
     """Calls without an event under one id header after the other; returns whether gRPC works, with the user's."""
-    target = link.address.authority
-    if link.address.secure:
-        tls = link.tls if isinstance(link.tls, TLS) else TLS()
-        channel = grpc.secure_channel(target, tls.channel_credentials())
-    else:
-        channel = grpc.insecure_channel(target)
-    with channel:
-        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
-        return (yield from _find_grpc_header(link, lambda name: _call(call, link, name, timeout_s)))
+    wanted = link.identity.id_header
+    for name in dict.fromkeys((wanted, *_ID_HEADERS)):
+        error = asyncio.run(_call(link, name, timeout_s))
+        if error is not None and "id header missing" not in str(error):
+            yield Finding("grpc", FAIL, str(error), _fix_for_grpc(error))
+            return False
+        if error is None:
+            yield Finding("grpc", OK, "a request without events is answered")
+            yield from _header_found("grpc", wanted, name)
+            return name == wanted
+    fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER, and name it by --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
+    yield Finding("id header", FAIL, f"gRPC: an id is demanded, and none of {', '.join(_ID_HEADERS)} is it", fix)
+    return False
 
 
 # WebSocket
@@ -171,32 +176,27 @@ def _fix_refusal(error: _Refused) -> str:
 # gRPC
 
 
-def _call(call: Callable[..., bytes], link: Link, id_header: str, timeout_s: float) -> grpc.RpcError | None:
+async def _call(link: Link, id_header: str, timeout_s: float) -> RaccoonError | None:
     """Sends a request that holds no event; its error."""
-    headers = _headers_with(link, id_header, _new_id())
-    metadata = [(name.lower(), value) for name, value in headers.items() if name != "User-Agent"]
+    envelope = ProtoEnvelope()
+    request = Request(str(uuid.uuid4()), envelope, "proto", 0)
+    envelope.stamp(request.req_guid, int(time.time()), 0)
+    transport = GrpcTransport(dataclasses.replace(link, identity=_identity_with(link, id_header, _new_id())))
     try:
-        call(b"", timeout=timeout_s, metadata=metadata)
-    except grpc.RpcError as error:
+        await transport.send(request, timeout_s)
+    except RaccoonError as error:
         return error
+    finally:
+        await transport.close()
     return None
 
 
-def _find_grpc_header(link: Link, call: Callable[[str], grpc.RpcError | None]) -> Findings[bool]:
-    wanted = link.identity.id_header
-    for name in dict.fromkeys((wanted, *_ID_HEADERS)):
-        error = call(name)
-        details = "" if error is None else error.details() or ""
-        if error is not None and "id header missing" not in details:
-            yield Finding("grpc", FAIL, f"{error.code().name}: {details}", fix_for_status(error.code().name))
-            return False
-        if error is None:
-            yield Finding("grpc", OK, "a request without events is answered")
-            yield from _header_found("grpc", wanted, name)
-            return name == wanted
-    fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER, and name it by --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
-    yield Finding("id header", FAIL, f"gRPC: an id is demanded, and none of {', '.join(_ID_HEADERS)} is it", fix)
-    return False
+def _fix_for_grpc(error: RaccoonError) -> str:
+    if isinstance(error, TLSError):
+        return fix_for(error)
+    if isinstance(error, ServerError):
+        return fix_for_status(error.status)
+    return fix_for_status("DEADLINE_EXCEEDED" if isinstance(error, AckTimeoutError) else "UNAVAILABLE")
 
 
 def _header_found(protocol: str, wanted: str, name: str) -> list[Finding]:
@@ -207,8 +207,11 @@ def _header_found(protocol: str, wanted: str, name: str) -> list[Finding]:
 
 
 def _headers_with(link: Link, id_header: str, user_id: str) -> dict[str, str]:
-    identity = dataclasses.replace(link.identity, id_header=id_header, user_id=user_id)
-    return dataclasses.replace(link, identity=identity).request_headers()
+    return dataclasses.replace(link, identity=_identity_with(link, id_header, user_id)).request_headers()
+
+
+def _identity_with(link: Link, id_header: str, user_id: str) -> Identity:
+    return dataclasses.replace(link.identity, id_header=id_header, user_id=user_id)
 
 
 def _new_id() -> str:

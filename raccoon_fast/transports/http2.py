@@ -1,0 +1,481 @@
+"""One HTTP/2 client connection (RFC 9113): many exchanges at a time, a request's body sent from where it lies.
+
+Only what unary calls need: no push, no priorities, no trailers of ours. A body goes out in the frames that the server's
+windows allow, each a head of ours and a view of the body.
+
+Everything here runs on the event loop the connection was opened on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    Outcome,
+    ProtocolError,
+    TransportError,
+)
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.transports import http2_frames as wire
+from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.http2_frames import ErrorCode
+from raccoon_fast.transports.http2_streams import HTTP2Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.errors import RaccoonError
+    from raccoon_fast.transports.base import Link
+    from raccoon_fast.transports.http2_streams import HTTP2Answer
+
+__all__ = ["HTTP2Connection", "RefusedError"]
+
+# An answer and what frames it: one that is larger is an error before the window is used up.
+_WINDOW = MAX_ANSWER_BYTES + wire.DEFAULT_FRAME_SIZE
+_SETTINGS = wire.encode_settings(
+    (
+        (wire.HEADER_TABLE_SIZE, 0),
+        (wire.ENABLE_PUSH, 0),
+        (wire.INITIAL_WINDOW_SIZE, _WINDOW),
+        (wire.MAX_HEADER_LIST_SIZE, wire.MAX_BLOCK_BYTES),
+    )
+)
+# The connection's window is filled up again when this much of it was used.
+_REFILL = wire.DEFAULT_WINDOW // 2
+_CLOSE_TIMEOUT_S = 1.0
+# Frames that answer a server, such as a PING's, while it reads nothing.
+_MOST_UNREAD = 10_000
+# Less than so much is written in one piece, as a copy costs less there than several buffers do.
+_SMALL = 4096
+
+
+class RefusedError(ConnectionLostError):
+    """The server did nothing with a request, and says so: it may go onto another connection (RFC 9113, 8.7)."""
+
+    outcome = Outcome.NOT_DELIVERED
+
+
+class HTTP2Connection(asyncio.Protocol):
+    """A connection, from its preface to its end; not reopened.
+
+    Args:
+        link: The server.
+
+    Attributes:
+        error: Why it is closed; None while it is not.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.error: TransportError | None = None
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._frames = wire.FrameReader()
+        self._streams: dict[int, HTTP2Stream] = {}
+        self._next_id = 1
+        self._leaving = False
+        # What waits for the server's limit of streams; what is open and not written whole.
+        self._queue: deque[HTTP2Stream] = deque()
+        self._unwritten: dict[int, HTTP2Stream] = {}
+        self._writable = True
+        self._unread = 0
+        # The server's settings, and its window of the connection.
+        self._max_streams = wire.MAX_STREAM
+        self._first_window = wire.DEFAULT_WINDOW
+        self._frame_size = wire.DEFAULT_FRAME_SIZE
+        self._window = wire.DEFAULT_WINDOW
+        self._used = 0  # of our own
+        self._received_s = 0.0
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_s = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes further exchanges."""
+        return self.error is None and not self._leaving
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait for the server's settings, which come first.
+
+        Raises:
+            ConnectError, TLSError: They did not come; the connection is closed.
+        """
+        try:
+            await asyncio.wait_for(asyncio.shield(self._opened), timeout_s)
+        except asyncio.TimeoutError:
+            error = ConnectError(f"{self._link.address} did not greet as an HTTP/2 server in time")
+            self.fail(error)
+            raise error from None
+        except BaseException:
+            self.abort()
+            raise
+
+    def begin(
+        self,
+        head: bytes,
+        message: bytes | memoryview,
+        deadline_s: float,
+        ended: Callable[[HTTP2Answer | RaccoonError], None],
+    ) -> HTTP2Stream:
+        """Send one request, or have it wait until the server takes one more.
+
+        Args:
+            head: The header block, with nothing that refers to others.
+            message: The body, not empty, contiguous bytes; referenced until `ended` is called.
+            deadline_s: Loop time by which the answer must be complete.
+            ended: Called once, from a callback of the event loop: with the answer, or the AckTimeoutError,
+                ConnectionLostError (RefusedError) or ProtocolError that says why there is none.
+
+        Raises:
+            TransportError: The connection was closed before; RefusedError if it is about to be.
+        """
+        if self.error is not None:
+            raise copy.copy(self.error)
+        if self._leaving:
+            raise RefusedError(f"{self._link.address} closes the connection and takes nothing more over it")
+        stream = HTTP2Stream(head, message, self._loop.time(), deadline_s, ended)
+        if self._queue or len(self._streams) >= self._max_streams:
+            self._queue.append(stream)
+        else:
+            self._start(stream)
+        if self._expiry is None or deadline_s < self._expiry_s:
+            self._arm_expiry(deadline_s)
+        return stream
+
+    def cancel(self, stream: HTTP2Stream) -> None:
+        """Nobody waits for its answer any more: the server is told to leave it."""
+        if not stream.has_ended:
+            stream.end(None)
+            self._reset(stream, ErrorCode.CANCEL)
+
+    def leave(self) -> None:
+        """Say goodbye and close; what is in flight fails with ConnectionLostError. Idempotent."""
+        transport = self.transport
+        if self.error is None and transport is not None and not transport.get_write_buffer_size():
+            self._send(wire.GOAWAY, 0, 0, bytes(8))
+            transport.close()
+        self.fail(lost_error(None, self._link.address))
+
+    async def close(self) -> None:
+        """As `leave`, and wait a second at most for the connection's end. Idempotent."""
+        self.leave()
+        try:
+            if self.transport is not None:
+                await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
+        self.fail(lost_error(None, self._link.address))
+        if self.transport is not None:
+            self.transport.abort()
+
+    def fail(self, error: TransportError) -> None:
+        """Close at once; what is in flight fails with `error`, each exchange with a copy of its own."""
+        if self.error is not None:
+            return
+        self.error = error
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if not self._opened.done():
+            self._opened.set_exception(error)
+            self._opened.exception()  # whoever opened may be gone
+        streams = [*self._streams.values(), *self._queue]
+        self._streams.clear()
+        self._queue.clear()
+        for stream in streams:
+            own = copy.copy(error)
+            if not stream.is_written:
+                own.outcome = Outcome.NOT_DELIVERED
+            stream.end(own)
+        self._unwritten.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, _SETTINGS))
+
+    def data_received(self, data: bytes) -> None:
+        self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        self._received_s = self._loop.time()
+        try:
+            for kind, flags, stream_id, payload in self._frames.feed(data):
+                self._frame_received(kind, flags, stream_id, payload)
+                if self.error is not None:
+                    return
+        except wire.FrameError as error:
+            self._break(error)
+        else:
+            self._pump()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
+        if self.error is not None:
+            return
+        if self._streams or not self._leaving:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        if self._opened.done():
+            self.fail(lost_error(exc, self._link.address))
+            return
+        error = lost_error(exc, self._link.address)
+        if isinstance(error, ConnectionLostError):
+            error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
+        self.fail(error)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._unread = 0
+        self._pump()
+
+    # What comes in
+
+    def _frame_received(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind != wire.SETTINGS and not self._opened.done():
+            raise wire.FrameError("no SETTINGS for a greeting")
+        if kind == wire.HEADERS:
+            self._block_received(stream_id, flags, payload)
+        elif kind == wire.DATA:
+            self._data_received(stream_id, flags, payload)
+        elif kind == wire.WINDOW_UPDATE:
+            self._widened(stream_id, int.from_bytes(payload, "big") & wire.MAX_WINDOW, len(payload))
+        elif kind == wire.SETTINGS:
+            self._settings_received(flags, stream_id, payload)
+        elif kind == wire.PING:
+            if len(payload) != 8 or stream_id:
+                raise wire.FrameError(f"PING of {len(payload)} bytes on stream {stream_id}")
+            if not flags & wire.ACK:
+                self._send(wire.PING, wire.ACK, 0, payload)
+        elif kind == wire.RST_STREAM:
+            self._reset_received(stream_id, payload)
+        elif kind == wire.GOAWAY:
+            self._goaway_received(payload)
+        elif kind == wire.PUSH_PROMISE:
+            raise wire.FrameError("PUSH_PROMISE, which it was told not to send")
+        # Frames of other types are to be ignored (RFC 9113, 4.1), and so is PRIORITY.
+
+    def _block_received(self, stream_id: int, flags: int, block: bytes) -> None:
+        fields = wire.read_block(block)
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)  # an answer to what was given up is nobody's
+        elif stream.block_received(fields, bool(flags & wire.END_STREAM)):
+            self._ended(stream)
+
+    def _data_received(self, stream_id: int, flags: int, payload: bytes) -> None:
+        self._used += len(payload)
+        if self._used >= _REFILL:
+            self._send(wire.WINDOW_UPDATE, 0, 0, self._used.to_bytes(4, "big"))
+            self._used = 0
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        if flags & wire.PADDED:
+            payload = wire.strip_padding(payload, wire.PADDED)
+        if stream.data_received(payload, bool(flags & wire.END_STREAM)):
+            self._ended(stream)
+
+    def _check_known(self, stream_id: int) -> None:
+        if not stream_id & 1 or stream_id >= self._next_id:
+            raise wire.FrameError(f"a frame of stream {stream_id}, which was never opened")
+
+    def _ended(self, stream: HTTP2Stream) -> None:
+        if stream.is_written:
+            self._forget(stream)
+        else:
+            self._reset(stream, ErrorCode.NO_ERROR)  # the rest is not wanted (RFC 9113, 8.1)
+
+    def _settings_received(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or (flags & wire.ACK and payload):
+            raise wire.FrameError(f"SETTINGS of {len(payload)} bytes on stream {stream_id}")
+        if flags & wire.ACK:
+            return
+        for name, value in wire.read_settings(payload):
+            if name == wire.MAX_CONCURRENT_STREAMS:
+                self._max_streams = value
+            elif name == wire.INITIAL_WINDOW_SIZE:
+                if value > wire.MAX_WINDOW:
+                    raise wire.FrameError(f"a window of {value}")
+                for stream in self._streams.values():
+                    stream.window += value - self._first_window
+                self._first_window = value
+            elif name == wire.MAX_FRAME_SIZE:
+                if not wire.DEFAULT_FRAME_SIZE <= value < 1 << 24:
+                    raise wire.FrameError(f"frames of {value} bytes")
+                self._frame_size = value
+        self._send(wire.SETTINGS, wire.ACK, 0)
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _widened(self, stream_id: int, more: int, size: int) -> None:
+        if size != 4 or not more:
+            raise wire.FrameError(f"WINDOW_UPDATE of {size} bytes, by {more}")
+        if stream_id:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                self._check_known(stream_id)
+                return
+            stream.window += more
+            window = stream.window
+        else:
+            self._window += more
+            window = self._window
+        if window > wire.MAX_WINDOW:
+            raise wire.FrameError(f"a window of {window}")
+
+    def _reset_received(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise wire.FrameError(f"RST_STREAM of {len(payload)} bytes")
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        self._forget(stream)
+        code = int.from_bytes(payload, "big")
+        kind = RefusedError if code == ErrorCode.REFUSED_STREAM else ConnectionLostError
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        stream.end(kind(f"{self._link.address} reset the call: {ErrorCode.name_of(code)}"))
+
+    def _goaway_received(self, payload: bytes) -> None:
+        if len(payload) < 8:
+            raise wire.FrameError(f"GOAWAY of {len(payload)} bytes")
+        self._leaving = True
+        last = int.from_bytes(payload[:4], "big") & wire.MAX_STREAM
+        code = int.from_bytes(payload[4:8], "big")
+        words = "".join(filter(str.isprintable, payload[8:200].decode("ascii", "replace")))
+        said = f"{self._link.address} closes the connection: {ErrorCode.name_of(code)} {words}".rstrip()
+        refused = [*(stream for stream in self._streams.values() if stream.id > last), *self._queue]
+        self._queue.clear()
+        if code != ErrorCode.NO_ERROR:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        for stream in refused:
+            self._forget(stream)
+            stream.end(RefusedError(said))
+
+    def _break(self, error: wire.FrameError) -> None:
+        """The server does not keep to HTTP/2."""
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        address = self._link.address
+        if self._opened.done():
+            self._send(wire.GOAWAY, 0, 0, bytes(4) + int(error.code).to_bytes(4, "big"))
+            self.fail(ProtocolError(f"{address} broke HTTP/2: {error}"))
+        else:
+            self.fail(ConnectError(f"{address} does not speak HTTP/2: {error}; is this the port for gRPC?"))
+
+    # What goes out
+
+    def _pump(self) -> None:
+        """Write what waits, as far as the server's limits and the socket allow."""
+        while self._queue and len(self._streams) < self._max_streams and not self._leaving:
+            stream = self._queue.popleft()
+            if not stream.has_ended:
+                self._start(stream)
+        if self._unwritten:
+            for stream in [*self._unwritten.values()]:
+                if self._window <= 0 or not self._writable:
+                    break
+                self._write(stream, [])
+        if self._leaving and not self._streams and self.error is None:
+            self.leave()
+
+    def _start(self, stream: HTTP2Stream) -> None:
+        stream.id = self._next_id
+        self._next_id += 2
+        if self._next_id > wire.MAX_STREAM:
+            self._leaving = True
+        stream.window = self._first_window
+        self._streams[stream.id] = self._unwritten[stream.id] = stream
+        self._write(stream, stream.head_frames(self._frame_size))
+
+    def _write(self, stream: HTTP2Stream, buffers: list[bytes | memoryview]) -> None:
+        """Write those, and of the body as much as the windows allow."""
+        if self._writable:
+            self._window -= stream.body_frames(self._window, self._frame_size, buffers)
+            if stream.is_written:
+                del self._unwritten[stream.id]
+        if not buffers:
+            return
+        transport = self.transport
+        assert transport is not None
+        if transport.is_closing():
+            return  # what became of it is told by connection_lost
+        written = sum(map(len, buffers))
+        if written <= _SMALL:
+            transport.write(b"".join(buffers))
+        else:
+            transport.writelines(buffers)
+        self._link.stats.count(TOTAL_BYTES_SENT, written)
+
+    def _send(self, kind: int, flags: int, stream_id: int, payload: bytes = b"") -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(wire.encode_frame(kind, flags, stream_id, payload))
+        if not self._writable:
+            self._unread += 1
+            if self._unread > _MOST_UNREAD:
+                self.fail(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
+
+    def _reset(self, stream: HTTP2Stream, code: ErrorCode) -> None:
+        """End the stream on our side."""
+        if stream.id:
+            self._send(wire.RST_STREAM, 0, stream.id, int(code).to_bytes(4, "big"))
+        self._forget(stream)
+
+    def _forget(self, stream: HTTP2Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._unwritten.pop(stream.id, None)
+
+    # Deadlines
+
+    def _arm_expiry(self, deadline_s: float) -> None:
+        """Set the one timer for the next deadline."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry_s = deadline_s
+        self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        if self.error is not None:
+            return
+        now_s = self._loop.time()
+        overdue = [stream for stream in (*self._streams.values(), *self._queue) if stream.deadline_s <= now_s]
+        self._queue = deque(stream for stream in self._queue if stream.deadline_s > now_s)
+        address = self._link.address
+        for stream in overdue:
+            self._reset(stream, ErrorCode.CANCEL)
+            if stream.is_written:
+                stream.end(AckTimeoutError(f"no answer from {address} in time"))
+            else:
+                said = f"could not be sent to {address} in time"
+                stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
+        if any(self._received_s <= stream.began_s for stream in overdue):
+            # Not a byte since: the server is not there any more, and nobody has told us.
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            self.fail(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
+            return
+        deadlines_s = [stream.deadline_s for stream in (*self._streams.values(), *self._queue)]
+        if deadlines_s:
+            self._arm_expiry(min(deadlines_s))
+        self._pump()

@@ -1,0 +1,233 @@
+"""HTTP/2's frames (RFC 9113, 4 and 6) and header blocks (RFC 7541), as far as a client of unary calls needs them.
+
+Both sides do without HPACK's dynamic table: ours tells the server to (SETTINGS_HEADER_TABLE_SIZE of 0), and what it
+sends refers to nothing sent before. So a block means the same wherever it stands, and one that came before need not
+be decoded again.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import struct
+from typing import TYPE_CHECKING
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = [
+    "ErrorCode",
+    "Fields",
+    "FrameError",
+    "FrameReader",
+    "encode_frame",
+    "encode_header",
+    "encode_settings",
+    "read_block",
+    "read_settings",
+    "strip_padding",
+]
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#: A frame's length in two parts, its type, its flags and its stream.
+FRAME_HEAD = struct.Struct(">BHBBI")
+DEFAULT_FRAME_SIZE = 16_384
+DEFAULT_WINDOW = 65_535
+MAX_WINDOW = MAX_STREAM = 2**31 - 1
+#: Names and values of one answer's header block; protects from a peer that sends headers without end.
+MAX_BLOCK_BYTES = 64 * 1024
+
+#: Names, in lower case, and values, in their order.
+Fields = tuple[tuple[bytes, bytes], ...]
+
+# Types of frames (RFC 9113, 6), and their flags.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+HAS_PRIORITY = 0x20
+
+# Parameters of SETTINGS (RFC 9113, 6.5.2).
+(HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE) = (
+    range(1, 7)
+)
+
+_OF_BLOCKS = (HEADERS, CONTINUATION)
+_SETTING = struct.Struct(">HI")
+
+
+class ErrorCode(enum.IntEnum):
+    """Reasons of RST_STREAM and GOAWAY (RFC 9113, 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    CONNECT_ERROR = 10
+    ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
+    HTTP_1_1_REQUIRED = 13
+
+    @classmethod
+    def name_of(cls, number: int) -> str:
+        """The code's name, or its number where it has none."""
+        try:
+            return cls(number).name
+        except ValueError:
+            return f"error code {number}"
+
+
+class FrameError(ValueError):
+    """What a peer sends is not HTTP/2.
+
+    Attributes:
+        code: For the GOAWAY that says so.
+    """
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FrameReader:
+    """Cuts what is received into frames, and puts header blocks together. Not thread-safe."""
+
+    __slots__ = ("_block", "_block_flags", "_block_stream", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        # Of a block that goes on; none does on stream 0.
+        self._block_stream = 0
+        self._block_flags = 0
+        self._block = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+        """Take what was received; to be gone through to its end.
+
+        Yields:
+            Type, flags, stream and payload of each frame that is whole. HEADERS come with all of their block, and with
+            nothing else; CONTINUATION never comes.
+
+        Raises:
+            FrameError: A frame is too large, too small for its padding, or comes between those of a block.
+        """
+        if self._rest:
+            data = self._rest + data
+        at, size = 0, len(data)
+        while size - at >= FRAME_HEAD.size:
+            high, low, kind, flags, stream = FRAME_HEAD.unpack_from(data, at)
+            length = high << 16 | low
+            if length > DEFAULT_FRAME_SIZE:
+                raise FrameError(f"a frame of {length} bytes", ErrorCode.FRAME_SIZE_ERROR)
+            start = at + FRAME_HEAD.size
+            if start + length > size:
+                break
+            at = start + length
+            payload = data[start:at]
+            stream &= MAX_STREAM
+            if kind in _OF_BLOCKS or self._block_stream:
+                flags, payload = self._block_received(kind, flags, stream, payload)
+                if self._block_stream:
+                    continue
+                kind = HEADERS
+            yield kind, flags, stream, payload
+        self._rest = data[at:]
+
+    def _block_received(self, kind: int, flags: int, stream: int, payload: bytes) -> tuple[int, bytes]:
+        """Flags and bytes of a block as far as it is there; `_block_stream` says whether it goes on."""
+        if kind == HEADERS and not self._block_stream:
+            payload = strip_padding(payload, flags)
+            if flags & END_HEADERS:
+                return flags, payload
+            self._block_stream, self._block_flags, self._block = stream, flags, bytearray()
+        elif kind != CONTINUATION or not stream or stream != self._block_stream:
+            raise FrameError(f"a frame of type {kind} on stream {stream}, where a header block goes on or never began")
+        self._block += payload
+        if len(self._block) > MAX_BLOCK_BYTES:
+            raise FrameError(f"a header block of over {MAX_BLOCK_BYTES} bytes", ErrorCode.ENHANCE_YOUR_CALM)
+        if flags & END_HEADERS:
+            self._block_stream = 0
+        return self._block_flags, bytes(self._block)
+
+
+def encode_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame; its payload is of less than 2**24 bytes."""
+    size = len(payload)
+    return FRAME_HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def encode_settings(settings: Iterable[tuple[int, int]]) -> bytes:
+    """The payload of SETTINGS."""
+    return b"".join(_SETTING.pack(*setting) for setting in settings)
+
+
+def read_settings(payload: bytes) -> list[tuple[int, int]]:
+    """The settings in a payload.
+
+    Raises:
+        FrameError: It is no multiple of six bytes.
+    """
+    if len(payload) % _SETTING.size:
+        raise FrameError(f"SETTINGS of {len(payload)} bytes", ErrorCode.FRAME_SIZE_ERROR)
+    return list(_SETTING.iter_unpack(payload))
+
+
+def strip_padding(payload: bytes, flags: int) -> bytes:
+    """The payload of DATA or HEADERS without padding and priority.
+
+    Raises:
+        FrameError: There is more of them than payload.
+    """
+    start, end = 0, len(payload)
+    if flags & PADDED:
+        start = 1
+        end -= payload[0] if payload else 1
+    if flags & HAS_PRIORITY:
+        start += 5
+    if start > end:
+        raise FrameError("a frame has more padding than payload")
+    return payload[start:end]
+
+
+def encode_header(name: bytes, value: bytes, *, secret: bool = False) -> bytes:
+    """One field of a header block, literally; `secret` has those in between not index it either (RFC 7541, 6.2.3)."""
+    return b"".join((b"\x10" if secret else b"\x00", _length(len(name)), name, _length(len(value)), value))
+
+
+def _length(value: int) -> bytes:
+    """A string's length without Huffman coding: an integer with a prefix of 7 bits (RFC 7541, 5.1)."""
+    if value < 127:
+        return bytes((value,))
+    octets = [127]
+    value -= 127
+    while value > 127:
+        octets.append(value & 127 | 128)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+@functools.lru_cache(maxsize=64)
+def read_block(block: bytes) -> Fields:
+    """The fields of a header block, in order.
+
+    Raises:
+        FrameError: It breaks RFC 7541, refers to a dynamic table, or is over MAX_BLOCK_BYTES once it is unpacked, each
+            field counted with 32 bytes more (RFC 9113, 6.5.2).
+    """
+    decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
+    decoder.max_allowed_table_size = decoder.header_table_size = 0
+    try:
+        return tuple((name, value) for name, value in decoder.decode(block, raw=True))
+    except HPACKError as error:
+        said = f"a header block that cannot be read: {error or type(error).__name__}"
+        raise FrameError(said, ErrorCode.COMPRESSION_ERROR) from error
