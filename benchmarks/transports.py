@@ -73,9 +73,10 @@ CLIENTS: dict[str, dict[str, Client]] = {
         "grpc.aio, ready bytes": Client(clients.grpc_aio_ready_bytes, "grpc"),
     },
 }
-# Requests until a client is connected, and as many again to find out how long one takes. Then it is warmed by a whole
-# run, as its memory is new until then.
+# Requests until a client is connected, and as many again to find out how long one takes. Then it runs until its memory,
+# the server's and the kernel's for the two are not new any more: for a second the kernel's time still falls.
 _WARM_UP = 16
+_WARM_S = 1.0
 _RUNS = 2
 _RUN_S = 0.2
 _MOST_REQUESTS = 4000
@@ -132,9 +133,12 @@ def _time_client(
         send(_WARM_UP)
         request_s = (time.perf_counter() - start_s) / _WARM_UP
         requests = effort.count(min(_MOST_REQUESTS, max(_WARM_UP, int(_RUN_S / request_s))))
-        send(requests)
+        sent = 2 * _WARM_UP
+        while time.perf_counter() - start_s < _WARM_S * effort.share:
+            send(requests)
+            sent += requests
         for _ in range(_RUNS):
             stopwatch = Stopwatch(getattr(send, "cpu_ns", time.process_time_ns))
             send(requests)
             timings.append(stopwatch.per(requests * batch))
-    return timings, (2 * _WARM_UP + (1 + _RUNS) * requests) * batch
+    return timings, (sent + _RUNS * requests) * batch
