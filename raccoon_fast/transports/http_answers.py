@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -98,13 +99,17 @@ def status_error(
     )
 
 
+@functools.lru_cache(maxsize=16)
+def _announces_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == CONTENT_TYPES["json"]
+
+
 def _decode(body: bytes, content_type: str, wire: str) -> Response | None:
     if not body:
         return None
     # The server answers in the request's encoding, except that it refuses a content type it does not know in JSON under
     # the type that was sent: so either encoding is tried, the announced one first.
-    announced = content_type.partition(";")[0].strip().lower() or CONTENT_TYPES[wire]
-    is_json = announced == CONTENT_TYPES["json"] or body[:1] == b"{"
+    is_json = body[:1] == b"{" or _announces_json(content_type or CONTENT_TYPES[wire])
     for decode in _JSON_FIRST if is_json else _PROTO_FIRST:
         try:
             response = decode(body)

@@ -540,3 +540,98 @@ def test_cancelling_anywhere_leaks_no_connection_slot(seed, run):
 
     with tcp_server(obliging) as host:
         run(main(host))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n"
+
+
+def same(body: bytes) -> bytes:
+    return HEAD % len(body) + body
+
+
+@pytest.mark.parametrize(
+    ("unlike", "said"),
+    [
+        (lambda body: same(body)[:40], same),  # in two pieces: the rest follows
+        (lambda body: b"", lambda body: HEAD % (len(body) + 3) + body + b"\x1a\x01x"),  # longer, for an unknown field
+        (lambda body: b"", lambda body: same(body).replace(b"Content-Type", b"Content-type")),
+        (lambda body: b"", lambda body: b"HTTP/1.1 103 Early Hints\r\n\r\n" + same(body)),
+    ],
+    ids=["in pieces", "longer", "another head", "announced"],
+)
+def test_an_answer_after_some_that_are_alike(unlike, said):
+    """Those are not parsed anew, whereas one that differs in anything is."""
+    connections = []
+
+    def script(connection):
+        connections.append(connection)
+        for number in range(20):
+            body = answer(connection.read_message().req_guid)
+            if number % 4 < 3:
+                connection.sock.sendall(same(body))
+                continue
+            first, whole = unlike(body), said(body)
+            if first:
+                connection.sock.sendall(first)
+                time.sleep(0.01)  # two pieces, not one
+            connection.sock.sendall(whole[len(first) :])
+
+    with tcp_server(script) as host, client(host) as rest:
+        assert len({rest.send(EVENTS).response.req_guid for _ in range(20)}) == 20
+    assert len(connections) == 1
+
+
+def test_an_answer_that_is_like_those_before_but_for_what_follows_it():
+    """What nobody asked for ends the connection, here as everywhere."""
+    ended = []
+
+    def script(connection):
+        for _ in range(3):
+            connection.sock.sendall(same(answer(connection.read_message().req_guid)))
+        said = same(answer(connection.read_message().req_guid))
+        connection.sock.sendall(said + said)
+        connection.wait_closed()
+        ended.append(connection.number)
+
+    with tcp_server(script) as host, client(host) as rest:
+        for _ in range(8):
+            rest.send(EVENTS)
+    assert ended == [0, 1]
+
+
+def test_an_answer_that_is_like_those_before_and_not_to_this_request():
+    def script(connection):
+        for _ in range(3):
+            guid = connection.read_message().req_guid
+            connection.sock.sendall(same(answer(guid)))
+        connection.read_message()
+        connection.sock.sendall(same(answer(guid)))
+        connection.wait_closed()
+
+    with tcp_server(script) as host, client(host) as rest:
+        for _ in range(3):
+            rest.send(EVENTS)
+        with pytest.raises(ProtocolError, match="when asked about"):
+            rest.send(EVENTS)
+
+
+def test_a_timer_that_is_left_from_an_exchange_before_does_not_end_a_later_one():
+    """And a shorter deadline than the one it waits for is kept to."""
+    slow = threading.Event()
+
+    def script(connection):
+        while True:
+            body = answer(connection.read_message().req_guid)
+            if slow.is_set():
+                slow.clear()
+                time.sleep(0.4)
+            connection.sock.sendall(same(body))
+
+    with tcp_server(script) as host, client(host, timeout=0.5) as rest:
+        rest.send(EVENTS)
+        time.sleep(0.3)
+        slow.set()
+        rest.send(EVENTS)  # over the first one's deadline
+        slow.set()
+        with pytest.raises(AckTimeoutError):
+            rest.send(EVENTS, timeout=0.1)
