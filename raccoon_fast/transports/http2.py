@@ -394,7 +394,8 @@ class HTTP2Connection(asyncio.Protocol):
             for stream in [*self._unwritten.values()]:
                 if self._window <= 0 or not self._writable:
                     break
-                self._write(stream, [])
+                if stream.id in self._unwritten:  # a write may end in resume_writing, and so in here
+                    self._write(stream, [])
         if self._leaving and not self._streams and self.error is None:
             self.leave()
 
