@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
+from raccoon_fast.transports.shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,16 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Dialer"]
 
 
-class _Connection(Protocol):
-    @property
-    def usable(self) -> bool:
-        """Whether it takes further requests."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-
-_C = TypeVar("_C", bound=_Connection)
+_C = TypeVar("_C", bound=SharedConnection)
 
 
 class Dialer(Generic[_C]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from raccoon_fast.errors import (
     AckTimeoutError,
@@ -23,9 +23,10 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
 from raccoon_fast.transports import http2_frames as wire
-from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http2_frames import ErrorCode
 from raccoon_fast.transports.http2_streams import HTTP2Stream
+from raccoon_fast.transports.shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,6 @@ _SETTINGS = wire.encode_settings(
 )
 # The connection's window is filled up again when this much of it was used.
 _REFILL = wire.DEFAULT_WINDOW // 2
-_CLOSE_TIMEOUT_S = 1.0
 # Frames that answer a server, such as a PING's, while it reads nothing.
 _MOST_UNREAD = 10_000
 # Less than so much is written in one piece, as a copy costs less there than several buffers do.
@@ -61,7 +61,7 @@ class RefusedError(ConnectionLostError):
     outcome = Outcome.NOT_DELIVERED
 
 
-class HTTP2Connection(asyncio.Protocol):
+class HTTP2Connection(SharedConnection):
     """A connection, from its preface to its end; not reopened.
 
     Args:
@@ -72,12 +72,8 @@ class HTTP2Connection(asyncio.Protocol):
     """
 
     def __init__(self, link: Link) -> None:
-        self._link = link
-        self._loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport | None = None
+        super().__init__(link)
         self.error: TransportError | None = None
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._lost: asyncio.Future[None] = self._loop.create_future()
         self._frames = wire.FrameReader()
         self._streams: dict[int, HTTP2Stream] = {}
         self._next_id = 1
@@ -85,7 +81,6 @@ class HTTP2Connection(asyncio.Protocol):
         # What waits for the server's limit of streams; what is open and not written whole.
         self._queue: deque[HTTP2Stream] = deque()
         self._unwritten: dict[int, HTTP2Stream] = {}
-        self._writable = True
         self._unread = 0
         # The server's settings, and its window of the connection.
         self._max_streams = wire.MAX_STREAM
@@ -94,8 +89,6 @@ class HTTP2Connection(asyncio.Protocol):
         self._window = wire.DEFAULT_WINDOW
         self._used = 0  # of our own
         self._received_s = 0.0
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expiry_s = 0.0
 
     @property
     def usable(self) -> bool:
@@ -108,15 +101,7 @@ class HTTP2Connection(asyncio.Protocol):
         Raises:
             ConnectError, TLSError: They did not come; the connection is closed.
         """
-        try:
-            await asyncio.wait_for(asyncio.shield(self._opened), timeout_s)
-        except asyncio.TimeoutError:
-            error = ConnectError(f"{self._link.address} did not greet as an HTTP/2 server in time")
-            self.fail(error)
-            raise error from None
-        except BaseException:
-            self.abort()
-            raise
+        await self._wait_opened(timeout_s, f"{self._link.address} did not greet as an HTTP/2 server in time")
 
     def begin(
         self,
@@ -146,8 +131,7 @@ class HTTP2Connection(asyncio.Protocol):
             self._queue.append(stream)
         else:
             self._start(stream)
-        if self._expiry is None or deadline_s < self._expiry_s:
-            self._arm_expiry(deadline_s)
+        self._watch(deadline_s)
         return stream
 
     def cancel(self, stream: HTTP2Stream) -> None:
@@ -162,34 +146,18 @@ class HTTP2Connection(asyncio.Protocol):
         if self.error is None and transport is not None and not transport.get_write_buffer_size():
             self._send(wire.GOAWAY, 0, 0, bytes(8))
             transport.close()
-        self.fail(lost_error(None, self._link.address))
+        self._end(lost_error(None, self._link.address))
 
     async def close(self) -> None:
         """As `leave`, and wait a second at most for the connection's end. Idempotent."""
         self.leave()
-        try:
-            if self.transport is not None:
-                await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
-        finally:
-            self.abort()
+        await self._wait_lost()
 
-    def abort(self) -> None:
-        """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
-        self.fail(lost_error(None, self._link.address))
-        if self.transport is not None:
-            self.transport.abort()
-
-    def fail(self, error: TransportError) -> None:
-        """Close at once; what is in flight fails with `error`, each exchange with a copy of its own."""
+    def _end(self, error: TransportError) -> None:
         if self.error is not None:
             return
         self.error = error
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            self._opened.exception()  # whoever opened may be gone
+        self._stop(error)
         streams = [*self._streams.values(), *self._queue]
         self._streams.clear()
         self._queue.clear()
@@ -205,7 +173,8 @@ class HTTP2Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        super().connection_made(transport)
+        assert self.transport is not None
         self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, _SETTINGS))
 
     def data_received(self, data: bytes) -> None:
@@ -221,31 +190,23 @@ class HTTP2Connection(asyncio.Protocol):
         else:
             self._pump()
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._lost.done():
-            self._lost.set_result(None)
+        super().connection_lost(exc)
         if self.error is not None:
             return
         if self._streams or not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         if self._opened.done():
-            self.fail(lost_error(exc, self._link.address))
+            self._end(lost_error(exc, self._link.address))
             return
         error = lost_error(exc, self._link.address)
         if isinstance(error, ConnectionLostError):
             error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
-        self.fail(error)
-
-    def pause_writing(self) -> None:
-        self._writable = False
+        self._end(error)
 
     def resume_writing(self) -> None:
-        self._writable = True
         self._unread = 0
-        self._pump()
+        super().resume_writing()
 
     # What comes in
 
@@ -378,14 +339,13 @@ class HTTP2Connection(asyncio.Protocol):
         address = self._link.address
         if self._opened.done():
             self._send(wire.GOAWAY, 0, 0, bytes(4) + int(error.code).to_bytes(4, "big"))
-            self.fail(ProtocolError(f"{address} broke HTTP/2: {error}"))
+            self._end(ProtocolError(f"{address} broke HTTP/2: {error}"))
         else:
-            self.fail(ConnectError(f"{address} does not speak HTTP/2: {error}; is this the port for gRPC?"))
+            self._end(ConnectError(f"{address} does not speak HTTP/2: {error}; is this the port for gRPC?"))
 
     # What goes out
 
     def _pump(self) -> None:
-        """Write what waits, as far as the server's limits and the socket allow."""
         while self._queue and len(self._streams) < self._max_streams and not self._leaving:
             stream = self._queue.popleft()
             if not stream.has_ended:
@@ -435,7 +395,7 @@ class HTTP2Connection(asyncio.Protocol):
         if not self._writable:
             self._unread += 1
             if self._unread > _MOST_UNREAD:
-                self.fail(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
+                self._end(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
 
     def _reset(self, stream: HTTP2Stream, code: ErrorCode) -> None:
         """End the stream on our side."""
@@ -449,18 +409,7 @@ class HTTP2Connection(asyncio.Protocol):
 
     # Deadlines
 
-    def _arm_expiry(self, deadline_s: float) -> None:
-        """Set the one timer for the next deadline."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry_s = deadline_s
-        self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expire)
-
-    def _expire(self) -> None:
-        self._expiry = None
-        if self.error is not None:
-            return
-        now_s = self._loop.time()
+    def _expire(self, now_s: float) -> float | None:
         overdue = [stream for stream in (*self._streams.values(), *self._queue) if stream.deadline_s <= now_s]
         self._queue = deque(stream for stream in self._queue if stream.deadline_s > now_s)
         address = self._link.address
@@ -474,9 +423,7 @@ class HTTP2Connection(asyncio.Protocol):
         if any(self._received_s <= stream.began_s for stream in overdue):
             # Not a byte since: the server is not there any more, and nobody has told us.
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-            self.fail(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
-            return
-        deadlines_s = [stream.deadline_s for stream in (*self._streams.values(), *self._queue)]
-        if deadlines_s:
-            self._arm_expiry(min(deadlines_s))
+            self._end(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
+            return None
         self._pump()
+        return min((stream.deadline_s for stream in (*self._streams.values(), *self._queue)), default=None)

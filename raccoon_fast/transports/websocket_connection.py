@@ -15,7 +15,7 @@ import os
 import ssl
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import websockets.exceptions
 from websockets.client import ClientProtocol
@@ -39,9 +39,10 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error
 from raccoon_fast.transports.pinger import Keepalive, Pinger
+from raccoon_fast.transports.shared_connection import SharedConnection
 from raccoon_fast.transports.websocket_frames import FrameCutter
 from raccoon_fast.transports.window import Window
 
@@ -75,7 +76,7 @@ class _Queued(NamedTuple):
     deadline_s: float
 
 
-class WebSocketConnection(asyncio.Protocol):
+class WebSocketConnection(SharedConnection):
     """A connection, from its handshake to its end; not reopened.
 
     Args:
@@ -85,23 +86,18 @@ class WebSocketConnection(asyncio.Protocol):
     """
 
     def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
-        self._link = link
-        self._loop = asyncio.get_running_loop()
+        super().__init__(link)
         self._keepalive = keepalive
         self._protocol = ClientProtocol(parse_uri(str(link.address)), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
-        self.transport: asyncio.Transport | None = None
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
         #: Set when the server could not read one of several requests in flight: which one, only a retry can tell.
         self.has_culprit = False
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._lost: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] | None = None
         self._leaving = False
         self._queue: deque[_Queued] = deque()
-        # False while the socket takes no more (asyncio's flow control), and until a large write has reached it.
-        self._writable = True
+        # False until a large write has reached the socket.
         self._flushed = True
         self._high_water_bytes = 0
         # None while the protocol reads what comes, and knows alone where a frame begins.
@@ -110,8 +106,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._fragments_opcode = Opcode.BINARY
         self._keys = b""
         self._key_at = 0
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expiry_s = 0.0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
 
@@ -131,15 +125,7 @@ class WebSocketConnection(asyncio.Protocol):
             request.headers[name] = value
         self._protocol.send_request(request)
         self._flush()
-        try:
-            await asyncio.wait_for(asyncio.shield(self._opened), timeout_s)
-        except asyncio.TimeoutError:
-            error = ConnectError(f"{self._link.address} did not answer the WebSocket handshake in time")
-            self.fail(error)
-            raise error from None
-        except BaseException:
-            self.abort()
-            raise
+        await self._wait_opened(timeout_s, f"{self._link.address} did not answer the WebSocket handshake in time")
         self._pinger.start()
 
     def exchange(self, request: Request, deadline_s: float) -> asyncio.Future[Response]:
@@ -156,8 +142,8 @@ class WebSocketConnection(asyncio.Protocol):
         waiter: asyncio.Future[Response] = self._loop.create_future()
         self._queue.append(_Queued(request, waiter, deadline_s))
         self._pump()
-        if self._expiry is None or deadline_s < self._expiry_s:
-            self._arm_expiry()
+        if self.error is None:
+            self._watch(deadline_s)
         return waiter
 
     def abandon(self, request: Request) -> None:
@@ -177,30 +163,19 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Say goodbye (close code 1000) and wait a second at most for the server to do so. Idempotent."""
-        try:
-            if self.transport is not None and self._protocol.state is OPEN:
-                self._leaving = True
-                self._protocol.send_close(1000)
-                self._flush()
-                await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
-        finally:
-            self.abort()
+        if self.transport is not None and self._protocol.state is OPEN:
+            self._leaving = True
+            self._protocol.send_close(1000)
+            self._flush()
+            await self._wait_lost()
+        self.abort()
 
-    def abort(self) -> None:
-        """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
-        self.fail(lost_error(None, self._link.address))
-
-    def fail(self, error: RaccoonError) -> None:
+    def _end(self, error: RaccoonError) -> None:
         """Close at once; what is in flight fails with `error`, each request with a copy of its own."""
         if self.error is None:
             self.error = error
         self._pinger.stop()
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            self._opened.exception()  # whoever opened may be gone
+        self._stop(error)
         for _, waiter in self.acks.drain():
             if not waiter.done():
                 waiter.set_exception(self._copy())
@@ -211,7 +186,8 @@ class WebSocketConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        super().connection_made(transport)
+        assert self.transport is not None
         self._high_water_bytes = self.transport.get_write_buffer_limits()[1]
 
     def data_received(self, data: bytes) -> None:
@@ -248,35 +224,24 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._protocol.parser_exc is not None:
             self._break(f"broke RFC 6455: {self._protocol.parser_exc}")
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._lost.done():
-            self._lost.set_result(None)
+        super().connection_lost(exc)
         if self.error is not None:
             return
         self._protocol.receive_eof()
         if not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         if not self._opened.done() and not isinstance(exc, ssl.SSLError):
-            self.fail(ConnectError(f"{self._link.address} closed the connection during the WebSocket handshake"))
+            self._end(ConnectError(f"{self._link.address} closed the connection during the WebSocket handshake"))
             return
         close = self._protocol.close_rcvd
         if close is not None and close.code == 1009 and len(self.acks) == 1:
-            self.fail(MessageTooLargeError(f"{self._link.address} refused a request as too large; send fewer events"))
+            self._end(MessageTooLargeError(f"{self._link.address} refused a request as too large; send fewer events"))
         elif close is not None:
             said = f"{self._link.address} closed the connection: {close.code} {close.reason}".rstrip()
-            self.fail(ConnectionLostError(said))
+            self._end(ConnectionLostError(said))
         else:
-            self.fail(lost_error(exc, self._link.address))
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self._pump()
+            self._end(lost_error(exc, self._link.address))
 
     # What comes in
 
@@ -289,10 +254,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         if isinstance(error, websockets.exceptions.InvalidStatus):
             answer: HandshakeResponse = error.response
-            self.fail(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
+            self._end(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
         else:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
-            self.fail(
+            self._end(
                 ProtocolError(f"{address} did not accept a WebSocket: {error}{cause}", outcome=Outcome.NOT_DELIVERED)
             )
 
@@ -338,7 +303,7 @@ class WebSocketConnection(asyncio.Protocol):
         """An answer without a guid: a refusal of the whole connection, or of a request the server could not read."""
         if response.code in _REFUSALS:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-            self.fail(
+            self._end(
                 ServerError(
                     f"{self._link.address} refused the connection: {response.code.name}, {response.reason}",
                     response=response,
@@ -371,12 +336,11 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _break(self, what: str) -> None:
         self._link.stats.count(TOTAL_CONN_ERR, 1)
-        self.fail(ProtocolError(f"{self._link.address} {what}"))
+        self._end(ProtocolError(f"{self._link.address} {what}"))
 
     # What goes out
 
     def _pump(self) -> None:
-        """Write what waits, as far as the window and the socket allow."""
         if self.error is not None:
             while self._queue:
                 waiter = self._queue.popleft().waiter
@@ -439,22 +403,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     # Timers
 
-    def _arm_expiry(self) -> None:
-        """Set the one timer for the next deadline of what was written, and of what waits."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        deadlines_s = [queued.deadline_s for queued in self._queue]
-        written_s = self.acks.next_deadline()
-        if written_s is not None:
-            deadlines_s.append(written_s)
-        if deadlines_s and self.error is None:
-            self._expiry_s = deadline_s = min(deadlines_s)
-            self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expire)
-
-    def _expire(self) -> None:
-        self._expiry = None
-        now_s = self._loop.time()
+    def _expire(self, now_s: float) -> float | None:
         for _, waiter, deadline_s in self._queue:
             if deadline_s <= now_s and not waiter.done():
                 waiter.set_exception(
@@ -464,13 +413,15 @@ class WebSocketConnection(asyncio.Protocol):
         expired = self.acks.expire(now_s)
         if not expired:
             self._pump()
-            self._arm_expiry()
-            return
+            written_s = self.acks.next_deadline()
+            deadlines_s = [*(queued.deadline_s for queued in self._queue), *([] if written_s is None else [written_s])]
+            return min(deadlines_s, default=None)
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         for _, waiter in expired:
             if not waiter.done():
                 waiter.set_exception(AckTimeoutError(f"no acknowledgement from {self._link.address} in time"))
-        self.fail(ConnectionLostError(f"connection to {self._link.address} given up: an acknowledgement was overdue"))
+        self._end(ConnectionLostError(f"connection to {self._link.address} given up: an acknowledgement was overdue"))
+        return None
 
     def _ping(self, payload: bytes) -> None:
         if self._protocol.state is OPEN:
@@ -479,6 +430,6 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _pong_missed(self) -> None:
         self._link.stats.count(TOTAL_CONN_ERR, 1)
-        self.fail(
+        self._end(
             ConnectionLostError(f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s")
         )
