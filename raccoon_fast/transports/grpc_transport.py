@@ -256,7 +256,7 @@ def _start_of_head(link: Link, identity: dict[str, str]) -> bytes:
         encode_header(b"content-type", b"application/grpc"),
     ]
     for name, value in link.request_headers(identity).items():
-        fields.append(
-            encode_header(name.lower().encode("latin-1"), value.encode("latin-1"), secret=name == "Authorization")
-        )
+        # HTTP/1.1 lets spaces around a value pass, and means none by them; HTTP/2 does not (RFC 9113, 8.2.1).
+        octets = value.strip(" \t").encode("latin-1")
+        fields.append(encode_header(name.lower().encode("latin-1"), octets, secret=name == "Authorization"))
     return b"".join(fields)

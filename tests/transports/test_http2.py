@@ -157,6 +157,17 @@ class TestStrictPeer:
             rpc.send(EVENTS)
         assert {name: seen[0][name.lower()] for name in headers} == headers
 
+    def test_a_value_with_spaces_around_it(self) -> None:
+        seen = []
+
+        def on_call(call: Call) -> None:
+            seen.append(dict(call.headers)["x-space"])
+            call.respond()
+
+        with strict_server(on_call) as (target, _), client(target, headers={"X-Space": " \tv v "}) as rpc:
+            rpc.send(EVENTS)
+        assert seen == ["v v"]
+
     def test_what_is_secret_is_marked_so(self) -> None:
         seen = []
 
