@@ -290,7 +290,7 @@ def test_a_damaged_record_does_not_stop_the_others(collector: Collector, new_pro
     first = new_producer(collector.ws_url, batch_events=2)
     first.emit_many(("a", b"%d" % number) for number in range(6))
     first.close(timeout=0.01)
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET body = x'00' WHERE id = (SELECT min(id) + 1 FROM records)")
     db.close()
     collector.faults.accept()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -95,7 +96,7 @@ class TestLs:
         assert command("spool", "ls", path).stdout == "empty\n"
 
     def test_quarantine_and_files_set_aside(self, command, path, left, new_producer):
-        with sqlite3.connect(path) as db:
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE records SET body = x'00' WHERE req_guid = '{left[0]}'")
         db.close()
         path.with_name(f"{path.name}.damaged-20260131T120000Z-7").write_text("x")
@@ -118,7 +119,7 @@ class TestVerify:
         assert (run.returncode, run.stdout, run.stderr) == (0, "9 records, 0 faults\n", "")
 
     def test_damage(self, command, path, left):
-        with sqlite3.connect(path) as db:
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE records SET types = '{{}}' WHERE req_guid = '{left[4]}'")
         db.close()
         run = command("spool", "verify", path)
@@ -186,7 +187,7 @@ class TestReplay:
         assert owner["events"] == {"t0": 30, "t1": 30, "t2": 30}
 
     def test_damage_is_told(self, command, collector, path, left):
-        with sqlite3.connect(path) as db:
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE records SET body = x'00' WHERE req_guid = '{left[0]}'")
         db.close()
         run = command("spool", "replay", path, "--url", collector.url, "--json")

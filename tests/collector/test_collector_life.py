@@ -203,7 +203,9 @@ def test_nothing_is_printed_or_logged_above_debug(peer: Any, capfd: Any, caplog:
     assert {record.name for record in mine if record.name.startswith(("raccoon_fast", "uvicorn"))} == {
         "raccoon_fast.collector"
     }
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    # grpc itself, in the peer's hand, may tell of a connection that ends under it.
+    assert (out, [line for line in err.splitlines() if "chttp2_transport.cc" not in line]) == ("", [])
 
 
 def test_uvicorn_s_own_loggers_are_left_as_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -231,7 +232,7 @@ def test_a_damaged_record_is_put_aside_and_the_others_are_found(path: Path) -> N
     spool = new_spool(path)
     spool.put([record(number) for number in range(4)])
     spool.close()
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET body = zeroblob(length(body)) WHERE req_guid = 'guid-1'")
         db.execute("UPDATE records SET types = '{\"a\": 7}' WHERE req_guid = 'guid-2'")
     db.close()
@@ -241,7 +242,7 @@ def test_a_damaged_record_is_put_aside_and_the_others_are_found(path: Path) -> N
     assert again.pop_lost() == {"a": 2 + 7, "b": 2}
     assert again.pop_lost() == {}
     again.close()
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         assert [row[0] for row in db.execute("SELECT req_guid FROM quarantine ORDER BY id")] == ["guid-1", "guid-2"]
     db.close()
 
@@ -282,7 +283,7 @@ def test_whatever_the_file_is_live_traffic_goes_on(path: Path, seed: int) -> Non
 
 
 def test_another_release_s_file_is_left_alone(path: Path) -> None:
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     before = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
 from collections import Counter
@@ -62,7 +63,7 @@ def events_of(path: Path) -> list[tuple[str, list[tuple[str, bytes]]]]:
 
 
 def damage(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute(statement)
     db.close()
 
