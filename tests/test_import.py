@@ -9,6 +9,7 @@ HEAVY = [
     "asyncio",
     "google.protobuf",
     "grpc",
+    "hpack",
     "httptools",
     "httpx",
     "logging",
@@ -44,6 +45,11 @@ def test_ground_floor_loads_no_protocol():
     floor += ["stats.opentelemetry", "stats.prometheus"]
     statement = "import " + ", ".join(f"raccoon_fast.{module}" for module in floor)
     assert not (loaded_after(statement) - loaded_after("")) & set(HEAVY)
+
+
+def test_no_client_and_no_producer_needs_grpcio():
+    statement = "import raccoon_fast as r; r.GrpcClient('localhost'); r.Producer('grpc://localhost')"
+    assert not loaded_after(statement) & {"grpc", "google.protobuf"}
 
 
 def test_client_info_stays_the_function_whatever_was_imported_first():
