@@ -80,12 +80,16 @@ class HTTPPool:
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         try:
-            connection = await opening
+            # Not `await opening`, which hands a cancellation on to it: where the connection is there in the same step,
+            # `asyncio.wait_for` keeps that to itself, up to Python 3.11.
+            await asyncio.wait([opening])
         except asyncio.CancelledError:
             opening.add_done_callback(_abort)
-            if self._closed:
-                raise ClientClosedError("the client was closed") from None
+            opening.cancel()
             raise
+        if opening.cancelled():
+            raise ClientClosedError("the client was closed")
+        connection = opening.result()
         if self._closed:
             connection.abort()
             raise ClientClosedError("the client was closed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -24,6 +25,7 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
+from raccoon_fast.transports.tcp import open_tcp
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)
@@ -635,3 +637,29 @@ def test_a_timer_that_is_left_from_an_exchange_before_does_not_end_a_later_one()
         slow.set()
         with pytest.raises(AckTimeoutError):
             rest.send(EVENTS, timeout=0.1)
+
+
+def test_a_cancellation_in_the_step_that_connects_is_kept_to(run, monkeypatch):
+    """Up to Python 3.11 `asyncio.wait_for`, which bounds connecting, keeps such a one to itself."""
+    connected = []
+
+    async def open_and_swallow(*args):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        connected.append(await open_tcp(*args))
+        return connected[0]
+
+    monkeypatch.setattr("raccoon_fast.transports.rest.open_tcp", open_and_swallow)
+
+    async def main(host):
+        async with AsyncRestClient(f"http://{host}", serializer=RAW, logger=None) as rest:
+            sending = asyncio.ensure_future(rest.send(EVENTS))
+            await asyncio.sleep(0.01)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            while not connected or not connected[0].transport.is_closing():
+                await asyncio.sleep(0.001)
+
+    with tcp_server(obliging) as host:
+        run(main(host))
