@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _A = TypeVar("_A", bound=AsyncClient)
+# The longest that a Ctrl-C may go unnoticed.
+_SLICE_S = 1.0
 
 
 class _Running(Generic[_A]):
@@ -93,7 +95,7 @@ class Client(Generic[_A]):
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
         future = running.thread.submit(_deliver(running.client, request, timeout_s))
         try:
-            return SendResult(request.req_guid, future.result())
+            return SendResult(request.req_guid, _result(future))
         except concurrent.futures.CancelledError:
             raise _abandoned(request) from None
         except BaseException:
@@ -211,6 +213,16 @@ class Client(Generic[_A]):
             # unregistered, from here.
             lifetime.inherit(self._running)
             self._running = None
+
+
+def _result(future: concurrent.futures.Future[Response]) -> Response:
+    """Wait for it, in slices: CPython does not notice a Ctrl-C that comes just as a wait begins before that ends."""
+    while True:
+        try:
+            return future.result(_SLICE_S)
+        except concurrent.futures.TimeoutError as error:  # noqa: PERF203 - once a second
+            if future.done() and future.exception() is error:
+                raise  # the request's own AckTimeoutError
 
 
 async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:

@@ -501,6 +501,21 @@ class TestSignals:
             assert err.count("Traceback") == 1
             assert err.endswith("KeyboardInterrupt\n")
 
+    def test_ctrl_c_that_wakes_nobody_is_noticed(self, protocol, hole):
+        """As one does that comes just as the wait begins: the interpreter has it noted, and waits all the same."""
+        script = """
+        import _thread
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        began_s = time.monotonic()
+        with new(timeout=20.0) as client:
+            try:
+                client.send(events)
+            except KeyboardInterrupt:
+                print("interrupted", time.monotonic() - began_s < 15)
+        """
+        host, _ = hole
+        assert run(script, protocol, silent_address(protocol, host)) == ("interrupted True\n", "", 0)
+
     def test_ctrl_c_cancels_an_async_send(self, protocol, hole):
         script = """
         async def main():
