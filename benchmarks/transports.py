@@ -73,8 +73,8 @@ CLIENTS: dict[str, dict[str, Client]] = {
         "grpc.aio, ready bytes": Client(clients.grpc_aio_ready_bytes, "grpc"),
     },
 }
-# Requests until a client is connected, and as many again to find out how long one takes. Then it runs until its memory,
-# the server's and the kernel's for the two are not new any more: for a second the kernel's time still falls.
+# Requests until a client is connected, and as many again to find out how long one takes. Then it is warmed by a whole
+# run, as its memory is new until then; where there are aims for a second, as the kernel's time still falls.
 _WARM_UP = 16
 _WARM_S = 1.0
 _RUNS = 2
@@ -134,7 +134,8 @@ def _time_client(
         request_s = (time.perf_counter() - start_s) / _WARM_UP
         requests = effort.count(min(_MOST_REQUESTS, max(_WARM_UP, int(_RUN_S / request_s))))
         sent = 2 * _WARM_UP
-        while time.perf_counter() - start_s < _WARM_S * effort.share:
+        warm_s = _WARM_S * effort.share if workload in AIMED_AT else 0.0
+        while sent == 2 * _WARM_UP or time.perf_counter() - start_s < warm_s:
             send(requests)
             sent += requests
         for _ in range(_RUNS):
