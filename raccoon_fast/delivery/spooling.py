@@ -74,6 +74,7 @@ class Spooling:
         self._next = _Turn(adopts=True)
         self._idle = asyncio.Event()
         self._is_busy = False
+        self._is_closed = False
         self._refused_s = float("-inf")
         self._told_s = float("-inf")
         self._adopt_timer: asyncio.TimerHandle | None = None
@@ -115,7 +116,8 @@ class Spooling:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
         finally:
-            self._thread.submit(lambda spool: spool.close(), self._spool)
+            self._is_closed = True
+            self._thread.submit(_close, self._spool)
 
     def _kick(self) -> None:
         if self._is_busy or not self._next:
@@ -124,6 +126,8 @@ class Spooling:
         self._idle.clear()
         turn, self._next = self._next, _Turn()
         self._thread.submit(self._work, turn)
+        if self._is_closed:
+            self._thread.submit(_close, self._spool)  # which the turn opened once more
 
     # On the thread
 
@@ -190,3 +194,7 @@ class Spooling:
 def _record(batch: Batch) -> Record:
     age_s = time.monotonic() - batch.accepted_s
     return Record(batch.req_guid, batch.wire, time.time() - age_s, batch.types, batch.envelope.body())
+
+
+def _close(spool: Spool) -> None:
+    spool.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -135,6 +136,9 @@ def test_a_close_that_is_cancelled_again_and_again_ends(collector: Collector, ru
 
     run(main())
     wait_until(lambda: not [one for one in threading.enumerate() if one.name == "raccoon_fast-spool"])
+    if sys.platform == "linux":
+        links = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+        assert not [link for link in links if link.is_relative_to(tmp_path)]  # every spool was closed
 
 
 def test_two_closes_are_one(collector: Collector, run: Run) -> None:
