@@ -196,11 +196,8 @@ class HTTP2Connection(SharedConnection):
             return
         if self._streams or not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        if self._opened.done():
-            self._end(lost_error(exc, self._link.address))
-            return
         error = lost_error(exc, self._link.address)
-        if isinstance(error, ConnectionLostError):
+        if not self._opened.done() and isinstance(error, ConnectionLostError):
             error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
         self._end(error)
 
@@ -253,8 +250,13 @@ class HTTP2Connection(SharedConnection):
             return
         if flags & wire.PADDED:
             payload = wire.strip_padding(payload, wire.PADDED)
-        if stream.data_received(payload, bool(flags & wire.END_STREAM)):
+        is_end = bool(flags & wire.END_STREAM)
+        if not stream.data_received(payload, is_end):
+            return
+        if is_end:
             self._ended(stream)
+        else:
+            self._reset(stream, ErrorCode.CANCEL)  # more than is taken: the server may stop
 
     def _check_known(self, stream_id: int) -> None:
         if not stream_id & 1 or stream_id >= self._next_id:

@@ -135,15 +135,15 @@ class FrameReader:
             payload = data[start:at]
             stream &= MAX_STREAM
             if kind in _OF_BLOCKS or self._block_stream:
-                flags, payload = self._block_received(kind, flags, stream, payload)
-                if self._block_stream:
+                block = self._block_received(kind, flags, stream, payload)
+                if block is None:
                     continue
-                kind = HEADERS
+                kind, flags, payload = HEADERS, *block
             yield kind, flags, stream, payload
         self._rest = data[at:]
 
-    def _block_received(self, kind: int, flags: int, stream: int, payload: bytes) -> tuple[int, bytes]:
-        """Flags and bytes of a block as far as it is there; `_block_stream` says whether it goes on."""
+    def _block_received(self, kind: int, flags: int, stream: int, payload: bytes) -> tuple[int, bytes] | None:
+        """Flags and bytes of a block; None while it goes on."""
         if kind == HEADERS and not self._block_stream:
             payload = strip_padding(payload, flags)
             if flags & END_HEADERS:
@@ -154,8 +154,9 @@ class FrameReader:
         self._block += payload
         if len(self._block) > MAX_BLOCK_BYTES:
             raise FrameError(f"a header block of over {MAX_BLOCK_BYTES} bytes", ErrorCode.ENHANCE_YOUR_CALM)
-        if flags & END_HEADERS:
-            self._block_stream = 0
+        if not flags & END_HEADERS:
+            return None
+        self._block_stream = 0
         return self._block_flags, bytes(self._block)
 
 

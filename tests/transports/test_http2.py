@@ -608,9 +608,12 @@ class TestAnswers:
         with (
             tcp_server(script) as target,
             client(target) as rpc,
-            pytest.raises(ProtocolError, match="answer of over 1048576 bytes"),
         ):
-            rpc.send(EVENTS)
+            with pytest.raises(ProtocolError, match="answer of over 1048576 bytes"):
+                rpc.send(EVENTS)
+            wait_until(
+                lambda: any((kind, payload) == (RST_STREAM, struct.pack(">I", 8)) for kind, _, _, payload in sent)
+            )
 
 
 def test_a_server_that_asks_and_does_not_listen() -> None:
