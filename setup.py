@@ -28,7 +28,7 @@ CORE = "raccoon_fast/core"
 SOURCES = {
     "_wire_c": f"{CORE}/_wire_py.py",
     "_envelope_c": f"{CORE}/_envelope_c.pyx",
-    "_answers_c": f"{CORE}/_answers_py.py",
+    "_answers_c": f"{CORE}/_answers_c.pyx",
     "_acks_c": f"{CORE}/_acks_py.py",
     "_batch_c": f"{CORE}/_batch_c.pyx",
     "_event_types_c": f"{CORE}/_event_types_c.pyx",

@@ -1,4 +1,4 @@
-"""The decoding of answers; compiled as _answers_c by the types in _answers_c.pxd."""
+"""The decoding of answers in pure Python; the compiled form leaves to it whatever is out of the ordinary."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ cdef class _Envelope:
     # event's size, as `measure` does.
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int64_t append(self, object type_, object data) except -1
+    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept
     cdef object view(self, Py_ssize_t start)
     cdef int finish(self) except -1
     cdef int own(self) except -1
@@ -41,6 +41,15 @@ cdef class _Envelope:
     @cython.final
     cdef uint8_t* reserve(self, uint64_t size) except NULL
     cdef uint8_t* make_room(self, uint64_t size) except NULL
+
+    @cython.final
+    cdef int64_t append(self, object type_, object data) except -1
+
+    @cython.final
+    cdef int64_t append_buffer(self, object type_, object data) except -1
+
+    @cython.final
+    cdef int append_event(self, object event) except -1
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1

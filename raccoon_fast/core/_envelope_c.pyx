@@ -16,8 +16,10 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -50,6 +52,12 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     void* PyUnicode_1BYTE_DATA(object text)
+    # With borrowed references.
+    Py_ssize_t PyList_GET_SIZE(object many)
+    PyObject* PyList_GET_ITEM(object many, Py_ssize_t at)
+    bint PyTuple_Check(PyObject* event)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject* event)
+    PyObject* PyTuple_GET_ITEM(PyObject* event, Py_ssize_t at)
 
 cdef Py_ssize_t _HEADROOM = HEADROOM
 cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
@@ -65,6 +73,10 @@ cdef enum:
     _SHORT_HEAD = _SHORT_GUID + 32
     # Event.type as most are; so many bytes are copied faster than just as many as there are.
     _SHORT_FIELD = 32
+    # So many bytes of data, beside such a type, are an event whose length is a varint of two bytes.
+    _TWO_BYTES = 0x3FFF - 3 - _SHORT_FIELD
+    # Of an event of such a type, what is not data, at most: two tags, two varints, the type's field as it is copied.
+    _AROUND = 2 + 2 * 10 + _SHORT_FIELD
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -136,6 +148,9 @@ cdef class _Envelope:
         """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
         return self.head_bound(req_guid) + self.stop - self.start + self.tail_size
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def add(self, type, data):
         """Append one event; the data is copied."""
         self.append(type, data)
@@ -143,12 +158,18 @@ cdef class _Envelope:
     def add_many(self, events):
         """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
         cdef Py_ssize_t before = self.events
-        for event in events:
-            if isinstance(event, tuple) and len(<tuple> event) == 2:
-                self.append((<tuple> event)[0], (<tuple> event)[1])
-            else:
-                type_, data = event
-                self.append(type_, data)
+        cdef Py_ssize_t at = 0
+        if PyList_CheckExact(events):
+            # Looked at by index, for it may change meanwhile: what the loop over it below does.
+            while True:
+                at = self.write_run(<list> events, at)
+                if at >= PyList_GET_SIZE(events):
+                    break
+                self.append_event((<list> events)[at])
+                at += 1
+        else:
+            for event in events:
+                self.append_event(event)
         return self.events - before
 
     def stamp(self, req_guid, seconds, nanos):
@@ -234,15 +255,33 @@ cdef class _Envelope:
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
+    @cython.final
     cdef inline int64_t append(self, object type_, object data) except -1:
-        cdef Py_buffer buffer
         if PyBytes_CheckExact(data):
             return self.write(type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        return self.append_buffer(type_, data)
+
+    @cython.final
+    cdef int64_t append_buffer(self, object type_, object data) except -1:
+        cdef Py_buffer buffer
         take_buffer(data, &buffer)
         try:
             return self.write(type_, <const uint8_t*> buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
+
+    @cython.final
+    cdef inline int append_event(self, object event) except -1:
+        if isinstance(event, tuple) and len(<tuple> event) == 2:
+            self.append((<tuple> event)[0], (<tuple> event)[1])
+        else:
+            type_, data = event
+            self.append(type_, data)
+        return 0
+
+    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept:
+        """Append what can be appended without a look at each type, from number `at` on; return where that ends."""
+        return at
 
     cdef inline object view(self, Py_ssize_t start):
         cdef _Window window = _Window.__new__(_Window)
@@ -320,8 +359,8 @@ cdef class _Envelope:
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
 
-    # The last short type, and its field on the wire, if there was one.
-    cdef str last_type
+    # The last short type, or None, and its field on the wire.
+    cdef object last_type
     cdef uint8_t[_SHORT_FIELD] type_field
     cdef Py_ssize_t type_field_size
 
@@ -337,13 +376,22 @@ cdef class ProtoEnvelope(_Envelope):
         return 1 + varint_size(inner) + inner
 
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef uint8_t* out
+        cdef Py_ssize_t whole
+        if type_ is self.last_type and self.room() > size and type_ is not None:
+            out = self.block.data + self.stop
+            whole = self.write_again(out, data, size) - out
+            self.stop += whole
+            self.events += 1
+            return whole
+        return self.write_any(type_, data, size)
+
+    cdef int64_t write_any(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t text_size
         cdef const char* text
         cdef uint64_t inner
         cdef uint64_t whole
         cdef uint8_t* out
-        if type_ is self.last_type and self.type_field_size:
-            return self.write_again(data, size)
         if not PyUnicode_Check(type_):
             refuse_type(type_)
         text = utf8(type_, &text_size)
@@ -362,22 +410,61 @@ cdef class ProtoEnvelope(_Envelope):
         self.events += 1
         return <int64_t> whole
 
-    cdef inline int64_t write_again(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Append an event of the last short type."""
-        cdef uint64_t inner = <uint64_t> self.type_field_size
-        cdef uint64_t whole
-        cdef uint8_t* out
-        if size:
-            inner += 1 + varint_size(size) + <uint64_t> size
-        whole = 1 + varint_size(inner) + inner
-        out = write_data(self.reserve(whole), inner, data, size)
-        self.stop += <Py_ssize_t> whole
-        if self.block.size - self.stop >= _SHORT_FIELD:
-            memcpy(out, self.type_field, _SHORT_FIELD)
+    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept:
+        # No Python code runs in here, and nothing is made or freed: the references are borrowed.
+        cdef PyObject* last = <PyObject*> self.last_type
+        cdef PyObject* event
+        cdef PyObject* data
+        cdef Py_ssize_t before = at
+        cdef Py_ssize_t count = PyList_GET_SIZE(events)
+        cdef Py_ssize_t size
+        cdef Py_ssize_t room = self.room()
+        cdef uint8_t* out = self.block.data + self.stop
+        cdef uint8_t* after
+        if self.last_type is None:
+            return at
+        while at < count:
+            event = PyList_GET_ITEM(events, at)
+            if not PyTuple_Check(event) or PyTuple_GET_SIZE(event) != 2 or PyTuple_GET_ITEM(event, 0) != last:
+                break
+            data = PyTuple_GET_ITEM(event, 1)
+            if not PyBytes_CheckExact(<object> data):
+                break
+            size = PyBytes_GET_SIZE(<object> data)
+            if size >= room:
+                break
+            after = self.write_again(out, <const uint8_t*> PyBytes_AS_STRING(<object> data), size)
+            room -= after - out
+            out = after
+            at += 1
+        self.stop = out - self.block.data
+        self.events += at - before
+        return at
+
+    cdef inline Py_ssize_t room(self) noexcept:
+        """Return over how many bytes of data an event of the last type surely cannot have for `write_again`."""
+        if self.masked or self.block.exports:
+            return 0
+        return self.block.size - _TAIL - _AROUND - self.stop
+
+    cdef inline uint8_t* write_again(self, uint8_t* out, const uint8_t* data, Py_ssize_t size) noexcept:
+        """Write an event of the last type, and return where it ends; `_AROUND` bytes more than `size` are free."""
+        cdef uint64_t inner
+        if 0x7F < size <= _TWO_BYTES:
+            # Most events: both lengths are varints of two bytes.
+            inner = <uint64_t> (3 + size + self.type_field_size)
+            out[0] = 0x1A
+            out[1] = <uint8_t> (inner | 0x80)
+            out[2] = <uint8_t> (inner >> 7)
+            out[3] = 0x0A
+            out[4] = <uint8_t> (size | 0x80)
+            out[5] = <uint8_t> (size >> 7)
+            memcpy(out + 6, data, size)
+            out += 6 + size
         else:
-            memcpy(out, self.type_field, self.type_field_size)
-        self.events += 1
-        return <int64_t> whole
+            out = write_data(out, data_size(size) + <uint64_t> self.type_field_size, data, size)
+        memcpy(out, self.type_field, _SHORT_FIELD)
+        return out + self.type_field_size
 
     cdef head_bound(self, req_guid):
         return proto_head_bound(req_guid)
@@ -481,9 +568,13 @@ cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
 
 
 cdef inline uint64_t inner_size(Py_ssize_t text_size, Py_ssize_t size) noexcept:
-    """Return the bytes of an Event: type (2), and event_bytes (1), which is left out when empty."""
-    cdef uint64_t inner = 1 + varint_size(text_size) + <uint64_t> text_size
-    return inner + 1 + varint_size(size) + <uint64_t> size if size else inner
+    """Return the bytes of an Event: type (2) and event_bytes (1)."""
+    return 1 + varint_size(text_size) + <uint64_t> text_size + data_size(size)
+
+
+cdef inline uint64_t data_size(Py_ssize_t size) noexcept:
+    """Return the bytes of Event.event_bytes, which is left out when empty."""
+    return 1 + varint_size(size) + <uint64_t> size if size else 0
 
 
 cdef inline uint8_t* write_data(uint8_t* out, uint64_t inner, const uint8_t* data, Py_ssize_t size) noexcept:

@@ -278,6 +278,52 @@ def test_many_types_and_lengths(make, read):
     assert read(stamped(make, events).payload())[3] == events
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["t", "type-of-the-most-that-is-kept-30", "a-type-of-more-bytes-than-are-kept", "é"]),
+            st.sampled_from([0, 1, 89, 90, 127, 128, 129, 200, 16347, 16348, 16349, 16383, 16384]),
+            st.sampled_from([bytes, bytes, bytes, bytearray]),
+            st.sampled_from([tuple, tuple, tuple, list, Event._make]),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 400),
+)
+def test_runs_of_one_type(impl, messages, wanted, capacity):
+    events = [pair((type_, data(b"x" * size))) for type_, size, data, pair in wanted]
+    expected = [(type_, bytes(data)) for type_, data in events]
+    forms = ((impl.envelope.ProtoEnvelope, read_proto(messages)), (impl.envelope.JsonEnvelope, read_json))
+    for make_kind, read_kind in forms:
+        envelope = make_kind(capacity)
+        for some in (events, tuple(events), iter(events)):
+            assert envelope.add_many(some) == len(events)
+        for type_, data in events:
+            envelope.add(type_, data)
+        envelope.stamp(GUID, *NOW)
+        assert read_kind(envelope.payload())[3] == expected * 4
+
+
+def test_a_list_that_changes_while_it_is_added(make, read):
+    events = [("t", b"1"), ("t", b"2")]
+
+    class Pair:
+        """Makes the list longer, then shorter, as it is unpacked."""
+
+        def __init__(self, change):
+            self.change = change
+
+        def __iter__(self):
+            self.change()
+            return iter(("t", b"of a pair"))
+
+    events += [Pair(lambda: events.extend([("t", b"3")] * 3)), ("t", b"4"), Pair(events.clear), ("t", b"never")]
+    envelope = make()
+    assert envelope.add_many(events) == 5
+    envelope.stamp(GUID, *NOW)
+    assert [data for _, data in read(envelope.payload())[3]] == [b"1", b"2", b"of a pair", b"4", b"of a pair"]
+
+
 def test_the_forms_that_the_pure_form_keeps_are_bounded():
     envelope = _envelope_py.ProtoEnvelope()
     envelope.add_many(("t", b"x" * size) for size in range(1000))

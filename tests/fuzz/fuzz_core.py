@@ -193,11 +193,14 @@ def fuzz_envelope(rng: random.Random) -> None:
     stamp: tuple[str, int, int] | None = None
     views: list[tuple[memoryview | bytes, bytes]] = []
 
+    types = [random_text(rng).decode("utf-8", "replace") or "t" for _ in range(3)]
+
     def event() -> tuple[str, Any]:
         data = rng.randbytes(
             rng.choice([0, 1, 2, 3, rng.randint(0, 300), rng.randint(0, 30_000) if rng.random() < 0.1 else 5])
         )
-        return random_text(rng).decode("utf-8", "replace") or "t", rng.choice([bytes, bytearray, memoryview])(data)
+        type_ = rng.choice([types[0], types[0], types[0], *types, random_text(rng).decode("utf-8", "replace") or "t"])
+        return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(data)
 
     for _ in range(rng.randint(1, 25)):
         what = rng.randint(0, 9)
@@ -207,7 +210,7 @@ def fuzz_envelope(rng: random.Random) -> None:
             events.append(one)
         elif what == 2:
             some = [event() for _ in range(rng.randint(0, 8))]
-            assert envelope.add_many(iter(some)) == len(some)
+            assert envelope.add_many(rng.choice([iter, list, tuple])(some)) == len(some)
             events += some
         elif what == 3:
             wrong = rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
