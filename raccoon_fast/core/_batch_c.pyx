@@ -8,6 +8,7 @@ finalizers), no I/O. Whatever may do so, the serializer, the hooks and `make_bat
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t
 
@@ -205,7 +206,18 @@ cdef class Accumulator:
     def emit_many(self, events):
         """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
         cdef dict receipts = {}
-        self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts)  # which no `on_full` answers
+        cdef Py_ssize_t at = 0
+        if self.serializer is None and PyList_CheckExact(events):
+            # Looked at by index, for it may change meanwhile: what the loop over it does as well.
+            while True:
+                at = self.accept_run(<list> events, at, receipts)
+                if at >= PyList_GET_SIZE(events):
+                    break
+                type_, data = (<list> events)[at]
+                receipts[self.accept(type_, data)] = None
+                at += 1
+        else:
+            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts)  # which no `on_full` answers
         return list(receipts)
 
     def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None):
@@ -289,6 +301,32 @@ cdef class Accumulator:
         self.batches.append(batch)
         batch.envelope.trim()
         return 0
+
+    cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, dict receipts) except -1:
+        """Accept events of the type before, from number `at` on, as long as the open batch surely takes them and is not
+        full then; return where that ended.
+        """
+        cdef Batch batch = self.batch
+        cdef Py_ssize_t end
+        cdef Py_ssize_t size
+        if batch is None or self.is_closed or batch.last_type is not batch.envelope.last_type:
+            return at
+        size = batch.envelope.stop
+        end = batch.envelope.write_run(
+            events,
+            at,
+            at + <Py_ssize_t> (self.max_events - 1 - batch.envelope.events),
+            <Py_ssize_t> self.max_event_bytes,
+            <Py_ssize_t> min(self.buffer_bytes - self.held, self.max_bytes - batch.size),
+        )
+        if end > at:
+            size = batch.envelope.stop - size
+            batch.size += size
+            batch.run += end - at
+            self.held += size
+            self.events_in += end - at
+            receipts[batch.receipt] = None
+        return end
 
     cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts):
         """Go through events until there are no more, or `most`, or one is refused."""

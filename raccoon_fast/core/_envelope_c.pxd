@@ -23,6 +23,8 @@ cdef class _Envelope:
     cdef Py_ssize_t events
     cdef uint32_t mask
     cdef bint masked
+    # The last type whose form on the wire is kept, or None.
+    cdef object last_type
 
     cdef head_bound(self, req_guid)
     cdef bytes encode_head(self, req_guid, seconds, nanos)
@@ -30,7 +32,9 @@ cdef class _Envelope:
     # event's size, as `measure` does.
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
-    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept
+    cdef Py_ssize_t write_run(
+        self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
+    ) noexcept
     cdef object view(self, Py_ssize_t start)
     cdef int finish(self) except -1
     cdef int own(self) except -1

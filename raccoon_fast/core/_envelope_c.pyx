@@ -53,6 +53,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     void* PyUnicode_1BYTE_DATA(object text)
     # With borrowed references.
+    Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t PyList_GET_SIZE(object many)
     PyObject* PyList_GET_ITEM(object many, Py_ssize_t at)
     bint PyTuple_Check(PyObject* event)
@@ -162,7 +163,7 @@ cdef class _Envelope:
         if PyList_CheckExact(events):
             # Looked at by index, for it may change meanwhile: what the loop over it below does.
             while True:
-                at = self.write_run(<list> events, at)
+                at = self.write_run(<list> events, at, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX)
                 if at >= PyList_GET_SIZE(events):
                     break
                 self.append_event((<list> events)[at])
@@ -279,8 +280,14 @@ cdef class _Envelope:
             self.append(type_, data)
         return 0
 
-    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept:
-        """Append what can be appended without a look at each type, from number `at` on; return where that ends."""
+    cdef Py_ssize_t write_run(
+        self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
+    ) noexcept:
+        """Append events of the last type, from number `at` on and before `end`, and return where that ended.
+
+        It ends at an event that may come to more than `most_bytes`, or make all of them more than `most_in_all`; or
+        for whatever reason of its own. No Python code runs in here, and nothing is made or freed.
+        """
         return at
 
     cdef inline object view(self, Py_ssize_t start):
@@ -359,8 +366,7 @@ cdef class _Envelope:
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
 
-    # The last short type, or None, and its field on the wire.
-    cdef object last_type
+    # The field on the wire of `last_type`.
     cdef uint8_t[_SHORT_FIELD] type_field
     cdef Py_ssize_t type_field_size
 
@@ -410,20 +416,23 @@ cdef class ProtoEnvelope(_Envelope):
         self.events += 1
         return <int64_t> whole
 
-    cdef Py_ssize_t write_run(self, list events, Py_ssize_t at) noexcept:
-        # No Python code runs in here, and nothing is made or freed: the references are borrowed.
+    cdef Py_ssize_t write_run(
+        self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
+    ) noexcept:
+        # So the references are borrowed.
         cdef PyObject* last = <PyObject*> self.last_type
         cdef PyObject* event
         cdef PyObject* data
         cdef Py_ssize_t before = at
-        cdef Py_ssize_t count = PyList_GET_SIZE(events)
         cdef Py_ssize_t size
-        cdef Py_ssize_t room = self.room()
+        cdef Py_ssize_t most = most_bytes - _AROUND
+        cdef Py_ssize_t room = min(self.room(), most_in_all - _AROUND)
         cdef uint8_t* out = self.block.data + self.stop
         cdef uint8_t* after
         if self.last_type is None:
             return at
-        while at < count:
+        end = min(end, PyList_GET_SIZE(events))
+        while at < end:
             event = PyList_GET_ITEM(events, at)
             if not PyTuple_Check(event) or PyTuple_GET_SIZE(event) != 2 or PyTuple_GET_ITEM(event, 0) != last:
                 break
@@ -431,7 +440,7 @@ cdef class ProtoEnvelope(_Envelope):
             if not PyBytes_CheckExact(<object> data):
                 break
             size = PyBytes_GET_SIZE(<object> data)
-            if size >= room:
+            if size >= room or size > most:
                 break
             after = self.write_again(out, <const uint8_t*> PyBytes_AS_STRING(<object> data), size)
             room -= after - out
@@ -502,9 +511,8 @@ cdef class ProtoEnvelope(_Envelope):
 cdef class JsonEnvelope(_Envelope):
     """One SendEventRequest in JSON; the contract is that of the pure form."""
 
-    # By type: what stands behind the data. The last one used is at hand.
+    # By type: what stands behind the data. That of `last_type` is at hand.
     cdef dict forms
-    cdef object last_type
     cdef bytes last_form
 
     def __cinit__(self, capacity=4096):

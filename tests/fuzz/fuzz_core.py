@@ -335,11 +335,12 @@ class Side:
 
 
 def fuzz_accumulator(rng: random.Random) -> None:
+    times = rng.choice([1, 1, 10])
     limits = {
-        "max_events": rng.randint(1, 6),
-        "max_bytes": rng.randint(1, 400),
+        "max_events": rng.randint(1, 6 * times),
+        "max_bytes": rng.randint(1, 400 * times),
         "max_event_bytes": rng.randint(50, 500),
-        "buffer_bytes": rng.randint(50, 2000),
+        "buffer_bytes": rng.randint(50, 2000 * times),
     }
     wire = rng.choice(["proto", "json"])
     answers = [rng.random() < 0.5 for _ in range(5)]
@@ -348,8 +349,8 @@ def fuzz_accumulator(rng: random.Random) -> None:
     def event() -> tuple[Any, Any]:
         if rng.random() < 0.05:
             return rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
-        type_ = rng.choice(["a", "b", random_text(rng).decode("utf-8", "replace") or "t"])
-        return type_, rng.choice([bytes, bytearray, memoryview])(rng.randbytes(rng.choice([0, 1, 20, 200, 600])))
+        type_ = rng.choice(["a", "a", "a", "b", random_text(rng).decode("utf-8", "replace") or "t"])
+        return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(rng.randbytes(rng.choice([0, 1, 20, 200, 600])))
 
     for _ in range(rng.randint(1, 40)):
         what = rng.randint(0, 12)
@@ -357,7 +358,7 @@ def fuzz_accumulator(rng: random.Random) -> None:
         if what < 5:
             call = ("emit", *event())
         elif what < 7:
-            call = ("emit_many", [event() for _ in range(rng.randint(0, 8))])
+            call = ("emit_many", [event() for _ in range(rng.randint(0, 8 * times))])
         elif what < 9:
             call = ("take",)
         elif what == 12:
