@@ -10,6 +10,7 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t
 
 from raccoon_fast.core._envelope_c cimport _Envelope, take_buffer
@@ -192,6 +193,15 @@ cdef class Accumulator:
     def sealed(self):
         """Batches to take."""
         return len(self.batches)
+
+    @property
+    def oldest_s(self):
+        """When the batch that `take` has next got its first event; infinity if there is none."""
+        cdef Batch batch
+        if not self.batches:
+            return INFINITY
+        batch = self.batches[0]
+        return batch.accepted_s
 
     @cython.binding(False)
     @cython.embedsignature(True)

@@ -214,6 +214,14 @@ class Accumulator:
         """Batches to take."""
         return len(self._sealed)
 
+    @property
+    def oldest_s(self) -> float:
+        """When the batch that `take` has next got its first event (its `accepted_s`); infinity if there is none."""
+        try:
+            return self._sealed[0].accepted_s
+        except IndexError:
+            return float("inf")
+
     def emit(self, type: str, data: Any) -> Any:  # noqa: A002 - the proto field's name
         """Accept one event.
 

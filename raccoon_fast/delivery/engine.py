@@ -229,18 +229,22 @@ class Engine:
         return self._concurrency.room(len(self._attempts), self._in_flight_bytes)
 
     def _next(self, now_s: float) -> Batch | None:
+        """Take the batch that is to be sent next, as one in flight."""
         if self._waiting.retry_s <= now_s and self._budget.take():
-            return self._waiting.pop_delayed()
-        if self._waiting.has_ready:
-            return self._waiting.pop_ready()
-        return None if self._settings.durable else self._take()
+            batch = self._waiting.pop_delayed()
+        elif self._waiting.has_ready:
+            batch = self._waiting.pop_ready()
+        else:
+            return None if self._settings.durable else self._take(states.IN_FLIGHT)
+        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
+        return batch
 
-    def _take(self) -> Batch | None:
+    def _take(self, state: str) -> Batch | None:
         with self._ledger.lock:
             batch = self._accumulator.take()
             if batch is None:
                 return None
-            self._ledger.add(batch.types, states.QUEUED)
+            self._ledger.add(batch.types, state)
         batch.req_guid = batch.settlement.receipt.req_guid
         batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
         self._outstanding.add(batch)
@@ -253,7 +257,6 @@ class Engine:
         else:
             self.retries += 1
         batch.attempts += 1
-        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         timeout_s = min(endpoint.timeout_s, batch.deadline_s - now_s)
         attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
@@ -280,7 +283,7 @@ class Engine:
         self._accumulator.seal()
         wanted = self._accumulator.buffered // 4
         while wanted > 0:
-            batch = self._waiting.pop_ready() if self._waiting.has_ready else self._take()
+            batch = self._waiting.pop_ready() if self._waiting.has_ready else self._take(states.QUEUED)
             if batch is None:
                 break
             wanted -= batch.nbytes
@@ -395,7 +398,7 @@ class Engine:
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             batches.append(batch)
         self._attempts.clear()
-        while (waiting := self._take()) is not None:
+        while (waiting := self._take(states.QUEUED)) is not None:
             batches.append(waiting)
         return batches
 
@@ -419,18 +422,22 @@ class Engine:
     # Time
 
     def _expire(self, now_s: float) -> None:
-        """End what is past its deadline; the oldest in the accumulator is taken here, to be watched."""
+        """End what is past its deadline."""
         for batch in self._waiting.pop_overdue(now_s):
             self._expired(batch)
         if self._reserve is not None and self._settings.durable:
-            while self._reserve.may_secure(now_s) and (new := self._take()) is not None:
+            while self._reserve.may_secure(now_s) and (new := self._take(states.QUEUED)) is not None:
                 self._reserve.secure(new)
             return
-        while not self._waiting.has_ready and (next_batch := self._take()) is not None:
-            if next_batch.deadline_s <= now_s:
-                self._expired(next_batch)
-            else:
-                self._waiting.add(next_batch)
+        while self._new_deadline_s() <= now_s:
+            if (overdue := self._take(states.QUEUED)) is not None:
+                self._expired(overdue)
+
+    def _new_deadline_s(self) -> float:
+        """The deadline of the batch that is next in the accumulator; infinity if there is none that may be sent."""
+        if self._settings.durable:
+            return float("inf")
+        return self._accumulator.oldest_s + self._settings.delivery_timeout_s
 
     def _expired(self, batch: Batch) -> None:
         if self._reserve is not None:
@@ -440,10 +447,11 @@ class Engine:
 
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
-        due_s = self._waiting.deadline_s
+        new_s = self._new_deadline_s()
+        due_s = min(self._waiting.deadline_s, new_s)
         if self._room():
             server_s = self._endpoints.next_s(now_s)
-            if self._waiting.has_ready:
+            if self._waiting.has_ready or new_s < float("inf"):
                 due_s = min(due_s, server_s)
             if self._reserve is not None:
                 due_s = min(due_s, max(self._reserve.fetch_s, server_s))

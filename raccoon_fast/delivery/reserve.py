@@ -115,7 +115,7 @@ class Reserve:
         """A batch became several, which have no records: its own goes with the last of them."""
         number = self._numbers.pop(batch, None)
         if number is not None:
-            batch.settlement.records.append(number)
+            batch.settlement.records += (number,)
 
     def settled(self, batch: Batch, is_last: bool) -> None:
         """A batch, or the last part of one, ended in an outcome."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raccoon_fast.errors import Outcome, ServerError
 from raccoon_fast.events import Ack, Code, Response, Status
-from raccoon_fast.stats import ACK_TT_MS, SENT_TT_MS
+from raccoon_fast.stats import ACK_TT_MS, OFF, SENT_TT_MS
 
 if TYPE_CHECKING:
     from raccoon_fast.stats import MetricsSink
@@ -115,6 +115,8 @@ class Sender:
         return response
 
     def _answered(self, request: Request, response: Response | None, since_s: float) -> None:
+        if self._stats is OFF and not self._listeners:
+            return
         if response is None or response.req_guid != request.req_guid:
             return  # about the connection, or an answer that names no request
         sent_ms = (request.written_s - since_s) * 1000.0

@@ -47,10 +47,10 @@ class Settlement:
     def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable) -> None:
         self.receipt = receipt
         self.extra_requests = 0
-        self.records: list[int] = []
+        self.records: tuple[int, ...] = ()
         self._future = future
         self._parts = 1
-        self._rejected: list[RejectedEvent] = []
+        self._rejected: tuple[RejectedEvent, ...] = ()
         self._response: Response | None = None
         self._error: BaseException | None = None
 
@@ -71,7 +71,7 @@ class Settlement:
 
     def rejected(self, events: Sequence[tuple[str, bytes]], reason: str) -> bool:
         """The server refused these events. Returns whether they were the last part."""
-        self._rejected += [RejectedEvent(event_type, data, reason) for event_type, data in events]
+        self._rejected += tuple(RejectedEvent(event_type, data, reason) for event_type, data in events)
         return self._end_part()
 
     def _end_part(self) -> bool:

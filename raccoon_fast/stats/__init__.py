@@ -9,6 +9,7 @@ from __future__ import annotations
 from raccoon_fast.stats.sink import (
     ACK_TT_MS,
     COUNTERS,
+    OFF,
     SENT_TT_MS,
     TIMINGS,
     TOTAL_BYTES_RECIEVED,
@@ -21,6 +22,7 @@ from raccoon_fast.stats.sink import (
 __all__ = [
     "ACK_TT_MS",
     "COUNTERS",
+    "OFF",
     "SENT_TT_MS",
     "TIMINGS",
     "TOTAL_BYTES_RECIEVED",

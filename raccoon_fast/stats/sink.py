@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACK_TT_MS",
     "COUNTERS",
+    "OFF",
     "SENT_TT_MS",
     "TIMINGS",
     "TOTAL_BYTES_RECIEVED",
@@ -67,8 +68,8 @@ def resolve_stats(value: object, logger: object = CONSOLE) -> MetricsSink:
         TypeError: `value` lacks `timing` or `count`.
     """
     if value is None:
-        return _Off()
-    if isinstance(value, (BackgroundSink, _Off, _Guarded)):
+        return OFF
+    if value is OFF or isinstance(value, (BackgroundSink, _Guarded)):
         return value
     if not isinstance(value, MetricsSink):
         raise TypeError(
@@ -86,6 +87,10 @@ class _Off:
 
     def count(self, name: str, n: int) -> None:
         pass
+
+
+#: What None is resolved to.
+OFF = _Off()
 
 
 class _Guarded:

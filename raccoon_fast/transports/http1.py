@@ -36,10 +36,10 @@ class HTTPAnswer(NamedTuple):
     body: bytes
     written_s: float
 
-    def header(self, name: bytes) -> str:
+    def header(self, name: str) -> str:
         """The first value of a header, or ""."""
         for key, value in self.headers:
-            if key == name:
+            if key == name.encode("ascii"):
                 return value.decode("latin-1")
         return ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from raccoon_fast.core.answers import decode_json_answer, decode_proto_answer
 from raccoon_fast.errors import DecodeError, MessageTooLargeError, Outcome, ProtocolError, ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raccoon_fast.events import Response
     from raccoon_fast.transports.address import Address
 
@@ -50,11 +51,19 @@ def retry_after_s(value: str) -> float | None:
 
 
 def read_answer(
-    status: int, body: bytes, content_type: str, retry_after: str, *, wire: str, req_guid: str, address: Address
+    status: int, body: bytes, header: Callable[[str], str], *, wire: str, req_guid: str, address: Address
 ) -> Response:
     """Turn an HTTP answer to an events request into a Response.
 
     A Raccoon's answer is decoded whatever the status; the status decides where the two disagree.
+
+    Args:
+        status: Its status.
+        body: The whole of it.
+        header: Returns a header's first value, or "", for a name in lower case.
+        wire: The request's encoding, "proto" or "json".
+        req_guid: The request's guid.
+        address: The server, for errors.
 
     Raises:
         ServerError: A status other than 200 without an answer of a Raccoon in it.
@@ -63,17 +72,17 @@ def read_answer(
     """
     if status == 413:
         raise MessageTooLargeError(f"{address} refused a request as too large (413); send fewer events at once")
-    response = _decode(body, content_type, wire)
+    response = _decode(body, wire)
     if status == 200:
         if response is None:
             raise ProtocolError(
-                f"{address} answered 200 with {content_type or 'no content type'} that is not a Raccoon's answer "
+                f"{address} answered 200 with {header('content-type') or 'no content type'} that is not a Raccoon's answer "
                 f"({body[:60]!r}); is this a Raccoon server?"
             )
         if response.req_guid != req_guid:
             raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {req_guid!r}")
         return response
-    raise status_error(status, address, retry_after=retry_after, response=response)
+    raise status_error(status, address, retry_after=header("retry-after"), response=response)
 
 
 def status_error(
@@ -99,18 +108,12 @@ def status_error(
     )
 
 
-@functools.lru_cache(maxsize=16)
-def _announces_json(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == CONTENT_TYPES["json"]
-
-
-def _decode(body: bytes, content_type: str, wire: str) -> Response | None:
+def _decode(body: bytes, wire: str) -> Response | None:
     if not body:
         return None
     # The server answers in the request's encoding, except that it refuses a content type it does not know in JSON under
-    # the type that was sent: so either encoding is tried, the announced one first.
-    is_json = body[:1] == b"{" or _announces_json(content_type or CONTENT_TYPES[wire])
-    for decode in _JSON_FIRST if is_json else _PROTO_FIRST:
+    # the type that was sent: so either encoding is tried, whatever is announced. No answer in protobuf begins with "{".
+    for decode in _JSON_FIRST if wire == "json" or body.startswith(b"{") else _PROTO_FIRST:
         try:
             response = decode(body)
         except DecodeError:

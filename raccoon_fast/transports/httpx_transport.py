@@ -61,8 +61,7 @@ class HttpxTransport(Transport):
         return read_answer(
             status,
             answer,
-            answer_headers.get("content-type", ""),
-            answer_headers.get("retry-after", ""),
+            lambda name: answer_headers.get(name, ""),
             wire=request.wire,
             req_guid=request.req_guid,
             address=address,

@@ -38,7 +38,8 @@ class HTTPPool:
         self._free = size
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle: list[HTTPConnection] = []
-        self._busy: set[HTTPConnection] = set()
+        # All that are open, idle or in an exchange.
+        self._connections: set[HTTPConnection] = set()
         self._opening: set[asyncio.Task[HTTPConnection]] = set()
         self._closed = False
 
@@ -93,22 +94,21 @@ class HTTPPool:
         if self._closed:
             connection.abort()
             raise ClientClosedError("the client was closed")
+        self._connections.add(connection)
         return connection
 
     async def _use(self, connection: HTTPConnection, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
-        self._busy.add(connection)
         try:
             return await connection.exchange(message, deadline_s)
         finally:
             self._used(connection)
 
     def _used(self, connection: HTTPConnection) -> None:
-        self._busy.discard(connection)
-        if connection.reusable:
-            if self._closed:
-                connection.abort()
-            else:
-                self._idle.append(connection)
+        if connection.reusable and not self._closed:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+            self._connections.discard(connection)
 
     def take(self) -> HTTPConnection | None:
         """A kept connection for one exchange, to be given back when that has ended; None if `exchange` has to wait."""
@@ -117,7 +117,6 @@ class HTTPPool:
         connection = self._take_idle()
         if connection is not None:
             self._free -= 1
-            self._busy.add(connection)
         return connection
 
     def give_back(self, connection: HTTPConnection) -> None:
@@ -130,6 +129,7 @@ class HTTPPool:
             connection = self._idle.pop()  # the one used last is the least likely to have been closed
             if connection.reusable:
                 return connection
+            self._connections.discard(connection)
         return None
 
     async def _acquire(self, deadline_s: float) -> None:
@@ -162,7 +162,7 @@ class HTTPPool:
         self._closed = True
         for opening in [*self._opening]:
             opening.cancel()
-        for connection in [*self._idle, *self._busy]:
+        for connection in [*self._connections]:
             connection.abort()
         self._idle.clear()
 
@@ -194,8 +194,9 @@ class RestTransport(Transport):
         self._identity: dict[str, str] = {}
         self._pool: HTTPPool | None = None
         self._again: set[asyncio.Task[None]] = set()
+        # A POST's head up to the body's length, and what it was made for: User-Agent and encoding.
         self._head = b""
-        self._head_agent: str | None = None
+        self._head_for: tuple[str, str] | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send; RFC 9110 for the statuses."""
@@ -271,29 +272,28 @@ class RestTransport(Transport):
 
     def _message(self, request: Request) -> bytes | memoryview:
         link = self._link
-        if link.authorization is not None or link.user_agent != self._head_agent:
-            self._head_agent = link.user_agent
-            self._head = _start_of_head(link, self._identity)
-        framing = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n"
-        content_type = CONTENT_TYPES[request.wire].encode("ascii")
-        return request.envelope.prefixed(self._head + framing % (content_type, request.envelope.nbytes))
+        head_for = (link.user_agent, request.wire)
+        if link.authorization is not None or head_for != self._head_for:
+            self._head = _start_of_head(link, self._identity, CONTENT_TYPES[request.wire])
+            self._head_for = head_for
+        return request.envelope.prefixed(b"%b%d\r\n\r\n" % (self._head, request.envelope.nbytes))
 
     def _read(self, request: Request, answer: HTTPAnswer) -> Response:
         request.written_s = answer.written_s
         return read_answer(
             answer.status,
             answer.body,
-            answer.header(b"content-type"),
-            answer.header(b"retry-after"),
+            answer.header,
             wire=request.wire,
             req_guid=request.req_guid,
             address=self._link.address,
         )
 
 
-def _start_of_head(link: Link, identity: Mapping[str, str]) -> bytes:
-    """A POST's head but for its body's type and length. Values were checked for CR and LF when the client was made."""
+def _start_of_head(link: Link, identity: Mapping[str, str], content_type: str) -> bytes:
+    """A POST's head up to its body's length. Values were checked for CR and LF when the client was made."""
     address = link.address
     lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.authority}"]
     lines += [f"{name}: {value}" for name, value in link.request_headers(identity).items()]
-    return "\r\n".join([*lines, ""]).encode("latin-1")
+    lines += [f"Content-Type: {content_type}", "Content-Length: "]
+    return "\r\n".join(lines).encode("latin-1")

@@ -350,7 +350,8 @@ def fuzz_accumulator(rng: random.Random) -> None:
         if rng.random() < 0.05:
             return rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
         type_ = rng.choice(["a", "a", "a", "b", random_text(rng).decode("utf-8", "replace") or "t"])
-        return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(rng.randbytes(rng.choice([0, 1, 20, 200, 600])))
+        data = rng.randbytes(rng.choice([0, 1, 20, 200, 600]))
+        return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(data)
 
     for _ in range(rng.randint(1, 40)):
         what = rng.randint(0, 12)
