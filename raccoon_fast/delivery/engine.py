@@ -22,6 +22,7 @@ from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.errors import ClientClosedError, DeliveryError, MessageTooLargeError, Outcome, ServerError
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
     from raccoon_fast.delivery.spooling import Spooling
-    from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
+    from raccoon_fast.transports.attempt import AnyAttempt
 
 __all__ = ["Engine", "EngineSettings"]
 
@@ -108,7 +109,7 @@ class Engine:
         self._concurrency = Concurrency(settings.max_in_flight, settings.connections)
         self._budget = RetryBudget()
         self._waiting = Waiting()
-        self._attempts: dict[asyncio.Future[Response], Batch] = {}
+        self._attempts: dict[AnyAttempt, Batch] = {}
         self._in_flight_bytes = 0
         self._outstanding = Outstanding(accumulator)
         self._outcomes = Outcomes(
@@ -298,7 +299,7 @@ class Engine:
         transport: int,
         request: Request,
         began_s: float,
-        attempt: asyncio.Future[Response],
+        attempt: AnyAttempt,
     ) -> None:
         if self._attempts.pop(attempt, None) is None:
             return  # given up by `close`
@@ -379,11 +380,12 @@ class Engine:
     # The end
 
     async def _end_attempts(self, timeout_s: float) -> None:
-        for task in self._attempts:
-            task.cancel()
+        for attempt in [*self._attempts]:
+            attempt.cancel()
         transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
         closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-        ending: list[asyncio.Future[Any]] = [*closing, *self._attempts]
+        tasks = [attempt for attempt in self._attempts if not isinstance(attempt, Attempt)]
+        ending: list[asyncio.Future[Any]] = [*closing, *tasks]
         try:
             await asyncio.wait(ending, timeout=timeout_s)
         except asyncio.CancelledError:

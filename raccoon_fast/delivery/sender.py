@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from raccoon_fast.errors import Outcome, ServerError
 from raccoon_fast.events import Ack, Code, Response, Status
 from raccoon_fast.stats import ACK_TT_MS, OFF, SENT_TT_MS
+from raccoon_fast.transports.attempt import Attempt
 
 if TYPE_CHECKING:
     from raccoon_fast.stats import MetricsSink
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Request, Transport
 
 __all__ = ["AckListener", "Sender"]
@@ -83,7 +84,7 @@ class Sender:
             raise
         return self._accepted(request, response, since_s)
 
-    def start(self, transport: Transport, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+    def start(self, transport: Transport, request: Request, timeout_s: float) -> AnyAttempt:
         """Begin an attempt, without a task where the transport needs none; once it is done, `answer` has to be called.
 
         Args:
@@ -95,11 +96,11 @@ class Sender:
             _stamp(request)
             return transport.start(request, timeout_s)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
-            failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            failed = Attempt()
             failed.set_exception(error)
             return failed
 
-    def answer(self, attempt: asyncio.Future[Response], request: Request, since_s: float) -> Response:
+    def answer(self, attempt: AnyAttempt, request: Request, since_s: float) -> Response:
         """What came of an attempt that is done; returns and raises as `send`."""
         try:
             response = attempt.result()

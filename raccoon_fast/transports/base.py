@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.address import Address
+    from raccoon_fast.transports.attempt import AnyAttempt
 
 __all__ = [
     "GRACE_S",
@@ -169,10 +170,10 @@ class Transport(abc.ABC):
                 abandoned: its events are possibly delivered.
         """
 
-    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
-        """Begin an attempt; the future has what `send` returns or raises.
+    def start(self, request: Request, timeout_s: float) -> AnyAttempt:
+        """Begin an attempt, which has what `send` returns or raises.
 
-        To be overridden where there is a way without a task. The future may be cancelled by who closes the transport
+        To be overridden where there is a way without a task. The attempt may be cancelled by who closes the transport
         next.
         """
         return asyncio.ensure_future(self.send(request, timeout_s))

@@ -24,6 +24,7 @@ from raccoon_fast.errors import (
     ServerError,
 )
 from raccoon_fast.stats import TOTAL_CONN_ERR
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.dialer import Dialer
 from raccoon_fast.transports.http2 import HTTP2Connection, RefusedError
@@ -32,6 +33,7 @@ from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
     from raccoon_fast.transports.http2_streams import HTTP2Answer, HTTP2Stream
 
@@ -108,17 +110,16 @@ class GrpcTransport(Transport):
         deadline_s = loop.time() + timeout_s
         connection = await self._dialer.get(deadline_s)
         attempt: asyncio.Future[Response] = loop.create_future()
-        self._begin(connection, request, attempt, deadline_s, may_cancel=True)
+        self._begin(connection, request, attempt, deadline_s)
         return await attempt
 
-    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+    def start(self, request: Request, timeout_s: float) -> AnyAttempt:
         """At once where a connection is open. See Transport.start."""
         connection = self._dialer.connection
         if connection is None or not connection.usable:
             return super().start(request, timeout_s)
-        loop = asyncio.get_running_loop()
-        attempt: asyncio.Future[Response] = loop.create_future()
-        self._begin(connection, request, attempt, loop.time() + timeout_s)
+        attempt = Attempt()
+        self._begin(connection, request, attempt, asyncio.get_running_loop().time() + timeout_s)
         return attempt
 
     async def close(self) -> None:
@@ -139,28 +140,27 @@ class GrpcTransport(Transport):
         self,
         connection: HTTP2Connection,
         request: Request,
-        attempt: asyncio.Future[Response],
+        attempt: AnyAttempt,
         deadline_s: float,
         *,
-        may_cancel: bool = False,
         is_again: bool = False,
     ) -> None:
         link = self._link
         if link.authorization is not None or link.user_agent != self._head_agent:
             self._head_agent = link.user_agent
             self._head = _start_of_head(link, self._identity)
-        timeout_ms = min(int((deadline_s - attempt.get_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
+        timeout_ms = min(int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
         head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
         message = request.envelope.prefixed(_PREFIX.pack(0, request.envelope.nbytes))
         ended = functools.partial(self._ended, request, attempt, deadline_s, is_again)
         stream = connection.begin(head, message, deadline_s, ended)
-        if may_cancel:
+        if not isinstance(attempt, Attempt):
             attempt.add_done_callback(functools.partial(_cancel, connection, stream))
 
     def _ended(
         self,
         request: Request,
-        attempt: asyncio.Future[Response],
+        attempt: AnyAttempt,
         deadline_s: float,
         is_again: bool,
         outcome: HTTP2Answer | RaccoonError,
@@ -181,11 +181,11 @@ class GrpcTransport(Transport):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             attempt.set_exception(error)
 
-    async def _begin_again(self, request: Request, attempt: asyncio.Future[Response], deadline_s: float) -> None:
+    async def _begin_again(self, request: Request, attempt: AnyAttempt, deadline_s: float) -> None:
         try:
             connection = await self._dialer.get(deadline_s)
             if not attempt.done():
-                self._begin(connection, request, attempt, deadline_s, may_cancel=True, is_again=True)
+                self._begin(connection, request, attempt, deadline_s, is_again=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             if not attempt.done():
                 attempt.set_exception(error)

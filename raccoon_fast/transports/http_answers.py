@@ -75,8 +75,9 @@ def read_answer(
     response = _decode(body, wire)
     if status == 200:
         if response is None:
+            content_type = header("content-type") or "no content type"
             raise ProtocolError(
-                f"{address} answered 200 with {header('content-type') or 'no content type'} that is not a Raccoon's answer "
+                f"{address} answered 200 with {content_type} that is not a Raccoon's answer "
                 f"({body[:60]!r}); is this a Raccoon server?"
             )
         if response.req_guid != req_guid:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, Outcome, RaccoonError
 from raccoon_fast.stats import TOTAL_CONN_ERR
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.http1 import HTTPAnswer, HTTPConnection
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raccoon_fast.events import Response
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
 
 __all__ = ["HTTPPool", "RestTransport"]
@@ -210,14 +212,13 @@ class RestTransport(Transport):
             raise
         return self._read(request, answer)
 
-    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+    def start(self, request: Request, timeout_s: float) -> AnyAttempt:
         """At once where a connection is kept. See Transport.start."""
         connection = self._pool.take() if self._pool is not None else None
         if self._pool is None or connection is None:
             return super().start(request, timeout_s)
-        loop = asyncio.get_running_loop()
-        attempt: asyncio.Future[Response] = loop.create_future()
-        deadline_s = loop.time() + timeout_s
+        attempt = Attempt()
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
         try:
             message = self._message(request)
         except Exception as error:  # noqa: BLE001 - the user's `auth` makes a part of it
@@ -237,7 +238,7 @@ class RestTransport(Transport):
         self,
         connection: HTTPConnection,
         request: Request,
-        attempt: asyncio.Future[Response],
+        attempt: Attempt,
         deadline_s: float,
         outcome: HTTPAnswer | RaccoonError,
     ) -> None:
@@ -260,7 +261,7 @@ class RestTransport(Transport):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             attempt.set_exception(error)
 
-    async def _send_again(self, request: Request, attempt: asyncio.Future[Response], deadline_s: float) -> None:
+    async def _send_again(self, request: Request, attempt: Attempt, deadline_s: float) -> None:
         try:
             response = await self.send(request, deadline_s - asyncio.get_running_loop().time())
         except Exception as error:  # noqa: BLE001 - as above

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.dialer import Dialer
 from raccoon_fast.transports.tcp import open_tcp
@@ -12,6 +13,7 @@ from raccoon_fast.transports.websocket_connection import WebSocketConnection
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
     from raccoon_fast.transports.pinger import Keepalive
 
@@ -45,19 +47,22 @@ class WebSocketTransport(Transport):
         if connection.acks.seen(request.req_guid):
             self._retire(connection)
             connection = await self._dialer.get(deadline_s)
-        answer = connection.exchange(request, deadline_s)
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        connection.begin(request, answer, deadline_s)
         try:
             return await answer
         except asyncio.CancelledError:
             connection.abandon(request)
             raise
 
-    def start(self, request: Request, timeout_s: float) -> asyncio.Future[Response]:
+    def start(self, request: Request, timeout_s: float) -> AnyAttempt:
         """At once where a connection is open that may carry it. See Transport.start."""
         connection = self._dialer.connection
         if connection is None or connection.error is not None or connection.acks.seen(request.req_guid):
             return super().start(request, timeout_s)
-        return connection.exchange(request, asyncio.get_running_loop().time() + timeout_s)
+        attempt = Attempt()
+        connection.begin(request, attempt, asyncio.get_running_loop().time() + timeout_s)
+        return attempt
 
     async def close(self) -> None:
         """See Transport.close."""

@@ -49,6 +49,7 @@ from raccoon_fast.transports.window import Window
 if TYPE_CHECKING:
     from websockets.http11 import Response as HandshakeResponse
 
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
 
 __all__ = ["WebSocketConnection"]
@@ -72,7 +73,7 @@ _UNKNOWN_LOG_INTERVAL_S = 60.0
 
 class _Queued(NamedTuple):
     request: Request
-    waiter: asyncio.Future[Response]
+    waiter: AnyAttempt
     deadline_s: float
 
 
@@ -128,23 +129,20 @@ class WebSocketConnection(SharedConnection):
         await self._wait_opened(timeout_s, f"{self._link.address} did not answer the WebSocket handshake in time")
         self._pinger.start()
 
-    def exchange(self, request: Request, deadline_s: float) -> asyncio.Future[Response]:
-        """Send one request, at once or when its turn comes; the future has its acknowledgement.
+    def begin(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
+        """Send one request, at once or when its turn comes.
 
         Args:
             request: Its guid must not have been on this connection before (`acks.seen`).
+            waiter: Gets its acknowledgement, or what Transport.send raises; who cancels it calls `abandon` or closes
+                the connection.
             deadline_s: Loop time of the acknowledgement's deadline. When it passes, the connection is closed: a request
                 may go onto one connection once, so only a new one can carry the resend.
-
-        Returns:
-            A future of what Transport.send returns or raises; who cancels it calls `abandon` or closes the connection.
         """
-        waiter: asyncio.Future[Response] = self._loop.create_future()
         self._queue.append(_Queued(request, waiter, deadline_s))
         self._pump()
         if self.error is None:
             self._watch(deadline_s)
-        return waiter
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for the request any more: a late answer is only counted."""
@@ -357,7 +355,7 @@ class WebSocketConnection(SharedConnection):
         if self._settled is not None and not self._settled.done() and not self._queue and not self.acks:
             self._settled.set_result(None)
 
-    def _write(self, request: Request, waiter: asyncio.Future[Response], deadline_s: float) -> None:
+    def _write(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
         transport = self.transport
         assert transport is not None
         self.acks.add(request.req_guid, waiter, deadline_s)

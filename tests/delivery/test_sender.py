@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from scripted import SendEventRequest
+from scripted import SendEventRequest, ended
 
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.delivery.sender import Sender
@@ -185,7 +185,7 @@ def test_an_attempt_that_cannot_begin_has_failed() -> None:
         sender, one = Sender(Figures()), request()
         attempt = sender.start(Broken(MemoryError()), one, 1.0)
         with pytest.raises(MemoryError):
-            await attempt
+            await ended(attempt)
         with pytest.raises(MemoryError):
             sender.answer(attempt, one, 0.0)
 

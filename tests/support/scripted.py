@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -40,6 +41,14 @@ def answer(req_guid: str | None, *, status: int = 1, code: int = 1, reason: str 
     data = {} if req_guid is None else {"req_guid": req_guid}
     response = SendEventResponse(status=status, code=code, sent_time=1_700_000_000, reason=reason, data=data)
     return response.SerializeToString()
+
+
+async def ended(attempt):
+    """What an attempt ends with: its answer, or what it raises."""
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    attempt.add_done_callback(lambda _: end.set_result(None))
+    await end
+    return attempt.result()
 
 
 class Connection:

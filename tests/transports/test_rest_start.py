@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from scripted import answer, tcp_server
+from scripted import answer, ended, tcp_server
 
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, ProtocolError, ServerError
@@ -75,7 +75,7 @@ def test_it_needs_no_task_and_the_connection_is_kept(run):
             sent = request(guid)
             attempt = rest.start(sent, 10.0)
             assert not isinstance(attempt, asyncio.Task)
-            assert (await attempt).req_guid == guid
+            assert (await ended(attempt)).req_guid == guid
             assert sent.written_s > 0
         await rest.close()
 
@@ -89,7 +89,7 @@ def test_those_that_find_none_free_wait_their_turn(run):
         rest = RestTransport(link(host), connections=1)
         await warm(rest)
         attempts = [rest.start(request(str(number)), 10.0) for number in range(5)]
-        assert [(await attempt).req_guid for attempt in attempts] == list("01234")
+        assert [(await ended(attempt)).req_guid for attempt in attempts] == list("01234")
         await rest.close()
 
     with tcp_server(lambda connection: obliging(connection, 6)) as host:
@@ -113,7 +113,7 @@ def test_a_kept_connection_that_was_closed_is_replaced_and_no_failure(end, run):
         rest = RestTransport(link(host, stats=stats), connections=1)
         await warm(rest)
         for guid in ("a", "b"):
-            assert (await rest.start(request(guid), 10.0)).req_guid == guid
+            assert (await ended(rest.start(request(guid), 10.0))).req_guid == guid
         assert stats["total_conn_err"] == 0
         await rest.close()
 
@@ -146,9 +146,9 @@ def test_a_failure_is_the_one_of_send_and_the_slot_is_free_again(said, error, ru
         rest = RestTransport(link(host, stats=stats), connections=1)
         await warm(rest)
         with pytest.raises(error):
-            await rest.start(request("a"), 10.0)
+            await ended(rest.start(request("a"), 10.0))
         assert stats["total_conn_err"] == (error is ConnectionLostError)
-        assert (await rest.start(request("b"), 10.0)).req_guid == "b"
+        assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
         await rest.close()
 
     with tcp_server(script) as host:
@@ -170,8 +170,8 @@ def test_what_follows_an_answer_costs_the_connection_and_not_the_answer(more, ru
     async def main(host):
         rest = RestTransport(link(host), connections=1)
         await warm(rest)
-        assert (await rest.start(request("a"), 10.0)).req_guid == "a"
-        assert (await rest.start(request("b"), 10.0)).req_guid == "b"
+        assert (await ended(rest.start(request("a"), 10.0))).req_guid == "a"
+        assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
         await rest.close()
 
     with tcp_server(script) as host:
@@ -189,8 +189,8 @@ def test_an_answer_that_does_not_come_in_time_ends_the_connection(run):
         rest = RestTransport(link(host), connections=1)
         await warm(rest)
         with pytest.raises(AckTimeoutError, match=r"no answer from .* within 0\.0"):
-            await rest.start(request("a"), 0.05)
-        assert (await rest.start(request("b"), 10.0)).req_guid == "b"
+            await ended(rest.start(request("a"), 0.05))
+        assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
         await rest.close()
 
     with tcp_server(script) as host:
@@ -214,9 +214,9 @@ def test_close_ends_what_is_in_flight_and_what_is_sent_again(run):
             await asyncio.sleep(0.001)
         await rest.close()
         with pytest.raises((ConnectionLostError, ClientClosedError, asyncio.CancelledError)):
-            await attempts[0]
+            await ended(attempts[0])
         with pytest.raises((ConnectionLostError, ClientClosedError, asyncio.CancelledError)):
-            await attempts[1]
+            await ended(attempts[1])
         while rest._again:
             await asyncio.sleep(0.001)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -238,11 +238,11 @@ def test_an_identity_is_the_clients_and_authorization_each_requests(run):
         tokens = iter("1234")
         first = RestTransport(link(host, authorization=lambda: next(tokens)))
         assert (await first.send(request("a"), 10.0)).req_guid == "a"
-        assert (await first.start(request("b"), 10.0)).req_guid == "b"
+        assert (await ended(first.start(request("b"), 10.0))).req_guid == "b"
         other = RestTransport(link(host))
         assert (await other.send(request("c"), 10.0)).req_guid == "c"
         other._link.user_agent = "changed"
-        assert (await other.start(request("d"), 10.0)).req_guid == "d"
+        assert (await ended(other.start(request("d"), 10.0))).req_guid == "d"
         await first.close()
         await other.close()
 
@@ -264,9 +264,9 @@ def test_what_authorization_raises_is_the_attempts_and_costs_no_connection(run):
         rest = RestTransport(link(host, authorization=lambda: next(made)), connections=1)
         await warm(rest)
         with pytest.raises(LookupError, match="no token"):
-            await rest.start(request("a"), 10.0)
+            await ended(rest.start(request("a"), 10.0))
         rest._link.authorization = None
-        assert (await rest.start(request("b"), 10.0)).req_guid == "b"
+        assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
         await rest.close()
 
     with tcp_server(lambda connection: obliging(connection, 2)) as host:

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from scripted import SendEventRequest, answer, guid_of, speak_websocket, tcp_server, websocket_server
+from scripted import SendEventRequest, answer, ended, guid_of, speak_websocket, tcp_server, websocket_server
 from trial import Lines
 from websockets.frames import Opcode
 
@@ -815,7 +815,7 @@ def test_an_attempt_over_an_open_connection_needs_no_task(run):
                 request.envelope.stamp(req_guid, 1, 1)
                 attempt = transport.start(request, 10.0)
                 assert isinstance(attempt, asyncio.Task) is needs_task
-                assert (await attempt).req_guid == req_guid
+                assert (await ended(attempt)).req_guid == req_guid
 
     with websocket_server(script) as url:
         run(main(url))

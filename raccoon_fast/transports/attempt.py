@@ -1,0 +1,92 @@
+"""An attempt under way: for one who is called when it ends, or for one who awaits it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.events import Response
+
+__all__ = ["AnyAttempt", "Attempt"]
+
+
+class Attempt:
+    """What asyncio.Future is for one who awaits: what became of an attempt, once.
+
+    Its one callback runs in the very step that ends it, and not in a round of the event loop of its own: at high rates
+    a round costs as much as all else that is done for an answer. So it must not call back into the transport. Owned by
+    the event loop that it was made on.
+    """
+
+    __slots__ = ("_callback", "_error", "_is_cancelled", "_is_done", "_response")
+
+    def __init__(self) -> None:
+        self._is_done = False
+        self._is_cancelled = False
+        self._response: Response | None = None
+        self._error: Exception | None = None
+        self._callback: Callable[[Attempt], object] | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._is_done
+
+    def cancelled(self) -> bool:
+        """Whether it was given up."""
+        return self._is_cancelled
+
+    def result(self) -> Response:
+        """The answer of an attempt that is done.
+
+        Raises:
+            CancelledError: It was given up.
+            Exception: What it failed with.
+        """
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        if self._error is not None:
+            raise self._error
+        assert self._response is not None
+        return self._response
+
+    def set_result(self, response: Response) -> None:
+        """End it with an answer; it must not be done."""
+        self._response = response
+        self._end()
+
+    def set_exception(self, error: Exception) -> None:
+        """End it with a failure; it must not be done."""
+        self._error = error
+        self._end()
+
+    def cancel(self) -> bool:
+        """Give it up; returns whether it was under way. Whoever does so closes the transport next."""
+        if self._is_done:
+            return False
+        self._is_cancelled = True
+        self._end()
+        return True
+
+    def add_done_callback(self, callback: Callable[[Attempt], object]) -> None:
+        """Have `callback(self)` called when it ends, or soon if it has; there is one at most."""
+        if self._is_done:
+            asyncio.get_running_loop().call_soon(callback, self)
+        else:
+            self._callback = callback
+
+    def _end(self) -> None:
+        self._is_done = True
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return
+        try:
+            callback(self)
+        except Exception as error:  # noqa: BLE001 - as of any callback of the loop: the transport must not suffer from it
+            context = {"message": f"{callback!r} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+AnyAttempt = Union[Attempt, "asyncio.Future[Response]"]
