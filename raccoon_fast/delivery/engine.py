@@ -214,7 +214,7 @@ class Engine:
         self._budget.tick(now_s - self._pumped_s)
         self._pumped_s = now_s
         self._expire(now_s)
-        while self._room():
+        while self._concurrency.room(len(self._attempts), self._in_flight_bytes):
             endpoint = self._endpoints.choose(now_s)
             if endpoint is None:
                 break
@@ -222,7 +222,8 @@ class Engine:
             if batch is None:
                 break
             self._start(batch, endpoint, now_s)
-        self._fetch(now_s)
+        if self._reserve is not None:
+            self._fetch(self._reserve, now_s)
         self._arm(now_s)
         self._outstanding.end_waits()
 
@@ -267,10 +268,9 @@ class Engine:
 
     # Disk
 
-    def _fetch(self, now_s: float) -> None:
+    def _fetch(self, reserve: Reserve, now_s: float) -> None:
         """Bring batches back from the spool when there is nothing newer to send, one alone to probe a server."""
-        reserve = self._reserve
-        if reserve is None or reserve.fetch_s > now_s or self._waiting.has_ready or self._accumulator.sealed:
+        if reserve.fetch_s > now_s or self._waiting.has_ready or self._accumulator.sealed:
             return
         endpoint = self._endpoints.choose(now_s)
         if endpoint is not None and (room := self._room()):

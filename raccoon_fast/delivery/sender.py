@@ -110,14 +110,13 @@ class Sender:
         return self._accepted(request, response, since_s)
 
     def _accepted(self, request: Request, response: Response, since_s: float) -> Response:
-        self._answered(request, response, since_s)
+        if self._listeners or self._stats is not OFF:
+            self._answered(request, response, since_s)
         if response.status is not _SUCCESS:
             raise _refusal(response)
         return response
 
     def _answered(self, request: Request, response: Response | None, since_s: float) -> None:
-        if self._stats is OFF and not self._listeners:
-            return
         if response is None or response.req_guid != request.req_guid:
             return  # about the connection, or an answer that names no request
         sent_ms = (request.written_s - since_s) * 1000.0

@@ -177,9 +177,11 @@ class GrpcTransport(Transport):
             if isinstance(outcome, RaccoonError):
                 raise outcome
             request.written_s = outcome.written_s
-            attempt.set_result(self._read(request, outcome))
+            response = self._read(request, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             attempt.set_exception(error)
+        else:
+            attempt.set_result(response)
 
     async def _begin_again(self, request: Request, attempt: AnyAttempt, deadline_s: float) -> None:
         try:

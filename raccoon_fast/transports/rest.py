@@ -114,9 +114,7 @@ class HTTPPool:
 
     def take(self) -> HTTPConnection | None:
         """A kept connection for one exchange, to be given back when that has ended; None if `exchange` has to wait."""
-        if not self._free:
-            return None
-        connection = self._take_idle()
+        connection = self._take_idle() if self._free and self._idle else None
         if connection is not None:
             self._free -= 1
         return connection
@@ -124,7 +122,10 @@ class HTTPPool:
     def give_back(self, connection: HTTPConnection) -> None:
         """Undo `take`."""
         self._used(connection)
-        self._release()
+        if self._waiters:
+            self._release()
+        else:
+            self._free += 1
 
     def _take_idle(self) -> HTTPConnection | None:
         while self._idle:
@@ -257,9 +258,11 @@ class RestTransport(Transport):
         try:
             if isinstance(outcome, RaccoonError):
                 raise outcome
-            attempt.set_result(self._read(request, outcome))
+            response = self._read(request, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             attempt.set_exception(error)
+        else:
+            attempt.set_result(response)
 
     async def _send_again(self, request: Request, attempt: Attempt, deadline_s: float) -> None:
         try:
