@@ -59,14 +59,21 @@ class Intake:
 
     async def taken(self, request: Request, source: Source) -> str:
         """As `take`, when the queue has room: "", or the reason why the request was not published."""
-        await self.publisher.room()
-        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if self.publisher.is_full:
+            await self.publisher.room()
+        answered: asyncio.Future[str] | None = None
+        at_once: list[str] = []
 
         def done(reason: str) -> None:
-            if not answered.done():  # cancelled: the client has gone
+            if answered is None:
+                at_once.append(reason)
+            elif not answered.done():  # cancelled: the client has gone
                 answered.set_result(reason)
 
         self.take(request, source, done)
+        if at_once:
+            return at_once[0]
+        answered = asyncio.get_running_loop().create_future()
         return await answered
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import http
 import logging
 import time
@@ -210,5 +211,6 @@ def _on_the_wire(answer: _Answer) -> bytes:
     return b"\r\n".join([*lines, b"", answer.body])
 
 
+@functools.lru_cache(maxsize=1)
 def _http_date(now_s: int) -> str:
     return email.utils.formatdate(now_s, usegmt=True)

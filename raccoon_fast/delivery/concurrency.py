@@ -46,13 +46,14 @@ class Concurrency:
         """How many more may be in flight, beside so many of so many bytes."""
         if nbytes >= self._plenty_bytes and batches >= _FEW_BATCHES * self._connections:
             return 0
-        return max(0, self.limit - batches)
+        return self.limit - batches if batches < self.limit else 0
 
     def acked(self, began_s: float, now_s: float) -> None:
         """A batch sent at `began_s` was acknowledged."""
         latency_s = now_s - began_s
         self._mean_s += (latency_s - self._mean_s) * _SMOOTHING
-        self._plenty_bytes = max(_FEW_BYTES, self._mean_s * _PLENTY_BYTES_PER_S) * self._connections
+        plenty = self._mean_s * _PLENTY_BYTES_PER_S
+        self._plenty_bytes = (max(_FEW_BYTES, plenty)) * self._connections
         if self._usual_s == 0.0 or latency_s < self._usual_s:
             self._usual_s = latency_s
         else:

@@ -54,7 +54,7 @@ class Endpoint:
     def ready_s(self, now_s: float) -> float:
         """When a batch may be sent to it: `now_s` or later; infinity while a probe is under way."""
         if self.healthy:
-            return max(now_s, self._paused_until_s)
+            return max(self._paused_until_s, now_s)
         return float("inf") if self._probing else max(now_s, self._paused_until_s, self._probe_after_s)
 
     def begin(self) -> int:

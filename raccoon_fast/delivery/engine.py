@@ -260,7 +260,8 @@ class Engine:
             self.retries += 1
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
-        timeout_s = min(endpoint.timeout_s, batch.deadline_s - now_s)
+        left_s = batch.deadline_s - now_s
+        timeout_s = min(endpoint.timeout_s, left_s)
         attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
         self._attempts[attempt] = batch
         self._in_flight_bytes += batch.nbytes

@@ -22,7 +22,8 @@ class RetryBudget:
 
     def first_attempt(self) -> None:
         """A batch was sent for the first time."""
-        self._tokens = min(self._reserve, self._tokens + self._share)
+        if self._tokens < self._reserve:
+            self._tokens = min(self._reserve, self._tokens + self._share)
 
     def take(self) -> bool:
         """Whether a retry is allowed now; if so it is paid for."""
