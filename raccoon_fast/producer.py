@@ -21,7 +21,7 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report
 from raccoon_fast.producer_options import resolve_options
-from raccoon_fast.threads import new_condition, new_future, new_lock
+from raccoon_fast.threads import new_condition, new_future, new_lock, result_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -227,7 +227,7 @@ class Producer(BaseProducer):
         engine, thread = self._engine, self._thread
         if engine is None or thread is None:
             return 0
-        return thread.submit(engine.flush(timeout)).result()
+        return result_of(thread.submit(engine.flush(timeout)))
 
     def close(self, timeout: float = _CLOSE_S) -> Report:
         """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
@@ -250,7 +250,7 @@ class Producer(BaseProducer):
             self._tell(self._report)
         else:
             with contextlib.suppress(concurrent.futures.TimeoutError):  # of another thread's close
-                closing.result(timeout)
+                wait_for(closing, timeout)
         return self.report
 
     def _close(self, timeout: float) -> None:
@@ -262,7 +262,7 @@ class Producer(BaseProducer):
             return
         try:
             # The margin is for closing connections, which is bounded on its own.
-            thread.submit(engine.close(timeout)).result(timeout + _MARGIN_S)
+            result_of(thread.submit(engine.close(timeout)), timeout + _MARGIN_S)
         except concurrent.futures.TimeoutError:
             self._options.settings.logger.error("the event loop is held up: does auth, the logger or stats block?")
         finally:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -26,7 +27,13 @@ __all__ = [
     "new_queue",
     "new_rlock",
     "new_thread",
+    "result_of",
+    "wait_for",
 ]
+
+_T_co = TypeVar("_T_co", covariant=True)
+# The longest that a Ctrl-C may go unnoticed.
+_SLICE_S = 1.0
 
 
 class Thread(Protocol):
@@ -37,6 +44,19 @@ class Thread(Protocol):
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, at most so many seconds."""
+
+
+class Awaited(Protocol[_T_co]):
+    """What is used of a concurrent.futures.Future."""
+
+    def done(self) -> bool:
+        """Whether it is settled."""
+
+    def result(self, timeout: float | None = None) -> _T_co:
+        """Wait for it; what it was settled with."""
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for it; the failure it was settled with, if it was one."""
 
 
 def is_green() -> bool:
@@ -92,6 +112,35 @@ def new_future() -> concurrent.futures.Future[Any]:
     if is_green():
         future._condition = _green().Condition()  # noqa: SLF001 - all its waits and wake-ups go over this
     return future
+
+
+def wait_for(future: Awaited[object], timeout_s: float | None = None) -> None:
+    """Wait until it is settled, in slices: CPython does not notice a Ctrl-C that comes just as a wait begins.
+
+    Raises:
+        concurrent.futures.TimeoutError: It was not, in so many seconds; None waits without a bound.
+    """
+    import concurrent.futures  # as above
+
+    end_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    while not future.done():
+        left_s = max(0.0, end_s - time.monotonic())
+        try:
+            future.exception(min(_SLICE_S, left_s))
+        except concurrent.futures.CancelledError:
+            return
+        except concurrent.futures.TimeoutError:
+            if left_s <= _SLICE_S:
+                raise
+
+
+def result_of(future: Awaited[_T_co], timeout_s: float | None = None) -> _T_co:
+    """`future.result(timeout_s)`, waited for as `wait_for` does."""
+    try:
+        wait_for(future, timeout_s)
+        return future.result(0)
+    finally:
+        del future  # or a failure would lead to this frame, and that to the failure
 
 
 def _green() -> Any:

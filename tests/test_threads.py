@@ -172,3 +172,45 @@ assert event.wait(10)  # an event does keep it: nothing else is left to do
 assert gevent.wait(timeout=5)
 """
         run(HEAD + program)
+
+
+class Slow(concurrent.futures.Future):
+    """Notes how long it is waited for at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def exception(self, timeout=None):
+        self.waits.append(timeout)
+        if len(self.waits) == 3:
+            self.set_result("there")
+        return super().exception(0)
+
+
+def test_a_wait_is_never_long_at_a_time_for_a_ctrl_c_may_go_unnoticed_in_it() -> None:
+    future = Slow()
+    assert threads.result_of(future) == "there"
+    assert future.waits == [1.0, 1.0, 1.0]
+
+
+def test_a_wait_with_a_bound() -> None:
+    future: concurrent.futures.Future[int] = concurrent.futures.Future()
+    for timeout_s in (0, 0.01, -1):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            threads.result_of(future, timeout_s)
+    future.set_result(5)
+    assert threads.result_of(future, 0) == threads.result_of(future) == 5
+
+
+def test_a_wait_for_what_failed_or_was_cancelled() -> None:
+    own = TimeoutError("its own")
+    failed: concurrent.futures.Future[int] = concurrent.futures.Future()
+    failed.set_exception(own)
+    with pytest.raises(TimeoutError) as caught:
+        threads.result_of(failed, 5)
+    assert caught.value is own
+    cancelled: concurrent.futures.Future[int] = concurrent.futures.Future()
+    cancelled.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        threads.result_of(cancelled, 5)

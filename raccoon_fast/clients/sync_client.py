@@ -15,7 +15,7 @@ from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
-from raccoon_fast.threads import new_lock
+from raccoon_fast.threads import new_lock, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _A = TypeVar("_A", bound=AsyncClient)
-# The longest that a Ctrl-C may go unnoticed.
-_SLICE_S = 1.0
 
 
 class _Running(Generic[_A]):
@@ -95,7 +93,7 @@ class Client(Generic[_A]):
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
         future = running.thread.submit(_deliver(running.client, request, timeout_s))
         try:
-            return SendResult(request.req_guid, _result(future))
+            return SendResult(request.req_guid, result_of(future))
         except concurrent.futures.CancelledError:
             raise _abandoned(request) from None
         except BaseException:
@@ -158,7 +156,7 @@ class Client(Generic[_A]):
         async def set_app() -> None:
             running.client.set_app(app)
 
-        running.thread.submit(set_app()).result()
+        result_of(running.thread.submit(set_app()))
         self._app = (app,)
 
     def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
@@ -179,7 +177,7 @@ class Client(Generic[_A]):
         lifetime.ended(self)
         try:
             # The margin is for closing connections, which is bounded on its own.
-            running.thread.submit(running.client.close(timeout)).result(timeout + 5.0)
+            result_of(running.thread.submit(running.client.close(timeout)), timeout + 5.0)
         finally:
             running.callbacks.stop(1.0)
             running.thread.stop(5.0)
@@ -213,16 +211,6 @@ class Client(Generic[_A]):
             # unregistered, from here.
             lifetime.inherit(self._running)
             self._running = None
-
-
-def _result(future: concurrent.futures.Future[Response]) -> Response:
-    """Wait for it, in slices: CPython does not notice a Ctrl-C that comes just as a wait begins before that ends."""
-    while True:
-        try:
-            return future.result(_SLICE_S)
-        except concurrent.futures.TimeoutError as error:  # noqa: PERF203 - once a second
-            if future.done() and future.exception() is error:
-                raise  # the request's own AckTimeoutError
 
 
 async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:

@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING
 
+from raccoon_fast.threads import result_of, wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -48,7 +50,7 @@ class Receipt:
             RaccoonError: The request failed; see `send`.
         """
         try:
-            return self._future.result(timeout)
+            return result_of(self._future, timeout)
         except concurrent.futures.TimeoutError:
             if self._future.done():
                 raise  # the request's own AckTimeoutError
@@ -61,7 +63,8 @@ class Receipt:
             TimeoutError: The outcome was not there in time.
         """
         try:
-            return self._future.exception(timeout)
+            wait_for(self._future, timeout)
+            return self._future.exception(0)
         except concurrent.futures.TimeoutError:
             raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
 
