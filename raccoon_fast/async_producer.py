@@ -281,11 +281,6 @@ class AsyncProducer(BaseProducer):
             receipt.add_done_callback(self._on_delivery)
         return batch
 
-    def _batch_opened(self, batch: Batch) -> None:
-        batch.accepted_s = time.monotonic()
-        assert self._engine is not None
-        self._engine.batch_opened(batch)
-
     def _wait_for_room(self, size: int) -> Any:
         if self._room is None:
             assert self._loop is not None

@@ -318,11 +318,6 @@ class Producer(BaseProducer):
             self._start()  # which may fail: before an event is accepted
         return self._new_batch()
 
-    def _batch_opened(self, batch: Batch) -> None:
-        batch.accepted_s = time.monotonic()
-        assert self._engine is not None
-        self._engine.batch_opened(batch)
-
     def _start(self) -> None:
         with self._lock:
             if self._closed:

@@ -99,8 +99,6 @@ class BaseProducer(abc.ABC):
             max_event_bytes=options.max_event_bytes,
             buffer_bytes=options.buffer_bytes,
         )
-        self._accumulator.on_open = self._batch_opened
-        self._accumulator.on_sealed = self._batch_sealed
         self._accumulator.on_full = self._make_room
 
     @classmethod
@@ -188,17 +186,10 @@ class BaseProducer(abc.ABC):
         """A batch with a settlement and a receipt of its own, under this guid or a fresh one."""
 
     @abc.abstractmethod
-    def _batch_opened(self, batch: Batch) -> None: ...
-
-    @abc.abstractmethod
     def _wait_for_room(self, size: int) -> Any: ...
 
     @abc.abstractmethod
     def _room_made(self) -> None: ...
-
-    def _batch_sealed(self) -> None:
-        if self._engine is not None:
-            self._engine.batch_sealed()
 
     def _make_batch(self) -> Batch:
         """For an event about to be accepted."""
@@ -234,7 +225,7 @@ class BaseProducer(abc.ABC):
             durable=options.durable,
             threadsafe=threadsafe,
         )
-        return Engine(
+        engine = Engine(
             settings,
             self._accumulator,
             self._ledger,
@@ -245,6 +236,9 @@ class BaseProducer(abc.ABC):
             None if self._spool is None else self._open_spooling,
             options.settings.logger,
         )
+        self._accumulator.on_open = engine.batch_opened
+        self._accumulator.on_sealed = engine.batch_sealed
+        return engine
 
     def _new_disk_thread(self) -> CallbackThread:
         return CallbackThread(self._options.settings.logger, "raccoon_fast-spool", blocks=True)

@@ -119,6 +119,8 @@ def test_a_batch_may_be_sealed_and_sent_before_its_opening_is_told(
 ) -> None:
     """As the linger of the batch before it does, when it ends in that very moment."""
     producer = new_producer(collector.ws_url, linger=60.0)
+    producer.emit("a", b"first")
+    assert producer.flush() == 0
     told = producer._accumulator.on_open
 
     def on_open(batch: Any) -> None:

@@ -141,7 +141,8 @@ class Engine:
     # From any thread
 
     def batch_opened(self, batch: Batch) -> None:
-        """The accumulator's open batch got its first event."""
+        """The accumulator's open batch got its first event, now."""
+        batch.accepted_s = time.monotonic()
         self._linger.opened(batch)
 
     def batch_sealed(self) -> None:
