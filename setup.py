@@ -35,7 +35,14 @@ SOURCES = {
 }
 SAMPLE = "benchmarks/data/flights.jsonl.gz"
 # A .pxd says the types: `int` in an annotation is Python's, of any size, and not a C type.
-DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,
+    # Builtin functions and methods, with a signature: CPython calls these with the least ado.
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
+}
 
 
 def build_mode() -> str:

@@ -164,14 +164,15 @@ def work() -> None:
 
 def build_name() -> str:
     """What the counts depend on, beside the code."""
-    from raccoon_fast.core import _envelope_c
+    from raccoon_fast.core import _batch_c
 
-    cython = next(name for name in sys.modules if name.startswith("_cython_")).removeprefix("_cython_")
-    built = Path(_envelope_c.__file__).read_bytes()
+    built = Path(_batch_c.__file__).read_bytes()
+    symbol = re.search(rb"__Pyx_ImportType_(\d+(?:_\d+)+)", built)  # what it takes of another module's types
+    cython = symbol[1].decode().replace("_", ".") if symbol else "unknown"
     compiler = re.search(rb"GCC: \([^)]*\) ([0-9.]+)|clang version ([0-9.]+)", built)
     compiled_by = compiler[0].decode() if compiler else "unknown compiler"
     python = f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()})"
-    return f"{python}, {platform.machine()}, Cython {cython.replace('_', '.')}, {compiled_by}"
+    return f"{python}, {platform.machine()}, Cython {cython}, {compiled_by}"
 
 
 def count() -> dict[str, int]:

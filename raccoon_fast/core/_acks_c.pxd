@@ -6,9 +6,9 @@ cdef object _MATCHED
 cdef tuple _DUPLICATE
 cdef tuple _LATE
 cdef tuple _UNKNOWN
-cdef int _ACKED
-cdef int _NACKED
-cdef int _GIVEN_UP
+cdef object _ACKED
+cdef object _NACKED
+cdef object _GIVEN_UP
 
 
 cdef class AckTable:
@@ -28,7 +28,6 @@ cdef class AckTable:
     @cython.locals(deadline=double)
     cpdef add(self, req_guid, entry, deadline_s)
 
-    @cython.locals(fate=int)
     cpdef tuple settle(self, req_guid, ok)
 
     cpdef next_deadline(self)
@@ -41,4 +40,4 @@ cdef class AckTable:
     @cython.locals(drained=list)
     cpdef list drain(self)
 
-    cdef _note(self, req_guid, int fate)
+    cdef _note(self, req_guid, fate)

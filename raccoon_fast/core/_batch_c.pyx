@@ -203,16 +203,10 @@ cdef class Accumulator:
         batch = self.batches[0]
         return batch.accepted_s
 
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
     def emit(self, type, data):
         """Accept one event."""
         return self.accept(type, data)
 
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
     def emit_many(self, events):
         """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
         cdef dict receipts = {}

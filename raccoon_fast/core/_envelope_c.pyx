@@ -149,9 +149,6 @@ cdef class _Envelope:
         """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
         return self.head_bound(req_guid) + self.stop - self.start + self.tail_size
 
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
     def add(self, type, data):
         """Append one event; the data is copied."""
         self.append(type, data)
