@@ -53,7 +53,8 @@ class Concurrency:
         latency_s = now_s - began_s
         self._mean_s += (latency_s - self._mean_s) * _SMOOTHING
         plenty = self._mean_s * _PLENTY_BYTES_PER_S
-        self._plenty_bytes = (max(_FEW_BYTES, plenty)) * self._connections
+        # Here and where else it is run for each batch: a call of max costs as much as all that is around it.
+        self._plenty_bytes = (plenty if plenty > _FEW_BYTES else _FEW_BYTES) * self._connections  # noqa: FURB136
         if self._usual_s == 0.0 or latency_s < self._usual_s:
             self._usual_s = latency_s
         else:

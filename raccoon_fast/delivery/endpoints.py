@@ -54,13 +54,13 @@ class Endpoint:
     def ready_s(self, now_s: float) -> float:
         """When a batch may be sent to it: `now_s` or later; infinity while a probe is under way."""
         if self.healthy:
-            return max(self._paused_until_s, now_s)
+            return now_s if now_s > self._paused_until_s else self._paused_until_s  # noqa: FURB136 - run for each batch
         return float("inf") if self._probing else max(now_s, self._paused_until_s, self._probe_after_s)
 
     def begin(self) -> int:
         """Take the least busy transport; returns its index, for `end`."""
         self._probing = not self.healthy
-        index = self._in_flight.index(min(self._in_flight))
+        index = self._in_flight.index(min(self._in_flight)) if len(self._in_flight) > 1 else 0
         self._in_flight[index] += 1
         return index
 

@@ -262,7 +262,7 @@ class Engine:
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         left_s = batch.deadline_s - now_s
-        timeout_s = min(endpoint.timeout_s, left_s)
+        timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
         attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
         self._attempts[attempt] = batch
         self._in_flight_bytes += batch.nbytes
