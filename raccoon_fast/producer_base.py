@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
 
-# What is kept for reuse, at most: fresh memory costs a page fault for every 4 kB. A batch is more than its events.
-_POOL_BYTES = 32 << 20
+# A batch is more than its events.
 _BATCH_BYTES = 2048
 # Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
 # a batch does.
@@ -263,7 +262,8 @@ class BaseProducer(abc.ABC):
     def _recycle(self, batch: Batch) -> None:
         pooled = len(self._pool) + 1
         self._usual_bytes = nbytes = batch.nbytes
-        if pooled * (nbytes + _BATCH_BYTES) <= _POOL_BYTES and not batch.envelope.exported:
+        # What the buffer has needed is kept for its next batches: fresh memory costs a page fault for every 4 kB.
+        if pooled * (nbytes + _BATCH_BYTES) <= self._options.buffer_bytes and not batch.envelope.exported:
             batch.clear()
             self._pool.append(batch)
         if self._accumulator.buffered <= self._low_bytes:
