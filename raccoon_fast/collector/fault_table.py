@@ -86,6 +86,11 @@ class FaultTable:
                 self._rules.pop(name, None)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no fault is on."""
+        return not self._rules
+
+    @property
     def switched_on(self) -> dict[str, tuple[Any, int | None]]:
         """The faults that are on: their value, and how often they are yet to happen."""
         with self._changed:

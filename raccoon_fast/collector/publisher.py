@@ -44,13 +44,18 @@ class Publisher:
         self._waiting_for_room: list[Callable[[], None]] = []
 
     @property
+    def is_immediate(self) -> bool:
+        """Whether `submit` publishes before it returns."""
+        return not self._options.is_sync and not self._options.publish_delay
+
+    @property
     def is_full(self) -> bool:
         """Whether whoever reads batches should wait for `when_room` first."""
         return len(self._queue) >= _QUEUE_BATCHES
 
     def submit(self, batch: Batch, done: Done) -> None:
         """Publish `batch`, now or when a worker has time."""
-        if not self._options.is_sync and not self._options.publish_delay:
+        if self.is_immediate:
             self._publish(batch, done)
         elif len(self._working) < _WORKERS:
             self._work(batch, done)

@@ -74,6 +74,30 @@ class RestApp:
         self._intake = intake
         self._inspector = inspector
 
+    def source_at_once(self, headers: list[tuple[bytes, bytes]]) -> Source | None:
+        """Who sent a POST of events with these headers, if nothing has to be waited for to answer it; else None."""
+        if not (self._intake.faults.is_empty and self._intake.publisher.is_immediate):
+            return None
+        source = self._source(headers)
+        length = source.headers.get("content-length", "")
+        is_short = length.isdecimal() and int(length) <= MAX_REQUEST_BYTES
+        return source if is_short and source.headers.get("content-type") in _ENCODINGS else None
+
+    def answer_at_once(self, source: Source, data: bytes) -> bytes:
+        """The whole answer to a POST of events, as `__call__` sends it."""
+        content_type = source.headers["content-type"]
+        encoding = _ENCODINGS[content_type]
+        try:
+            request = self._intake.decode(data, encoding)
+        except ValueError as error:
+            self._intake.ledger.rejected(source, "400", f"deserialization failure: {error}", data=data)
+            status, answer = 400, answers.unreadable("deserialization failure")
+        else:
+            self._intake.take(request, source, _published)
+            status, answer = 200, answers.success(request.req_guid)
+        _log.debug("POST %s: %d", EVENTS_PATH, status)
+        return _on_the_wire(_Answer(status, content_type, answers.encode_answer(answer, encoding)))
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, as ASGI has it."""
         try:
@@ -113,7 +137,7 @@ class RestApp:
         if (refusal := faults.take("early_error")) is not None:
             self._reject(scope, refusal.status, "before the body was read")
             return _Answer.from_refusal(refusal, closes=True)
-        source = self._source(scope)
+        source = self._source(scope["headers"])
         content_type = source.headers.get("content-type", "")
         encoding = _ENCODINGS.get(content_type)
         if encoding is None:
@@ -141,12 +165,12 @@ class RestApp:
             return await self._spoil(500, answer, content_type, scope)
         return await self._spoil(200, answers.success(request.req_guid), content_type, scope)
 
-    def _source(self, scope: Any) -> Source:
-        headers = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        return self._intake.source(REST, headers)
+    def _source(self, headers: list[tuple[bytes, bytes]]) -> Source:
+        fields = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        return self._intake.source(REST, fields)
 
     def _reject(self, scope: Any, status: int, reason: str, data: bytes = b"") -> None:
-        self._intake.ledger.rejected(self._source(scope), str(status), reason, data=data)
+        self._intake.ledger.rejected(self._source(scope["headers"]), str(status), reason, data=data)
 
     async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any) -> _Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""
@@ -172,6 +196,10 @@ class RestApp:
             transport.close()
             return None
         return spoilt
+
+
+def _published(reason: str) -> None:
+    """With acks="async" the answer is SUCCESS, whatever becomes of the events."""
 
 
 class _Disconnected(Exception):

@@ -19,16 +19,18 @@ from raccoon_fast.collector.grpc_server import GrpcServer
 from raccoon_fast.collector.intake import Intake
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
+from raccoon_fast.collector.records import Source
 from raccoon_fast.collector.rest import RestApp
 from raccoon_fast.collector.sinks import Sink
 from raccoon_fast.collector.sockets import bind, bind_when_free, is_loopback, reset
-from raccoon_fast.collector.websocket import Registry, WebSocketConnection
+from raccoon_fast.collector.websocket import EVENTS_PATH, Registry, WebSocketConnection
 
 if TYPE_CHECKING:
     from raccoon_fast.collector.inspector.app import Inspection, Inspector
 
 __all__ = ["Server"]
 
+_EVENTS_URL = EVENTS_PATH.encode("ascii")
 _IDLE_S = 3600  # the server keeps an idle connection for ever; here it holds a file descriptor of someone's program
 _GRACE_S = 0.1
 _POLL_S = 0.001
@@ -63,8 +65,9 @@ class Server:
             from raccoon_fast.collector.inspector.app import Inspector
 
             self._inspector = Inspector(inspection, self, options, ledger, registry, faults)
+        self._app = RestApp(self._intake, self._inspector)
         self._config = Config(
-            RestApp(self._intake, self._inspector),
+            self._app,
             http=_HttpConnection,
             ws=functools.partial(WebSocketConnection, self._intake, registry),  # type: ignore[arg-type]
             lifespan="off",
@@ -188,16 +191,56 @@ class Server:
             self._acceptor = None
 
     def _new_connection(self) -> HttpToolsProtocol:
-        return _HttpConnection(config=self._config, server_state=self._state, app_state={})
+        return _HttpConnection(self._app, config=self._config, server_state=self._state, app_state={})
 
 
 class _HttpConnection(HttpToolsProtocol):
-    """Uvicorn's HTTP connection, logging with us and showing its transport to the application."""
+    """Uvicorn's HTTP connection, logging with us and showing its transport to the application.
 
-    def __init__(self, **arguments: Any) -> None:
+    A request of events that can be answered at once is, in the step that reads its end: uvicorn makes a task of each
+    request, and gives it its body and takes its answer in messages, which costs more than all that is done with it.
+    """
+
+    def __init__(self, app: RestApp, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.logger = _log
         self.access_log = False
+        self._app = app
+        # Who sent such a request, and what is there of its body.
+        self._source: Source | None = None
+        self._chunks: list[bytes] = []
+
+    def on_headers_complete(self) -> None:
+        is_plain = (
+            self.url == _EVENTS_URL
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+        )
+        self._source = self._app.source_at_once(self.headers) if is_plain else None
+        if self._source is None:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._source is None:
+            super().on_body(body)
+        else:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._source is None:
+            super().on_message_complete()
+            return
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        if not self.transport.is_closing():
+            self.transport.write(self._app.answer_at_once(self._source, data))
+            self.on_response_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

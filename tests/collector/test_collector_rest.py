@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gzip
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -138,3 +139,79 @@ def test_five_are_published_at_a_time(peer: Any, new_collector: NewCollector) ->
         posts = [pool.submit(client.post, url, content=peer.request(), headers=headers) for _ in range(6)]
         assert {post.result().status_code for post in posts} == {200}
     assert 0.4 <= time.monotonic() - start_s < 1.2  # which is what one after the other take
+
+
+def post(body: bytes, content_type: str = "application/proto", *, chunked: bool = False) -> bytes:
+    """A POST of events, as it is on the wire."""
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: h\r\nX-User-ID: me\r\nContent-Type: {content_type}\r\n"
+    if chunked:
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def read_answers(connection: Any, count: int) -> list[bytes]:
+    """So many answers, but for their dates."""
+    received = b""
+    answers: list[bytes] = []
+    while len(answers) < count:
+        head, end, rest = received.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if end and length is not None and len(rest) >= int(length[1]):
+            answers.append(re.sub(rb"date: [^\r]*\r\n", b"", head) + end + rest[: int(length[1])])
+            received = rest[int(length[1]) :]
+            continue
+        chunk = connection.recv(65536)
+        assert chunk, "the connection was closed"
+        received += chunk
+    return answers
+
+
+SENT_TIME = re.compile(rb'"sent_time":\d+|\x18.{4}\x06', re.DOTALL)
+JSON_BODY = b'{"req_guid":"j","sent_time":{"seconds":1,"nanos":2},"events":[{"event_bytes":"eA==","type":"t"}]}'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/proto", None),
+        ("application/proto", b""),
+        ("application/proto", b"\xff"),
+        ("application/json", JSON_BODY),
+        ("application/json", b"{"),
+        ("application/json", b""),
+        ("application/json; charset=utf-8", JSON_BODY),
+        ("text/plain\r\nContent-Type: application/proto", b""),
+        ("application/proto\r\nContent-Type: text/plain", b""),
+    ],
+)
+def test_what_is_answered_at_once_is_answered_as_anything_else(
+    content_type: str, body: bytes | None, peer: Any, new_collector: NewCollector
+) -> None:
+    request = post(peer.request() if body is None else body, content_type)
+    answers, counts = [], []
+    for is_usual in (False, True):
+        collector = new_collector(inspect=True)
+        if is_usual:
+            collector.faults.reject_events("of a type that nobody sends")
+        with peer.tcp(collector.port) as connection:
+            for byte in request:
+                connection.sendall(bytes([byte]))
+            connection.sendall(2 * request)
+            answers.append([re.sub(SENT_TIME, b"", one) for one in read_answers(connection, 3)])
+        counts.append((collector.counts, len(collector.requests), [event.data for event in collector.events]))
+    assert answers[0] == answers[1]
+    assert counts[0] == counts[1]
+
+
+def test_requests_in_a_row_are_answered_in_their_order(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector()
+    bodies = [JSON_BODY.replace(b'"j"', b'"%d"' % number) for number in range(8)]
+    with peer.tcp(collector.port) as connection:
+        connection.sendall(
+            b"".join(post(body, "application/json", chunked=number % 3 == 1) for number, body in enumerate(bodies))
+        )
+        answers = read_answers(connection, 8)
+    assert [re.search(rb'"req_guid":"(\d)"', answer)[1] for answer in answers] == [
+        b"%d" % number for number in range(8)
+    ]
+    assert [request.req_guid for request in collector.requests] == list("01234567")
