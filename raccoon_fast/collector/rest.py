@@ -73,15 +73,20 @@ class RestApp:
     def __init__(self, intake: Intake, inspector: Inspector | None = None) -> None:
         self._intake = intake
         self._inspector = inspector
+        self._last_headers: list[tuple[bytes, bytes]] = []
+        self._last_source: Source | None = None
 
     def source_at_once(self, headers: list[tuple[bytes, bytes]]) -> Source | None:
         """Who sent a POST of events with these headers, if nothing has to be waited for to answer it; else None."""
         if not (self._intake.faults.is_empty and self._intake.publisher.is_immediate):
             return None
-        source = self._source(headers)
-        length = source.headers.get("content-length", "")
-        is_short = length.isdecimal() and int(length) <= MAX_REQUEST_BYTES
-        return source if is_short and source.headers.get("content-type") in _ENCODINGS else None
+        if headers != self._last_headers:  # as most are that one client sends
+            source = self._source(headers)
+            length = source.headers.get("content-length", "")
+            is_short = length.isdecimal() and int(length) <= MAX_REQUEST_BYTES
+            is_known = source.headers.get("content-type") in _ENCODINGS
+            self._last_headers, self._last_source = headers, source if is_short and is_known else None
+        return self._last_source
 
     def answer_at_once(self, source: Source, data: bytes) -> bytes:
         """The whole answer to a POST of events, as `__call__` sends it."""
@@ -234,9 +239,14 @@ async def _send(answer: _Answer, send: Send) -> None:
 
 
 def _on_the_wire(answer: _Answer) -> bytes:
-    lines = [b"HTTP/1.1 %d %s" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())]
+    lines = [_status_line(answer.status)]
     lines += [b"%s: %s" % header for header in answer.wire_headers()]
     return b"\r\n".join([*lines, b"", answer.body])
+
+
+@functools.lru_cache(maxsize=16)
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())
 
 
 @functools.lru_cache(maxsize=1)
