@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 
 from raccoon_fast.errors import AckTimeoutError, ProtocolError
-from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
+from raccoon_fast.stats import OFF, TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class HTTPAnswer(NamedTuple):
         return ""
 
 
+# As HTTPAnswer(…), without a call in between.
+_new_answer = tuple.__new__
+
+
 class _Known(NamedTuple):
     """The head of an answer that was parsed; what begins with the same bytes, and is as long, means the same."""
 
@@ -62,6 +66,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._counts = link.stats is not OFF
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self._lost: TransportError | None = None
@@ -114,7 +119,8 @@ class HTTPConnection(asyncio.Protocol):
         self._written_s = time.monotonic()
         if not transport.is_closing():  # or connection_lost is on its way, with the reason
             transport.write(message)
-            self._link.stats.count(TOTAL_BYTES_SENT, len(message))
+            if self._counts:
+                self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         self._deadline_s = deadline_s
         if self._timer is None or deadline_s < self._timer_s:
             self._arm()
@@ -153,7 +159,8 @@ class HTTPConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        if self._counts:
+            self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
         if self._ended is None or self._parser is None:
             # Bytes nobody asked for: whatever comes next could be mistaken for another request's answer.
             self.abort()
@@ -161,7 +168,8 @@ class HTTPConnection(asyncio.Protocol):
         known = self._known
         if known is not None and not self._answered and len(data) == known.size and data.startswith(known.head):
             self._answered = self.reusable = True
-            self._end(HTTPAnswer(known.status, known.headers, data[len(known.head) :], self._written_s))
+            body = data[len(known.head) :]
+            self._end(_new_answer(HTTPAnswer, (known.status, known.headers, body, self._written_s)))
             return
         is_first, self._answered = not self._answered, True
         try:
