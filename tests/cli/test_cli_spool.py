@@ -173,6 +173,7 @@ class TestReplay:
         assert err.endswith(
             "raccoon-fast spool: gave up, as nothing was acknowledged for 0.3 s: 90 events stay in the spool\n"
         )
+        monkeypatch.setattr(replay, "PATIENCE_S", 30.0)
         with Collector() as collector:
             assert main(["spool", "replay", str(path), "--url", collector.url]) == 0
             assert {request.req_guid for request in collector.requests} == set(left)

@@ -157,7 +157,7 @@ def read_answers(connection: Any, count: int) -> list[bytes]:
         head, end, rest = received.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head)
         if end and length is not None and len(rest) >= int(length[1]):
-            answers.append(re.sub(rb"date: [^\r]*\r\n", b"", head) + end + rest[: int(length[1])])
+            answers.append(re.sub(rb"\r\ndate: [^\r]*", b"", head) + end + rest[: int(length[1])])
             received = rest[int(length[1]) :]
             continue
         chunk = connection.recv(65536)
