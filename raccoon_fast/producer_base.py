@@ -253,11 +253,9 @@ class BaseProducer(abc.ABC):
 
     def _empty_batch(self) -> Batch:
         try:
-            if self._pool:
-                return self._pool.pop()
-        except IndexError:  # another thread was faster
-            pass
-        return Batch(self._options.wire, min(self._usual_bytes * 9 // 8, self._options.batch_bytes))
+            return self._pool.pop()
+        except IndexError:
+            return Batch(self._options.wire, min(self._usual_bytes * 9 // 8, self._options.batch_bytes))
 
     def _recycle(self, batch: Batch) -> None:
         pooled = len(self._pool) + 1

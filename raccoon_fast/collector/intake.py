@@ -17,7 +17,7 @@ from raccoon_fast.collector.publisher import Done, Publisher
 from raccoon_fast.collector.records import Batch, Request, Source
 from raccoon_fast.collector.sinks import Sink
 
-__all__ = ["Intake", "first_values", "with_wrong_guid"]
+__all__ = ["Intake", "first_values", "ignore", "with_wrong_guid"]
 
 
 class Intake:
@@ -54,26 +54,22 @@ class Intake:
         if self.options.is_sync:
             self.publisher.submit(batch, done)
         else:
-            self.publisher.submit(batch, _ignore)
+            self.publisher.submit(batch, ignore)
             done("")
 
     async def taken(self, request: Request, source: Source) -> str:
         """As `take`, when the queue has room: "", or the reason why the request was not published."""
-        if self.publisher.is_full:
-            await self.publisher.room()
-        answered: asyncio.Future[str] | None = None
-        at_once: list[str] = []
+        await self.publisher.room()
+        if not self.options.is_sync:
+            self.take(request, source, ignore)
+            return ""
+        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(reason: str) -> None:
-            if answered is None:
-                at_once.append(reason)
-            elif not answered.done():  # cancelled: the client has gone
+            if not answered.done():  # cancelled: the client has gone
                 answered.set_result(reason)
 
         self.take(request, source, done)
-        if at_once:
-            return at_once[0]
-        answered = asyncio.get_running_loop().create_future()
         return await answered
 
 
@@ -93,5 +89,5 @@ def with_wrong_guid(answer: Any) -> Any:
     return changed
 
 
-def _ignore(reason: str) -> None:
+def ignore(reason: str) -> None:
     """An asynchronous client never hears what became of its batch."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
-from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
-from raccoon_fast.collector.records import REST, Source
+from raccoon_fast.collector.intake import Intake, first_values, ignore, with_wrong_guid
+from raccoon_fast.collector.records import REST, Request, Source
 from raccoon_fast.collector.sockets import reset
 from raccoon_fast.collector.websocket import EVENTS_PATH, MAX_REQUEST_BYTES
 
@@ -92,13 +92,11 @@ class RestApp:
         """The whole answer to a POST of events, as `__call__` sends it."""
         content_type = source.headers["content-type"]
         encoding = _ENCODINGS[content_type]
-        try:
-            request = self._intake.decode(data, encoding)
-        except ValueError as error:
-            self._intake.ledger.rejected(source, "400", f"deserialization failure: {error}", data=data)
+        request = self._decode(data, encoding, source)
+        if request is None:
             status, answer = 400, answers.unreadable("deserialization failure")
         else:
-            self._intake.take(request, source, _published)
+            self._intake.take(request, source, ignore)
             status, answer = 200, answers.success(request.req_guid)
         _log.debug("POST %s: %d", EVENTS_PATH, status)
         return _on_the_wire(_Answer(status, content_type, answers.encode_answer(answer, encoding)))
@@ -158,10 +156,8 @@ class RestApp:
         if (refusal := faults.take("status")) is not None:
             self._reject(scope, refusal.status, refusal.body.decode("utf-8", "replace"), data)
             return _Answer.from_refusal(refusal)
-        try:
-            request = self._intake.decode(data, encoding)
-        except ValueError as error:
-            self._reject(scope, 400, f"deserialization failure: {error}", data)
+        request = self._decode(data, encoding, source)
+        if request is None:
             return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope)
         del data
         reason = await self._intake.taken(request, source)
@@ -169,6 +165,14 @@ class RestApp:
             answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
             return await self._spoil(500, answer, content_type, scope)
         return await self._spoil(200, answers.success(request.req_guid), content_type, scope)
+
+    def _decode(self, data: bytes, encoding: str, source: Source) -> Request | None:
+        """The request, or None where it cannot be read: that is told to the ledger."""
+        try:
+            return self._intake.decode(data, encoding)
+        except ValueError as error:
+            self._intake.ledger.rejected(source, "400", f"deserialization failure: {error}", data=data)
+            return None
 
     def _source(self, headers: list[tuple[bytes, bytes]]) -> Source:
         fields = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
@@ -201,10 +205,6 @@ class RestApp:
             transport.close()
             return None
         return spoilt
-
-
-def _published(reason: str) -> None:
-    """With acks="async" the answer is SUCCESS, whatever becomes of the events."""
 
 
 class _Disconnected(Exception):

@@ -215,7 +215,7 @@ class Engine:
         self._budget.tick(now_s - self._pumped_s)
         self._pumped_s = now_s
         self._expire(now_s)
-        while self._concurrency.room(len(self._attempts), self._in_flight_bytes):
+        while self._room():
             endpoint = self._endpoints.choose(now_s)
             if endpoint is None:
                 break

@@ -38,16 +38,12 @@ class Promise(Generic[_T]):
     def set_result(self, result: _T) -> None:
         """Settle it, once."""
         self._result = result
-        self._is_done = True
-        if self._callbacks:
-            self._call_back()
+        self._settled()
 
     def set_exception(self, error: BaseException) -> None:
         """Settle it with a failure, once."""
         self._error = error
-        self._is_done = True
-        if self._callbacks:
-            self._call_back()
+        self._settled()
 
     def result(self, timeout: float | None = None) -> _T:
         """Wait for what it is settled with.
@@ -80,6 +76,11 @@ class Promise(Generic[_T]):
         """Call `callback(self)` once it is settled, by who settles it, or now if it is; it must not raise."""
         self._callbacks.append(callback)
         if self._is_done:
+            self._call_back()
+
+    def _settled(self) -> None:
+        self._is_done = True
+        if self._callbacks:
             self._call_back()
 
     def _call_back(self) -> None:

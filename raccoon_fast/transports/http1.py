@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 
 from raccoon_fast.errors import AckTimeoutError, ProtocolError
-from raccoon_fast.stats import OFF, TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class HTTPAnswer(NamedTuple):
 
     def header(self, name: str) -> str:
         """The first value of a header, or ""."""
+        octets = name.encode("ascii")
         for key, value in self.headers:
-            if key == name.encode("ascii"):
+            if key == octets:
                 return value.decode("latin-1")
         return ""
 
@@ -66,7 +67,6 @@ class HTTPConnection(asyncio.Protocol):
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._counts = link.stats is not OFF
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self._lost: TransportError | None = None
@@ -119,8 +119,7 @@ class HTTPConnection(asyncio.Protocol):
         self._written_s = time.monotonic()
         if not transport.is_closing():  # or connection_lost is on its way, with the reason
             transport.write(message)
-            if self._counts:
-                self._link.stats.count(TOTAL_BYTES_SENT, len(message))
+            self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         self._deadline_s = deadline_s
         if self._timer is None or deadline_s < self._timer_s:
             self._arm()
@@ -159,8 +158,7 @@ class HTTPConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        if self._counts:
-            self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
         if self._ended is None or self._parser is None:
             # Bytes nobody asked for: whatever comes next could be mistaken for another request's answer.
             self.abort()

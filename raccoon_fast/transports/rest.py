@@ -114,7 +114,7 @@ class HTTPPool:
 
     def take(self) -> HTTPConnection | None:
         """A kept connection for one exchange, to be given back when that has ended; None if `exchange` has to wait."""
-        connection = self._take_idle() if self._free and self._idle else None
+        connection = self._take_idle() if self._free else None
         if connection is not None:
             self._free -= 1
         return connection
@@ -122,10 +122,7 @@ class HTTPPool:
     def give_back(self, connection: HTTPConnection) -> None:
         """Undo `take`."""
         self._used(connection)
-        if self._waiters:
-            self._release()
-        else:
-            self._free += 1
+        self._release()
 
     def _take_idle(self) -> HTTPConnection | None:
         while self._idle:
