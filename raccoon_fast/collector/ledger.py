@@ -29,6 +29,7 @@ class Ledger:
         self._keeps_requests = keeps_requests
         self._journal = journal
         self._connections = 0
+        self._waiting = 0
         self.clear()
 
     def tally(self, message: Any, wire: bytes | None) -> Mapping[str, tuple[int, int]]:
@@ -48,7 +49,7 @@ class Ledger:
                 self._requests.append(batch.summary())
             if self._journal is not None:
                 self._journal.received(batch)
-            self._changed.notify_all()
+            self._notify()
 
     def published(self, batch: Batch) -> None:
         """A request's events are in the sink."""
@@ -56,7 +57,7 @@ class Ledger:
             self._event_counts[batch.source.protocol] += len(batch.message.events)
             if self._journal is not None:
                 self._journal.published(batch)
-            self._changed.notify_all()
+            self._notify()
 
     def rejected(self, source: Source, code: str, reason: str, *, req_guid: str = "", data: bytes = b"") -> None:
         """A request, or a handshake, was refused, or a request's events were not published.
@@ -76,7 +77,7 @@ class Ledger:
         """So many WebSocket connections are live now."""
         with self._changed:
             self._connections = count
-            self._changed.notify_all()
+            self._notify()
 
     def clear(self) -> None:
         """Start again from nothing; live connections stay counted."""
@@ -86,7 +87,7 @@ class Ledger:
             self._requests: list[ReceivedRequest] = []
             if self._journal is not None:
                 self._journal.clear()
-            self._changed.notify_all()
+            self._notify()
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -120,4 +121,13 @@ class Ledger:
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until `condition()` holds, asked anew after each change; False when the time is over first."""
         with self._changed:
-            return self._changed.wait_for(condition, timeout_s)
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(condition, timeout_s)
+            finally:
+                self._waiting -= 1
+
+    def _notify(self) -> None:
+        # Mostly nobody waits, and notifying nobody costs as much as counting a request does.
+        if self._waiting:
+            self._changed.notify_all()

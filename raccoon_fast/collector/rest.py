@@ -47,19 +47,16 @@ class _Answer:
         self.status = status
         self.body = body
         self.closes = closes
-        self.headers: list[tuple[str, str]] = [] if content_type is None else [("content-type", content_type)]
+        self.headers: tuple[tuple[str, str], ...] = () if content_type is None else (("content-type", content_type),)
 
     @classmethod
     def from_refusal(cls, refusal: Refusal, *, closes: bool = False) -> _Answer:
         answer = cls(refusal.status, None, refusal.body, closes=closes)
-        answer.headers.extend(refusal.headers)
+        answer.headers = tuple(refusal.headers)
         return answer
 
     def wire_headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [*self.headers, ("content-length", str(len(self.body))), ("date", _http_date(int(time.time())))]
-        if self.closes:
-            headers.append(("connection", "close"))
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return _wire_headers(self.headers, len(self.body), int(time.time()), closes=self.closes)
 
 
 class RestApp:
@@ -239,14 +236,25 @@ async def _send(answer: _Answer, send: Send) -> None:
 
 
 def _on_the_wire(answer: _Answer) -> bytes:
-    lines = [_status_line(answer.status)]
-    lines += [b"%s: %s" % header for header in answer.wire_headers()]
-    return b"\r\n".join([*lines, b"", answer.body])
+    head = _head(answer.status, answer.headers, len(answer.body), int(time.time()), closes=answer.closes)
+    return head + answer.body
 
 
+# Of answers to requests of one kind, the heads are the same for a second.
 @functools.lru_cache(maxsize=16)
-def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())
+def _head(status: int, headers: tuple[tuple[str, str], ...], size: int, now_s: int, *, closes: bool) -> bytes:
+    lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
+    lines += [b"%s: %s" % header for header in _wire_headers(headers, size, now_s, closes=closes)]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _wire_headers(
+    headers: tuple[tuple[str, str], ...], size: int, now_s: int, *, closes: bool
+) -> list[tuple[bytes, bytes]]:
+    every = [*headers, ("content-length", str(size)), ("date", _http_date(now_s))]
+    if closes:
+        every.append(("connection", "close"))
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in every]
 
 
 @functools.lru_cache(maxsize=1)
