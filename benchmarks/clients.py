@@ -152,9 +152,9 @@ def websockets(url: str, events: Events, loop: asyncio.AbstractEventLoop | None 
 
     async def send() -> None:
         req_guid, message = _message(events)
-        pending[req_guid] = loop.create_future()
-        await connection.send(message)
-        await pending[req_guid]
+        answered = pending[req_guid] = loop.create_future()
+        await connection.send(message)  # which may wait for room, longer than the answer takes
+        await answered
 
     connection = loop.run_until_complete(open_connection())
     reader = loop.create_task(read())
@@ -178,9 +178,9 @@ def picows(url: str, events: Events, loop: asyncio.AbstractEventLoop | None = No
 
     async def send() -> None:
         req_guid, message = _message(events)
-        pending[req_guid] = loop.create_future()
+        answered = pending[req_guid] = loop.create_future()
         transport.send(WSMsgType.BINARY, message)
-        await pending[req_guid]
+        await answered
 
     async def close() -> None:
         transport.disconnect()
