@@ -31,12 +31,15 @@ def collector() -> Iterator[Collector]:
 
 
 @contextlib.contextmanager
-def started(*command: object, cwd: Path = EXAMPLES, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process with these arguments; killed at the end if it still runs."""
+def started(
+    *command: object, cwd: Path = EXAMPLES, listening: socket.socket | None = None, **environ: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A Python process with these arguments, which inherits a socket; killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=cwd,
         env={**os.environ, **environ},
+        pass_fds=() if listening is None else (listening.fileno(),),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,20 +60,18 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
         time.sleep(0.05)
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """For a server to inherit: a port that was free when it was asked for may be somebody else's when it is bound."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
-def get(port: int, path: str) -> httpx.Response:
+def get(server: socket.socket, path: str) -> httpx.Response:
+    """What a server answers; one that is still starting is waited for."""
     # Without verify=False each call would load the system's certificates.
-    return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, verify=False)
+    url = f"http://127.0.0.1:{server.getsockname()[1]}{path}"
+    return httpx.get(url, trust_env=False, verify=False, timeout=30)
 
 
 def finished(*command: object, **environ: str) -> str:
@@ -98,8 +99,10 @@ def test_rest_client(collector: Collector) -> None:
 
 
 def test_rest_client_without_a_server() -> None:
-    with started("rest_client.py", RACCOON_URL=f"http://127.0.0.1:{free_port()}") as process:
-        _, err = process.communicate(timeout=40)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        with started("rest_client.py", RACCOON_URL=f"http://127.0.0.1:{taken.getsockname()[1]}") as process:
+            _, err = process.communicate(timeout=40)
     assert process.returncode == 75
     assert "after 3 attempts" in err
 
@@ -134,16 +137,14 @@ def test_asyncio_service(collector: Collector) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http", "grpc"])
-def test_flask_under_gunicorn(collector: Collector, scheme: str) -> None:
+def test_flask_under_gunicorn(collector: Collector, listening: socket.socket, scheme: str) -> None:
     pytest.importorskip("gunicorn")
     url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
-    port = free_port()
-    command = ["-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"127.0.0.1:{port}", "flask_app:app"]
-    with started(*command, RACCOON_URL=url) as process:
-        wait_until(lambda: listens(port), process)
-        assert get(port, "/ready").json() == {"ok": True, "reasons": []}
+    command = ["-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"fd://{listening.fileno()}", "flask_app:app"]
+    with started(*command, listening=listening, RACCOON_URL=url) as process:
+        assert get(listening, "/ready").json() == {"ok": True, "reasons": []}
         for number in range(60):  # a connection each, so that all workers are asked
-            assert get(port, f"/page/{number}").status_code == 200
+            assert get(listening, f"/page/{number}").status_code == 200
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
@@ -154,13 +155,12 @@ def test_flask_under_gunicorn(collector: Collector, scheme: str) -> None:
         assert 1 < len({event.connection_id for event in collector.events}) <= 3
 
 
-def test_fastapi_under_uvicorn(collector: Collector) -> None:
-    port = free_port()
-    with started("-m", "uvicorn", "--port", port, "fastapi_app:app", RACCOON_URL=collector.ws_url) as process:
-        wait_until(lambda: listens(port), process)
-        assert get(port, "/ready").json() == {"ok": True, "reasons": []}
+def test_fastapi_under_uvicorn(collector: Collector, listening: socket.socket) -> None:
+    command = ["-m", "uvicorn", "--fd", listening.fileno(), "fastapi_app:app"]
+    with started(*command, listening=listening, RACCOON_URL=collector.ws_url) as process:
+        assert get(listening, "/ready").json() == {"ok": True, "reasons": []}
         for number in range(50):
-            assert get(port, f"/page/{number}").json() == {"page": str(number)}
+            assert get(listening, f"/page/{number}").json() == {"page": str(number)}
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
     # From 0.29 on uvicorn ends by the signal, once the application's shutdown is over.

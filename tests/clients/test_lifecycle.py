@@ -505,10 +505,10 @@ class TestSignals:
         """As one does that comes just as the wait begins: the interpreter has it noted, and waits all the same."""
         script = """
         import _thread
-        threading.Timer(0.2, _thread.interrupt_main).start()
         began_s = time.monotonic()
         with new(timeout=20.0) as client:
             try:
+                threading.Timer(0.2, _thread.interrupt_main).start()
                 client.send(events)
             except KeyboardInterrupt:
                 print("interrupted", time.monotonic() - began_s < 15)

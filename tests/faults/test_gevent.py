@@ -236,9 +236,9 @@ def app(environ, start_response):
     return [b"done"]
 """
     )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--preload", "-k", "gevent", "-w", "2", "-b", f"127.0.0.1:{port}"]
+    listening = socket.create_server(("127.0.0.1", 0))
+    port, inherited = listening.getsockname()[1], listening.fileno()
+    command = [sys.executable, "-m", "gunicorn", "--preload", "-k", "gevent", "-w", "2", "-b", f"fd://{inherited}"]
     command += ["--graceful-timeout", "5"]  # a worker that is still starting does not hear of the end
 
     def is_answered(path: str) -> bool:
@@ -247,7 +247,10 @@ def app(environ, start_response):
         return False
 
     with (
-        subprocess.Popen([*command, "service:app"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server,
+        listening,
+        subprocess.Popen(
+            [*command, "service:app"], cwd=tmp_path, pass_fds=(inherited,), stderr=subprocess.PIPE, text=True
+        ) as server,
         concurrent.futures.ThreadPoolExecutor(20) as users,
     ):
         try:

@@ -64,7 +64,7 @@ def client(target: str, **options) -> GrpcClient:
 def deliver(target: str, batches: int, events: int, size: int) -> None:
     """By a producer, all of it acknowledged without a second attempt."""
     data = bytes(size)
-    options = {"serializer": RAW, "logger": None, "batch_events": events, "linger": 0.01, "batch_bytes": 3_000_000}
+    options = {"serializer": RAW, "logger": None, "batch_events": events, "linger": 10.0, "batch_bytes": 3_000_000}
     with Producer(f"grpc://{target}", **options) as producer:
         for _ in range(batches):
             producer.emit_many([("page", data)] * events)
