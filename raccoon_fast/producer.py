@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
-    from raccoon_fast.events import Response
 
 __all__ = ["Producer"]
 
@@ -304,7 +303,7 @@ class Producer(BaseProducer):
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
-        promise: Promise[Response] = Promise()
+        promise = Promise()
         receipt = Receipt(req_guid, promise, self._callbacks)
         batch.settlement = Settlement(receipt, promise)
         batch.receipt = receipt
@@ -365,7 +364,7 @@ class Producer(BaseProducer):
     @property
     def _dropped_receipt(self) -> Receipt:
         if self._dropped is None:
-            promise: Promise[Response] = Promise()
+            promise = Promise()
             promise.set_exception(DroppedError("dropped: the buffer was full"))
             self._dropped = Receipt("", promise, self._callbacks)
         return self._dropped

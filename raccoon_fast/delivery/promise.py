@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from raccoon_fast.threads import new_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raccoon_fast.events import Response
+
 __all__ = ["Promise"]
 
-_T = TypeVar("_T")
 
-
-class Promise(Generic[_T]):
+class Promise:
     """As concurrent.futures.Future, without cancellation; a batch has one, and mostly nobody waits for it.
 
     So it has no lock: who waits leaves a callback first and looks whether it is settled then, and who settles it does
@@ -27,15 +27,15 @@ class Promise(Generic[_T]):
 
     def __init__(self) -> None:
         self._is_done = False
-        self._result: _T | None = None
+        self._result: Response | None = None
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Promise[_T]], object]] = []
+        self._callbacks: list[Callable[[Promise], object]] = []
 
     def done(self) -> bool:
         """Whether it is settled."""
         return self._is_done
 
-    def set_result(self, result: _T) -> None:
+    def set_result(self, result: Response) -> None:
         """Settle it, once."""
         self._result = result
         self._settled()
@@ -45,7 +45,7 @@ class Promise(Generic[_T]):
         self._error = error
         self._settled()
 
-    def result(self, timeout: float | None = None) -> _T:
+    def result(self, timeout: float | None = None) -> Response:
         """Wait for what it is settled with.
 
         Args:
@@ -72,7 +72,7 @@ class Promise(Generic[_T]):
         self._wait(timeout)
         return self._error
 
-    def add_done_callback(self, callback: Callable[[Promise[_T]], object]) -> None:
+    def add_done_callback(self, callback: Callable[[Promise], object]) -> None:
         """Call `callback(self)` once it is settled, by who settles it, or now if it is; it must not raise."""
         self._callbacks.append(callback)
         if self._is_done:

@@ -28,7 +28,7 @@ class Receipt:
     def __init__(
         self,
         req_guid: str,
-        future: concurrent.futures.Future[Response] | Promise[Response],
+        future: concurrent.futures.Future[Response] | Promise,
         callbacks: CallbackThread,
     ) -> None:
         self.req_guid = req_guid

@@ -13,18 +13,18 @@ from raccoon_fast.delivery.promise import Promise
 
 
 @pytest.fixture
-def promise() -> Promise[Any]:
+def promise() -> Promise:
     return Promise()
 
 
-def test_a_result_is_handed_out_again_and_again(promise: Promise[Any]) -> None:
+def test_a_result_is_handed_out_again_and_again(promise: Promise) -> None:
     assert not promise.done()
     promise.set_result("there")
     assert promise.done()
     assert (promise.result(0), promise.result(), promise.exception(0)) == ("there", "there", None)
 
 
-def test_a_failure_is_raised_or_returned(promise: Promise[Any]) -> None:
+def test_a_failure_is_raised_or_returned(promise: Promise) -> None:
     failure = RuntimeError("no")
     promise.set_exception(failure)
     with pytest.raises(RuntimeError) as caught:
@@ -32,14 +32,14 @@ def test_a_failure_is_raised_or_returned(promise: Promise[Any]) -> None:
     assert caught.value is failure is promise.exception(0)
 
 
-def test_a_wait_that_ends_before_the_outcome_leaves_nothing_behind(promise: Promise[Any]) -> None:
+def test_a_wait_that_ends_before_the_outcome_leaves_nothing_behind(promise: Promise) -> None:
     for wait in (promise.result, promise.exception):
         with pytest.raises(concurrent.futures.TimeoutError):
             wait(0.01)
     assert promise._callbacks == []
 
 
-def test_all_that_wait_are_woken(promise: Promise[Any]) -> None:
+def test_all_that_wait_are_woken(promise: Promise) -> None:
     results: list[Any] = []
     threads = [threading.Thread(target=lambda: results.append(promise.result(30))) for _ in range(4)]
     for thread in threads:
@@ -53,7 +53,7 @@ def test_all_that_wait_are_woken(promise: Promise[Any]) -> None:
     assert results == ["there"] * 4
 
 
-def test_callbacks_are_called_in_their_order_and_late_ones_at_once(promise: Promise[Any]) -> None:
+def test_callbacks_are_called_in_their_order_and_late_ones_at_once(promise: Promise) -> None:
     called: list[Any] = []
     for name in "ab":
         promise.add_done_callback(lambda one, name=name: called.append((name, one)))  # type: ignore[misc]
@@ -65,11 +65,11 @@ def test_callbacks_are_called_in_their_order_and_late_ones_at_once(promise: Prom
 
 def test_a_callback_added_while_it_is_settled_is_called_once() -> None:
     for _ in range(200):
-        promise: Promise[Any] = Promise()
+        promise: Promise = Promise()
         called: list[object] = []
         both = threading.Barrier(2)
 
-        def settle(promise: Promise[Any] = promise, both: threading.Barrier = both) -> None:
+        def settle(promise: Promise = promise, both: threading.Barrier = both) -> None:
             both.wait()
             promise.set_result(1)
 
