@@ -11,7 +11,8 @@ import httptools
 
 from raccoon_fast.errors import AckTimeoutError, ProtocolError
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
-from raccoon_fast.transports.base import GRACE_S, MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.deadline_timer import DeadlineTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +73,7 @@ class HTTPConnection(asyncio.Protocol):
         self._lost: TransportError | None = None
         self._ended: Callable[[HTTPAnswer | RaccoonError], None] | None = None
         self._deadline_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = 0.0
+        self._timer = DeadlineTimer(self._expire)
         self._known: _Known | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -121,8 +121,7 @@ class HTTPConnection(asyncio.Protocol):
             transport.write(message)
             self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         self._deadline_s = deadline_s
-        if self._timer is None or deadline_s < self._timer_s:
-            self._arm()
+        self._timer.watch(deadline_s)
 
     async def exchange(self, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
         """Write one request and wait for its answer.
@@ -200,9 +199,7 @@ class HTTPConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort()  # else Python 3.10 takes a TLS transport for open still, and warns of it
         self._lost = lost_error(exc, self._link.address)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
         self._end(self._lost)
 
     # httptools callbacks
@@ -246,22 +243,14 @@ class HTTPConnection(asyncio.Protocol):
             body = b"".join(self._body)
             self._answer = HTTPAnswer(self._parser.get_status_code(), self._headers, body, self._written_s)
 
-    def _arm(self) -> None:
-        """Set the timer, which is left alone when an exchange ends: the next one's deadline is mostly later."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = self._deadline_s
-        self._timer = self._loop.call_at(self._timer_s, self._loop.call_later, GRACE_S, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
+    def _expire(self, now_s: float) -> float | None:
         if self._ended is None:
-            return
-        if self._deadline_s > self._timer_s:
-            self._arm()
-            return
+            return None
+        if self._deadline_s > now_s:
+            return self._deadline_s
         waited_s = time.monotonic() - self._written_s
         self._end(AckTimeoutError(f"no answer from {self._link.address} within {waited_s:.3g} s"))
+        return None
 
     def _fail(self, error: ProtocolError) -> None:
         """What was read last is no HTTP; an answer that came whole before it is one."""

@@ -131,7 +131,7 @@ class HTTP2Connection(SharedConnection):
             self._queue.append(stream)
         else:
             self._start(stream)
-        self._watch(deadline_s)
+        self._timer.watch(deadline_s)
         return stream
 
     def cancel(self, stream: HTTP2Stream) -> None:

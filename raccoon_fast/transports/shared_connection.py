@@ -7,7 +7,8 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from raccoon_fast.errors import ConnectError
-from raccoon_fast.transports.base import GRACE_S, lost_error
+from raccoon_fast.transports.base import lost_error
+from raccoon_fast.transports.deadline_timer import DeadlineTimer
 
 if TYPE_CHECKING:
     from raccoon_fast.errors import TransportError
@@ -36,8 +37,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._lost: asyncio.Future[None] = self._loop.create_future()
         # False while the socket takes no more (asyncio's flow control).
         self._writable = True
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expiry_s = 0.0
+        self._timer = DeadlineTimer(self._expire)
 
     @property
     @abc.abstractmethod
@@ -80,9 +80,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
 
     def _stop(self, error: Exception) -> None:
         """The part of `_end` that is everyone's."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        self._timer.stop()
         if not self._opened.done():
             self._opened.set_exception(error)
             self._opened.exception()  # whoever opened may be gone
@@ -110,23 +108,6 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._writable = True
         self._pump()
 
-    # Deadlines
-
-    def _watch(self, deadline_s: float) -> None:
-        """Have `_expire` called when the loop's time is past this deadline, or an earlier one."""
-        if self._expiry is not None:
-            if deadline_s >= self._expiry_s:
-                return
-            self._expiry.cancel()
-        self._expiry_s = deadline_s
-        self._expiry = self._loop.call_at(deadline_s + GRACE_S, self._loop.call_later, GRACE_S, self._expired)
-
-    def _expired(self) -> None:
-        self._expiry = None
-        next_s = self._expire(self._loop.time())
-        if next_s is not None:
-            self._watch(next_s)
-
     @abc.abstractmethod
     def _expire(self, now_s: float) -> float | None:
-        """End what is past its deadline; returns the next deadline, None if there is none."""
+        """As DeadlineTimer's `expire`."""

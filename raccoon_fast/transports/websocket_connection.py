@@ -142,7 +142,7 @@ class WebSocketConnection(SharedConnection):
         self._queue.append(_Queued(request, waiter, deadline_s))
         self._pump()
         if self.error is None:
-            self._watch(deadline_s)
+            self._timer.watch(deadline_s)
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for the request any more: a late answer is only counted."""

@@ -1,0 +1,54 @@
+"""One timer for the deadlines of all that is in flight on a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from raccoon_fast.transports.base import GRACE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DeadlineTimer"]
+
+
+class DeadlineTimer:
+    """Set for the earliest deadline, and left alone when what had it ends: the next deadline is mostly later.
+
+    Owned by the event loop it was made on.
+
+    Args:
+        expire: Called with the loop's time when a deadline that was watched is past, and sockets were read since. Ends
+            what is overdue, if anything still is, and returns the next deadline, or None if there is none.
+    """
+
+    def __init__(self, expire: Callable[[float], float | None]) -> None:
+        self._expire = expire
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+
+    def watch(self, deadline_s: float) -> None:
+        """Have `expire` called once the loop's time is past this deadline, if not for an earlier one."""
+        if self._handle is not None:
+            if deadline_s >= self._due_s:
+                return
+            self._handle.cancel()
+        self._due_s = deadline_s
+        self._handle = self._loop.call_at(deadline_s, self._wait_for_answers)
+
+    def stop(self) -> None:
+        """Call `expire` no more. Idempotent."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _wait_for_answers(self) -> None:
+        self._handle = self._loop.call_later(GRACE_S, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        next_s = self._expire(self._loop.time())
+        if next_s is not None:
+            self.watch(next_s)
