@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
@@ -21,8 +21,8 @@ from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.waiting import Waiting
-from raccoon_fast.errors import ClientClosedError, DeliveryError, MessageTooLargeError, Outcome, ServerError
-from raccoon_fast.transports.attempt import Attempt
+from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, ServerError
+from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
@@ -188,14 +188,15 @@ class Engine:
             if self._timer is not None:
                 self._timer.cancel()
             try:
-                await self._end_attempts(max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S)
+                transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
+                await end_attempts([*self._attempts], transports, _left_s(deadline_s))
             finally:
                 leftovers = self._leftovers()
                 if self._reserve is None:
                     for batch in leftovers:
                         self._outcomes.closed(batch)
                 else:
-                    await self._leave(self._reserve, leftovers, deadline_s)
+                    await self._reserve.close(leftovers, self._outcomes.closed, _left_s(deadline_s))
                 self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
@@ -381,20 +382,6 @@ class Engine:
 
     # The end
 
-    async def _end_attempts(self, timeout_s: float) -> None:
-        for attempt in [*self._attempts]:
-            attempt.cancel()
-        transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
-        closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-        tasks = [attempt for attempt in self._attempts if not isinstance(attempt, Attempt)]
-        ending: list[asyncio.Future[Any]] = [*closing, *tasks]
-        try:
-            await asyncio.wait(ending, timeout=timeout_s)
-        except asyncio.CancelledError:
-            for one in closing:
-                one.cancel()  # they then end at once
-            raise
-
     def _leftovers(self) -> list[Batch]:
         batches = self._waiting.pop_all()
         for batch in self._attempts.values():  # they did not end though told to
@@ -405,23 +392,6 @@ class Engine:
         while (waiting := self._take(states.QUEUED)) is not None:
             batches.append(waiting)
         return batches
-
-    async def _leave(self, reserve: Reserve, batches: list[Batch], deadline_s: float) -> None:
-        """To the spool, and what it does not take is failed."""
-        for batch in batches:
-            reserve.set_aside(batch, self._outcomes.closed)
-        left_s = max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
-        try:
-            await reserve.close(left_s, self._outcomes.closed)
-        finally:
-            for settlement in reserve.end():
-                settlement.failed(
-                    ClientClosedError(
-                        "the producer was closed; the batch is in the spool, and is sent by the next process",
-                        req_guid=settlement.receipt.req_guid,
-                        outcome=Outcome.POSSIBLY_DELIVERED,
-                    )
-                )
 
     # Time
 
@@ -474,3 +444,8 @@ class Engine:
         self._timer = None
         self._timer_s = float("inf")
         self._pump()
+
+
+def _left_s(deadline_s: float) -> float:
+    """For a step of the end."""
+    return max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S

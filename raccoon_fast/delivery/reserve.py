@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
-from raccoon_fast.errors import DecodeError, Outcome
+from raccoon_fast.errors import ClientClosedError, DecodeError, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.ledger import Ledger
@@ -125,30 +125,33 @@ class Reserve:
         if numbers:
             self._spooling.remove(numbers)
 
-    async def close(self, timeout_s: float, otherwise: Callable[[Batch], None]) -> None:
-        """Finish what the disk was asked for, for at most so long, and let go of it; `end` has to follow.
+    async def close(self, batches: Iterable[Batch], otherwise: Callable[[Batch], None], timeout_s: float) -> None:
+        """Leave everything to the next process, and let go of the disk; at once where it is cancelled.
 
         Args:
-            timeout_s: Seconds.
-            otherwise: Gets the batches that are not on disk by then.
+            batches: What waits in memory.
+            otherwise: Gets the batches that are not on disk in time.
+            timeout_s: Seconds for what the disk was asked for.
         """
+        for batch in batches:
+            self.set_aside(batch, otherwise)
         self._fail_closed = otherwise
-        await self._spooling.close(timeout_s)
-
-    def end(self) -> list[Settlement]:
-        """Wait for the disk no longer.
-
-        Returns:
-            The settlements of what this process leaves there.
-        """
-        pending, self._pending = self._pending, set()
-        for batch in pending:
-            batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if it does get there
-            assert self._fail_closed is not None
-            self._fail_closed(batch)
-        settlements = list(dict.fromkeys(self._settlements.values()))
-        self._settlements.clear()
-        return settlements
+        try:
+            await self._spooling.close(timeout_s)
+        finally:
+            pending, self._pending = self._pending, set()
+            for batch in pending:
+                batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if it does get there
+                otherwise(batch)
+            left, self._settlements = dict.fromkeys(self._settlements.values()), {}
+            for settlement in left:
+                settlement.failed(
+                    ClientClosedError(
+                        "the producer was closed; the batch is in the spool, and is sent by the next process",
+                        req_guid=settlement.receipt.req_guid,
+                        outcome=Outcome.POSSIBLY_DELIVERED,
+                    )
+                )
 
     def _secured(self, batch: Batch, number: int | None) -> None:
         if batch not in self._pending:
