@@ -12,7 +12,6 @@ JVMs, which plan, keep and hand over the rows, stands apart.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -22,13 +21,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from command_line import Parser
 from harness import QUICK, Effort, Table
 from plots import OURS, OURS_TOO, PEER, Bars, bar_chart
 from processes import cpu_s
 from results import Part, write_parts
 from servers import Sink, sink
 
-RESULTS = Path(__file__).parent / "results"
 EXECUTORS = (1, 2, 4)
 EVENTS = 160_000
 BATCH = 1000
@@ -258,13 +257,7 @@ def chart(name: str, tables: list[Table]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a little of it; the figures mean nothing")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
-    chosen = parser.parse_args()
-    if chosen.quick and chosen.output == RESULTS:
-        parser.error("quick figures mean nothing: say where they go with --output")
-    chosen.output.mkdir(parents=True, exist_ok=True)
+    chosen = Parser(__doc__, "a little of it; the figures mean nothing").parse()
     effort = QUICK if chosen.quick else Effort(rounds=3)
     parts = {}
     for name in ENGINES:

@@ -8,15 +8,14 @@ The same seed gives the same figures on every machine. docs/pages/capacity.md sa
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from command_line import Parser
 from fleet_batches import requests
 from fleet_load import NOT_PUBLISHED, REFUSED, RETRY_AFTER, Caller, Load, Sender, Server, Tally, send
 from fleet_reality import compare
@@ -30,7 +29,6 @@ from raccoon_fast.collector import Collector
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.delivery.retry_budget import RetryBudget
 
-RESULTS = Path(__file__).parent / "results"
 FLEETS = (10, 1_000, 100_000)
 #: The collector's default, which is a Raccoon's.
 MAX_CONNECTIONS: int = Collector.__init__.__kwdefaults__["max_connections"]
@@ -261,13 +259,7 @@ def simulate(*, is_quick: bool) -> dict[str, Part]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the smallest fleets, and no real producers")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
-    chosen = parser.parse_args()
-    if chosen.quick and chosen.output == RESULTS:
-        parser.error("quick figures are only a part: say where they go with --output")
-    chosen.output.mkdir(parents=True, exist_ok=True)
+    chosen = Parser(__doc__, "the smallest fleets, and no real producers").parse()
     parts = simulate(is_quick=chosen.quick)
     if not chosen.quick:
         parts["reality"] = Part([compare(Effort())])

@@ -9,7 +9,6 @@ Groups: envelope, acks, emit, transports, latency, scale, memory, ingest.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import re
@@ -19,24 +18,21 @@ from pathlib import Path
 
 import aims
 from charts import CHARTS
+from command_line import RESULTS, Parser
 from harness import QUICK, Effort, LeftOut
 from headline import headline
 from results import Group, Results, machine_facts, markdown, today
 
 from raccoon_fast import has_extensions
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-README = HERE.parent / "README.md"
+README = Path(__file__).parent.parent / "README.md"
 _MARKS = ("<!-- benchmarks: made by `make bench` -->\n", "<!-- benchmarks: end -->")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, "a little of everything; the figures mean nothing")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="those to run; all by default")
-    parser.add_argument("--quick", action="store_true", help="a little of everything; the figures mean nothing")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
-    chosen = parser.parse_args()
+    chosen = parser.parse()
     unknown = sorted({*chosen.groups} - {*CHARTS})
     if unknown:
         parser.error(f"no such group: {', '.join(unknown)}; there are {', '.join(CHARTS)}")
@@ -44,9 +40,6 @@ def main() -> None:
     # Loopback goes through no proxy, whatever the environment says and whichever library reads it.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
-    if chosen.quick and chosen.output == RESULTS:
-        parser.error("quick figures mean nothing: say where they go with --output")
-    chosen.output.mkdir(parents=True, exist_ok=True)
     results = _last(chosen.output / "results.json")
     for name in CHARTS:
         if name in chosen.groups or not chosen.groups:
