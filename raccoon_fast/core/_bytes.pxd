@@ -48,38 +48,3 @@ cdef inline void toggle_mask(uint8_t* data, Py_ssize_t size, uint32_t key) noexc
         memcpy(data + (i << 3), &word, 8)
     for i in range(words << 3, size):
         data[i] ^= narrow[i & 7]
-
-
-cdef inline void fill_base64_pairs(uint8_t* pairs) noexcept nogil:
-    """Fill the 8192 bytes at `pairs` with two characters of base64 for each 12 bits."""
-    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    cdef int i
-    for i in range(4096):
-        pairs[2 * i] = <uint8_t> alphabet[i >> 6]
-        pairs[2 * i + 1] = <uint8_t> alphabet[i & 63]
-
-
-cdef inline uint8_t* write_base64(
-    uint8_t* out, const uint8_t* data, Py_ssize_t size, const uint8_t* pairs
-) noexcept nogil:
-    """Write `data` as padded base64 (RFC 4648, section 4) and return where it ends; 4 bytes for each 3 are free."""
-    cdef const uint8_t* last = data + size
-    cdef uint32_t bits
-    while last - data >= 3:
-        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8 | data[2]
-        memcpy(out, &pairs[(bits >> 12) * 2], 2)
-        memcpy(out + 2, &pairs[(bits & 0xFFF) * 2], 2)
-        data += 3
-        out += 4
-    if last - data == 2:
-        bits = <uint32_t> data[0] << 16 | <uint32_t> data[1] << 8
-        memcpy(out, &pairs[(bits >> 12) * 2], 2)
-        out[2] = pairs[(bits & 0xFFF) * 2]
-        out[3] = c"="
-        out += 4
-    elif last - data == 1:
-        memcpy(out, &pairs[(<uint32_t> data[0] << 4) * 2], 2)
-        out[2] = c"="
-        out[3] = c"="
-        out += 4
-    return out

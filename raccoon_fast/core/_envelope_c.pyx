@@ -27,7 +27,8 @@ from libc.string cimport memcpy, memmove
 
 from orjson import dumps as encode_json
 
-from raccoon_fast.core._bytes cimport fill_base64_pairs, toggle_mask, varint_size, write_base64, write_varint
+from raccoon_fast.core._base64 cimport fill_base64_pairs, has_avx2, write_base64
+from raccoon_fast.core._bytes cimport toggle_mask, varint_size, write_varint
 
 from raccoon_fast.core._request import (
     HEADROOM,
@@ -81,6 +82,7 @@ cdef enum:
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
+cdef bint _HAS_AVX2 = has_avx2()
 
 
 @cython.final
@@ -536,7 +538,7 @@ cdef class JsonEnvelope(_Envelope):
         if comma:
             out[0] = c","
         memcpy(out + comma, b'{"event_bytes":"', 16)
-        out = write_base64(out + comma + 16, data, size, _BASE64_PAIRS)
+        out = write_base64(out + comma + 16, data, size, _BASE64_PAIRS, _HAS_AVX2)
         memcpy(out, PyBytes_AS_STRING(form), form_size)
         self.stop = out + form_size - self.block.data
         self.events += 1

@@ -1,4 +1,5 @@
 import base64
+import ctypes
 import json
 import mmap
 import struct
@@ -132,6 +133,34 @@ def test_base64_of_every_byte_at_every_place(impl):
     envelope.add_many(events)
     envelope.stamp(GUID, *NOW)
     assert read_json(envelope.payload())[3] == events
+
+
+def test_base64_of_every_group_at_every_place_of_a_block(impl):
+    """Where the processor has AVX2, the compiled form writes 24 bytes at a time."""
+    groups = bytearray()
+    for bits in range(4096):
+        groups += (bits << 12 | bits).to_bytes(3, "big")
+    events = [("t", bytes(groups[i:])) for i in range(24)]
+    events += [("t", bytes(groups[at : at + size])) for size in range(200) for at in (0, 6000)]
+    envelope = impl.envelope.JsonEnvelope()
+    envelope.add_many(events)
+    envelope.stamp(GUID, *NOW)
+    assert read_json(envelope.payload())[3] == events
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
+def test_nothing_behind_the_data_is_read(make):
+    with mmap.mmap(-1, 2 * mmap.PAGESIZE) as memory:
+        memory[: mmap.PAGESIZE] = bytes(range(256)) * (mmap.PAGESIZE // 256)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        assert protect(address + mmap.PAGESIZE, mmap.PAGESIZE, 0) == 0
+        envelope = make()
+        for size in range(300):
+            envelope.add("t", memoryview(memory)[mmap.PAGESIZE - size : mmap.PAGESIZE])
+        assert envelope.count == 300
+        assert protect(address + mmap.PAGESIZE, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 125, 126, 127, 128, 129, 16381, 16383, 16384, 16385, 2**21, 5_000_000])
