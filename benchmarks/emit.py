@@ -86,7 +86,7 @@ def serializer_cases() -> dict[str, Callable[[], object]]:
 
 def _measure(server: Sink, name: str, is_pure: bool, form: str, threads: int, effort: Effort) -> list[Timing]:
     full = _PURE_EVENTS if is_pure else _EVENTS[name]
-    events = max(1, effort.count(full) // _LOOP // threads) * _LOOP * threads if full > 2 * _LOOP else full
+    events = max(1, effort.count(full) // _LOOP // threads) * _LOOP * threads
     env = PURE if is_pure else {}
     timings = fresh(_time_rounds, name, form, threads, events, server.websocket_url, effort, env=env)
     if name.startswith("ours"):
@@ -109,6 +109,7 @@ def _time_rounds(name: str, form: str, threads: int, events: int, url: str, effo
 
 def _time_round(hand: Hand, loop: list[tuple[str, Any]], threads: int, events: int) -> Timing:
     turns = events // threads // len(loop)
+    assert turns * threads * len(loop) == events
     cpu_ns: list[int] = []
     barrier = threading.Barrier(threads)
 
