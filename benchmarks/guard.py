@@ -33,8 +33,11 @@ _ANSWER = b"\x08\x01\x10\x01\x18\x80\xe2\xcf\xaa\x06\x2a\x30\x0a\x08req_guid\x12
 _JSON_ANSWER = b'{"status":1,"code":1,"sent_time":1700000000,"data":{"req_guid":"%b"}}' % _GUID.encode()
 
 
-def events() -> list[tuple[str, bytes]]:
-    return [("page-view", bytes(range(200))) for _ in range(EVENTS)]
+def events(types: int = 1) -> list[tuple[str, bytes]]:
+    """Of one type, which is one str; of several, each event's type is a str of its own, as where it was read."""
+    if types == 1:
+        return [("page-view", bytes(range(200))) for _ in range(EVENTS)]
+    return [(f"page-{number % types}", bytes(range(200))) for number in range(EVENTS)]
 
 
 def encode_many(kind: str) -> Callable[[], object]:
@@ -64,7 +67,7 @@ def encode_one_by_one() -> Callable[[], object]:
     return work
 
 
-def emit(call: str) -> Callable[[], object]:
+def emit(call: str, types: int = 1) -> Callable[[], object]:
     from raccoon_fast.core.batch import Accumulator, Batch
 
     batch = Batch("proto")
@@ -83,7 +86,7 @@ def emit(call: str) -> Callable[[], object]:
         max_event_bytes=1 << 20,
         buffer_bytes=1 << 30,
     )
-    many, one, all_of = events(), accumulator.emit, accumulator.emit_many
+    many, one, all_of = events(types), accumulator.emit, accumulator.emit_many
 
     def one_by_one() -> None:
         for type_, data in many:
@@ -118,6 +121,7 @@ WORKLOADS: dict[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]
     "encode JSON, add_many": (encode_many, ("JsonEnvelope",)),
     "emit": (emit, ("emit",)),
     "emit_many": (emit, ("emit_many",)),
+    "emit_many, five types": (emit, ("emit_many", 5)),
     "decode and settle": (resolve, ("proto",)),
     "decode JSON and settle": (resolve, ("json",)),
 }

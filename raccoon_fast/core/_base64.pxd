@@ -10,7 +10,7 @@ cdef extern from *:
     #include <immintrin.h>
 
     /* Whether the processor has AVX2, and the system keeps its registers. */
-    static int has_avx2(void) {
+    static inline int has_avx2(void) {
         unsigned a, b, c, d;
         if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
         __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
@@ -23,7 +23,7 @@ cdef extern from *:
        How: W. Mula and D. Lemire, Faster Base64 Encoding and Decoding Using AVX2 Instructions, ACM Transactions on the
        Web 12 (3), 2018. */
     __attribute__((target("avx2")))
-    static Py_ssize_t write_base64_avx2(uint8_t* out, const uint8_t* data, Py_ssize_t size) {
+    static inline Py_ssize_t write_base64_avx2(uint8_t* out, const uint8_t* data, Py_ssize_t size) {
         /* Of three bytes a, b, c in 32 bits: b, a, c, b, so that the four groups of 6 bits lie within 16 bits each. */
         const __m256i spread = _mm256_setr_epi8(
             1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10,
@@ -53,8 +53,8 @@ cdef extern from *:
         return at;
     }
     #else
-    static int has_avx2(void) { return 0; }
-    static Py_ssize_t write_base64_avx2(uint8_t* out, const uint8_t* data, Py_ssize_t size) { return 0; }
+    static inline int has_avx2(void) { return 0; }
+    static inline Py_ssize_t write_base64_avx2(uint8_t* out, const uint8_t* data, Py_ssize_t size) { return 0; }
     #endif
     """
     bint has_avx2() noexcept nogil

@@ -48,10 +48,6 @@ cdef class Batch:
     cdef public double deadline_s
     cdef public Py_ssize_t attempts
     cdef int64_t size
-    # Events by type, but for the last `run` events, which are of `last_type`.
-    cdef dict counts
-    cdef object last_type
-    cdef Py_ssize_t run
 
     def __cinit__(self, wire, capacity=4096):
         if wire not in ("proto", "json"):
@@ -73,7 +69,7 @@ cdef class Batch:
     @property
     def types(self):
         """Events by type; to be read only."""
-        return self.counted()
+        return self.envelope.tally()
 
     def add(self, type, data):
         """Append one event."""
@@ -99,9 +95,7 @@ cdef class Batch:
         cdef dict counts = dict(types)
         self.envelope.load(body, sum(counts.values()))
         self.size = PyBytes_GET_SIZE(body) + (1 if self.wire == "json" else 0)
-        self.counts = counts
-        self.last_type = None
-        self.run = 0
+        self.envelope.counts = counts
 
     def clear(self):
         """Take everything out, for reuse; the memory is kept."""
@@ -115,26 +109,13 @@ cdef class Batch:
         self.accepted_s = self.deadline_s = 0.0
         self.attempts = 0
         self.size = 0
-        self.counts = {}
-        self.last_type = None
-        self.run = 0
         return 0
 
     cdef inline int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
         """Append an event whose type is exactly str, and return its size; see the module on what may run in here."""
         cdef int64_t size = self.envelope.write(type_, data, length)
         self.size += size
-        if type_ is not self.last_type:
-            self.counted()
-            self.last_type = type_
-        self.run += 1
         return size
-
-    cdef dict counted(self):
-        if self.run:
-            self.counts[self.last_type] = self.counts.get(self.last_type, 0) + self.run
-            self.run = 0
-        return self.counts
 
 
 @cython.final
@@ -240,7 +221,7 @@ cdef class Accumulator:
                 raise ClientClosedError("the producer was closed")
             if self.held + size <= self.buffer_bytes:
                 break
-            answer = self.on_full(batch.counted(), size)
+            answer = self.on_full(batch.envelope.tally(), size)
             if answer is not True:
                 return answer
         self.keep(batch)
@@ -297,7 +278,7 @@ cdef class Accumulator:
         if self.batch is not None:
             batches.append(self.batch)
         for batch in batches:
-            for type_, count in batch.counted().items():
+            for type_, count in batch.envelope.tally().items():
                 counts[type_] = counts.get(type_, 0) + count
         return counts
 
@@ -307,13 +288,13 @@ cdef class Accumulator:
         return 0
 
     cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, dict receipts) except -1:
-        """Accept events of the type before, from number `at` on, as long as the open batch surely takes them and is not
+        """Accept events from number `at` on, as long as the open batch knows their types, surely takes them and is not
         full then; return where that ended.
         """
         cdef Batch batch = self.batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
-        if batch is None or self.is_closed or batch.last_type is not batch.envelope.last_type:
+        if batch is None or self.is_closed:
             return at
         size = batch.envelope.stop
         end = batch.envelope.write_run(
@@ -326,7 +307,6 @@ cdef class Accumulator:
         if end > at:
             size = batch.envelope.stop - size
             batch.size += size
-            batch.run += end - at
             self.held += size
             self.events_in += end - at
             receipts[batch.receipt] = None

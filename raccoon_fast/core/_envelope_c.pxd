@@ -3,6 +3,8 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from raccoon_fast.core._event_bytes cimport _SHORT_FIELD
+
 
 cdef class _Block:
     cdef uint8_t* data
@@ -10,6 +12,20 @@ cdef class _Block:
     cdef Py_ssize_t exports
 
     cdef int resize(self, Py_ssize_t size) except -1
+
+
+cdef class _Type:
+    # An event type, whose text is at hand where it is ASCII; else its size is -1.
+    cdef object name
+    cdef const char* text
+    cdef Py_ssize_t size
+    # Its form on the wire: for protobuf the field, of which 0 bytes are here if it is longer; for JSON what stands
+    # behind the data.
+    cdef uint8_t[_SHORT_FIELD] field
+    cdef Py_ssize_t field_size
+    cdef bytes form
+    # Events that `counts` does not have yet.
+    cdef Py_ssize_t events
 
 
 cdef class _Envelope:
@@ -23,18 +39,38 @@ cdef class _Envelope:
     cdef Py_ssize_t events
     cdef uint32_t mask
     cdef bint masked
-    # The last type whose form on the wire is kept, or None.
-    cdef object last_type
+    # The types that events had, the last one, and events by type.
+    cdef dict known
+    cdef _Type last
+    cdef dict counts
 
     cdef head_bound(self, req_guid)
     cdef bytes encode_head(self, req_guid, seconds, nanos)
-    # These two run no Python code for a type that is exactly str: no other thread can come between. Both return the
+    # These run no Python code for a type that is exactly str: no other thread can come between. The two return the
     # event's size, as `measure` does.
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1
+
+    @cython.final
     cdef Py_ssize_t write_run(
         self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
     ) noexcept
+
+    @cython.final
+    cdef Py_ssize_t room(self) noexcept
+
+    @cython.final
+    cdef _Type find(self, object type_)
+
+    @cython.final
+    cdef _Type find_other(self, object type_)
+
+    @cython.final
+    cdef _Type learn(self, object name)
+
+    @cython.final
+    cdef dict tally(self)
+
     cdef object view(self, Py_ssize_t start)
     cdef int finish(self) except -1
     cdef int own(self) except -1

@@ -23,12 +23,21 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcmp, memcpy, memmove
 
 from orjson import dumps as encode_json
 
-from raccoon_fast.core._base64 cimport fill_base64_pairs, has_avx2, write_base64
+from raccoon_fast.core._base64 cimport fill_base64_pairs, has_avx2
 from raccoon_fast.core._bytes cimport toggle_mask, varint_size, write_varint
+from raccoon_fast.core._event_bytes cimport (
+    _AROUND,
+    _SHORT_FIELD,
+    inner_size,
+    json_size,
+    write_data,
+    write_json,
+    write_short,
+)
 
 from raccoon_fast.core._request import (
     HEADROOM,
@@ -66,19 +75,13 @@ cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
 cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
 # Kept free behind the events, for the end of the JSON object.
 cdef Py_ssize_t _TAIL = 2
-# Forms of event types that are kept: an application has few.
-cdef Py_ssize_t _MAX_FORMS = 256
+# Types of which an envelope knows the form: an application has few.
+cdef Py_ssize_t _MAX_KNOWN = 256
 
 # A guid whose length is a varint of one byte, with tags and the time.
 cdef enum:
     _SHORT_GUID = 127
     _SHORT_HEAD = _SHORT_GUID + 32
-    # Event.type as most are; so many bytes are copied faster than just as many as there are.
-    _SHORT_FIELD = 32
-    # So many bytes of data, beside such a type, are an event whose length is a varint of two bytes.
-    _TWO_BYTES = 0x3FFF - 3 - _SHORT_FIELD
-    # Of an event of such a type, what is not data, at most: two tags, two varints, the type's field as it is copied.
-    _AROUND = 2 + 2 * 10 + _SHORT_FIELD
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -126,11 +129,26 @@ cdef class _Window:
         self.block.exports -= 1
 
 
+@cython.final
+@cython.no_gc
+cdef class _Type:
+    """What an envelope knows of an event type."""
+
+
+# The last type of an envelope that has had none, or one that is not kept.
+cdef _Type _UNKNOWN = _Type.__new__(_Type)
+_UNKNOWN.name = object()
+_UNKNOWN.size = -1
+
+
 cdef class _Envelope:
     def __cinit__(self, capacity=4096):
         check_capacity(capacity)
         self.block = _Block(_HEADROOM + <Py_ssize_t> capacity + _TAIL)
         self.head = self.start = self.stop = _HEADROOM
+        self.known = {}
+        self.last = _UNKNOWN
+        self.counts = {}
 
     @property
     def count(self):
@@ -242,6 +260,8 @@ cdef class _Envelope:
         self.masked = False
         self.events = 0
         self.head = self.stop = self.start
+        self.tally()
+        self.counts = {}
 
     cdef head_bound(self, req_guid):
         raise NotImplementedError
@@ -279,15 +299,121 @@ cdef class _Envelope:
             self.append(type_, data)
         return 0
 
+    @cython.final
     cdef Py_ssize_t write_run(
         self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
     ) noexcept:
-        """Append events of the last type, from number `at` on and before `end`, and return where that ended.
+        """Append events of known types, from number `at` on and before `end`, and return where that ended.
 
         It ends at an event that may come to more than `most_bytes`, or make all of them more than `most_in_all`; or
         for whatever reason of its own. No Python code runs in here, and nothing is made or freed.
         """
+        # So the references are borrowed.
+        cdef _Type known = self.last
+        cdef _Type other
+        cdef PyObject* name = <PyObject*> known.name
+        cdef PyObject* event
+        cdef PyObject* data
+        cdef const uint8_t* raw
+        # The first of all, and the first since the type changed.
+        cdef Py_ssize_t first = at
+        cdef Py_ssize_t since = at
+        cdef Py_ssize_t size
+        cdef Py_ssize_t need
+        cdef Py_ssize_t room = min(self.room(), most_in_all)
+        cdef bint is_json = self.tail_size > 0
+        cdef uint8_t* out = self.block.data + self.stop
+        cdef uint8_t* after
+        if is_json and not self.events:
+            return at  # no comma before the first one
+        end = min(end, PyList_GET_SIZE(events))
+        while at < end:
+            event = PyList_GET_ITEM(events, at)
+            if not PyTuple_Check(event) or PyTuple_GET_SIZE(event) != 2:
+                break
+            if PyTuple_GET_ITEM(event, 0) != name:
+                other = self.find(<object> PyTuple_GET_ITEM(event, 0))
+                if other is None:
+                    break
+                known.events += at - since
+                since = at
+                known = other
+                name = <PyObject*> known.name
+            data = PyTuple_GET_ITEM(event, 1)
+            if not PyBytes_CheckExact(<object> data):
+                break
+            size = PyBytes_GET_SIZE(<object> data)
+            if is_json:
+                need = <Py_ssize_t> json_size(size, known.form)
+            else:
+                need = size + _AROUND
+            if need > room or need > most_bytes or not (is_json or known.field_size):
+                break
+            raw = <const uint8_t*> PyBytes_AS_STRING(<object> data)
+            if is_json:
+                after = write_json(out, 1, known.form, raw, size, _BASE64_PAIRS, _HAS_AVX2)
+            else:
+                after = write_short(out, known.field, known.field_size, raw, size)
+            room -= after - out
+            out = after
+            at += 1
+        known.events += at - since
+        self.stop = out - self.block.data
+        self.events += at - first
         return at
+
+    @cython.final
+    cdef inline Py_ssize_t room(self) noexcept:
+        """Return how many bytes may be written as things are."""
+        return 0 if self.masked or self.block.exports else self.block.size - _TAIL - self.stop
+
+    @cython.final
+    cdef inline _Type find(self, object type_):
+        """Return what is known of a type, which is the last one then, or None."""
+        return self.last if type_ is self.last.name else self.find_other(type_)
+
+    @cython.final
+    cdef _Type find_other(self, object type_):
+        cdef _Type known = self.last
+        if not PyUnicode_CheckExact(type_):
+            return None
+        # Mostly the last type, in a str of its own: programs take types out of what they read.
+        if (
+            PyUnicode_IS_COMPACT_ASCII(type_)
+            and PyUnicode_GET_LENGTH(type_) == known.size
+            and memcmp(PyUnicode_1BYTE_DATA(type_), known.text, known.size) == 0
+        ):
+            return known
+        known = self.known.get(type_)
+        if known is not None:
+            self.last = known
+        return known
+
+    @cython.final
+    cdef _Type learn(self, object name):
+        """Know a type, which is exactly a str, from now on; it is the last one."""
+        cdef _Type known = _Type.__new__(_Type)
+        known.name = name
+        known.size = -1
+        if PyUnicode_IS_COMPACT_ASCII(name):
+            known.text = <const char*> PyUnicode_1BYTE_DATA(name)
+            known.size = PyUnicode_GET_LENGTH(name)
+        if len(self.known) >= _MAX_KNOWN:
+            self.tally()
+            self.known.clear()
+        self.known[name] = known
+        self.last = known
+        return known
+
+    @cython.final
+    cdef dict tally(self):
+        """Return events by type, but for those of a type that is not exactly a str."""
+        cdef _Type known
+        for known in self.known.values():
+            if known.events:
+                self.counts[known.name] = self.counts.get(known.name, 0) + known.events
+                known.events = 0
+        return self.counts
 
     cdef inline object view(self, Py_ssize_t start):
         cdef _Window window = _Window.__new__(_Window)
@@ -365,10 +491,6 @@ cdef class _Envelope:
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
 
-    # The field on the wire of `last_type`.
-    cdef uint8_t[_SHORT_FIELD] type_field
-    cdef Py_ssize_t type_field_size
-
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         cdef Py_ssize_t text_size
         cdef uint64_t inner
@@ -381,17 +503,20 @@ cdef class ProtoEnvelope(_Envelope):
         return 1 + varint_size(inner) + inner
 
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef _Type known = self.find(type_)
         cdef uint8_t* out
         cdef Py_ssize_t whole
-        if type_ is self.last_type and self.room() > size and type_ is not None:
+        if known is not None and known.field_size and self.room() - _AROUND >= size:
             out = self.block.data + self.stop
-            whole = self.write_again(out, data, size) - out
+            whole = write_short(out, known.field, known.field_size, data, size) - out
             self.stop += whole
             self.events += 1
+            known.events += 1
             return whole
         return self.write_any(type_, data, size)
 
     cdef int64_t write_any(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef _Type known
         cdef Py_ssize_t text_size
         cdef const char* text
         cdef uint64_t inner
@@ -407,72 +532,17 @@ cdef class ProtoEnvelope(_Envelope):
         out = write_data(self.reserve(whole), inner, data, size)
         out[0] = 0x12
         memcpy(write_varint(out + 1, text_size), text, text_size)
-        if text_size <= _SHORT_FIELD - 2 and PyUnicode_CheckExact(type_):
-            self.last_type = type_
-            self.type_field_size = text_size + 2
-            memcpy(self.type_field, out, text_size + 2)
+        if PyUnicode_CheckExact(type_):
+            known = self.find(type_)
+            if known is None:
+                known = self.learn(type_)
+                if text_size <= _SHORT_FIELD - 2:
+                    known.field_size = text_size + 2
+                    memcpy(known.field, out, known.field_size)
+            known.events += 1
         self.stop += <Py_ssize_t> whole
         self.events += 1
         return <int64_t> whole
-
-    cdef Py_ssize_t write_run(
-        self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
-    ) noexcept:
-        # So the references are borrowed.
-        cdef PyObject* last = <PyObject*> self.last_type
-        cdef PyObject* event
-        cdef PyObject* data
-        cdef Py_ssize_t before = at
-        cdef Py_ssize_t size
-        cdef Py_ssize_t most = most_bytes - _AROUND
-        cdef Py_ssize_t room = min(self.room(), most_in_all - _AROUND)
-        cdef uint8_t* out = self.block.data + self.stop
-        cdef uint8_t* after
-        if self.last_type is None:
-            return at
-        end = min(end, PyList_GET_SIZE(events))
-        while at < end:
-            event = PyList_GET_ITEM(events, at)
-            if not PyTuple_Check(event) or PyTuple_GET_SIZE(event) != 2 or PyTuple_GET_ITEM(event, 0) != last:
-                break
-            data = PyTuple_GET_ITEM(event, 1)
-            if not PyBytes_CheckExact(<object> data):
-                break
-            size = PyBytes_GET_SIZE(<object> data)
-            if size >= room or size > most:
-                break
-            after = self.write_again(out, <const uint8_t*> PyBytes_AS_STRING(<object> data), size)
-            room -= after - out
-            out = after
-            at += 1
-        self.stop = out - self.block.data
-        self.events += at - before
-        return at
-
-    cdef inline Py_ssize_t room(self) noexcept:
-        """Return over how many bytes of data an event of the last type surely cannot have for `write_again`."""
-        if self.masked or self.block.exports:
-            return 0
-        return self.block.size - _TAIL - _AROUND - self.stop
-
-    cdef inline uint8_t* write_again(self, uint8_t* out, const uint8_t* data, Py_ssize_t size) noexcept:
-        """Write an event of the last type, and return where it ends; `_AROUND` bytes more than `size` are free."""
-        cdef uint64_t inner
-        if 0x7F < size <= _TWO_BYTES:
-            # Most events: both lengths are varints of two bytes.
-            inner = <uint64_t> (3 + size + self.type_field_size)
-            out[0] = 0x1A
-            out[1] = <uint8_t> (inner | 0x80)
-            out[2] = <uint8_t> (inner >> 7)
-            out[3] = 0x0A
-            out[4] = <uint8_t> (size | 0x80)
-            out[5] = <uint8_t> (size >> 7)
-            memcpy(out + 6, data, size)
-            out += 6 + size
-        else:
-            out = write_data(out, data_size(size) + <uint64_t> self.type_field_size, data, size)
-        memcpy(out, self.type_field, _SHORT_FIELD)
-        return out + self.type_field_size
 
     cdef head_bound(self, req_guid):
         return proto_head_bound(req_guid)
@@ -510,53 +580,36 @@ cdef class ProtoEnvelope(_Envelope):
 cdef class JsonEnvelope(_Envelope):
     """One SendEventRequest in JSON; the contract is that of the pure form."""
 
-    # By type: what stands behind the data. That of `last_type` is at hand.
-    cdef dict forms
-    cdef bytes last_form
-
     def __cinit__(self, capacity=4096):
-        self.forms = {}
         self.tail_size = _TAIL
 
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
-        cdef bytes form = self.last_form
-        if form is None or type_ is not self.last_type:
-            form = self.form_of(type_)
-        return 17 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> PyBytes_GET_SIZE(form)
+        return json_size(size, self.form_of(type_))
 
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
-        cdef bytes form = self.last_form
-        cdef Py_ssize_t form_size
-        cdef Py_ssize_t comma = 1 if self.events else 0
-        cdef uint64_t whole
-        cdef uint8_t* out
-        if form is None or type_ is not self.last_type:
-            form = self.form_of(type_)
-        form_size = PyBytes_GET_SIZE(form)
-        whole = 16 + (<uint64_t> size + 2) // 3 * 4 + <uint64_t> form_size
-        out = self.reserve(whole + comma)
-        if comma:
-            out[0] = c","
-        memcpy(out + comma, b'{"event_bytes":"', 16)
-        out = write_base64(out + comma + 16, data, size, _BASE64_PAIRS, _HAS_AVX2)
-        memcpy(out, PyBytes_AS_STRING(form), form_size)
-        self.stop = out + form_size - self.block.data
+        cdef bytes form = self.form_of(type_)
+        cdef bint comma = self.events > 0
+        cdef uint64_t whole = json_size(size, form)
+        cdef uint8_t* out = self.reserve(whole if comma else whole - 1)
+        self.stop = write_json(out, comma, form, data, size, _BASE64_PAIRS, _HAS_AVX2) - self.block.data
         self.events += 1
-        return <int64_t> whole + 1
+        if PyUnicode_CheckExact(type_):
+            self.last.events += 1
+        return <int64_t> whole
 
-    cdef bytes form_of(self, object type_):
+    cdef inline bytes form_of(self, object type_):
+        """Return what stands behind the data of an event; if its type is exactly a str, it is the last one then."""
+        cdef _Type known = self.find(type_)
+        return known.form if known is not None else self.make_form(type_)
+
+    cdef bytes make_form(self, object type_):
         cdef bytes form
         if not PyUnicode_Check(type_) or not type_:
             refuse_type(type_)
-        form = self.forms.get(type_)
-        if form is None:
-            type_.encode()
-            form = b'","type":' + <bytes> encode_json(str(type_)) + b"}"
-            if len(self.forms) >= _MAX_FORMS:
-                self.forms.clear()
-            self.forms[type_] = form
-        self.last_type = type_
-        self.last_form = form
+        type_.encode()
+        form = b'","type":' + <bytes> encode_json(str(type_)) + b"}"
+        if PyUnicode_CheckExact(type_):
+            self.learn(type_).form = form
         return form
 
     cdef head_bound(self, req_guid):
@@ -572,29 +625,6 @@ cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
         size[0] = PyUnicode_GET_LENGTH(text)
         return <const char*> PyUnicode_1BYTE_DATA(text)
     return PyUnicode_AsUTF8AndSize(text, size)
-
-
-cdef inline uint64_t inner_size(Py_ssize_t text_size, Py_ssize_t size) noexcept:
-    """Return the bytes of an Event: type (2) and event_bytes (1)."""
-    return 1 + varint_size(text_size) + <uint64_t> text_size + data_size(size)
-
-
-cdef inline uint64_t data_size(Py_ssize_t size) noexcept:
-    """Return the bytes of Event.event_bytes, which is left out when empty."""
-    return 1 + varint_size(size) + <uint64_t> size if size else 0
-
-
-cdef inline uint8_t* write_data(uint8_t* out, uint64_t inner, const uint8_t* data, Py_ssize_t size) noexcept:
-    """Write an event of `inner` bytes up to its type, and return where that goes."""
-    # SendEventRequest.events = 3; Event.event_bytes = 1, left out when empty; Event.type = 2.
-    out[0] = 0x1A
-    out = write_varint(out + 1, inner)
-    if size:
-        out[0] = 0x0A
-        out = write_varint(out + 1, size)
-        memcpy(out, data, size)
-        out += size
-    return out
 
 
 cdef bytes frame_header(opcode, key, Py_ssize_t length):

@@ -45,6 +45,26 @@ class TestBatch:
         assert dict(batch.types) == Counter(event_type for event_type, _ in events)
         assert batch.count == len(events)
 
+    @pytest.mark.parametrize("how", [list, iter, None], ids=["list", "iterator", "one by one"])
+    def test_types_are_known_again_whatever_object_they_are(self, impl, wire, how):
+        """Programs take types out of what they read: each is a str of its own."""
+        rand = random.Random(1)
+        names = ["a", "page", "page2", "é", "\u20ac", "x" * 30, "x" * 31, "y" * 200, "t\x00t"]
+        names += [f"type-{number}" for number in range(300)]
+        chosen = [name for few in (1, 2, 9, 309) for name in rand.choices(names[:few], k=700)]
+        events = [("".join([*name]), rand.randbytes(rand.randrange(200))) for name in chosen]
+        batch = impl.batch.Batch(wire, 0)
+        for _ in range(2):
+            if how is None:
+                for event in events:
+                    batch.add(*event)
+            else:
+                batch.add_many(how(events))
+            assert dict(batch.types) == Counter(chosen)
+            assert batch.events() == events
+            batch.clear()
+        assert dict(batch.types) == {}
+
     @given(events=EVENTS, wire=st.sampled_from(WIRES), cut=st.integers(0, 30))
     def test_parts_add_up_to_the_whole(self, impl, events, wire, cut):
         whole, first, second = (impl.batch.Batch(wire) for _ in range(3))
@@ -488,7 +508,9 @@ class TestAccumulator:
         for _ in range(60):
             step = rand.random()
             if step < 0.7:
-                event = (rand.choice("abc"), rand.randbytes(rand.randint(0, 120)))
+                # At times a str of its own, which equals those before.
+                event_type = rand.choice(["a", "b", "c", "".join(["p", "age"])])
+                event = (event_type, rand.randbytes(rand.randint(0, 120)))
                 outcomes = [self.outcome(sink, event) for sink in sinks]
                 assert outcomes[0] == outcomes[1]
                 if outcomes[0] == "accepted":

@@ -200,6 +200,7 @@ def fuzz_envelope(rng: random.Random) -> None:
             rng.choice([0, 1, 2, 3, rng.randint(0, 300), rng.randint(0, 30_000) if rng.random() < 0.1 else 5])
         )
         type_ = rng.choice([types[0], types[0], types[0], *types, random_text(rng).decode("utf-8", "replace") or "t"])
+        type_ = rng.choice([type_, "".join([*type_])])
         return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(data)
 
     for _ in range(rng.randint(1, 25)):
@@ -349,7 +350,8 @@ def fuzz_accumulator(rng: random.Random) -> None:
     def event() -> tuple[Any, Any]:
         if rng.random() < 0.05:
             return rng.choice([("", b""), ("t", None), ("t", memoryview(b"abcd")[::2]), (None, b""), ("\ud800", b"")])
-        type_ = rng.choice(["a", "a", "a", "b", random_text(rng).decode("utf-8", "replace") or "t"])
+        type_ = rng.choice(["a", "a", "page", "page", "x" * 31, random_text(rng).decode("utf-8", "replace") or "t"])
+        type_ = rng.choice([type_, "".join([*type_])])
         data = rng.randbytes(rng.choice([0, 1, 20, 200, 600]))
         return type_, rng.choice([bytes, bytes, bytes, bytearray, memoryview])(data)
 
