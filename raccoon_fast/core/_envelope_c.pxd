@@ -60,10 +60,10 @@ cdef class _Envelope:
     cdef Py_ssize_t room(self) noexcept
 
     @cython.final
-    cdef _Type find(self, object type_)
+    cdef bint knows(self, object type_) except -1
 
     @cython.final
-    cdef _Type find_other(self, object type_)
+    cdef bint remembers(self, object type_) except -1
 
     @cython.final
     cdef _Type learn(self, object name)

@@ -169,10 +169,6 @@ cdef class _Envelope:
         """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
         return self.head_bound(req_guid) + self.stop - self.start + self.tail_size
 
-    def add(self, type, data):
-        """Append one event; the data is copied."""
-        self.append(type, data)
-
     def add_many(self, events):
         """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
         cdef Py_ssize_t before = self.events
@@ -310,7 +306,6 @@ cdef class _Envelope:
         """
         # So the references are borrowed.
         cdef _Type known = self.last
-        cdef _Type other
         cdef PyObject* name = <PyObject*> known.name
         cdef PyObject* event
         cdef PyObject* data
@@ -332,12 +327,11 @@ cdef class _Envelope:
             if not PyTuple_Check(event) or PyTuple_GET_SIZE(event) != 2:
                 break
             if PyTuple_GET_ITEM(event, 0) != name:
-                other = self.find(<object> PyTuple_GET_ITEM(event, 0))
-                if other is None:
+                if not self.knows(<object> PyTuple_GET_ITEM(event, 0)):
                     break
                 known.events += at - since
                 since = at
-                known = other
+                known = self.last
                 name = <PyObject*> known.name
             data = PyTuple_GET_ITEM(event, 1)
             if not PyBytes_CheckExact(<object> data):
@@ -368,26 +362,27 @@ cdef class _Envelope:
         return 0 if self.masked or self.block.exports else self.block.size - _TAIL - self.stop
 
     @cython.final
-    cdef inline _Type find(self, object type_):
-        """Return what is known of a type, which is the last one then, or None."""
-        return self.last if type_ is self.last.name else self.find_other(type_)
+    cdef inline bint knows(self, object type_) except -1:
+        """Say whether a type is known, which is the last one then."""
+        return type_ is self.last.name or self.remembers(type_)
 
     @cython.final
-    cdef _Type find_other(self, object type_):
+    cdef bint remembers(self, object type_) except -1:
         cdef _Type known = self.last
         if not PyUnicode_CheckExact(type_):
-            return None
+            return False
         # Mostly the last type, in a str of its own: programs take types out of what they read.
         if (
             PyUnicode_IS_COMPACT_ASCII(type_)
             and PyUnicode_GET_LENGTH(type_) == known.size
             and memcmp(PyUnicode_1BYTE_DATA(type_), known.text, known.size) == 0
         ):
-            return known
+            return True
         known = self.known.get(type_)
-        if known is not None:
-            self.last = known
-        return known
+        if known is None:
+            return False
+        self.last = known
+        return True
 
     @cython.final
     cdef _Type learn(self, object name):
@@ -491,6 +486,11 @@ cdef class _Envelope:
 cdef class ProtoEnvelope(_Envelope):
     """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
 
+    # In each class, for CPython calls methods of a base class with more ado.
+    def add(self, type, data):
+        """Append one event; the data is copied."""
+        self.append(type, data)
+
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         cdef Py_ssize_t text_size
         cdef uint64_t inner
@@ -503,15 +503,14 @@ cdef class ProtoEnvelope(_Envelope):
         return 1 + varint_size(inner) + inner
 
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
-        cdef _Type known = self.find(type_)
         cdef uint8_t* out
         cdef Py_ssize_t whole
-        if known is not None and known.field_size and self.room() - _AROUND >= size:
+        if self.knows(type_) and self.last.field_size and self.room() - _AROUND >= size:
             out = self.block.data + self.stop
-            whole = write_short(out, known.field, known.field_size, data, size) - out
+            whole = write_short(out, self.last.field, self.last.field_size, data, size) - out
             self.stop += whole
             self.events += 1
-            known.events += 1
+            self.last.events += 1
             return whole
         return self.write_any(type_, data, size)
 
@@ -533,13 +532,12 @@ cdef class ProtoEnvelope(_Envelope):
         out[0] = 0x12
         memcpy(write_varint(out + 1, text_size), text, text_size)
         if PyUnicode_CheckExact(type_):
-            known = self.find(type_)
-            if known is None:
+            if not self.knows(type_):
                 known = self.learn(type_)
                 if text_size <= _SHORT_FIELD - 2:
                     known.field_size = text_size + 2
                     memcpy(known.field, out, known.field_size)
-            known.events += 1
+            self.last.events += 1
         self.stop += <Py_ssize_t> whole
         self.events += 1
         return <int64_t> whole
@@ -583,6 +581,10 @@ cdef class JsonEnvelope(_Envelope):
     def __cinit__(self, capacity=4096):
         self.tail_size = _TAIL
 
+    def add(self, type, data):
+        """Append one event; the data is copied."""
+        self.append(type, data)
+
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0:
         return json_size(size, self.form_of(type_))
 
@@ -599,8 +601,7 @@ cdef class JsonEnvelope(_Envelope):
 
     cdef inline bytes form_of(self, object type_):
         """Return what stands behind the data of an event; if its type is exactly a str, it is the last one then."""
-        cdef _Type known = self.find(type_)
-        return known.form if known is not None else self.make_form(type_)
+        return self.last.form if self.knows(type_) else self.make_form(type_)
 
     cdef bytes make_form(self, object type_):
         cdef bytes form
