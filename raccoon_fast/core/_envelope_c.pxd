@@ -69,6 +69,9 @@ cdef class _Envelope:
     cdef _Type learn(self, object name)
 
     @cython.final
+    cdef int count_one(self, object name) except -1
+
+    @cython.final
     cdef dict tally(self)
 
     cdef object view(self, Py_ssize_t start)

@@ -75,8 +75,8 @@ cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
 cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
 # Kept free behind the events, for the end of the JSON object.
 cdef Py_ssize_t _TAIL = 2
-# Types of which an envelope knows the form: an application has few.
-cdef Py_ssize_t _MAX_KNOWN = 256
+# Types of which an envelope knows the form: an application has few, and many would not stay in the caches.
+cdef Py_ssize_t _MAX_KNOWN = 32
 
 # A guid whose length is a varint of one byte, with tags and the time.
 cdef enum:
@@ -258,6 +258,10 @@ cdef class _Envelope:
         self.head = self.stop = self.start
         self.tally()
         self.counts = {}
+        if len(self.known) >= _MAX_KNOWN:
+            # Other ones may come more often now.
+            self.known.clear()
+            self.last = _UNKNOWN
 
     cdef head_bound(self, req_guid):
         raise NotImplementedError
@@ -386,19 +390,25 @@ cdef class _Envelope:
 
     @cython.final
     cdef _Type learn(self, object name):
-        """Know a type, which is exactly a str, from now on; it is the last one."""
-        cdef _Type known = _Type.__new__(_Type)
+        """Know a type, which is exactly a str, from now on, and make it the last one; None if enough are known."""
+        cdef _Type known
+        if len(self.known) >= _MAX_KNOWN:
+            return None
+        known = _Type.__new__(_Type)
         known.name = name
         known.size = -1
         if PyUnicode_IS_COMPACT_ASCII(name):
             known.text = <const char*> PyUnicode_1BYTE_DATA(name)
             known.size = PyUnicode_GET_LENGTH(name)
-        if len(self.known) >= _MAX_KNOWN:
-            self.tally()
-            self.known.clear()
         self.known[name] = known
         self.last = known
         return known
+
+    @cython.final
+    cdef int count_one(self, object name) except -1:
+        """Count an event of a type that is not known."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return 0
 
     @cython.final
     cdef dict tally(self):
@@ -505,16 +515,17 @@ cdef class ProtoEnvelope(_Envelope):
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
         cdef uint8_t* out
         cdef Py_ssize_t whole
-        if self.knows(type_) and self.last.field_size and self.room() - _AROUND >= size:
+        cdef bint is_known = self.knows(type_)
+        if is_known and self.last.field_size and self.room() - _AROUND >= size:
             out = self.block.data + self.stop
             whole = write_short(out, self.last.field, self.last.field_size, data, size) - out
             self.stop += whole
             self.events += 1
             self.last.events += 1
             return whole
-        return self.write_any(type_, data, size)
+        return self.write_any(type_, data, size, is_known)
 
-    cdef int64_t write_any(self, object type_, const uint8_t* data, Py_ssize_t size) except -1:
+    cdef int64_t write_any(self, object type_, const uint8_t* data, Py_ssize_t size, bint is_known) except -1:
         cdef _Type known
         cdef Py_ssize_t text_size
         cdef const char* text
@@ -531,13 +542,17 @@ cdef class ProtoEnvelope(_Envelope):
         out = write_data(self.reserve(whole), inner, data, size)
         out[0] = 0x12
         memcpy(write_varint(out + 1, text_size), text, text_size)
-        if PyUnicode_CheckExact(type_):
-            if not self.knows(type_):
-                known = self.learn(type_)
+        if is_known:
+            self.last.events += 1
+        elif PyUnicode_CheckExact(type_):
+            known = self.learn(type_)
+            if known is None:
+                self.count_one(type_)
+            else:
+                known.events = 1
                 if text_size <= _SHORT_FIELD - 2:
                     known.field_size = text_size + 2
                     memcpy(known.field, out, known.field_size)
-            self.last.events += 1
         self.stop += <Py_ssize_t> whole
         self.events += 1
         return <int64_t> whole
@@ -595,22 +610,27 @@ cdef class JsonEnvelope(_Envelope):
         cdef uint8_t* out = self.reserve(whole if comma else whole - 1)
         self.stop = write_json(out, comma, form, data, size, _BASE64_PAIRS, _HAS_AVX2) - self.block.data
         self.events += 1
-        if PyUnicode_CheckExact(type_):
+        if self.knows(type_):
             self.last.events += 1
+        elif PyUnicode_CheckExact(type_):
+            self.count_one(type_)
         return <int64_t> whole
 
     cdef inline bytes form_of(self, object type_):
-        """Return what stands behind the data of an event; if its type is exactly a str, it is the last one then."""
+        """Return what stands behind the data of an event, whose type is known then, if it may be."""
         return self.last.form if self.knows(type_) else self.make_form(type_)
 
     cdef bytes make_form(self, object type_):
+        cdef _Type known
         cdef bytes form
         if not PyUnicode_Check(type_) or not type_:
             refuse_type(type_)
         type_.encode()
         form = b'","type":' + <bytes> encode_json(str(type_)) + b"}"
         if PyUnicode_CheckExact(type_):
-            self.learn(type_).form = form
+            known = self.learn(type_)
+            if known is not None:
+                known.form = form
         return form
 
     cdef head_bound(self, req_guid):
