@@ -52,7 +52,7 @@ class _Answer:
     @classmethod
     def from_refusal(cls, refusal: Refusal, *, closes: bool = False) -> _Answer:
         answer = cls(refusal.status, None, refusal.body, closes=closes)
-        answer.headers = tuple(refusal.headers)
+        answer.headers = refusal.headers
         return answer
 
     def wire_headers(self) -> list[tuple[bytes, bytes]]:

@@ -39,7 +39,8 @@ cdef class _Envelope:
     cdef Py_ssize_t events
     cdef uint32_t mask
     cdef bint masked
-    # The types that events had, the last one, and events by type.
+    # Types that events had, by name, so that their form is at hand; the last of them; events by type, but for those
+    # that `tally` adds.
     cdef dict known
     cdef _Type last
     cdef dict counts
@@ -69,7 +70,7 @@ cdef class _Envelope:
     cdef _Type learn(self, object name)
 
     @cython.final
-    cdef int count_one(self, object name) except -1
+    cdef int count_more(self, object name, Py_ssize_t events) except -1
 
     @cython.final
     cdef dict tally(self)

@@ -135,7 +135,7 @@ cdef class _Type:
     """What an envelope knows of an event type."""
 
 
-# The last type of an envelope that has had none, or one that is not kept.
+# The last type of an envelope that knows none.
 cdef _Type _UNKNOWN = _Type.__new__(_Type)
 _UNKNOWN.name = object()
 _UNKNOWN.size = -1
@@ -405,9 +405,9 @@ cdef class _Envelope:
         return known
 
     @cython.final
-    cdef int count_one(self, object name) except -1:
-        """Count an event of a type that is not known."""
-        self.counts[name] = self.counts.get(name, 0) + 1
+    cdef int count_more(self, object name, Py_ssize_t events) except -1:
+        """Count events of a type."""
+        self.counts[name] = self.counts.get(name, 0) + events
         return 0
 
     @cython.final
@@ -416,7 +416,7 @@ cdef class _Envelope:
         cdef _Type known
         for known in self.known.values():
             if known.events:
-                self.counts[known.name] = self.counts.get(known.name, 0) + known.events
+                self.count_more(known.name, known.events)
                 known.events = 0
         return self.counts
 
@@ -547,7 +547,7 @@ cdef class ProtoEnvelope(_Envelope):
         elif PyUnicode_CheckExact(type_):
             known = self.learn(type_)
             if known is None:
-                self.count_one(type_)
+                self.count_more(type_, 1)
             else:
                 known.events = 1
                 if text_size <= _SHORT_FIELD - 2:
@@ -613,7 +613,7 @@ cdef class JsonEnvelope(_Envelope):
         if self.knows(type_):
             self.last.events += 1
         elif PyUnicode_CheckExact(type_):
-            self.count_one(type_)
+            self.count_more(type_, 1)
         return <int64_t> whole
 
     cdef inline bytes form_of(self, object type_):
