@@ -117,6 +117,21 @@ class Reserve:
         if number is not None:
             batch.settlement.records += (number,)
 
+    def quarantine(self, batch: Batch, reason: str) -> None:
+        """Keep a batch in the spool's quarantine: its record if it has one, or else its events, as a part of a batch.
+
+        Call it before the batch is settled; it changes neither the ledger nor the receipt.
+
+        Args:
+            batch: It may be recycled as soon as this returns.
+            reason: Why, as a clause: "it was refused by every server".
+        """
+        number = self._numbers.pop(batch, None)
+        if number is None:
+            self._spooling.put_quarantined(batch, reason)
+        else:
+            self._spooling.quarantine([number], reason)
+
     def settled(self, batch: Batch, is_last: bool) -> None:
         """A batch, or the last part of one, ended in an outcome."""
         numbers = [self._numbers.pop(batch)] if batch in self._numbers else []

@@ -215,12 +215,7 @@ class Spool:
                         continue
                     reason = "its checksum does not hold"
                 self._logger.error("a record of the spool %s is lost: %s (number %d)", self.path, reason, number)
-                db.execute(
-                    "INSERT INTO quarantine SELECT id, ?, owner, req_guid, wire, accepted_at, types, checksum, body"
-                    " FROM records WHERE id = ?",
-                    [reason, number],
-                )
-                db.execute("DELETE FROM records WHERE id = ?", [number])
+                _quarantine(db, number, reason)
         kept = {record.id for record in records}
         for number in numbers:
             entry = self._waiting.pop(number)
@@ -248,6 +243,45 @@ class Spool:
             db.executemany("DELETE FROM records WHERE id = ?", [[number] for number in numbers])
         for number in numbers:
             self.nbytes -= self._taken.pop(number)[0]
+
+    def quarantine(self, numbers: Iterable[int], reason: str) -> None:
+        """Move records that were handed out into quarantine, for `raccoon-fast spool` to show: they are not sent again.
+
+        Args:
+            numbers: Others than those handed out are ignored.
+            reason: Why, as a clause: "it was refused by every server".
+
+        Raises:
+            SpoolFull: The quarantine holds `max_bytes` of bodies already, or the disk is full.
+            SpoolError: The disk would not; they stay where they are.
+        """
+        numbers = [number for number in numbers if number in self._taken]
+        with self._database() as db:
+            self._check_quarantine(db, sum(self._taken[number][0] for number in numbers))
+            for number in numbers:
+                _quarantine(db, number, reason)
+        for number in numbers:
+            self.nbytes -= self._taken.pop(number)[0]
+
+    def put_quarantined(self, record: Record, reason: str) -> None:
+        """Store events that have no record of their own in quarantine; arguments and errors as `quarantine`."""
+        text = json.dumps(dict(record.types))
+        row = (record.req_guid, record.wire, record.accepted_at, text)
+        with self._database() as db:
+            self._check_quarantine(db, len(record.body))
+            db.execute(
+                "INSERT INTO quarantine (reason, owner, req_guid, wire, accepted_at, types, checksum, body)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [reason, self._owner, *row, checksum_of(*row, record.body), record.body],
+            )
+
+    def _check_quarantine(self, db: sqlite3.Connection, size: int) -> None:
+        (held,) = db.execute("SELECT coalesce(sum(length(body)), 0) FROM quarantine").fetchone()
+        if held + size > self.max_bytes:
+            raise SpoolFull(
+                f"the quarantine of the spool {self.path} is full: {held} of {self.max_bytes} bytes; "
+                "look at it with `raccoon-fast spool ls`, empty it with `raccoon-fast spool drop --quarantine`"
+            )
 
     def pop_lost(self) -> Counter[str]:
         """Events by type of records that were not handed out and cannot be any more, each told once."""
@@ -397,6 +431,15 @@ def is_alive(path: Path, owner: str) -> bool:
         return False
     finally:
         os.close(lock)
+
+
+def _quarantine(db: sqlite3.Connection, number: int, reason: str) -> None:
+    db.execute(
+        "INSERT INTO quarantine SELECT id, ?, owner, req_guid, wire, accepted_at, types, checksum, body"
+        " FROM records WHERE id = ?",
+        [reason, number],
+    )
+    db.execute("DELETE FROM records WHERE id = ?", [number])
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

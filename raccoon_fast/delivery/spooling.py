@@ -34,11 +34,13 @@ class _Turn:
     stores: list[tuple[Batch, Callable[[Batch, int | None], None]]] = field(default_factory=list)
     removes: list[int] = field(default_factory=list)
     returns: list[int] = field(default_factory=list)
+    # Numbers of records, or a record that is not stored yet, each with a reason.
+    quarantines: list[tuple[list[int] | Record, str]] = field(default_factory=list)
     fetch: tuple[int, Callable[[list[Record]], None]] | None = None
     adopts: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.stores or self.removes or self.returns or self.fetch or self.adopts)
+        return bool(self.stores or self.removes or self.returns or self.quarantines or self.fetch or self.adopts)
 
 
 class Spooling:
@@ -103,6 +105,21 @@ class Spooling:
         self._next.returns += numbers
         self._kick()
 
+    def quarantine(self, numbers: list[int], reason: str) -> None:
+        """Move records into quarantine, some time soon: they are kept there, and not sent again.
+
+        Args:
+            numbers: The records'.
+            reason: Why, as a clause: "it was refused by every server".
+        """
+        self._next.quarantines.append((numbers, reason))
+        self._kick()
+
+    def put_quarantined(self, batch: Batch, reason: str) -> None:
+        """Store a batch in quarantine, some time soon. It may be changed as soon as this returns."""
+        self._next.quarantines.append((_record(batch), reason))
+        self._kick()
+
     def fetch(self, max_bytes: int, then: Callable[[list[Record]], None]) -> None:
         """Hand out the oldest records, `max_bytes` of them or one, to `then`."""
         self._next.fetch = (max_bytes, then)
@@ -143,6 +160,11 @@ class Spooling:
             except SpoolError as refused:
                 error = refused
         try:
+            for what, reason in turn.quarantines:  # before the removes, which may delete what a part is kept of
+                if isinstance(what, Record):
+                    spool.put_quarantined(what, reason)
+                else:
+                    spool.quarantine(what, reason)
             if turn.removes:
                 spool.remove(turn.removes)
             spool.give_back(turn.returns)

@@ -247,6 +247,45 @@ def test_a_damaged_record_is_put_aside_and_the_others_are_found(path: Path) -> N
     db.close()
 
 
+def quarantined(path: Path) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT req_guid, reason, types, body FROM quarantine ORDER BY rowid").fetchall()
+
+
+def test_quarantine_keeps_records_and_hands_them_out_no_more(path: Path) -> None:
+    spool = new_spool(path)
+    numbers = spool.put([record(number) for number in range(3)])
+    spool.quarantine([*numbers[:2], 99], "it was refused")
+    spool.put_quarantined(record(7), "it is a part")
+    assert spool.nbytes == len(record(2).body)
+    spool.quarantine(numbers[:1], "again")
+    spool.give_back(numbers)
+    assert [one.req_guid for one in spool.take(1 << 20)] == ["guid-2"]
+    spool.close()
+    assert [row[:2] for row in quarantined(path)] == [
+        ("guid-0", "it was refused"),
+        ("guid-1", "it was refused"),
+        ("guid-7", "it is a part"),
+    ]
+    assert quarantined(path)[2][2:] == ('{"a": 8, "b": 2}', record(7).body)
+    again = new_spool(path)
+    assert again.adopt() == {"a": 3, "b": 2}
+    again.close()
+
+
+def test_quarantine_is_bounded(path: Path) -> None:
+    spool = new_spool(path, max_bytes=1000)
+    spool.put_quarantined(record(0, 600), "it is a part")
+    numbers = spool.put([record(1, 600)])
+    with pytest.raises(SpoolFull, match=r"quarantine .* is full: 602 of 1000 bytes"):
+        spool.quarantine(numbers, "it was refused")
+    with pytest.raises(SpoolFull, match="drop --quarantine"):
+        spool.put_quarantined(record(2, 600), "it is a part")
+    spool.give_back(numbers)
+    assert [one.req_guid for one in spool.take(1 << 20)] == ["guid-1"]
+    spool.close()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_the_file_is_live_traffic_goes_on(path: Path, seed: int) -> None:
     rand = random.Random(seed)
