@@ -44,6 +44,7 @@ cdef class Batch:
     cdef public object settlement
     cdef public object req_guid
     cdef public object outcome
+    cdef public object trouble
     cdef public double accepted_s
     cdef public double deadline_s
     cdef public Py_ssize_t attempts
@@ -103,7 +104,7 @@ cdef class Batch:
         self.reset()
 
     cdef int reset(self) except -1:
-        self.receipt = self.settlement = None
+        self.receipt = self.settlement = self.trouble = None
         self.req_guid = ""
         self.outcome = _NOT_DELIVERED
         self.accepted_s = self.deadline_s = 0.0

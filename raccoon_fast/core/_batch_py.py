@@ -34,6 +34,7 @@ class Batch:
         deadline_s: When it expires, on the same clock.
         attempts: How often it was sent.
         outcome: What is known of its delivery.
+        trouble: What the engine noted when an attempt failed; None if none has.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Batch:
         "receipt",
         "req_guid",
         "settlement",
+        "trouble",
         "wire",
     )
 
@@ -62,6 +64,7 @@ class Batch:
         self._run: int
         self.receipt: Any
         self.settlement: Any
+        self.trouble: Any
         self.clear()
 
     @property
@@ -124,6 +127,7 @@ class Batch:
         self.envelope.clear()
         self.receipt = None
         self.settlement = None
+        self.trouble = None
         self.req_guid = ""
         self.accepted_s = 0.0
         self.deadline_s = 0.0

@@ -35,7 +35,7 @@ class TestBatch:
         assert (batch.wire, batch.count, batch.nbytes, dict(batch.types), batch.events()) == (wire, 0, 0, {}, [])
         assert (batch.receipt, batch.settlement, batch.req_guid) == (None, None, "")
         assert (batch.accepted_s, batch.deadline_s, batch.attempts) == (0.0, 0.0, 0)
-        assert batch.outcome is Outcome.NOT_DELIVERED
+        assert (batch.outcome, batch.trouble) == (Outcome.NOT_DELIVERED, None)
 
     @given(events=EVENTS, wire=st.sampled_from(WIRES))
     def test_events_come_back(self, impl, events, wire):
@@ -102,12 +102,12 @@ class TestBatch:
         batch.add("a", b"data")
         batch.receipt = batch.settlement = batch.req_guid = "x"
         batch.accepted_s = batch.deadline_s = 1.0
-        batch.attempts, batch.outcome = 3, Outcome.DELIVERED
+        batch.attempts, batch.outcome, batch.trouble = 3, Outcome.DELIVERED, object()
         batch.clear()
         self.test_it_begins_empty(impl, wire)
         assert (batch.count, batch.nbytes, dict(batch.types), batch.receipt, batch.req_guid) == (0, 0, {}, None, "")
         assert (batch.settlement, batch.accepted_s, batch.deadline_s, batch.attempts) == (None, 0.0, 0.0, 0)
-        assert batch.outcome is Outcome.NOT_DELIVERED
+        assert (batch.outcome, batch.trouble) == (Outcome.NOT_DELIVERED, None)
         batch.add("b", b"x")
         assert batch.events() == [("b", b"x")]
 
