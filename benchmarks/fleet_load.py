@@ -221,7 +221,7 @@ class Sender:
         self._pumped_s = now_s
         self._expire(now_s)
         while self._in_flight < self._concurrency.limit and self._endpoint.ready_s(now_s) <= now_s:
-            parcel = self._next(now_s)
+            parcel = self._next(now_s) if self._endpoint.healthy else self._probe(now_s)
             if parcel is None:
                 break
             self._start(parcel, now_s)
@@ -239,6 +239,15 @@ class Sender:
 
     def _next(self, now_s: float) -> Any:
         if self._waiting.retry_s <= now_s and self._budget.take():
+            return self._waiting.pop_delayed()
+        if self._waiting.has_ready:
+            return self._waiting.pop_ready()
+        return self._queued.popleft() if self._queued else None
+
+    def _probe(self, now_s: float) -> Any:
+        if self._endpoint.failed_with_batch and self._queued:
+            return self._queued.popleft()
+        if self._waiting.retry_s <= now_s:
             return self._waiting.pop_delayed()
         if self._waiting.has_ready:
             return self._waiting.pop_ready()
@@ -262,6 +271,7 @@ class Sender:
         if is_taken:
             self._endpoint.succeeded(alone=True)
             self._concurrency.acked(began_s, now_s)
+            self._budget.acked()
             self._end("acked", parcel)
         else:
             self._turned_away(parcel, began_s, now_s)
@@ -270,11 +280,12 @@ class Sender:
     def _turned_away(self, parcel: Parcel, began_s: float, now_s: float) -> None:
         self._concurrency.failed(began_s, now_s)
         if self._server.answer == NOT_PUBLISHED:  # by the server itself, which names the request: it is well
-            self._endpoint.succeeded(alone=True)
+            self._budget.failed()
+            self._endpoint.unpublished(FAILURE, began_s, now_s)
             self._waiting.add_delayed(parcel, now_s + self._policy.delay_s(parcel.attempts))
             return
         self._waiting.add(parcel)
-        self._endpoint.failed(FAILURE, began_s, now_s)
+        self._endpoint.failed(FAILURE, began_s, now_s, with_batch=True)
         if self._server.answer == RETRY_AFTER:
             self._endpoint.pause(now_s + self._policy.pause_s(self._server.retry_after_s))
 

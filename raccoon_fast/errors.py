@@ -7,7 +7,7 @@
     +-- DecodeError (ValueError)            bytes that should be an answer are not
     +-- DeliveryError                       the request was sent, or tried; `retryable` and `outcome` say what is known
         +-- ServerError                     the server answered, and not with SUCCESS
-        +-- EventsRejectedError             the server refused some events of a batch: they are named
+        +-- EventsRejectedError             some events of a batch were refused: they are named
         +-- DroppedError                    the overflow policy gave the batch up
         +-- TransportError (ConnectionError)
         |   +-- ConnectError                no connection could be made
@@ -192,7 +192,7 @@ class RejectedEvent(NamedTuple):
 
 
 class EventsRejectedError(DeliveryError):
-    """The server refused some events of a batch; the others were acknowledged.
+    """Some events of a batch were refused, by the server or by something in front of it; the others were acknowledged.
 
     Attributes:
         rejected: The events that were refused.
@@ -200,9 +200,13 @@ class EventsRejectedError(DeliveryError):
 
     retryable = False
 
-    def __init__(self, req_guid: str = "", rejected: Sequence[RejectedEvent] = ()) -> None:
+    def __init__(
+        self, req_guid: str = "", rejected: Sequence[RejectedEvent] = (), *, outcome: Outcome = Outcome.NOT_DELIVERED
+    ) -> None:
         reason = rejected[0].reason if rejected else ""
-        super().__init__(f"the server refused {len(rejected)} of a batch's events: {reason}", req_guid=req_guid)
+        super().__init__(
+            f"{len(rejected)} of a batch's events could not be delivered: {reason}", req_guid=req_guid, outcome=outcome
+        )
         self.rejected = list(rejected)
 
 

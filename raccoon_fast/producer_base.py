@@ -176,6 +176,8 @@ class BaseProducer(abc.ABC):
             reasons.append("the producer is closed")
         if servers and not any(server.ok for server in servers):
             reasons.append(f"no server is well: {servers[0].last_error}")
+        if engine is not None and (late := engine.late_reason(total.unsettled, now_s)):
+            reasons.append(late)
         if self._accumulator.buffered > 0.9 * self._options.buffer_bytes:
             reasons.append("the buffer is nearly full")
         return Health(not reasons, reasons, servers)

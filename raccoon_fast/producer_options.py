@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import ssl
@@ -81,30 +82,33 @@ class ProducerOptions(NamedTuple):
 
     def open_endpoints(self) -> Endpoints:
         """Endpoints for the running event loop; nothing is connected yet."""
-        return Endpoints(
-            [
-                Endpoint(settings.link.address, self._transports(protocol, settings), self.retry, settings.timeout_s)
-                for protocol, settings in self.servers
-            ]
+        return Endpoints([self._endpoint(protocol, settings) for protocol, settings in self.servers])
+
+    def _endpoint(self, protocol: str, settings: Settings) -> Endpoint:
+        # Over REST one transport has all the connections, and as many as there may be requests in flight.
+        count = 1 if protocol == "REST" else self.connections
+        transports = [self._transport(protocol, settings) for _ in range(count)]
+        open_apart = functools.partial(self._transport, protocol, settings)
+        # A server refuses a second WebSocket of one id.
+        has_fixed_id = protocol == "WebSocket" and settings.link.identity.user_id is not None
+        return Endpoint(
+            settings.link.address, transports, self.retry, settings.timeout_s, None if has_fixed_id else open_apart
         )
 
-    def _transports(self, protocol: str, settings: Settings) -> list[Transport]:
+    def _transport(self, protocol: str, settings: Settings) -> Transport:
         if protocol == "REST":
             from raccoon_fast.transports.rest import RestTransport
 
-            return [RestTransport(settings.link, connections=self.max_in_flight * self.connections)]
+            return RestTransport(settings.link, connections=self.max_in_flight * self.connections)
         if protocol == "WebSocket":
             from raccoon_fast.transports.pinger import Keepalive
             from raccoon_fast.transports.websocket import WebSocketTransport
 
             keepalive = Keepalive(self.ping_interval_s, self.pong_timeout_s)
-            return [
-                WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.max_in_flight)
-                for _ in range(self.connections)
-            ]
+            return WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.max_in_flight)
         from raccoon_fast.transports.grpc_transport import GrpcTransport
 
-        return [GrpcTransport(settings.link) for _ in range(self.connections)]
+        return GrpcTransport(settings.link)
 
 
 def resolve_options(

@@ -42,6 +42,11 @@ class Concurrency:
         self._usual_s = 0.0
         self._cut_s = float("-inf")
 
+    @property
+    def mean_s(self) -> float:
+        """Seconds from a batch's attempt to its acknowledgement, lately; 0 before the first."""
+        return self._mean_s
+
     def room(self, batches: int, nbytes: int) -> int:
         """How many more may be in flight, beside so many of so many bytes."""
         if nbytes >= self._plenty_bytes and batches >= _FEW_BATCHES * self._connections:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.transports.address import Address
@@ -15,32 +15,57 @@ __all__ = ["Endpoint", "Endpoints"]
 
 # A server that was down is sent everything again after this many batches in a row that it acknowledged, one at a time.
 _PROBES = 3
+# A server whose sink fails is sent less only after so many failures in a row, each begun after the one before it was
+# known: single failures, and those of batches in flight together, say little.
+_UNPUBLISHED = 3
 
 
 class Endpoint:
     """One server, its transports and its health. Owned by the engine's loop.
 
-    Attributes:
+    Args:
         address: The server.
-        transports: One a connection.
+        transports: One per connection.
+        policy: Waits between probes.
         timeout_s: Seconds for one attempt on it.
+        open_apart: Makes a transport with a connection of its own, for batches that are sent by themselves. None where
+            the server allows no further connection: such a batch then shares the first of `transports`.
+
+    Attributes:
+        address: As given.
+        transports: As given.
+        timeout_s: As given.
         healthy: Whether it is sent whatever there is. A server that is not is probed: one batch at a time.
         last_error: What it failed with last, or None since it is well.
+        failed_with_batch: Whether its last failure came with a batch that may be the reason for it: a probe with
+            another batch tells more.
+        apart: The transport that `open_apart` made, while there is one.
     """
 
     def __init__(
-        self, address: Address, transports: Sequence[Transport], policy: RetryPolicy, timeout_s: float
+        self,
+        address: Address,
+        transports: Sequence[Transport],
+        policy: RetryPolicy,
+        timeout_s: float,
+        open_apart: Callable[[], Transport] | None = None,
     ) -> None:
         self.address = address
         self.timeout_s = timeout_s
         self.transports = list(transports)
         self.healthy = True
         self.last_error: Exception | None = None
+        self.failed_with_batch = False
         self.acked = 0
+        self.apart: Transport | None = None
+        self._open_apart = open_apart
         self._policy = policy
         self._in_flight = [0] * len(self.transports)
         self._failures = 0
+        self._first_failed_s = 0.0
         self._failed_s = float("-inf")
+        self._unpublished = 0
+        self._unpublished_s = float("-inf")
         self._probe_after_s = 0.0
         self._paused_until_s = 0.0
         self._probing = False
@@ -74,7 +99,7 @@ class Endpoint:
         Args:
             alone: Whether there is no other server that is well: then there is nothing to wait for.
         """
-        self._failures = 0
+        self._failures = self._unpublished = 0
         self.acked += 1
         if self.healthy:
             return
@@ -85,20 +110,49 @@ class Endpoint:
             self.healthy = True
             self.last_error = None
 
-    def failed(self, error: Exception, began_s: float, now_s: float) -> None:
+    def failed(self, error: Exception, began_s: float, now_s: float, *, with_batch: bool = False) -> None:
         """An attempt begun at `began_s` failed as one on a server that is not well does.
 
         What was in flight together fails together: that is one failure.
+
+        Args:
+            error: What the attempt failed with.
+            began_s: When it was begun.
+            now_s: When it failed.
+            with_batch: Whether the batch that was sent may be the reason.
         """
         self._probing = False
         self.last_error = error
+        self.failed_with_batch = with_batch
         if began_s < self._failed_s:
             return
         self._failed_s = now_s
+        if self._failures == 0:
+            self._first_failed_s = now_s
         self._failures += 1
         self.healthy = False
         self._probes_left = _PROBES
-        self._probe_after_s = now_s + self._policy.delay_s(self._failures)
+        self._probe_after_s = now_s + self._policy.probe_s(self._failures, now_s - self._first_failed_s)
+
+    def unpublished(self, error: Exception, began_s: float, now_s: float) -> None:
+        """The server answered that its sink failed to publish a batch sent at `began_s`.
+
+        One such answer says little about the next batch. After several in a row, with no acknowledgement between them,
+        the server counts as failed, and is probed until its sink is well.
+        """
+        if began_s >= self._unpublished_s:
+            self._unpublished += 1
+            self._unpublished_s = now_s
+        if not self.healthy or self._unpublished >= _UNPUBLISHED:
+            self.failed(error, began_s, now_s)
+
+    def open_apart(self) -> Transport:
+        """The transport for a batch that is sent by itself; it is made where there is none."""
+        if self._open_apart is None:
+            return self.transports[0]
+        if self.apart is None:
+            self.apart = self._open_apart()
+        return self.apart
 
     def released(self) -> None:
         """A probe ended without telling anything (it was cancelled)."""
@@ -129,6 +183,13 @@ class Endpoints:
     def alone(self, endpoint: Endpoint) -> bool:
         """Whether no other server is well."""
         return not any(other.healthy for other in self.all if other is not endpoint)
+
+    def well(self, now_s: float) -> Endpoint | None:
+        """The first that is well and may be sent to now."""
+        for endpoint in self.all:
+            if endpoint.healthy and endpoint.ready_s(now_s) <= now_s:
+                return endpoint
+        return None
 
     def next_s(self, now_s: float) -> float:
         """When `choose` may have an answer; infinity if only the end of a probe can tell."""

@@ -3,7 +3,10 @@
 Strategy. Batches wait in the accumulator until one can be sent, so that memory is bounded there and the overflow
 policy finds them. `_pump` starts attempts as long as concurrency allows and a server is ready; each attempt's end
 settles its batch or puts it back, and pumps again. Between attempts nothing runs: one timer wakes the loop for the next
-thing that is due. A batch's state is where it is: in the accumulator, waiting, in an attempt, or settled.
+thing that is due. A batch's state is where it is: in the accumulator, waiting, a suspect, in an attempt, or settled.
+
+While a server, or its sink, fails it is probed with one batch at a time, and with another one than it failed on. A
+batch that fails while others get through is the suspect, not the server: see raccoon_fast.delivery.suspects.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
+from raccoon_fast.delivery.drain import Drain
+from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.linger import Linger
 from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
 from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
+from raccoon_fast.delivery.suspects import Suspects, Trouble
 from raccoon_fast.delivery.waiting import Waiting
-from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, ServerError
+from raccoon_fast.errors import ConnectError, DeliveryError, MessageTooLargeError, Outcome, ServerError, TransportError
 from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
@@ -36,11 +42,22 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.spooling import Spooling
     from raccoon_fast.logs import Log
     from raccoon_fast.transports.attempt import AnyAttempt
+    from raccoon_fast.transports.base import Transport
 
 __all__ = ["Engine", "EngineSettings"]
 
 _CLOSE_MARGIN_S = 1.0
 _RETRY_POLL_S = 0.05
+# Events that wait for less are no backlog.
+_BACKLOG_S = 5.0
+# An attempt is given so much time at least, or twice what an acknowledgement takes lately: with less it would time out
+# on a server that is well.
+_FAIR_S = 1.0
+_FAIR_FACTOR = 2.0
+# A suspect that is not answered within ten times of what others are is not waited for any longer.
+_ALONE_FACTOR = 10.0
+# In place of the index of a transport, for a suspect's.
+_ALONE = -1
 
 
 class EngineSettings(NamedTuple):
@@ -109,7 +126,13 @@ class Engine:
         self._concurrency = Concurrency(settings.max_in_flight, settings.connections)
         self._budget = RetryBudget()
         self._waiting = Waiting()
+        self._suspects = Suspects(settings.policy)
+        self._expiries = Expiries(logger, settings.delivery_timeout_s)
+        self._fair_s = min(_FAIR_S, settings.delivery_timeout_s / 4.0)
+        # All attempts under way; how many of them are of suspects, which take no room from the others.
         self._attempts: dict[AnyAttempt, Batch] = {}
+        self._alone = 0
+        self._acked = 0
         self._in_flight_bytes = 0
         self._outstanding = Outstanding(accumulator)
         self._outcomes = Outcomes(
@@ -122,6 +145,9 @@ class Engine:
         self._woken = False
         self._spilling = False
         self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._newest_s = 0.0
+        self.drain = Drain(self._pumped_s)
         self.retries = 0
         self._reserve: Reserve | None = None
         if open_spooling is not None:
@@ -142,7 +168,7 @@ class Engine:
 
     def batch_opened(self, batch: Batch) -> None:
         """The accumulator's open batch got its first event, now."""
-        batch.accepted_s = time.monotonic()
+        batch.accepted_s = self._newest_s = time.monotonic()
         self._linger.opened(batch)
 
     def batch_sealed(self) -> None:
@@ -189,14 +215,16 @@ class Engine:
                 self._timer.cancel()
             try:
                 transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
+                transports += [endpoint.apart for endpoint in self._endpoints.all if endpoint.apart is not None]
                 await end_attempts([*self._attempts], transports, _left_s(deadline_s))
             finally:
+                self._expiries.tell(float("inf"))
                 leftovers = self._leftovers()
                 if self._reserve is None:
                     for batch in leftovers:
-                        self._outcomes.closed(batch)
+                        self._end_closed(batch)
                 else:
-                    await self._reserve.close(leftovers, self._outcomes.closed, _left_s(deadline_s))
+                    await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
                 self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
@@ -205,6 +233,24 @@ class Engine:
             (str(endpoint.address), endpoint.healthy, str(endpoint.last_error or ""))
             for endpoint in self._endpoints.all
         ]
+
+    def late_reason(self, unsettled: int, now_s: float) -> str:
+        """Why what waits will not be acknowledged in time at the present rate, or ""; safe from any thread.
+
+        Args:
+            unsettled: Events that wait or are in flight.
+            now_s: time.monotonic().
+        """
+        per_s = self.drain.per_s
+        if per_s is None or now_s - self._accumulator.oldest_s < _BACKLOG_S:
+            return ""
+        left_s = self._newest_s + self._settings.delivery_timeout_s - now_s
+        if unsettled <= per_s * max(left_s, 0.0):
+            return ""
+        return (
+            f"the backlog will not be acknowledged in time: {unsettled} events wait, the newest of them for another "
+            f"{max(left_s, 0.0):.0f} s, and {per_s:.0f} events/s are acknowledged"
+        )
 
     # Starting attempts
 
@@ -215,22 +261,29 @@ class Engine:
         now_s = time.monotonic()
         self._budget.tick(now_s - self._pumped_s)
         self._pumped_s = now_s
+        self.drain.tick(now_s)
         self._expire(now_s)
         while self._room():
             endpoint = self._endpoints.choose(now_s)
             if endpoint is None:
                 break
-            batch = self._next(now_s)
+            batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
             if batch is None:
                 break
+            if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
+                self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+                self._expired(batch)
+                continue
             self._start(batch, endpoint, now_s)
+        if self._suspects.due_s <= now_s and (endpoint := self._endpoints.well(now_s)) is not None:
+            self._start_alone(self._suspects.pop(), endpoint, now_s)
         if self._reserve is not None:
             self._fetch(self._reserve, now_s)
         self._arm(now_s)
         self._outstanding.end_waits()
 
     def _room(self) -> int:
-        return self._concurrency.room(len(self._attempts), self._in_flight_bytes)
+        return self._concurrency.room(len(self._attempts) - self._alone, self._in_flight_bytes)
 
     def _next(self, now_s: float) -> Batch | None:
         """Take the batch that is to be sent next, as one in flight."""
@@ -242,6 +295,28 @@ class Engine:
             return None if self._settings.durable else self._take(states.IN_FLIGHT)
         self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         return batch
+
+    def _probe(self, endpoint: Endpoint, now_s: float) -> Batch | None:
+        """Take the batch that a server which is not well is tried with, as one in flight."""
+        if endpoint.failed_with_batch and not self._settings.durable and (batch := self._take(states.IN_FLIGHT)):
+            return batch  # it has not failed anywhere
+        if self._waiting.retry_s <= now_s:
+            batch = self._waiting.pop_delayed()  # probes are rare enough to need no budget
+        elif self._waiting.has_ready:
+            batch = self._waiting.pop_ready()  # the one that failed last is the last of them
+        elif not self._settings.durable and (new := self._take(states.IN_FLIGHT)) is not None:
+            return new
+        elif self._suspects.due_s <= now_s:
+            batch = self._suspects.pop()
+        else:
+            return None
+        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
+        return batch
+
+    def _is_too_late(self, batch: Batch, endpoint: Endpoint, now_s: float) -> bool:
+        """Whether an attempt would have to end before an answer can be expected."""
+        fair_s = max(self._fair_s, _FAIR_FACTOR * self._concurrency.mean_s)
+        return batch.deadline_s - now_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
 
     def _take(self, state: str) -> Batch | None:
         with self._ledger.lock:
@@ -258,16 +333,36 @@ class Engine:
         transport = endpoint.begin()
         if batch.attempts == 0:
             self._budget.first_attempt()
-        else:
+        left_s = batch.deadline_s - now_s
+        timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
+        self._in_flight_bytes += batch.nbytes
+        self._send(batch, endpoint, transport, endpoint.transports[transport], timeout_s, now_s)
+
+    def _start_alone(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
+        """Send a suspect by itself."""
+        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
+        self._suspects.is_busy = True
+        self._alone += 1
+        timeout_s = min(endpoint.timeout_s, max(_FAIR_S, _ALONE_FACTOR * self._concurrency.mean_s))
+        timeout_s = min(timeout_s, max(batch.deadline_s - now_s, self._fair_s))
+        self._send(batch, endpoint, _ALONE, endpoint.open_apart(), timeout_s, now_s)
+
+    def _send(
+        self,
+        batch: Batch,
+        endpoint: Endpoint,
+        index: int,
+        transport: Transport,
+        timeout_s: float,
+        now_s: float,
+    ) -> None:
+        if batch.attempts:
             self.retries += 1
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
-        left_s = batch.deadline_s - now_s
-        timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
-        attempt = self._sender.start(endpoint.transports[transport], request, timeout_s)
+        attempt = self._sender.start(transport, request, timeout_s)
         self._attempts[attempt] = batch
-        self._in_flight_bytes += batch.nbytes
-        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, transport, request, now_s))
+        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, index, request, now_s))
 
     # Disk
 
@@ -306,14 +401,20 @@ class Engine:
     ) -> None:
         if self._attempts.pop(attempt, None) is None:
             return  # given up by `close`
-        self._in_flight_bytes -= batch.nbytes
-        endpoint.end(transport)
+        if transport == _ALONE:
+            self._alone -= 1
+            self._suspects.is_busy = False
+        else:
+            self._in_flight_bytes -= batch.nbytes
+            endpoint.end(transport)
         now_s = time.monotonic()
         if attempt.cancelled():
             endpoint.released()
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             self._put_back(batch)
             return
+        if request.resends:
+            self.retries += request.resends
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
         except MessageTooLargeError as error:
@@ -322,49 +423,122 @@ class Engine:
                 self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
             self._narrow(batch, "too large", error)
         except DeliveryError as error:
-            self._failed(batch, endpoint, error, began_s, now_s)
+            self._failed(batch, endpoint, transport, request, error, began_s, now_s)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events
-            endpoint.failed(RuntimeError(repr(error)), began_s, now_s)
             self._logger.error("an attempt failed unexpectedly: %r", error)
-            self._put_back(batch)
+            local = TransportError(f"the attempt failed here: {error!r}", outcome=Outcome.POSSIBLY_DELIVERED)
+            self._failed(batch, endpoint, transport, request, local, began_s, now_s)
         else:
             self._well(endpoint)
-            self._concurrency.acked(began_s, now_s)
+            self._acked += 1
+            self._budget.acked()
+            self.drain.acked(batch.count)
+            if transport != _ALONE:
+                self._concurrency.acked(began_s, now_s)
             self._outcomes.acked(batch, response)
+        if endpoint.apart is not None and not self._suspects:
+            self._close_apart(endpoint)
         if not self._woken:
             # Those that end in the same round are followed by one look at what is next.
             self._woken = True
             self._loop.call_soon(self._pump)
 
-    def _failed(self, batch: Batch, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float) -> None:
+    def _failed(
+        self,
+        batch: Batch,
+        endpoint: Endpoint,
+        transport: int,
+        request: Request,
+        error: DeliveryError,
+        began_s: float,
+        now_s: float,
+    ) -> None:
         if error.outcome is not Outcome.NOT_DELIVERED:
             batch.outcome = error.outcome
-        response = error.response if isinstance(error, ServerError) else None
+        if not request.was_written:
+            batch.attempts -= 1  # nothing was tried
+        error.__traceback__ = None  # its frames would keep the batch's buffer
+        error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
+        trouble = batch.trouble
+        if trouble is None:
+            trouble = batch.trouble = Trouble(error, self._acked)
+        trouble.error = error
         if is_poison(error):
             self._well(endpoint)
             self._narrow(batch, "BAD_REQUEST", error)
             return
-        self._concurrency.failed(began_s, now_s)
+        if transport != _ALONE:
+            self._concurrency.failed(began_s, now_s)
         max_attempts = self._settings.policy.max_attempts
-        is_last = max_attempts is not None and batch.attempts >= max_attempts
-        if is_last:
-            error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
+        if max_attempts is not None and batch.attempts >= max_attempts:
             self._outcomes.failed(batch, states.IN_FLIGHT, reason_of(error), error)
+            self._charge(endpoint, error, began_s, now_s)
+            return
+        response = error.response if isinstance(error, ServerError) else None
         if response is not None and response.req_guid and error.retry_after_s is None:
             # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
-            self._well(endpoint)
-            if not is_last:
-                self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-                self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
+            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+            self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
+            self._charge(endpoint, error, began_s, now_s)
             return
-        if not is_last:
-            self._put_back(batch)
-        if endpoint.healthy and not self._closed:
-            log = self._logger.warning if error.retryable else self._logger.error
-            log("%s fails: %s; its events wait", endpoint.address, error)
-        endpoint.failed(error, began_s, now_s)
+        may_be_batch = request.was_written and response is None and not isinstance(error, ConnectError)
+        if not may_be_batch:
+            is_charged = True
+        elif transport == _ALONE:
+            is_charged = False
+            if trouble.failed_alone(error, self._acked) and self._tell_apart(batch, trouble, now_s):
+                return
+        else:
+            # A server that is not well was sent this batch as a probe, and failed once more.
+            is_charged = not trouble.failed(error, self._acked) or not endpoint.healthy
+        self._put_back(batch)
+        if is_charged or error.retry_after_s is not None:
+            self._charge(endpoint, error, began_s, now_s, with_batch=may_be_batch)
+
+    def _charge(
+        self, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float, *, with_batch: bool = False
+    ) -> None:
+        """A failure of the server, of its sink, or of the way there."""
+        was_healthy = endpoint.healthy
+        if isinstance(error, ServerError) and error.response is not None and error.response.req_guid:
+            self._budget.failed()
+            endpoint.unpublished(error, began_s, now_s)
+        else:
+            endpoint.failed(error, began_s, now_s, with_batch=with_batch)
         if error.retry_after_s is not None:
             endpoint.pause(now_s + self._settings.policy.pause_s(error.retry_after_s))
+        if was_healthy and not endpoint.healthy and not self._closed:
+            log = self._logger.warning if error.retryable else self._logger.error
+            log("%s fails: %s; its events wait", endpoint.address, error)
+
+    def _tell_apart(self, batch: Batch, trouble: Trouble, now_s: float) -> bool:
+        """Send the halves of a batch that is convicted, or end it; returns False if it is to wait as it is."""
+        if not trouble.is_told:
+            trouble.is_told = True
+            self._logger.error(
+                "a batch of %d events (%s) fails while others get through: %s; it is sent by itself, in ever smaller "
+                "parts, to find the events that are refused",
+                batch.count,
+                batch.settlement.receipt.req_guid,
+                trouble.error,
+            )
+        if self._outcomes.can_split(batch):
+            for part in self._outcomes.split(batch):
+                part.trouble = trouble.of_part()
+                self._suspects.add(part, now_s)
+            return True
+        if batch.count > 1 or trouble.error.retryable:
+            return False  # it may yet get through before its deadline
+        self._outcomes.refused(batch, states.IN_FLIGHT, trouble.error)
+        return True
+
+    def _close_apart(self, endpoint: Endpoint) -> None:
+        """No suspect is left: let go of the connection for them."""
+        assert endpoint.apart is not None
+        closing = asyncio.ensure_future(endpoint.apart.close())
+        endpoint.apart = None
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _well(self, endpoint: Endpoint) -> None:
         was_healthy = endpoint.healthy
@@ -378,12 +552,15 @@ class Engine:
 
     def _put_back(self, batch: Batch) -> None:
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-        self._waiting.add(batch)
+        if batch.trouble is not None and batch.trouble.is_suspect:
+            self._suspects.add(batch, time.monotonic())
+        else:
+            self._waiting.add(batch)
 
     # The end
 
     def _leftovers(self) -> list[Batch]:
-        batches = self._waiting.pop_all()
+        batches = [*self._waiting.pop_all(), *self._suspects.pop_all()]
         for batch in self._attempts.values():  # they did not end though told to
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
             batch.outcome = Outcome.POSSIBLY_DELIVERED
@@ -397,15 +574,16 @@ class Engine:
 
     def _expire(self, now_s: float) -> None:
         """End what is past its deadline."""
-        for batch in self._waiting.pop_overdue(now_s):
+        for batch in (*self._waiting.pop_overdue(now_s), *self._suspects.pop_overdue(now_s)):
             self._expired(batch)
         if self._reserve is not None and self._settings.durable:
             while self._reserve.may_secure(now_s) and (new := self._take(states.QUEUED)) is not None:
                 self._reserve.secure(new)
-            return
-        while self._new_deadline_s() <= now_s:
-            if (overdue := self._take(states.QUEUED)) is not None:
-                self._expired(overdue)
+        else:
+            while self._new_deadline_s() <= now_s:
+                if (overdue := self._take(states.QUEUED)) is not None:
+                    self._expired(overdue)
+        self._expiries.tell(now_s)
 
     def _new_deadline_s(self) -> float:
         """The deadline of the batch that is next in the accumulator; infinity if there is none that may be sent."""
@@ -414,15 +592,35 @@ class Engine:
         return self._accumulator.oldest_s + self._settings.delivery_timeout_s
 
     def _expired(self, batch: Batch) -> None:
-        if self._reserve is not None:
-            self._reserve.set_aside(batch, self._outcomes.expired)
+        trouble = batch.trouble
+        if trouble is not None and trouble.is_convicted:
+            self._outcomes.refused(batch, states.QUEUED, trouble.error)
+        elif self._reserve is not None:
+            self._reserve.set_aside(batch, self._end_expired)
         else:
-            self._outcomes.expired(batch)
+            self._end_expired(batch)
+
+    def _end_expired(self, batch: Batch) -> None:
+        cause = self._cause_of(batch)
+        self._expiries.add(batch, cause)
+        self._outcomes.expired(batch, cause)
+
+    def _end_closed(self, batch: Batch) -> None:
+        self._outcomes.closed(batch, self._cause_of(batch))
+
+    def _cause_of(self, batch: Batch) -> BaseException | None:
+        """What a batch failed with last, or why it was not even sent; None if no failure is known."""
+        if batch.trouble is not None:
+            error: BaseException = batch.trouble.error
+            return error
+        return next((endpoint.last_error for endpoint in self._endpoints.all if not endpoint.healthy), None)
 
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
         new_s = self._new_deadline_s()
-        due_s = min(self._waiting.deadline_s, new_s)
+        due_s = min(self._waiting.deadline_s, self._suspects.deadline_s, new_s, self._expiries.due_s)
+        if self._suspects:
+            due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
         if self._room():
             server_s = self._endpoints.next_s(now_s)
             if self._waiting.has_ready or new_s < float("inf"):

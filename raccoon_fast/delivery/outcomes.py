@@ -69,23 +69,34 @@ class Outcomes:
         self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
         self._settled(batch, batch.settlement.failed(error))
 
-    def closed(self, batch: Batch) -> None:
-        """The producer was closed before it was delivered."""
+    def closed(self, batch: Batch, cause: BaseException | None) -> None:
+        """The producer was closed before it was delivered; `cause` is the last failure that is known of it."""
         error = ClientClosedError(
-            f"the producer was closed before the batch was acknowledged: {batch.outcome}",
+            f"the producer was closed before the batch was acknowledged ({batch.outcome}){_last(cause)}",
             req_guid=batch.req_guid,
             outcome=batch.outcome,
         )
+        error.attempts, error.__cause__ = batch.attempts, cause
         self.failed(batch, states.QUEUED, "closed", error)
 
-    def expired(self, batch: Batch) -> None:
-        """Its time is over."""
+    def expired(self, batch: Batch, cause: BaseException | None) -> None:
+        """Its time is over; `cause` is the last failure that is known of it."""
         error = AckTimeoutError(
-            f"not acknowledged within {self._delivery_timeout_s:g} s: {batch.outcome}",
+            f"the batch expired after {self._delivery_timeout_s:g} s without an acknowledgement "
+            f"({batch.outcome}){_last(cause)}",
             req_guid=batch.req_guid,
             outcome=batch.outcome,
         )
+        error.attempts, error.__cause__ = batch.attempts, cause
         self.failed(batch, states.QUEUED, states.EXPIRED, error)
+
+    def refused(self, batch: Batch, state: str, error: DeliveryError) -> None:
+        """Its events do not get through while others do; it was in `state`, and failed with `error`."""
+        reason = reason_of(error)
+        self._ledger.move(batch.types, state, states.FAILED + reason)
+        if self.reserve is not None:
+            self.reserve.quarantine(batch, str(error))
+        self._settled(batch, batch.settlement.rejected(batch.events(), str(error), batch.outcome))
 
     def narrow(self, batch: Batch, reason: str, said: str) -> list[Batch]:
         """Find the events a server will not have: each half is sent under a guid of its own.
@@ -93,15 +104,22 @@ class Outcomes:
         Returns:
             The halves, in their order; none if this batch is at its end.
         """
-        settlement = batch.settlement
-        if batch.count == 1 or settlement.extra_requests >= _MAX_EXTRA_REQUESTS:
+        if not self.can_split(batch):
             self._ledger.move(batch.types, states.IN_FLIGHT, states.FAILED + reason)
-            self._settled(batch, settlement.rejected(batch.events(), said))
+            self._settled(batch, batch.settlement.rejected(batch.events(), said, batch.outcome))
             return []
+        return self.split(batch)
+
+    def can_split(self, batch: Batch) -> bool:
+        """Whether it has several events, and telling them apart may cost more requests."""
+        return batch.count > 1 and batch.settlement.extra_requests < _MAX_EXTRA_REQUESTS
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """Replace a batch that is in flight by its halves, which are queued."""
         events = batch.events()
         middle = len(events) // 2
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-        settlement.split(2)
+        batch.settlement.split(2)
         if self.reserve is not None:
             self.reserve.split(batch)
         # Derived, so that a batch that is emitted again under its guid is split into the same requests.
@@ -113,6 +131,7 @@ class Outcomes:
         part.settlement = batch.settlement
         part.req_guid = str(uuid.uuid5(_PARTS, f"{batch.req_guid}/{name}"))
         part.accepted_s, part.deadline_s = batch.accepted_s, batch.deadline_s
+        part.outcome = batch.outcome
         return part
 
     def _settled(self, batch: Batch, last: bool) -> None:
@@ -122,6 +141,10 @@ class Outcomes:
             self.reserve.settled(batch, last)
         self._accumulator.release(batch.nbytes)
         self._recycle(batch)
+
+
+def _last(cause: BaseException | None) -> str:
+    return f"; last failure: {cause}" if cause is not None else ""
 
 
 def is_poison(error: DeliveryError) -> bool:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 __all__ = ["RetryPolicy"]
 
+# Within so many seconds of an outage's begin, waits grow by the policy alone.
+_FIRST_PROBES_S = 1.0
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -56,13 +59,30 @@ class RetryPolicy:
 
     def delay_s(self, failures: int) -> float:
         """Seconds to wait after the `failures`-th failure in a row (1 or more)."""
-        try:
-            # As floats, which overflow: an int's power would only grow, and take its time.
-            bound = min(self.maximum, self.initial * float(self.multiplier) ** (failures - 1))
-        except OverflowError:  # hours into an outage
-            bound = self.maximum if self.initial else 0.0
+        bound = self._bound_s(failures)
         # Jitter spreads load, it guards no secret.
         return random.uniform(0.0, bound) if self.jitter else bound  # noqa: S311
+
+    def _bound_s(self, failures: int) -> float:
+        try:
+            # As floats, which overflow: an int's power would only grow, and take its time.
+            return min(self.maximum, self.initial * float(self.multiplier) ** (failures - 1))
+        except OverflowError:  # hours into an outage
+            return self.maximum if self.initial else 0.0
+
+    def probe_s(self, failures: int, down_s: float) -> float:
+        """Seconds to wait before a server that is down is tried again.
+
+        The wait grows as `delay_s` does, but stays below the time that the server has been down (1 s or `initial` at
+        least), so that a server that comes back is found within about half of that time. With jitter it is drawn from
+        the upper half of that range: short waits would cost attempts and find nothing.
+
+        Args:
+            failures: Attempts that failed in a row, 1 or more.
+            down_s: Seconds since the first of them failed.
+        """
+        bound = min(self._bound_s(failures), max(_FIRST_PROBES_S, self.initial, down_s))
+        return random.uniform(bound / 2.0, bound) if self.jitter else bound  # noqa: S311 - as in delay_s
 
     def pause_s(self, retry_after_s: float) -> float:
         """Seconds to wait where a server named them (Retry-After): with jitter up to half as many again.

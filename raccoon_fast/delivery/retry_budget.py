@@ -4,26 +4,46 @@ from __future__ import annotations
 
 __all__ = ["RetryBudget"]
 
+# After this many acknowledgements in a row every further one pays for so many retries: a server that is well again is
+# sent what failed before as fast as it acknowledges it.
+_ROW = 4
+_EARNED = 2.0
+
 
 class RetryBudget:
-    """Retries are at most a share of first attempts, and a few more.
+    """Retries are at most a share of first attempts, and what acknowledgements in a row pay for.
+
+    Retries that fail cost what they took; retries that succeed earn more than they cost. So retries stay rare while a
+    server fails, and nothing is held back once it is well.
 
     Not thread-safe.
 
     Args:
-        share: Retries for each first attempt, in the long run.
-        reserve: Retries that are allowed without any first attempt; unused budget does not grow over it.
+        share: Retries that each first attempt pays for.
+        reserve: Retries that are allowed without any first attempt; unused budget does not grow beyond it.
     """
 
     def __init__(self, share: float = 0.2, reserve: float = 16.0) -> None:
         self._share = share
         self._reserve = reserve
         self._tokens = reserve
+        self._row = 0
 
     def first_attempt(self) -> None:
         """A batch was sent for the first time."""
         if self._tokens < self._reserve:
             self._tokens = min(self._reserve, self._tokens + self._share)
+
+    def acked(self) -> None:
+        """A batch was acknowledged."""
+        if self._row < _ROW:
+            self._row += 1
+        elif self._tokens < self._reserve:
+            self._tokens = min(self._reserve, self._tokens + _EARNED)
+
+    def failed(self) -> None:
+        """A batch was not published: the row of acknowledgements ends."""
+        self._row = 0
 
     def take(self) -> bool:
         """Whether a retry is allowed now; if so it is paid for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raccoon_fast.errors import EventsRejectedError, RejectedEvent
+from raccoon_fast.errors import EventsRejectedError, Outcome, RejectedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,9 @@ class Settlement:
         records: Numbers in the spool that go with the last part.
     """
 
-    __slots__ = ("_error", "_future", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records")
+    __slots__ = (
+        "_error", "_future", "_outcome", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records",
+    )  # fmt: skip
 
     def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable) -> None:
         self.receipt = receipt
@@ -53,6 +55,7 @@ class Settlement:
         self._rejected: tuple[RejectedEvent, ...] = ()
         self._response: Response | None = None
         self._error: BaseException | None = None
+        self._outcome = Outcome.NOT_DELIVERED
 
     def split(self, parts: int) -> None:
         """One of the parts became several."""
@@ -69,9 +72,13 @@ class Settlement:
         self._error = error
         return self._end_part()
 
-    def rejected(self, events: Sequence[tuple[str, bytes]], reason: str) -> bool:
-        """The server refused these events. Returns whether they were the last part."""
+    def rejected(
+        self, events: Sequence[tuple[str, bytes]], reason: str, outcome: Outcome = Outcome.NOT_DELIVERED
+    ) -> bool:
+        """The server, or what is in front of it, refuses these events. Returns whether they were the last part."""
         self._rejected += tuple(RejectedEvent(event_type, data, reason) for event_type, data in events)
+        if outcome is not Outcome.NOT_DELIVERED:
+            self._outcome = outcome
         return self._end_part()
 
     def _end_part(self) -> bool:
@@ -79,7 +86,7 @@ class Settlement:
         if self._parts:
             return False
         if self._error is None and self._rejected:
-            self._error = EventsRejectedError(self.receipt.req_guid, self._rejected)
+            self._error = EventsRejectedError(self.receipt.req_guid, self._rejected, outcome=self._outcome)
         if self._error is not None:
             self._future.set_exception(self._error)
             self._future.exception()  # nobody has to ask: the ledger counts it, and on_delivery tells

@@ -1,0 +1,47 @@
+"""How fast events are acknowledged, and whether what waits will be in time."""
+
+from __future__ import annotations
+
+__all__ = ["Drain"]
+
+_INTERVAL_S = 1.0
+# How fast the rate follows what is seen in an interval.
+_SMOOTHING = 0.3
+
+
+class Drain:
+    """A smoothed rate of acknowledged events.
+
+    Written by the engine's loop only; `per_s` may be read from any thread.
+
+    Args:
+        now_s: time.monotonic() of now.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._since_s = now_s
+        self._events = 0
+        self._per_s = 0.0
+        self._is_known = False
+
+    def acked(self, events: int) -> None:
+        """So many events were acknowledged."""
+        self._events += events
+
+    def tick(self, now_s: float) -> None:
+        """Bring the rate up to date; cheap, and to be called often."""
+        elapsed_s = now_s - self._since_s
+        if elapsed_s < _INTERVAL_S:
+            return
+        seen = self._events / elapsed_s
+        # Each interval that went by unnoticed counts.
+        weight = 1.0 - (1.0 - _SMOOTHING) ** (elapsed_s / _INTERVAL_S) if self._is_known else 1.0
+        self._per_s += (seen - self._per_s) * weight
+        self._is_known = True
+        self._events = 0
+        self._since_s = now_s
+
+    @property
+    def per_s(self) -> float | None:
+        """Events acknowledged in a second; None within the first second."""
+        return self._per_s if self._is_known else None

@@ -1,0 +1,68 @@
+"""Warns of events that expire: when it happens, and then now and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raccoon_fast.errors import Outcome
+
+if TYPE_CHECKING:
+    from raccoon_fast.core.batch import Batch
+    from raccoon_fast.logs import Log
+
+__all__ = ["Expiries"]
+
+_INTERVAL_S = 10.0
+
+
+class Expiries:
+    """Counts expired events, and logs one warning for many.
+
+    Owned by the engine's loop.
+
+    Args:
+        logger: Gets a warning at once, and then every ten seconds at most.
+        delivery_timeout_s: How long the events were kept.
+    """
+
+    def __init__(self, logger: Log, delivery_timeout_s: float) -> None:
+        self._logger = logger
+        self._delivery_timeout_s = delivery_timeout_s
+        self._events = self._possibly_delivered = 0
+        self._cause: BaseException | None = None
+        self._told_s = float("-inf")
+
+    def add(self, batch: Batch, cause: BaseException | None) -> None:
+        """A batch expired; `cause` is the last failure that is known of it."""
+        self._events += batch.count
+        if batch.outcome is not Outcome.NOT_DELIVERED:
+            self._possibly_delivered += batch.count
+        self._cause = cause or self._cause
+
+    @property
+    def due_s(self) -> float:
+        """When `tell` has something to log; infinity if nothing expired since it last did."""
+        return self._told_s + _INTERVAL_S if self._events else float("inf")
+
+    def tell(self, now_s: float) -> None:
+        """Log what expired since the last warning, if there is something to log and it is time for it.
+
+        Args:
+            now_s: time.monotonic(); infinity logs what there is.
+        """
+        if not self._events or now_s < self.due_s:
+            return
+        if self._cause is not None:
+            why = f"last failure: {self._cause}"
+        else:
+            why = "the server acknowledged too few events in that time"
+        self._logger.warning(
+            "%d events expired after %g s without an acknowledgement (%d of them possibly delivered); %s",
+            self._events,
+            self._delivery_timeout_s,
+            self._possibly_delivered,
+            why,
+        )
+        self._told_s = now_s
+        self._events = self._possibly_delivered = 0
+        self._cause = None

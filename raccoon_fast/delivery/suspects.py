@@ -1,0 +1,161 @@
+"""Batches that fail while others get through: each is sent by itself until it gets through or is told apart.
+
+Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch for what is in it. Such a batch must neither
+make the server look ill nor take other batches down with it. A failed batch is first sent again like any other. When
+it fails again, and other batches were acknowledged in between, it is a suspect: it is sent alone over a connection of
+its own, at growing intervals. A suspect that fails alone is convicted, and its halves are sent alone in turn, so that
+all events but those at fault are delivered.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import TYPE_CHECKING
+
+from raccoon_fast.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from raccoon_fast.core.batch import Batch
+    from raccoon_fast.delivery.retry import RetryPolicy
+    from raccoon_fast.errors import DeliveryError
+
+__all__ = ["Suspects", "Trouble"]
+
+# Failures that make a batch a suspect, and failures alone that convict it. An answer that asks for less load (429, 5xx)
+# is as likely to be about the server as about the batch, so that more of them are needed.
+_TO_SUSPECT, _TO_SUSPECT_UNDER_LOAD = 2, 4
+_TO_CONVICT, _TO_CONVICT_UNDER_LOAD = 2, 3
+_LOAD_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+
+
+class Trouble:
+    """What is noted of a batch that failed.
+
+    Attributes:
+        error: What its last attempt failed with.
+        failures: Attempts that failed while others got through, the first failure among them.
+        failures_alone: Those that failed since it is sent alone.
+        acked: Batches that were acknowledged, by anybody, up to the last failure.
+        since: The same, up to the first failure of the batch that it is a part of.
+        is_suspect: Whether it is sent alone.
+        is_convicted: Whether it failed alone often enough to be the reason itself, or is a part of such a batch.
+        is_told: Whether that was logged.
+    """
+
+    __slots__ = ("acked", "error", "failures", "failures_alone", "is_convicted", "is_suspect", "is_told", "since")
+
+    def __init__(self, error: DeliveryError, acked: int) -> None:
+        self.error = error
+        self.failures = 0
+        self.failures_alone = 0
+        self.acked = self.since = acked
+        self.is_suspect = self.is_convicted = self.is_told = False
+
+    def failed(self, error: DeliveryError, acked: int) -> bool:
+        """The batch failed among others, and may be the reason.
+
+        Args:
+            error: What it failed with.
+            acked: Batches that were acknowledged so far.
+
+        Returns:
+            Whether it is a suspect from now on.
+        """
+        if self.failures == 0 or acked > self.acked:  # else nobody got through: that is the server
+            self.failures += 1
+            self.acked = acked
+        needed = _TO_SUSPECT_UNDER_LOAD if is_about_load(error) else _TO_SUSPECT
+        self.is_suspect = self.failures >= needed
+        return self.is_suspect
+
+    def failed_alone(self, error: DeliveryError, acked: int) -> bool:
+        """The batch failed alone, and may be the reason.
+
+        Returns:
+            Whether it is convicted.
+        """
+        self.failures_alone += 1
+        needed = _TO_CONVICT_UNDER_LOAD if is_about_load(error) else _TO_CONVICT
+        if self.is_convicted:
+            needed -= 1  # a part of what was convicted
+        if self.failures_alone < needed or acked <= self.since:
+            return False
+        self.is_convicted = True
+        return True
+
+    def of_part(self) -> Trouble:
+        """For a part of this batch."""
+        trouble = Trouble(self.error, self.since)
+        trouble.is_suspect = trouble.is_convicted = trouble.is_told = True
+        return trouble
+
+
+def is_about_load(error: DeliveryError) -> bool:
+    """Whether the answer says that the server, or a proxy, has too much to do."""
+    status = error.status if isinstance(error, ServerError) else None
+    return status in _LOAD_CODES or (isinstance(status, int) and (status == 429 or status >= 500))
+
+
+class Suspects:
+    """The suspects that wait for their next attempt; one at a time is sent.
+
+    Owned by the engine's loop.
+
+    Args:
+        policy: Waits between the attempts of one suspect.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._waiting: list[tuple[float, int, Batch]] = []
+        self._order = itertools.count()
+        self._deadline_s = float("inf")
+        #: Whether one is being sent.
+        self.is_busy = False
+
+    def add(self, batch: Batch, now_s: float) -> None:
+        """Send it alone when its wait is over: at once if it has not failed alone yet."""
+        failures = batch.trouble.failures_alone
+        self._deadline_s = min(self._deadline_s, batch.deadline_s)
+        due_s = now_s + (self._policy.delay_s(failures) if failures else 0.0)
+        heapq.heappush(self._waiting, (due_s, next(self._order), batch))
+
+    @property
+    def due_s(self) -> float:
+        """When the next one may be sent; infinity if there is none, or one is being sent."""
+        return self._waiting[0][0] if self._waiting and not self.is_busy else float("inf")
+
+    @property
+    def deadline_s(self) -> float:
+        """Nothing that waits is past its deadline before then; infinity if nothing waits."""
+        return self._deadline_s if self._waiting else float("inf")
+
+    def pop(self) -> Batch:
+        """The one that `due_s` is about."""
+        return heapq.heappop(self._waiting)[2]
+
+    def pop_overdue(self, now_s: float) -> list[Batch]:
+        """Those past their deadline."""
+        if self.deadline_s > now_s:
+            return []
+        overdue = [batch for batch in self if batch.deadline_s <= now_s]
+        self._waiting = [entry for entry in self._waiting if entry[2].deadline_s > now_s]
+        heapq.heapify(self._waiting)
+        self._deadline_s = min((batch.deadline_s for batch in self), default=float("inf"))
+        return overdue
+
+    def pop_all(self) -> list[Batch]:
+        """Every one."""
+        batches = list(self)
+        self._waiting.clear()
+        return batches
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _, _, batch in self._waiting:
+            yield batch
