@@ -100,12 +100,16 @@ class MessageTooLargeError(RaccoonError, ValueError):
     Attributes:
         size: Bytes of the request; 0 where only the server knew.
         limit: Bytes that are allowed; 0 where the server did not say.
+        outcome: What is known of its events. The attempt that was refused delivered nothing; an earlier one may have.
     """
+
+    outcome: Outcome
 
     def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
         super().__init__(message)
         self.size = size
         self.limit = limit
+        self.outcome = Outcome.NOT_DELIVERED
 
 
 class BufferFull(RaccoonError):
@@ -163,8 +167,10 @@ class ServerError(DeliveryError):
     """The server answered, and not with SUCCESS.
 
     Attributes:
-        response: The decoded answer, or None where the answer was an HTTP status or a gRPC code alone.
+        response: The decoded answer, or None where the answer was an HTTP status or a gRPC code alone. Without it,
+            something other than a Raccoon server may have answered, such as a proxy.
         status: The HTTP status, the gRPC code's name, or None on WebSocket.
+        said: Where there is no response, the peer's own words: at most 200 characters of the body or of grpc-message.
     """
 
     def __init__(
@@ -177,10 +183,12 @@ class ServerError(DeliveryError):
         retryable: bool = False,
         outcome: Outcome | None = None,
         retry_after_s: float | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message, req_guid=req_guid, retryable=retryable, outcome=outcome, retry_after_s=retry_after_s)
         self.response = response
         self.status = status
+        self.said = said
 
 
 class RejectedEvent(NamedTuple):

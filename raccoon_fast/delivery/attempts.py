@@ -11,12 +11,14 @@ from raccoon_fast.errors import (
     AckTimeoutError,
     ClientClosedError,
     ConnectError,
+    ConnectionLostError,
     DeliveryError,
     MessageTooLargeError,
     Outcome,
     ServerError,
 )
 from raccoon_fast.events import Code, Response
+from raccoon_fast.transports.base import worse
 
 if TYPE_CHECKING:
     from raccoon_fast.delivery.retry import RetryPolicy
@@ -32,8 +34,6 @@ MAX_ATTEMPTS = 3
 _DUPLICATE_ID_FIRST_S = 0.05
 _DUPLICATE_ID_MOST_S = 5.0
 _DUPLICATE_ID_LIMIT_S = 75.0
-
-_LEVELS = {Outcome.NOT_DELIVERED: 0, Outcome.POSSIBLY_DELIVERED: 1, Outcome.DELIVERED: 2}
 
 
 class Delivery:
@@ -75,7 +75,9 @@ class Delivery:
             The answer; its status is SUCCESS.
 
         Raises:
-            DeliveryError: With `req_guid`, `attempts`, and the `outcome` of all attempts together.
+            DeliveryError: With `req_guid`, `attempts` (the transport's own resends among them), and the `outcome` of
+                all attempts together. What was never written costs no attempt: it waits for its turn until the
+                deadline or, without one, as long as all attempts may take.
             MessageTooLargeError: The server takes no message of this size.
             ValueError: A request of this guid is in flight already.
         """
@@ -118,7 +120,9 @@ class Delivery:
         submitted_s = time.monotonic()
         bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
         deadline_s = self._loop.time() + min(bounds) if bounds else float("inf")
-        attempts = 0
+        # What was never written waits for its turn no longer than all attempts may take, where nothing else is said.
+        patience_s = min(deadline_s, self._loop.time() + max_attempts * self._timeout_s)
+        attempts = resends = unwritten = 0
         outcome = Outcome.NOT_DELIVERED
         refused_since_s: float | None = None
         refusals = 0
@@ -134,14 +138,18 @@ class Delivery:
                 )
             except MessageTooLargeError as refused:
                 refused.size = refused.size or request.size
+                refused.outcome = worse(outcome, refused.outcome)
                 raise
             except DeliveryError as failed:
                 error = failed
             else:
                 self._connect_failures = 0
                 return response
-            outcome = max(outcome, error.outcome, key=_LEVELS.__getitem__)
-            error.req_guid, error.attempts, error.outcome = request.req_guid, attempts, outcome
+            is_unwritten = _is_unwritten(error, request)
+            outcome = worse(outcome, error.outcome)
+            resends += request.resends
+            attempts -= is_unwritten
+            error.req_guid, error.attempts, error.outcome = request.req_guid, attempts + resends, outcome
             now_s = self._loop.time()
             if self._closing.is_set():
                 raise self._closed(request, outcome) from error
@@ -154,6 +162,12 @@ class Delivery:
                 attempts -= 1  # nothing was tried: the connection was not let in
                 refusals += 1
                 wait_until_s = now_s + min(_DUPLICATE_ID_MOST_S, _DUPLICATE_ID_FIRST_S * 2 ** min(refusals - 1, 16))
+                continue
+            if is_unwritten:
+                unwritten += 1
+                wait_until_s = now_s + policy.delay_s(unwritten)
+                if wait_until_s >= patience_s:
+                    raise error
                 continue
             if attempts >= max_attempts:
                 raise error
@@ -192,6 +206,16 @@ class Delivery:
             req_guid=request.req_guid,
             outcome=outcome,
         )
+
+
+def _is_unwritten(error: DeliveryError, request: Request) -> bool:
+    """Whether the attempt failed while the request waited for its turn: that costs no attempt.
+
+    A connection that cannot be made does, and so does one whose handshake is refused: the server was tried.
+    """
+    if request.was_written or error.outcome is not Outcome.NOT_DELIVERED:
+        return False
+    return isinstance(error, (ConnectionLostError, AckTimeoutError))
 
 
 def _is_duplicate_id(error: DeliveryError) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, ServerError
-from raccoon_fast.events import Code
+from raccoon_fast.events import Code, Status
+from raccoon_fast.transports.base import GRPC_UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,14 +149,18 @@ def _last(cause: BaseException | None) -> str:
 
 
 def is_poison(error: DeliveryError) -> bool:
-    """Whether a server could not read the request, and never will."""
-    if not isinstance(error, ServerError):
+    """Whether a Raccoon server could not read the request, and never will: its verdict on the events.
+
+    Only the server's own words count. A proxy's 400 says that something is wrong on the way to the server, and so does
+    INVALID_ARGUMENT, which a Raccoon never answers: there the events wait.
+    """
+    if not isinstance(error, ServerError) or error.retryable:
         return False
-    if error.response is not None and error.response.code is Code.BAD_REQUEST:
-        return True
-    # Over gRPC the framework answers for the server, with a code that stands for other failures too.
-    unread = "marshal" in str(error) or "serializ" in str(error)
-    return error.status in (400, "INVALID_ARGUMENT") or (error.status == "INTERNAL" and unread)
+    if error.response is not None:
+        return error.response.status is Status.ERROR and error.response.code is Code.BAD_REQUEST
+    # Over gRPC the framework answers for the server. Where a proxy answers with an HTTP status in place of a gRPC one,
+    # `said` begins with that status.
+    return error.status == "INTERNAL" and error.said.startswith(GRPC_UNREAD)
 
 
 def reason_of(error: DeliveryError) -> str:
@@ -163,5 +168,6 @@ def reason_of(error: DeliveryError) -> str:
     if isinstance(error, ServerError):
         if error.response is not None:
             return error.response.code.name
-        return str(error.status)
+        if error.status is not None:
+            return str(error.status)
     return type(error).__name__

@@ -132,6 +132,8 @@ class Sender:
 def _stamp(request: Request) -> None:
     seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
     request.envelope.stamp(request.req_guid, seconds, nanos)
+    request.was_written = False
+    request.resends = 0
 
 
 def _refusal(response: Response) -> ServerError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from raccoon_fast.core.answers import MAX_ANSWER_BYTES
-from raccoon_fast.errors import ConnectError, ConnectionLostError, TLSError, TransportError
+from raccoon_fast.errors import ConnectError, ConnectionLostError, Outcome, TLSError, TransportError
 from raccoon_fast.guids import new_guid
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRACE_S",
+    "GRPC_UNREAD",
     "MAX_ANSWER_BYTES",
     "Envelope",
     "Identity",
@@ -35,11 +36,29 @@ __all__ = [
     "Transport",
     "connect_error",
     "lost_error",
+    "refuses_certificate",
+    "worse",
 ]
 
 #: After the loop, or the whole process, was held up, timers are run before the sockets are read: an overdue answer may
 #: lie there already. So nothing expires before one more round of reading.
 GRACE_S = 0.005
+
+#: How grpc-go begins when it could not decode a request (server.go, processUnaryRPC); the code is INTERNAL.
+GRPC_UNREAD = "grpc: error unmarshalling request"
+
+# Of a peer's answer, characters that are told, and bytes that are looked at for them.
+_MOST_WORDS = 200
+_MOST_READ = 64 * 1024
+# Shorter values of headers are no secrets, and may be a part of any word.
+_SHORTEST_SECRET = 6
+# Alerts by which a peer refuses our certificate, or that we have none (RFC 8446, 6.2), as OpenSSL names them.
+_CERTIFICATE_ALERTS = (
+    "CERTIFICATE",  # a part of the names of eight of them
+    "ALERT_UNKNOWN_CA",
+    "ALERT_ACCESS_DENIED",
+    "ALERT_DECRYPT_ERROR",
+)
 
 
 class Envelope(Protocol):
@@ -67,9 +86,13 @@ class Request:
         size: Bytes of the message, at most (its time varies in length from attempt to attempt).
         written_s: time.monotonic() at which the last attempt's bytes were written; set by the transport. (An event
             loop's own time may have a resolution of a millisecond only.)
+        was_written: Whether any byte of the request may have reached a socket during this attempt. The sender resets
+            it when an attempt starts; the transport sets it before it writes.
+        resends: How often the transport wrote the request again, onto a further connection, within this attempt. The
+            sender resets it when an attempt starts.
     """
 
-    __slots__ = ("envelope", "req_guid", "size", "wire", "written_s")
+    __slots__ = ("envelope", "req_guid", "resends", "size", "was_written", "wire", "written_s")
 
     def __init__(self, req_guid: str, envelope: Envelope, wire: str, size: int) -> None:
         self.req_guid = req_guid
@@ -77,6 +100,8 @@ class Request:
         self.wire = wire
         self.size = size
         self.written_s = 0.0
+        self.was_written = False
+        self.resends = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,7 @@ class Link:
     stats: MetricsSink
     logger: Log
     _context: ssl.SSLContext | None = field(default=None, repr=False)
+    _authorization: str = field(default="", repr=False)
 
     def request_headers(self, identity: Mapping[str, str] | None = None) -> dict[str, str]:
         """User-Agent, the user's own headers, identity and Authorization; made anew for each use.
@@ -129,8 +155,20 @@ class Link:
         """
         headers = {"User-Agent": self.user_agent, **self.headers, **(identity or self.identity.headers())}
         if self.authorization is not None:
-            headers["Authorization"] = self.authorization()
+            headers["Authorization"] = self._authorization = self.authorization()
         return headers
+
+    def words(self, said: bytes | str) -> str:
+        """A peer's own words, fit for an error and a log: one line of at most 200 printable characters.
+
+        A peer may repeat the request's headers: the values of the user's headers and of Authorization are left out.
+        """
+        text = said[:_MOST_READ].decode("utf-8", "replace") if isinstance(said, bytes) else said[:_MOST_READ]
+        for value in (self._authorization, *self.headers.values()):
+            for secret in (value, value.rpartition(" ")[2]):  # "Bearer token", and the token alone
+                if len(secret) >= _SHORTEST_SECRET:
+                    text = text.replace(secret, "***")
+        return "".join(filter(str.isprintable, " ".join(text.split())))[:_MOST_WORDS]
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """None for plain text; otherwise one verifying context, made once (loading CA files takes milliseconds)."""
@@ -187,8 +225,12 @@ def connect_error(error: BaseException, address: Address) -> TransportError:
     """Name a failure to connect: TLSError where the certificates are at fault, ConnectError otherwise."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TLSError(f"cannot trust {address}: {error.verify_message or error}")
+    if refuses_certificate(error):
+        return _refused_certificate(error, address)
     if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return TLSError(f"TLS with {address} failed: {error.reason or error}; is this a TLS port?")
+        asks = "ALERT_HANDSHAKE_FAILURE" in (error.reason or "")  # TLS 1.2, for one that sends no certificate
+        hint = "does it ask for a client certificate?" if asks else "is this a TLS port?"
+        return TLSError(f"TLS with {address} failed: {error.reason or error}; {hint}")
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
         return ConnectError(f"cannot connect to {address}: timed out")
     if isinstance(error, socket.gaierror):
@@ -196,10 +238,43 @@ def connect_error(error: BaseException, address: Address) -> TransportError:
     return ConnectError(f"cannot connect to {address}: {error or type(error).__name__}")
 
 
-def lost_error(error: BaseException | None, address: Address) -> TransportError:
-    """Name the end of a connection that had a request on it."""
-    if isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
-        # TLS 1.3: the server's verdict on a client certificate arrives after the handshake.
-        return TLSError(f"{address} refused our certificate: {error.reason}")
+def lost_error(error: BaseException | None, address: Address, *, is_silent: bool = False) -> TransportError:
+    """Name the end of a connection that had a request on it.
+
+    Args:
+        error: What the event loop says of it.
+        address: The server.
+        is_silent: Whether nothing came over the connection since its TLS handshake. In TLS 1.3 a server's verdict on
+            the client's certificate comes after the handshake, before anything else, and before the server reads a
+            request (RFC 8446, 4.4.2.4).
+    """
+    if is_silent and refuses_certificate(error):
+        return _refused_certificate(error, address)
+    if is_silent and isinstance(error, ssl.SSLError) and "ALERT_HANDSHAKE_FAILURE" in (error.reason or ""):
+        return TLSError(f"{address} ended the TLS handshake: {error.reason}; does it ask for a client certificate?")
     why = f": {error}" if error is not None and str(error) else ""
     return ConnectionLostError(f"connection to {address} was lost before the answer{why}")
+
+
+def refuses_certificate(error: BaseException | None) -> bool:
+    """Whether this is a TLS alert by which a peer refuses the client's certificate, or asks for one."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    reason = error.reason or ""
+    return any(name in reason for name in _CERTIFICATE_ALERTS)
+
+
+def _refused_certificate(error: BaseException | None, address: Address) -> TLSError:
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return TLSError(
+        f"{address} refused the client's certificate: {reason}; check that tls=TLS(cert=…, key=…) names a certificate "
+        f"that the server's CA issued and that has not expired"
+    )
+
+
+def worse(one: Outcome, other: Outcome) -> Outcome:
+    """What is known after two writes of the same events: what one of them left possible, the other does not undo."""
+    return max(one, other, key=_LEVELS.__getitem__)
+
+
+_LEVELS = {Outcome.NOT_DELIVERED: 0, Outcome.POSSIBLY_DELIVERED: 1, Outcome.DELIVERED: 2}

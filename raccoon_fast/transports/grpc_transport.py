@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import struct
 import urllib.parse
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from raccoon_fast.errors import (
     AckTimeoutError,
     ConnectionLostError,
     DecodeError,
-    MessageTooLargeError,
+    DeliveryError,
     Outcome,
     ProtocolError,
     RaccoonError,
@@ -25,10 +26,17 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
-from raccoon_fast.transports.base import Transport
+from raccoon_fast.transports.base import GRPC_UNREAD, Transport
 from raccoon_fast.transports.dialer import Dialer
 from raccoon_fast.transports.http2 import HTTP2Connection, RefusedError
 from raccoon_fast.transports.http2_frames import encode_header
+from raccoon_fast.transports.http_answers import (
+    MAX_RETRY_AFTER_S,
+    http_advice,
+    http_outcome,
+    retry_after_s,
+    too_large,
+)
 from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
@@ -85,6 +93,27 @@ _HTTP_CODES = {
     b"504": "UNAVAILABLE",
 }
 _RETRYABLE = ("ABORTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
+# Codes that say that nothing was done. The others may also come after the events were taken: INTERNAL, UNKNOWN and
+# DATA_LOSS from the framework when it fails to answer, UNAVAILABLE from a proxy whose connection broke.
+_UNTAKEN = (
+    "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "PERMISSION_DENIED", "UNAUTHENTICATED",
+    "UNIMPLEMENTED",
+)  # fmt: skip
+# How long a producer leaves a server alone that asks not to be tried again, and names no time.
+_NO_RETRY_S = 30.0
+# What implementations and proxies say of a message over their limit: grpc-go and C-core "received message larger than
+# max", Java "message exceeds maximum size", .NET "message exceeds the maximum configured message size", tonic "message
+# length too large", Envoy "Payload Too Large", nginx "Request Entity Too Large", RFC 9110 "Content Too Large".
+_TOO_LARGE = re.compile(
+    r"\b(message|payload|body|entity|content)( \S+){0,4}? (too (large|big|long)|larger than|exceed\w*( \S+){0,4}? "
+    r"(max\w*|limit|size))|\brequest( size| length)?( is)? (too (large|big)|larger than)|"
+    r"\btoo (large|big)( a)? (message|payload|body|request|entity)",
+    re.IGNORECASE,
+)
+# Limits of other things, in much the same words.
+_OTHER_LIMITS = re.compile(
+    r"header|cookie|metadata|\brates?\b|quota|\bcount\b|number of|\bper (second|minute)\b|\bur[il]\b", re.IGNORECASE
+)
 
 
 class GrpcTransport(Transport):
@@ -152,13 +181,14 @@ class GrpcTransport(Transport):
         timeout_ms = min(int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
         head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
         message = request.envelope.prefixed(_PREFIX.pack(0, request.envelope.nbytes))
-        ended = functools.partial(self._ended, request, attempt, deadline_s, is_again)
-        stream = connection.begin(head, message, deadline_s, ended)
+        ended = functools.partial(self._ended, connection, request, attempt, deadline_s, is_again)
+        stream = connection.begin(head, message, deadline_s, ended, request)
         if not isinstance(attempt, Attempt):
             attempt.add_done_callback(functools.partial(_cancel, connection, stream))
 
     def _ended(
         self,
+        connection: HTTP2Connection,
         request: Request,
         attempt: AnyAttempt,
         deadline_s: float,
@@ -167,8 +197,9 @@ class GrpcTransport(Transport):
     ) -> None:
         if attempt.done():
             return
-        if isinstance(outcome, RefusedError) and not is_again:
-            # That a connection ends is no failure of the server's: a new one takes it.
+        if isinstance(outcome, RefusedError) and (connection.has_answered or not is_again):
+            # That a connection ends is no failure of the server's: a new one takes it. nginx ends each after 1,000
+            # requests, whatever waits for its turn; one that carried none at all is not followed by a third.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
             self._again.add(task)
             task.add_done_callback(self._again.discard)
@@ -196,18 +227,21 @@ class GrpcTransport(Transport):
         """The server's answer, or the error for it."""
         address = self._link.address
         fields = dict(answer.fields)
-        trailers = dict(answer.trailers)
-        number = trailers.get(b"grpc-status") or fields.get(b"grpc-status")  # alone, the trailers come as the head
+        trailers = dict(answer.trailers) or fields  # alone, the trailers come as the head
+        number = trailers.get(b"grpc-status") or fields.get(b"grpc-status")
         if number is None:
             http_status = fields.get(b":status", b"")
             if http_status != b"200":
-                said = f"HTTP status {http_status[:10].decode('ascii', 'replace')}"
-                raise self._named(_HTTP_CODES.get(http_status, "UNKNOWN"), said)
+                raise self._refused(http_status, fields.get(b"retry-after", b"").decode("latin-1"), answer.body)
             raise ProtocolError(f"{address} answered without a gRPC status; is this a Raccoon's gRPC port?")
         if number != b"0":
             quoted = trailers.get(b"grpc-message") or fields.get(b"grpc-message", b"")
-            said = urllib.parse.unquote(quoted.decode("ascii", "replace"))
-            raise self._named(_CODES.get(number, "UNKNOWN"), said)
+            error = self._named(_CODES.get(number, "UNKNOWN"), urllib.parse.unquote(quoted.decode("ascii", "replace")))
+            if isinstance(error, DeliveryError):
+                retry_after = fields.get(b"retry-after") or trailers.get(b"retry-after", b"")
+                error.retry_after_s = retry_after_s(retry_after.decode("latin-1"))
+                _heed_pushback(error, trailers.get(b"grpc-retry-pushback-ms"))
+            raise error
         body = answer.body
         if len(body) < _PREFIX.size or _PREFIX.unpack_from(body) != (0, len(body) - _PREFIX.size):
             raise ProtocolError(f"{address} answered OK with {len(body)} bytes that are not one plain message")
@@ -219,26 +253,71 @@ class GrpcTransport(Transport):
             raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {request.req_guid!r}")
         return response
 
+    def _refused(self, http_status: bytes, retry_after: str, body: bytes) -> RaccoonError:
+        """The project's error for an HTTP status in place of a gRPC one: a proxy's, or another server's."""
+        address = self._link.address
+        digits = http_status[:3].decode("ascii", "replace")
+        status = int(digits) if digits.isdigit() else 0
+        words = self._link.words(body)
+        if status == 413:
+            return too_large(address, "HTTP status 413", words)
+        code = _HTTP_CODES.get(http_status, "UNKNOWN")
+        if code == "UNAVAILABLE":
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        said = ": ".join(part for part in (f"HTTP status {digits}", words) if part)
+        advice = http_advice(status)
+        return ServerError(
+            f"{address} answered {code}: {said}{'; ' if advice else ''}{advice}",
+            status=code,
+            retryable=code in _RETRYABLE,
+            outcome=http_outcome(status),
+            retry_after_s=retry_after_s(retry_after),
+            said=said,
+        )
+
     def _named(self, code: str, details: str) -> RaccoonError:
         """The project's error for a gRPC status."""
         address = self._link.address
+        said = self._link.words(details)
+        if says_too_large(details):
+            return too_large(address, code, said)
         if code == "DEADLINE_EXCEEDED":
-            return AckTimeoutError(f"{address} gave up: {details or code}")
-        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
-            return MessageTooLargeError(
-                f"{address} refused a request as too large: {details}; send fewer events at once"
-            )
+            return AckTimeoutError(f"{address} gave up: {said or code}")
         if code == "CANCELLED":
-            return ConnectionLostError(f"{address} cancelled the call: {details}")
+            return ConnectionLostError(f"{address} cancelled the call: {said}")
         if code == "UNAVAILABLE":
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        retryable = code in _RETRYABLE
+        is_unread = code == "INTERNAL" and said.startswith(GRPC_UNREAD)
         return ServerError(
-            f"{address} answered {code}: {details}",
+            f"{address} answered {code}: {said}",
             status=code,
-            retryable=retryable,
-            outcome=Outcome.POSSIBLY_DELIVERED if retryable else Outcome.NOT_DELIVERED,
+            retryable=code in _RETRYABLE,
+            outcome=Outcome.NOT_DELIVERED if code in _UNTAKEN or is_unread else Outcome.POSSIBLY_DELIVERED,
+            said=said,
         )
+
+
+def says_too_large(said: str) -> bool:
+    """Whether these words, of whoever answered a call, mean that the message is larger than they take."""
+    return _TOO_LARGE.search(said) is not None and _OTHER_LIMITS.search(said) is None
+
+
+def _heed_pushback(error: DeliveryError, pushback: bytes | None) -> None:
+    """Do as the server asks by grpc-retry-pushback-ms (gRFC A6): wait so long, or, below 0 or unreadable, do not retry.
+
+    A client's request fails then; a producer, whose events have to go somewhere, leaves this server alone for a while.
+    """
+    if pushback is None:
+        return
+    try:
+        milliseconds = int(pushback)
+    except ValueError:
+        milliseconds = -1
+    if milliseconds < 0:
+        error.retryable = False
+        error.retry_after_s = _NO_RETRY_S
+    else:
+        error.retry_after_s = min(milliseconds / 1000.0, MAX_RETRY_AFTER_S)
 
 
 def _cancel(connection: HTTP2Connection, stream: HTTP2Stream, attempt: asyncio.Future[Response]) -> None:

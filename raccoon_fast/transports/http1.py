@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import httptools
 
-from raccoon_fast.errors import AckTimeoutError, ProtocolError
+from raccoon_fast.errors import AckTimeoutError, Outcome, ProtocolError
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.errors import RaccoonError, TransportError
-    from raccoon_fast.transports.base import Link
+    from raccoon_fast.transports.base import Link, Request
 
 __all__ = ["HTTPAnswer", "HTTPConnection"]
 
@@ -84,6 +85,8 @@ class HTTPConnection(asyncio.Protocol):
         self._until_close = False
         self._answer: HTTPAnswer | None = None
         self._answered = False
+        self._received = False
+        self._written = False
         self._written_s = 0.0
         self.reusable = False
 
@@ -93,7 +96,11 @@ class HTTPConnection(asyncio.Protocol):
         return self._answered
 
     def begin(
-        self, message: bytes | memoryview, deadline_s: float, ended: Callable[[HTTPAnswer | RaccoonError], None]
+        self,
+        message: bytes | memoryview,
+        deadline_s: float,
+        ended: Callable[[HTTPAnswer | RaccoonError], None],
+        request: Request | None = None,
     ) -> None:
         """Write one request.
 
@@ -103,12 +110,15 @@ class HTTPConnection(asyncio.Protocol):
             ended: Called once, from a callback of the event loop: with the answer, and `reusable` then says whether the
                 connection may carry another exchange; or, when the connection is closed, with the AckTimeoutError,
                 ConnectionLostError, ProtocolError or TLSError that says why.
+            request: Its `was_written` and `resends` are kept.
 
         Raises:
-            ConnectionLostError, TLSError: The connection was closed before.
+            ConnectionLostError, TLSError: The connection was closed before; nothing was written.
         """
         if self._lost is not None:
-            raise self._lost
+            lost = copy.copy(self._lost)
+            lost.outcome = Outcome.NOT_DELIVERED
+            raise lost
         transport = self.transport
         assert transport is not None
         self.reusable = False
@@ -117,18 +127,25 @@ class HTTPConnection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         self._ended = ended
         self._written_s = time.monotonic()
-        if not transport.is_closing():  # or connection_lost is on its way, with the reason
+        self._written = not transport.is_closing()  # or connection_lost is on its way, with the reason
+        if self._written:
+            if request is not None:
+                request.resends += request.was_written
+                request.was_written = True
             transport.write(message)
             self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         self._deadline_s = deadline_s
         self._timer.watch(deadline_s)
 
-    async def exchange(self, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
+    async def exchange(
+        self, message: bytes | memoryview, deadline_s: float, request: Request | None = None
+    ) -> HTTPAnswer:
         """Write one request and wait for its answer.
 
         Args:
             message: As `begin`.
             deadline_s: As `begin`.
+            request: As `begin`.
 
         Returns:
             The answer; see `reusable`.
@@ -138,7 +155,7 @@ class HTTPConnection(asyncio.Protocol):
                 is closed too.
         """
         waiter: asyncio.Future[HTTPAnswer] = self._loop.create_future()
-        self.begin(message, deadline_s, functools.partial(_resolve, waiter))
+        self.begin(message, deadline_s, functools.partial(_resolve, waiter), request)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -158,6 +175,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        self._received = True
         if self._ended is None or self._parser is None:
             # Bytes nobody asked for: whatever comes next could be mistaken for another request's answer.
             self.abort()
@@ -198,9 +216,12 @@ class HTTPConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort()  # else Python 3.10 takes a TLS transport for open still, and warns of it
-        self._lost = lost_error(exc, self._link.address)
+        self._lost = lost_error(exc, self._link.address, is_silent=not self._received)
         self._timer.stop()
-        self._end(self._lost)
+        lost = copy.copy(self._lost)
+        if not self._written:
+            lost.outcome = Outcome.NOT_DELIVERED
+        self._end(lost)
 
     # httptools callbacks
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.errors import RaccoonError
-    from raccoon_fast.transports.base import Link
+    from raccoon_fast.transports.base import Link, Request
     from raccoon_fast.transports.http2_streams import HTTP2Answer
 
 __all__ = ["HTTP2Connection", "RefusedError"]
@@ -69,11 +69,13 @@ class HTTP2Connection(SharedConnection):
 
     Attributes:
         error: Why it is closed; None while it is not.
+        has_answered: Whether it carried a whole exchange.
     """
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self.error: TransportError | None = None
+        self.has_answered = False
         self._frames = wire.FrameReader()
         self._streams: dict[int, HTTP2Stream] = {}
         self._next_id = 1
@@ -109,6 +111,7 @@ class HTTP2Connection(SharedConnection):
         message: bytes | memoryview,
         deadline_s: float,
         ended: Callable[[HTTP2Answer | RaccoonError], None],
+        request: Request | None = None,
     ) -> HTTP2Stream:
         """Send one request, or have it wait until the server takes one more.
 
@@ -118,6 +121,7 @@ class HTTP2Connection(SharedConnection):
             deadline_s: Loop time by which the answer must be complete.
             ended: Called once, from a callback of the event loop: with the answer, or the AckTimeoutError,
                 ConnectionLostError (RefusedError) or ProtocolError that says why there is none.
+            request: Its `was_written` and `resends` are kept.
 
         Raises:
             TransportError: The connection was closed before; RefusedError if it is about to be.
@@ -126,7 +130,7 @@ class HTTP2Connection(SharedConnection):
             raise copy.copy(self.error)
         if self._leaving:
             raise RefusedError(f"{self._link.address} closes the connection and takes nothing more over it")
-        stream = HTTP2Stream(head, message, self._loop.time(), deadline_s, ended)
+        stream = HTTP2Stream(head, message, self._loop.time(), deadline_s, ended, request)
         if self._queue or len(self._streams) >= self._max_streams:
             self._queue.append(stream)
         else:
@@ -196,7 +200,7 @@ class HTTP2Connection(SharedConnection):
             return
         if self._streams or not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        error = lost_error(exc, self._link.address)
+        error = lost_error(exc, self._link.address, is_silent=not self._opened.done())
         if not self._opened.done() and isinstance(error, ConnectionLostError):
             error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
         self._end(error)
@@ -263,6 +267,7 @@ class HTTP2Connection(SharedConnection):
             raise wire.FrameError(f"a frame of stream {stream_id}, which was never opened")
 
     def _ended(self, stream: HTTP2Stream) -> None:
+        self.has_answered = True
         if stream.is_written:
             self._forget(stream)
         else:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.errors import RaccoonError
+    from raccoon_fast.transports.base import Request
     from raccoon_fast.transports.http2_frames import Fields
 
 __all__ = ["HTTP2Answer", "HTTP2Stream"]
@@ -36,6 +37,7 @@ class HTTP2Stream:
         began_s: Loop time of now.
         deadline_s: Loop time by which the answer must be there.
         ended: Called once with what became of it.
+        request: Its `was_written` and `resends` are kept; None for nobody's.
 
     Attributes:
         id: The stream's number; 0 while it waits to be opened.
@@ -45,7 +47,7 @@ class HTTP2Stream:
 
     __slots__ = (
         "_at", "_body", "_ended", "_fields", "_head", "_message", "_written_s",
-        "began_s", "deadline_s", "id", "is_written", "window",
+        "began_s", "deadline_s", "id", "is_written", "request", "window",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +57,9 @@ class HTTP2Stream:
         began_s: float,
         deadline_s: float,
         ended: Callable[[HTTP2Answer | RaccoonError], None],
+        request: Request | None = None,
     ) -> None:
+        self.request = request
         self.id = 0
         self.window = 0
         self.is_written = False
@@ -75,7 +79,11 @@ class HTTP2Stream:
         return self._ended is None
 
     def head_frames(self, frame_size: int) -> list[bytes | memoryview]:
-        """HEADERS, and what of the block does not fit into it."""
+        """HEADERS, and what of the block does not fit into it; they are to be written."""
+        request = self.request
+        if request is not None:
+            request.resends += request.was_written
+            request.was_written = True
         block, kind = self._head, wire.HEADERS
         frames: list[bytes | memoryview] = []
         while len(block) > frame_size:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.core.answers import decode_json_answer, decode_proto_answer
 from raccoon_fast.errors import DecodeError, MessageTooLargeError, Outcome, ProtocolError, ServerError
+from raccoon_fast.events import Code, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,14 +16,44 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Response
     from raccoon_fast.transports.address import Address
 
-__all__ = ["CONTENT_TYPES", "read_answer", "retry_after_s", "status_error", "status_is_retryable"]
+__all__ = [
+    "CONTENT_TYPES",
+    "MAX_RETRY_AFTER_S",
+    "http_advice",
+    "http_outcome",
+    "read_answer",
+    "retry_after_s",
+    "status_error",
+    "status_is_retryable",
+    "too_large",
+]
 
 #: The server compares these to the letter: a charset parameter is refused with 400.
 CONTENT_TYPES = {"proto": "application/proto", "json": "application/json"}
 
-_MAX_RETRY_AFTER_S = 300.0
+#: A wait is no longer, whatever a server asks for.
+MAX_RETRY_AFTER_S = 300.0
 _PROTO_FIRST = (decode_proto_answer, decode_json_answer)
 _JSON_FIRST = (decode_json_answer, decode_proto_answer)
+_VERDICTS = (Status.SUCCESS, Status.ERROR)
+
+# What to look at when something on the way answers, by status.
+_ADVICE = {
+    400: "a proxy or another server refused the request, not the events: check for http:// at a TLS port, a missing "
+    "client certificate, and headers over the proxy's limit",
+    401: "check auth= and the token",
+    403: "check auth=, and the rules of whatever filters requests on the way",
+    404: "no Raccoon at this path, give the URL without a path or with /api/v1/events",
+    405: "no Raccoon at this URL, check host, port and path",
+    407: "the proxy asks for credentials",
+    421: "check the URL's host name",
+    426: "the proxy does not pass WebSockets on, check its Upgrade headers",
+    431: "check the size of headers= and of the token",
+    502: "the proxy does not reach the server behind it",
+    503: "the proxy has no server behind it, or the server is overloaded",
+    504: "the server behind the proxy did not answer it in time",
+}
+_ADVICE_4XX = "a proxy or another server refused the request, not the events: check the URL and the proxy's log"
 
 
 def status_is_retryable(status: int) -> bool:
@@ -47,11 +78,30 @@ def retry_after_s(value: str) -> float | None:
             return None
     if seconds != seconds:  # NaN
         return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def http_outcome(status: int) -> Outcome:
+    """What a status alone says of the request's events: only 3xx and 4xx say that nobody took them (RFC 9110, 15)."""
+    return Outcome.NOT_DELIVERED if 300 <= status <= 499 else Outcome.POSSIBLY_DELIVERED
+
+
+def http_advice(status: int) -> str:
+    """What to look at, where something other than a Raccoon answered with this status; "" if nothing is known."""
+    if 300 <= status <= 399:
+        return "redirects are not followed, give the server's own URL"
+    return _ADVICE.get(status, _ADVICE_4XX if 400 <= status <= 499 else "")
 
 
 def read_answer(
-    status: int, body: bytes, header: Callable[[str], str], *, wire: str, req_guid: str, address: Address
+    status: int,
+    body: bytes,
+    header: Callable[[str], str],
+    *,
+    wire: str,
+    req_guid: str,
+    address: Address,
+    words: Callable[[bytes], str],
 ) -> Response:
     """Turn an HTTP answer to an events request into a Response.
 
@@ -64,47 +114,73 @@ def read_answer(
         wire: The request's encoding, "proto" or "json".
         req_guid: The request's guid.
         address: The server, for errors.
+        words: As Link.words.
 
     Raises:
-        ServerError: A status other than 200 without an answer of a Raccoon in it.
+        ServerError: A status other than 200; `response` is None if no Raccoon's answer is in it.
         MessageTooLargeError: 413.
-        ProtocolError: 200, and not an answer of a Raccoon, or the answer to another request.
+        ProtocolError: 200, and not an answer of a Raccoon; or, whatever the status, the answer to another request. The
+            connection must carry no further request then (RFC 9112, 9.2).
     """
-    if status == 413:
-        raise MessageTooLargeError(f"{address} refused a request as too large (413); send fewer events at once")
     response = _decode(body, wire)
+    if response is not None and response.req_guid != req_guid and (response.req_guid or status == 200):
+        raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {req_guid!r}")
+    if status == 413:
+        raise too_large(address, "413", words(body))
     if status == 200:
         if response is None:
-            content_type = header("content-type") or "no content type"
+            content_type = words((header("content-type") or "no content type").encode("latin-1", "replace"))
             raise ProtocolError(
                 f"{address} answered 200 with {content_type} that is not a Raccoon's answer "
-                f"({body[:60]!r}); is this a Raccoon server?"
+                f"({words(body)!r}); is this a Raccoon server?"
             )
-        if response.req_guid != req_guid:
-            raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {req_guid!r}")
         return response
-    raise status_error(status, address, retry_after=header("retry-after"), response=response)
+    raise status_error(status, address, words(body), retry_after=header("retry-after"), response=response)
+
+
+def too_large(address: Address, status: str, said: str = "") -> MessageTooLargeError:
+    """The error for a request that someone on the way, or the server, finds too large."""
+    told = f": {said}" if said else ""
+    return MessageTooLargeError(f"{address} refused a request as too large ({status}{told}); send fewer events at once")
 
 
 def status_error(
-    status: int, address: Address, *, retry_after: str = "", response: Response | None = None
+    status: int,
+    address: Address,
+    said: str = "",
+    *,
+    retry_after: str = "",
+    response: Response | None = None,
+    outcome: Outcome | None = None,
 ) -> ServerError:
-    """The error for an HTTP status other than success."""
-    if response is not None and response.reason:
-        why = f": {response.code.name}, {response.reason}"
-    elif 300 <= status <= 399:
-        why = ": redirects are not followed, give the server's own URL"
-    elif status == 404:
-        why = ": no Raccoon at this path, give the URL without a path or with /api/v1/events"
-    else:
-        why = ""
+    """The error for an HTTP status other than success.
+
+    Args:
+        status: The status.
+        address: The server.
+        said: The peer's own words (Link.words).
+        retry_after: The header's value.
+        response: A Raccoon's decoded answer, if it is one.
+        outcome: What is known of the events, if the status does not tell.
+    """
+    if response is None:
+        parts = [part for part in (said, http_advice(status)) if part]
+        return ServerError(
+            f"{address} answered {status}{': ' if parts else ''}{'; '.join(parts)}",
+            status=status,
+            retryable=status_is_retryable(status),
+            outcome=outcome or http_outcome(status),
+            retry_after_s=retry_after_s(retry_after),
+            said=said,
+        )
+    # A failed publish may have published a part of the batch.
+    unread = response.code is Code.BAD_REQUEST and response.status is Status.ERROR
     return ServerError(
-        f"{address} answered {status}{why}",
+        f"{address} answered {status}: {response.code.name}{', ' if response.reason else ''}{response.reason}",
         response=response,
         status=status,
         retryable=status_is_retryable(status),
-        # A failed publish may have published a part of the batch.
-        outcome=Outcome.POSSIBLY_DELIVERED if status >= 500 else Outcome.NOT_DELIVERED,
+        outcome=http_outcome(status) if unread else Outcome.POSSIBLY_DELIVERED,
         retry_after_s=retry_after_s(retry_after),
     )
 
@@ -119,6 +195,6 @@ def _decode(body: bytes, wire: str) -> Response | None:
             response = decode(body)
         except DecodeError:
             continue
-        if response.status or response.code:
+        if response.status in _VERDICTS:  # a Raccoon says it always; a gateway's {"code":2} is not a Raccoon's
             return response
     return None

@@ -65,6 +65,7 @@ class HttpxTransport(Transport):
             wire=request.wire,
             req_guid=request.req_guid,
             address=address,
+            words=link.words,
         )
 
     async def _post(self, headers: dict[str, str], body: bytes, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
@@ -127,7 +128,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             pool = self._pools[raw] = HTTPPool(self._link(request.url), self._connections)
         message = b"\r\n".join([*_head_lines(request, len(body)), b"", body])
         try:
-            answer = await pool.exchange(message, timeouts.get("read") or 3600.0)
+            answer = await pool.exchange(message, timeouts.get("read") or 3600.0, lambda answer: answer)
         except AckTimeoutError as error:
             raise httpx.ReadTimeout(str(error), request=request) from error
         except ConnectError as error:

@@ -5,24 +5,36 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, Outcome, RaccoonError
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ClientClosedError,
+    ConnectionLostError,
+    DeliveryError,
+    MessageTooLargeError,
+    Outcome,
+    ProtocolError,
+    RaccoonError,
+    TransportError,
+)
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
-from raccoon_fast.transports.base import Transport
+from raccoon_fast.transports.base import Transport, worse
 from raccoon_fast.transports.http1 import HTTPAnswer, HTTPConnection
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from raccoon_fast.events import Response
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
 
 __all__ = ["HTTPPool", "RestTransport"]
+
+_R = TypeVar("_R")
 
 
 class HTTPPool:
@@ -45,33 +57,48 @@ class HTTPPool:
         self._opening: set[asyncio.Task[HTTPConnection]] = set()
         self._closed = False
 
-    async def exchange(self, message: bytes | memoryview, timeout_s: float) -> HTTPAnswer:
+    async def exchange(
+        self,
+        message: bytes | memoryview,
+        timeout_s: float,
+        read: Callable[[HTTPAnswer], _R],
+        request: Request | None = None,
+    ) -> _R:
         """Send one request and read its answer.
 
         A kept connection that the server closed just as it was used again is replaced by a fresh one, once: that is no
-        failure of the server's.
+        failure of the server's. The server may have read the request all the same.
 
         Args:
             message: The whole request, head and body.
             timeout_s: Seconds for a connection, the request and the answer together.
+            read: Turns the answer into what is returned. Where it raises ProtocolError, the connection is closed.
+            request: Its `was_written` and `resends` are kept.
 
         Raises:
-            DeliveryError: As open_tcp and HTTPConnection.exchange.
+            DeliveryError: As open_tcp, HTTPConnection.exchange and `read`. `outcome` is that of both writes.
             ClientClosedError: The pool was closed.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         await self._acquire(deadline_s)
+        lost: ConnectionLostError | None = None
         try:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await self._use(connection, message, deadline_s)
-                except ConnectionLostError:
+                    return await self._use(connection, message, deadline_s, read, request)
+                except ConnectionLostError as error:
                     if connection.began_answer:
                         raise
-            connection = await self._open(deadline_s - loop.time())
-            return await self._use(connection, message, deadline_s)
+                    lost = error
+            try:
+                connection = await self._open(deadline_s - loop.time())
+                return await self._use(connection, message, deadline_s, read, request)
+            except (DeliveryError, MessageTooLargeError) as error:
+                if lost is not None:
+                    error.outcome = worse(error.outcome, lost.outcome)
+                raise
         finally:
             self._release()
 
@@ -99,9 +126,19 @@ class HTTPPool:
         self._connections.add(connection)
         return connection
 
-    async def _use(self, connection: HTTPConnection, message: bytes | memoryview, deadline_s: float) -> HTTPAnswer:
+    async def _use(
+        self,
+        connection: HTTPConnection,
+        message: bytes | memoryview,
+        deadline_s: float,
+        read: Callable[[HTTPAnswer], _R],
+        request: Request | None,
+    ) -> _R:
         try:
-            return await connection.exchange(message, deadline_s)
+            return read(await connection.exchange(message, deadline_s, request))
+        except ProtocolError:
+            connection.abort()
+            raise
         finally:
             self._used(connection)
 
@@ -204,11 +241,11 @@ class RestTransport(Transport):
             self._pool = HTTPPool(self._link, self._connections)
             self._identity = self._link.identity.headers()  # here, so that after a fork each process has its own
         try:
-            answer = await self._pool.exchange(self._message(request), timeout_s)
+            read = functools.partial(self._read, request)
+            return await self._pool.exchange(self._message(request), timeout_s, read, request)
         except ConnectionLostError:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             raise
-        return self._read(request, answer)
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
         """At once where a connection is kept. See Transport.start."""
@@ -224,7 +261,10 @@ class RestTransport(Transport):
             attempt.set_exception(error)
             return attempt
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s)
-        connection.begin(message, deadline_s, ended)
+        try:
+            connection.begin(message, deadline_s, ended, request)
+        except TransportError as error:  # it ended in the step before
+            ended(error)
         return attempt
 
     async def close(self) -> None:
@@ -241,30 +281,38 @@ class RestTransport(Transport):
         outcome: HTTPAnswer | RaccoonError,
     ) -> None:
         assert self._pool is not None
+        response: Response | Exception
+        if isinstance(outcome, HTTPAnswer):
+            try:
+                response = self._read(request, outcome)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+                response = error
+                if isinstance(error, ProtocolError):
+                    connection.abort()
+        else:
+            response = outcome
         self._pool.give_back(connection)
         if attempt.done():
+            return
+        if not isinstance(response, Exception):
+            attempt.set_result(response)
             return
         if isinstance(outcome, ConnectionLostError):
             if not connection.began_answer:
                 # Closed by the server just as it was used again, as in HTTPPool.exchange.
-                task = asyncio.ensure_future(self._send_again(request, attempt, deadline_s))
+                task = asyncio.ensure_future(self._send_again(request, attempt, deadline_s, outcome.outcome))
                 self._again.add(task)
                 task.add_done_callback(self._again.discard)
                 return
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        try:
-            if isinstance(outcome, RaccoonError):
-                raise outcome
-            response = self._read(request, outcome)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
-            attempt.set_exception(error)
-        else:
-            attempt.set_result(response)
+        attempt.set_exception(response)
 
-    async def _send_again(self, request: Request, attempt: Attempt, deadline_s: float) -> None:
+    async def _send_again(self, request: Request, attempt: Attempt, deadline_s: float, before: Outcome) -> None:
         try:
             response = await self.send(request, deadline_s - asyncio.get_running_loop().time())
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            if isinstance(error, (DeliveryError, MessageTooLargeError)):
+                error.outcome = worse(error.outcome, before)
             if not attempt.done():
                 attempt.set_exception(error)
         else:
@@ -288,6 +336,7 @@ class RestTransport(Transport):
             wire=request.wire,
             req_guid=request.req_guid,
             address=self._link.address,
+            words=self._link.words,
         )
 
 

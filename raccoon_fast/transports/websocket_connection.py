@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl
 import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +35,7 @@ from raccoon_fast.errors import (
     ProtocolError,
     RaccoonError,
     ServerError,
+    TLSError,
 )
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
@@ -229,8 +229,10 @@ class WebSocketConnection(SharedConnection):
         self._protocol.receive_eof()
         if not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        if not self._opened.done() and not isinstance(exc, ssl.SSLError):
-            self._end(ConnectError(f"{self._link.address} closed the connection during the WebSocket handshake"))
+        if not self._opened.done():
+            lost = lost_error(exc, self._link.address, is_silent=True)
+            said = f"{self._link.address} closed the connection during the WebSocket handshake"
+            self._end(lost if isinstance(lost, TLSError) else ConnectError(said))
             return
         close = self._protocol.close_rcvd
         if close is not None and close.code == 1009 and len(self.acks) == 1:
@@ -361,6 +363,7 @@ class WebSocketConnection(SharedConnection):
         self.acks.add(request.req_guid, waiter, deadline_s)
         frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
         request.written_s = time.monotonic()
+        request.was_written = True
         transport.write(frame)
         self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
         if transport.get_write_buffer_size() > self._high_water_bytes:

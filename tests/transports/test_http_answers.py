@@ -19,7 +19,7 @@ JSON = b'{"status":1,"code":1,"sent_time":7,"data":{"req_guid":"g"}}'
 
 def read(status: int, body: bytes, content_type: str = "application/proto", retry_after: str = "", wire: str = "proto"):
     headers = {"content-type": content_type, "retry-after": retry_after}
-    return read_answer(status, body, headers.__getitem__, wire=wire, req_guid="g", address=ADDRESS)
+    return read_answer(status, body, headers.__getitem__, wire=wire, req_guid="g", address=ADDRESS, words=repr)
 
 
 def test_statuses_that_may_pass() -> None:
