@@ -1,7 +1,7 @@
 """Batches that fail while others get through: each is sent by itself until it gets through or is told apart.
 
-Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch for what is in it. Such a batch must neither
-make the server look ill nor take other batches down with it. A failed batch is first sent again like any other. When
+Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch for what is in it. Such a batch must not
+make the server look ill, or take other batches down with it. A failed batch is first sent again like any other. When
 it fails again, and other batches were acknowledged in between, it is a suspect: it is sent alone over a connection of
 its own, at growing intervals. A suspect that fails alone is convicted, and its halves are sent alone in turn, so that
 all events but those at fault are delivered.
