@@ -132,6 +132,8 @@ class GrpcTransport(Transport):
         self._head_agent: str | None = None
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._again: set[asyncio.Task[None]] = set()
+        # Connections that take nothing more, and still owe answers.
+        self._leaving: list[HTTP2Connection] = []
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One call. See Transport.send."""
@@ -154,11 +156,14 @@ class GrpcTransport(Transport):
     async def close(self) -> None:
         """See Transport.close."""
         connection = self._dialer.close()
-        if connection is not None:
-            await connection.close()
+        connections = [*self._leaving, *([] if connection is None else [connection])]
+        self._leaving.clear()
+        if connections:
+            await asyncio.gather(*(one.close() for one in connections))
 
     async def _open(self, before: HTTP2Connection | None) -> HTTP2Connection:
         link = self._link
+        self._leaving = [one for one in (*self._leaving, before) if one is not None and one.error is None]
         connection = await open_tcp(link, lambda: HTTP2Connection(link), link.connect_timeout_s)
         await connection.open(link.connect_timeout_s)
         # An id of its own, as every connection has.
@@ -265,7 +270,7 @@ class GrpcTransport(Transport):
         if code == "UNAVAILABLE":
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         said = ": ".join(part for part in (f"HTTP status {digits}", words) if part)
-        advice = http_advice(status)
+        advice = "is this the server's gRPC port?" if status == 404 else http_advice(status)
         return ServerError(
             f"{address} answered {code}: {said}{'; ' if advice else ''}{advice}",
             status=code,

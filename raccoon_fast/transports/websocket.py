@@ -79,9 +79,8 @@ class WebSocketTransport(Transport):
             link, lambda: WebSocketConnection(link, self._keepalive, self._max_in_flight), timeout_s
         )
         await connection.open(timeout_s)
-        if before is not None and before.has_culprit:
-            # Somewhere in what was in flight is a request the server cannot read; alone, it is known by its answer.
-            connection.window.failed()
+        if before is not None:
+            connection.suspects = before.suspects
         return connection
 
     def _retire(self, connection: WebSocketConnection) -> None:
