@@ -202,9 +202,10 @@ class GrpcTransport(Transport):
     ) -> None:
         if attempt.done():
             return
-        if isinstance(outcome, RefusedError) and (connection.has_answered or not is_again):
-            # That a connection ends is no failure of the server's: a new one takes it. nginx ends each after 1,000
-            # requests, whatever waits for its turn; one that carried none at all is not followed by a third.
+        is_over = connection.has_answered and not connection.usable
+        if isinstance(outcome, RefusedError) and (is_over or not is_again):
+            # That a connection ends is no failure of the server's: a new one takes the request. nginx ends each after
+            # 1,000 requests, whatever waits for its turn. Refused without that, it is tried once more at once.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
             self._again.add(task)
             task.add_done_callback(self._again.discard)

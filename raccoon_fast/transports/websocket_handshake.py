@@ -78,9 +78,8 @@ class HandshakeReader:
             self.retry_after = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
-        self.body += body[:_MOST_BODY_BYTES]
-        if len(self.body) >= _MOST_BODY_BYTES:
-            self.is_whole = True
+        self.body = (self.body + body)[:_MOST_BODY_BYTES]
+        self.is_whole = len(self.body) == _MOST_BODY_BYTES
 
     def on_message_complete(self) -> None:
         self.is_whole = True

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from any_client import ASYNC, new_client
+from any_client import ASYNC, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
 from scripted import tcp_server
 
@@ -20,6 +20,7 @@ from raccoon_fast import (
     ConnectError,
     DeliveryError,
     GrpcClient,
+    Outcome,
     Producer,
     RestClient,
     RetryPolicy,
@@ -151,13 +152,17 @@ def test_mutual_tls(protocol, files):
         assert collector.event_count == 1
 
 
+@pytest.mark.parametrize("certificate", [None, "stranger", "expired_client"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_refused_client_certificate_is_named_as_such(protocol, files):
+def test_a_refused_client_certificate_is_named_as_such(protocol, classes, version, certificate, files):
     """With TLS 1.3 the server's verdict comes after the handshake is over for the client."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
     context.load_cert_chain(files.server)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+    context.set_alpn_protocols(["h2", "http/1.1"])
 
     def script(connection):
         # Closed with bytes unread a socket is reset, and the verdict may be lost with it.
@@ -167,12 +172,14 @@ def test_a_refused_client_certificate_is_named_as_such(protocol, files):
             while held.recv(65536):
                 pass
 
-    with (
-        tcp_server(script) as host,
-        client_of(protocol, host, tls=TLS(ca=files.ca)) as client,
-        pytest.raises(TLSError, match=r"(?i)certificate"),
-    ):
-        client.send(EVENTS)
+    scheme = {"rest": "https", "websocket": "wss", "grpc": "grpcs"}[protocol]
+    tls = TLS(ca=files.ca, cert=None if certificate is None else getattr(files, certificate))
+    with tcp_server(script) as host:
+        made = new_client(protocol, f"{scheme}://{host}", classes, tls=tls)
+        with made if classes is SYNC else OnLoop(made) as client, pytest.raises(TLSError) as no:
+            client.send(EVENTS)
+    assert (no.value.outcome, no.value.retryable) == (Outcome.NOT_DELIVERED, False)
+    assert "certificate" in str(no.value)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
