@@ -284,12 +284,17 @@ class WebSocketConnection(SharedConnection):
             self._loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _closed_error(self, close: Close) -> RaccoonError:
+        """What a Close frame means to those in flight; of a 1009, the one it can only be about is told first."""
         address = self._link.address
         reason = self._link.words(close.reason)
-        if close.code == 1009 and len(self.acks) == 1 and not self._has_abandoned:
-            self.suspects.clear()
-            return too_large(address, "1009", reason)
-        self._has_culprit = close.code == 1009
+        if close.code == 1009:
+            if len(self.acks) == 1 and not self._has_abandoned:
+                self.suspects.clear()
+                ((_, waiter),) = self.acks.drain()
+                if not waiter.done():
+                    waiter.set_exception(too_large(address, "1009", reason))
+            else:
+                self._has_culprit = True
         return ConnectionLostError(f"{address} closed the connection: {close.code} {reason}".rstrip())
 
     def connection_lost(self, exc: Exception | None) -> None:
