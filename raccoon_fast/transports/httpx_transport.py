@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from raccoon_fast.errors import AckTimeoutError, ConnectError, ConnectionLostError, ProtocolError, TransportError
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    Outcome,
+    ProtocolError,
+    RaccoonError,
+    TransportError,
+)
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
 from raccoon_fast.transports.address import Address
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, connect_error, lost_error
@@ -54,9 +62,11 @@ class HttpxTransport(Transport):
         request.was_written = True
         try:
             return await asyncio.wait_for(self._post(request, headers, timeout_s), timeout_s)
+        except RaccoonError:
+            raise  # some are OSErrors as well
         except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
             raise AckTimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:  # an alert of TLS 1.3 comes as ssl.SSLError
             link.stats.count(TOTAL_CONN_ERR, 1)
             request.was_written = not isinstance(error, _UNWRITTEN)
             raise _named(error, address) from error
@@ -107,7 +117,7 @@ _UNWRITTEN = (
 )  # fmt: skip
 
 
-def _named(error: httpx.HTTPError, address: Address) -> TransportError:
+def _named(error: httpx.HTTPError | OSError, address: Address) -> TransportError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -115,8 +125,7 @@ def _named(error: httpx.HTTPError, address: Address) -> TransportError:
         return connect_error(cause or error, address)
     if isinstance(error, _UNWRITTEN):
         return ConnectError(f"cannot connect to {address}: {error or type(error).__name__}")
-    if isinstance(error, httpx.NetworkError):
-        # TLS 1.3: the server's verdict on our certificate comes after the handshake.
+    if isinstance(error, (httpx.NetworkError, OSError)):
         return lost_error(cause or error, address, is_silent=True)
     if isinstance(error, httpx.RemoteProtocolError):
         return ConnectionLostError(f"connection to {address} was lost before the answer: {error}")
@@ -153,7 +162,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
         except AckTimeoutError as error:
             raise httpx.ReadTimeout(str(error), request=request) from error
         except ConnectError as error:
-            raise httpx.ConnectError(str(error), request=request) from error
+            # Where the request was written before, onto a kept connection, httpx must not take it for unsent.
+            is_unsent = error.outcome is Outcome.NOT_DELIVERED
+            raise (httpx.ConnectError if is_unsent else httpx.ReadError)(str(error), request=request) from error
         except ProtocolError as error:
             raise httpx.RemoteProtocolError(str(error), request=request) from error
         except TransportError as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import grpc as grpc_codes
 import h2.errors
+import httpx
 import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
@@ -372,22 +373,15 @@ def url_of(protocol: str, host: str, options: dict[str, Any]) -> str:
     return f"{scheme}{'s' if 'tls' in options else ''}://{host}"
 
 
-@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
-@pytest.mark.parametrize(("row", "key", "number"), cases())
-def test_a_clients_request(row: Row, key: tuple[str, str], number: int, classes: dict[str, Any], files: Files) -> None:
-    way = WAYS[key](row.answer)[number]
-    options = options_of(way, files)
+def check_request(row: Row, way: Way, client: Any) -> None:
+    """Send one, and compare what becomes of it with the row."""
     error: Any = None
-    with serve(way, row.protocol, files) as host:
-        retry = RetryPolicy(max_attempts=2, initial=0.01)
-        made = new_client(ALL[row.protocol], url_of(row.protocol, host, options), classes, retry=retry, **options)
-        with made if classes is SYNC else OnLoop(made) as client:
-            if way.kind == "kept":
-                client.send([("page", b"before")])
-            try:
-                client.send([("page", b"x")])
-            except RaccoonError as failed:
-                error = failed
+    if way.kind == "kept":
+        client.send([("page", b"before")])
+    try:
+        client.send([("page", b"x")])
+    except RaccoonError as failed:
+        error = failed
     if row.error == "none":
         assert (error, row.outcome, len(way.seen)) == (None, "delivered", 1)
         return
@@ -398,6 +392,38 @@ def test_a_clients_request(row: Row, key: tuple[str, str], number: int, classes:
     else:
         assert error.retryable is (row.retries == "yes")
         assert (error.attempts > 1) is (row.retries == "yes")
+
+
+TWICE = RetryPolicy(max_attempts=2, initial=0.01)
+
+
+@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize(("row", "key", "number"), cases())
+def test_a_clients_request(row: Row, key: tuple[str, str], number: int, classes: dict[str, Any], files: Files) -> None:
+    way = WAYS[key](row.answer)[number]
+    options = options_of(way, files)
+    with serve(way, row.protocol, files) as host:
+        made = new_client(ALL[row.protocol], url_of(row.protocol, host, options), classes, retry=TWICE, **options)
+        with made if classes is SYNC else OnLoop(made) as client:
+            check_request(row, way, client)
+
+
+def cases_of_httpx() -> list[Any]:
+    """httpx sends nothing again by itself, and names a lost connection and an answer that is no HTTP alike."""
+    unlike = ("a kept connection", "something that is not")
+    return [case for case in cases() if case.values[0].protocol == "REST" and not case.values[1][1].startswith(unlike)]
+
+
+@pytest.mark.parametrize(("row", "key", "number"), cases_of_httpx())
+def test_a_request_over_httpx(row: Row, key: tuple[str, str], number: int, files: Files) -> None:
+    way = WAYS[key](row.answer)[number]
+    options = options_of(way, files)
+    tls = options.pop("tls", None)
+    transport = httpx.AsyncHTTPTransport(verify=tls.ssl_context() if tls else True)
+    with serve(way, row.protocol, files) as host:
+        url = url_of(row.protocol, host, {"tls": tls} if tls else {})
+        with OnLoop(new_client("rest", url, ASYNC, retry=TWICE, transport=transport, **options)) as client:
+            check_request(row, way, client)
 
 
 @pytest.mark.parametrize(("row", "key", "number"), cases())
