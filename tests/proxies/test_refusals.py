@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ Parts = dict[type[Proxy], dict[str, Any]]
 
 FEW = 5_000
 BATCH_EVENTS = 500
+CLOSED = "closed the connection|was lost|reset the call|does not speak HTTP/2"
 # Of requests, by the proxy, in a second. The load makes 400 of 500 events.
 RATE = 100
 
@@ -121,19 +123,26 @@ def refusals(fault: str, files: Files) -> Parts:
     }
 
 
+def wait_until_refused(load: Load) -> None:
+    """Waits until the producer has failed, and has had the time for several attempts more."""
+    wait_for(lambda: not load.producer.health().ok or load.producer.stats().total.lost > 0, "nothing fails")
+    time.sleep(1.0)  # the first waits between attempts are about 0.1 s
+
+
 def judge_a_mend(load: Load, said: str, mend: Callable[[], None]) -> None:
     """Asserts that nothing is settled while everything is refused, that it is said, and that a mend delivers all."""
     load.emit(FEW)
+    wait_until_refused(load)
     producer = load.producer
-    wait_for(lambda: producer.stats().retries >= 3 or producer.stats().total.lost > 0, "nothing is tried again")
     total = producer.stats().total
     assert (total.acked, total.lost) == (0, 0), load.picture()
     health = producer.health()
     assert not health.ok
     assert re.search(said, health.servers[0].last_error, re.IGNORECASE), load.picture()
-    assert any(level == "error" and re.search(said, text, re.IGNORECASE) for level, text in load.log.lines), (
-        load.picture()
-    )
+    # What no retry mends is an error; a proxy that only closes the connection may be restarting.
+    levels = ("error", "warning") if CLOSED in said else ("error",)
+    lines = [text for level, text in load.log.lines if level in levels]
+    assert re.search(said, "\n".join(lines), re.IGNORECASE), load.picture()
     assert not load.received()
     mend()
     load.judge()
@@ -145,17 +154,24 @@ def test_a_rule_that_answers_400(
 ) -> None:
     proxy = new_proxy(proxy_class, **refusals("rule", files)[proxy_class])
     # Envoy answers a gRPC request as a gRPC server does: INTERNAL is its word for 400.
-    said = "fault filter abort" if proxy_class is Envoy else "400"
+    said = "fault filter abort" if proxy_class is Envoy and scheme.startswith("grpc") else "400"
     judge_a_mend(new_load(proxy, scheme), said, proxy.reload)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    ("proxy_class", "scheme"),
+    [
+        *itertools.product([Nginx, Envoy], SCHEMES),
+        # Its limit is that of its buffers, which must be larger than this for HTTP/2 (16 KiB), and than gRPC's own.
+        *itertools.product([HAProxy], ["http", "https", "ws", "wss"]),
+    ],
+)
 def test_headers_over_its_limit(
     proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, new_load: NewLoad, files: Files
 ) -> None:
     proxy = new_proxy(proxy_class, **refusals("header", files)[proxy_class])
-    # Over HTTP/2 a proxy may reset the stream or end the connection instead.
-    said = "400|431" if not scheme.startswith("grpc") else "."
+    # Over HTTP/2 nginx ends the connection, and Envoy resets the stream.
+    said = CLOSED if scheme.startswith("grpc") else "400|431"
     judge_a_mend(new_load(proxy, scheme, auth="x" * 3000), said, proxy.reload)
 
 
@@ -173,14 +189,15 @@ def test_a_client_certificate_that_it_does_not_accept(
     proxy = new_proxy(proxy_class, **refusals("client certificate", files)[proxy_class])
     pem = None if certificate is None else getattr(files, certificate)
     load = new_load(proxy, scheme, tls=TLS(ca=files.ca, cert=pem, key=pem))
-    judge_a_mend(load, "400" if proxy_class is Nginx else "certificate|unknown.ca", proxy.reload)
+    # An alert is lost when the connection is reset before it is read.
+    judge_a_mend(load, "400" if proxy_class is Nginx else f"certificate|{CLOSED}", proxy.reload)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws", "grpc"])
 def test_plain_text_to_a_tls_port(proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, backend: Backend) -> None:
     proxy = new_proxy(proxy_class)
     with Load(f"{scheme}://localhost:{proxy.ports[LISTENERS[scheme] + 's']}", backend.sink) as load:
-        said = "400" if proxy_class is Nginx and scheme != "grpc" else "."
+        said = "400" if proxy_class is Nginx and scheme != "grpc" else CLOSED
         judge_a_mend(load, said, lambda: proxy.reload(has_tls=False))
 
 
@@ -203,7 +220,7 @@ def test_what_is_durable_stays_in_the_spool(
     options = {"spool": tmp_path / "spool.db", "durable": True}
     first = new_load(proxy, scheme, **options)
     first.emit(FEW)
-    wait_for(lambda: first.producer.stats().retries >= 3, "nothing is tried again")
+    wait_until_refused(first)
     total = first.producer.close(1.0).total
     assert (total.spooled, total.lost) == (FEW, 0), first.picture()
     proxy.reload()

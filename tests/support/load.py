@@ -90,28 +90,31 @@ class Load:
 
         Args:
             count: How many events.
-            during: Called `steps` times on another thread, each time when another part of the events is acknowledged.
+            during: Called `steps` times, each time when another part of the events is acknowledged. It runs on the
+                caller's thread, since Envoy ends with the thread that started it.
             steps: How many times.
             over_s: Seconds over which the events are spread, so that `during` finds them under way; 0.0: none.
         """
         failed: list[BaseException] = []
 
-        def disturb() -> None:
+        def emit() -> None:
+            began_s = time.monotonic()
             try:
-                for step in range(1, steps + 1):
-                    self.wait_for_acked(count * step // (steps + 2))
-                    assert during is not None
-                    during()
+                for first in range(0, count, _CHUNK):
+                    time.sleep(max(0.0, began_s + over_s * first / count - time.monotonic()))
+                    self.emit(min(_CHUNK, count - first))
             except BaseException as error:  # noqa: BLE001 - it is raised on the test's thread
                 failed.append(error)
 
-        thread = threading.Thread(target=disturb, name="disturb")
+        thread = threading.Thread(target=emit, name="load")
         thread.start()
-        began_s = time.monotonic()
-        for first in range(0, count, _CHUNK):
-            time.sleep(max(0.0, began_s + over_s * first / count - time.monotonic()))
-            self.emit(min(_CHUNK, count - first))
-        thread.join()
+        try:
+            for step in range(1, steps + 1):
+                self.wait_for_acked(count * step // (steps + 2))
+                assert during is not None
+                during()
+        finally:
+            thread.join()
         if failed:
             raise failed[0]
 

@@ -233,7 +233,7 @@ class Nginx(Proxy):
             f"{kind}_temp_path {path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (path / "nginx.conf").write_text(
-            f"""worker_processes 1; pid {path}/nginx.pid; error_log {path}/error.log warn;
+            f"""worker_processes 1; worker_shutdown_timeout 1s; pid {path}/nginx.pid; error_log {path}/error.log warn;
             {"user root;" if os.getuid() == 0 else ""}
             events {{ worker_connections 1024; }}
             http {{
@@ -320,12 +320,10 @@ class Envoy(Proxy):
     (DownstreamTlsContext), `cluster` (the backend's cluster), `upstream` (HttpProtocolOptions towards it).
     """
 
-    _id = itertools.count(os.getpid() % 50_000)
-
     def __init__(self, folder: Path, backend: Backend, files: Files) -> None:
         super().__init__(folder, backend, files)
+        # Also the number that its epochs know one another by.
         self._admin = free_port()
-        self._base_id = next(self._id)
         self._epoch = 0
 
     @classmethod
@@ -363,7 +361,7 @@ class Envoy(Proxy):
     def _launch(self) -> None:
         self._run(
             *(self.program(), "--config-path", self.folder / "envoy.json", "--concurrency", 1),
-            *("--base-id", self._base_id, "--restart-epoch", self._epoch),
+            *("--base-id", self._admin, "--restart-epoch", self._epoch),
             *("--drain-time-s", 1, "--parent-shutdown-time-s", 2, "--log-level", "warning"),
         )
 
