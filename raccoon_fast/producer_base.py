@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from raccoon_fast.delivery.spooling import News
     from raccoon_fast.producer_options import ProducerOptions
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
@@ -244,9 +245,9 @@ class BaseProducer(abc.ABC):
     def _new_disk_thread(self) -> CallbackThread:
         return CallbackThread(self._options.settings.logger, "raccoon_fast-spool", blocks=True)
 
-    def _open_spooling(self, adopted: Callable[[Mapping[str, int], Mapping[str, int]], None]) -> Spooling:
+    def _open_spooling(self, turned: Callable[[News], None]) -> Spooling:
         assert self._spool is not None
-        return Spooling(self._spool, self._disk, adopted, self._options.settings.logger)
+        return Spooling(self._spool, self._disk, turned, self._options.settings.logger)
 
     @property
     def _has_spooled(self) -> bool:

@@ -33,14 +33,14 @@ from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from raccoon_fast.core.batch import Accumulator, Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
-    from raccoon_fast.delivery.spooling import Spooling
+    from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.logs import Log
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Transport
@@ -113,7 +113,7 @@ class Engine:
         sender: Sender,
         recycle: Callable[[Batch], None],
         new_batch: Callable[[], Batch],
-        open_spooling: Callable[[Callable[[Mapping[str, int], Mapping[str, int]], None]], Spooling] | None,
+        open_spooling: Callable[[Callable[[News], None]], Spooling] | None,
         logger: Log,
     ) -> None:
         self._settings = settings
@@ -158,6 +158,7 @@ class Engine:
                 ledger,
                 self._waiting,
                 new_batch,
+                self._outstanding.remove,
                 recycle,
                 self._pump,
                 settings.wire,

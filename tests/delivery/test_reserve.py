@@ -42,6 +42,7 @@ class House:
     def __init__(self, path: Path, max_waiting: int = 4, wire: str = "proto") -> None:
         self.ledger = Ledger()
         self.waiting = Waiting()
+        self.settled: list[Settlement] = []
         self.spool = Spool(path, max_bytes=1 << 20, logger=SILENT)
         self.accumulator = Accumulator(
             self.new_batch,
@@ -58,6 +59,7 @@ class House:
             self.ledger,
             self.waiting,
             self.new_batch,
+            self.settled.append,
             lambda batch: None,
             lambda: None,
             wire,
