@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
-from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -61,6 +61,9 @@ class Client(Generic[_A]):
         self._closed = False
         self._lock = new_lock()
         lifetime.made(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def send(
         self,
