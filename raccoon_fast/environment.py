@@ -30,6 +30,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_CA": ("tls.ca", option_text.file),
     "TLS_CERT": ("tls.cert", option_text.file),
     "TLS_KEY": ("tls.key", option_text.file),
+    "TLS_PASSWORD": ("tls.password", str),
     "AUTH_TOKEN": ("auth", str),
     "TIMEOUT": ("timeout", option_text.seconds),
     "CONNECT_TIMEOUT": ("connect_timeout", option_text.seconds),

@@ -15,7 +15,7 @@ _SCHEMES = "http, https, ws, wss, grpc or grpcs"
 _ID_HEADER, _GROUP_HEADER = "X-User-ID", "X-User-Group"
 _ENVIRONMENT = """\
 what is left out is taken from RACCOON_FAST_URL (several URLs are separated by commas), _USER_ID, _GROUP, _ID_HEADER,
-_GROUP_HEADER, _TLS_CA, _TLS_CERT, _TLS_KEY, _TIMEOUT, and _AUTH_TOKEN, a bearer token
+_GROUP_HEADER, _TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_PASSWORD, _TIMEOUT, and _AUTH_TOKEN, a bearer token
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ssl
 from typing import TYPE_CHECKING
 
@@ -60,4 +59,4 @@ class GrpcClient(Client[AsyncGrpcClient]):
     """
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(functools.partial(AsyncGrpcClient, url, **options))
+        super().__init__(lambda: AsyncGrpcClient(url, **options))

@@ -189,8 +189,10 @@ def _check_value(option: str, value: object) -> None:
     fitting = _VALUE.match(value)
     if fitting is not None and fitting.end() < len(value):
         # The value itself may be a secret.
-        wrong = f"its character {fitting.end()} is U+{ord(value[fitting.end()]):04X}"
-        raise ValueError(f"{option} cannot be a header's value: {wrong}; printable ASCII only, no line breaks")
+        raise ValueError(
+            f"{option}: the value given cannot be a header's value: printable ASCII only, no line breaks; "
+            f"its character {fitting.end() + 1} is U+{ord(value[fitting.end()]):04X}"
+        )
 
 
 def _authorization(auth: object) -> Callable[[], str] | None:

@@ -54,7 +54,7 @@ class Client(Generic[_A]):
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
-        self._make = make
+        self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here
         self._app: tuple[App | None] | None = None
         self._running: _Running[_A] | None = None

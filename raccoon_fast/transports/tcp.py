@@ -7,6 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, TypeVar
 
+from raccoon_fast.errors import ConnectError
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.base import connect_error
 
@@ -56,6 +57,8 @@ async def open_tcp(link: Link, factory: Callable[[], _P], timeout_s: float) -> _
         )
     except (OSError, asyncio.TimeoutError) as error:
         link.stats.count(TOTAL_CONN_ERR, 1)
+        if isinstance(error, ConnectError):
+            raise
         raise connect_error(error, address) from error
     with contextlib.suppress(OSError):  # the connection may have ended already: whoever uses it will see why
         _tune(transport.get_extra_info("socket"))

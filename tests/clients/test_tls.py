@@ -12,6 +12,7 @@ import time
 import pytest
 from any_client import ASYNC, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
+from cryptography.hazmat.primitives import serialization
 from scripted import tcp_server
 
 from raccoon_fast import (
@@ -239,6 +240,52 @@ class TestFiles:
             for protocol in PROTOCOLS:
                 with client_for(protocol, collector, tls) as client:
                     client.send(EVENTS)
+
+    @pytest.fixture
+    def locked(self, files, tmp_path):
+        """The client's certificate and its key, encrypted, in one file."""
+        text = files.client.read_bytes()
+        key = serialization.load_pem_private_key(text, None)
+        encryption = serialization.BestAvailableEncryption(b"s3cret")
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        path = tmp_path / "locked.pem"
+        path.write_bytes(pem + text[text.index(b"-----BEGIN CERTIFICATE") :])
+        return path
+
+    @pytest.mark.parametrize("password", ["s3cret", b"s3cret"])
+    def test_an_encrypted_key_takes_its_password(self, files, locked, password):
+        with serving(files, tls_client_ca=files.ca) as collector:
+            for protocol in PROTOCOLS:
+                for tls in (
+                    TLS(ca=files.ca, cert=locked, password=password),
+                    TLS(ca=files.ca, cert=locked, key=locked, password=password),
+                    TLS(ca=files.ca, cert=files.client, password="is not needed"),
+                ):
+                    with client_for(protocol, collector, tls) as client:
+                        client.send(EVENTS)
+
+    @pytest.mark.parametrize("password", [None, "", "wr0ng", "wr0ng" * 1000])
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_without_it_the_key_is_named_and_nobody_is_asked(self, files, locked, protocol, password, capfd):
+        tls = TLS(ca=files.ca, cert=locked, password=password)
+        with (
+            serving(files, tls_client_ca=files.ca) as collector,
+            client_for(protocol, collector, tls) as client,
+            pytest.raises(TLSError, match=r"password=….*locked\.pem|locked\.pem.*password=…") as caught,
+        ):
+            client.send(EVENTS)
+        assert not caught.value.retryable
+        assert "wr0ng" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}{tls!r}"
+        assert "PEM pass phrase" not in "".join(capfd.readouterr())
+
+    def test_the_password_is_not_shown(self, files):
+        assert "s3cret" not in repr(TLS(cert=files.client, password="s3cret"))
+
+    def test_a_password_needs_a_key(self, files):
+        with pytest.raises(ValueError, match="private key"):
+            TLS(ca=files.ca, password="s3cret")
+        with pytest.raises(TypeError, match=r"^TLS\(password=…\) takes a str, not int$"):
+            TLS(cert=files.client, password=5)
 
     def test_grpc_takes_no_context(self):
         with pytest.raises(TypeError, match="TLS"):

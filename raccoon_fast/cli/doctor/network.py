@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings
+from raccoon_fast.errors import TLSError
 
 if TYPE_CHECKING:
     from raccoon_fast.transports.address import Address
@@ -96,7 +97,11 @@ def _connect(address: Address, hosts: list[str], timeout_s: float) -> Findings[b
 
 def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     address = link.address
-    context = link.ssl_context()
+    try:
+        context = link.ssl_context()
+    except TLSError as error:
+        yield Finding("tls", FAIL, str(error), "set RACCOON_FAST_TLS_PASSWORD")
+        return False
     assert context is not None
     is_grpc = address.scheme == "grpcs"
     if is_grpc:
