@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ __all__ = ["EVENTS_PATH", "Address", "parse_address"]
 #: The one path of REST and WebSocket on a Raccoon server.
 EVENTS_PATH = "/api/v1/events"
 
+# And what is taken for one (Unicode's compatibility forms).
+_AT = re.compile("[@\ufe6b\uff20]")
 _SCHEMES = {
     "REST": {"http": (False, 80), "https": (True, 443)},
     "WebSocket": {"ws": (False, 80), "wss": (True, 443)},
@@ -67,15 +70,18 @@ def parse_address(url: str, protocol: str) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"url must not hold spaces or control characters: {url!r}")
-    parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
+        raise ValueError(f"url must not hold spaces or control characters: {_without_userinfo(url)!r}")
+    try:
+        parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose message may hold a part of the password
+        raise ValueError(
+            f"url {_without_userinfo(url)!r} cannot be read: a port is a number from 1 to 65535, an IPv6 address "
+            "stands in brackets, and what is no letter or digit in a user or password is percent-encoded"
+        ) from None
     if parts.scheme not in schemes:
         raise ValueError(f"url must be {expected} for {protocol}, not {_without_userinfo(url)!r}")
     secure, default_port = schemes[parts.scheme]
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"url {_without_userinfo(url)!r}: {error}") from None
     if not host:
         raise ValueError(f"url must name a host, as in {expected}: {_without_userinfo(url)!r}")
     if port == 0:
@@ -91,7 +97,7 @@ def parse_address(url: str, protocol: str) -> Address:
         path = EVENTS_PATH if path in ("", "/") else path
         path += f"?{parts.query}" if parts.query else ""
         if not path.isascii():
-            raise ValueError(f"url's path must be percent-encoded ASCII: {path!r}")
+            raise ValueError(f"url's path must be percent-encoded ASCII: {_without_userinfo(url)!r}")
     try:
         host.encode("idna")
     except UnicodeError:
@@ -101,9 +107,9 @@ def parse_address(url: str, protocol: str) -> Address:
 
 
 def _without_userinfo(url: str) -> str:
-    """The URL as it may stand in a message: a password in it is a secret."""
-    head, at, tail = url.rpartition("@")
-    if not at:
+    """The URL as it may stand in a message: a password in it is a secret, also one that is not percent-encoded."""
+    tail = _AT.split(url)[-1]
+    if tail == url:
         return url
-    scheme, separator, _ = head.partition("://")
+    scheme, separator, _ = url.partition("://")
     return f"{scheme}{separator}…@{tail}" if separator else f"…@{tail}"
