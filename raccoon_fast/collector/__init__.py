@@ -11,8 +11,7 @@ It needs the extra `collector`: `pip install raccoon_fast[collector]`.
 from __future__ import annotations
 
 try:
-    import grpc as _grpc  # noqa: F401
-    import uvicorn as _uvicorn  # noqa: F401
+    import h2 as _h2  # noqa: F401
 except ImportError as error:
     raise ImportError("the collector needs more packages: pip install raccoon_fast[collector]") from error
 

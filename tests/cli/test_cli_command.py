@@ -137,7 +137,7 @@ def test_version_loads_nothing_heavy(command):
         "orjson",
         "rich",
         "ssl",
-        "uvicorn",
+        "starlette",
         "uvloop",
         "websockets",
     }
