@@ -103,6 +103,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--grpc-port", metavar="N", type=types.port, default=8081, help="gRPC (%(default)s; 0: any)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print addresses and the summary as JSON, one line each")
     server = parser.add_argument_group("server", "as a Raccoon's own settings")
     server.add_argument(
         "--acks",
@@ -114,7 +115,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--max-connections", metavar="N", type=types.whole_number, default=30_000, help="over WebSocket (%(default)s)"
     )
-    add_header_names(server)
+    add_header_names(server, group_header=None, group_default="unset: groups are not looked at")
     server.add_argument(
         "--ping-interval", metavar="S", type=types.seconds, default=30.0, help="over WebSocket (%(default)g)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ __all__ = ["new_collector", "run"]
 
 _BIND_ERRORS = (errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 # Options of the command line that are not the collector's.
-_OWN = ("command", "debug", "quiet", "version")
+_OWN = ("command", "debug", "json", "quiet", "version")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,14 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
         options["messages"] = dict(options["messages"])
     collector = new_collector(**options)
     try:
-        collector.run(None if arguments.quiet else functools.partial(_say_addresses, inspects=arguments.inspect))
+        collector.run(None if arguments.quiet else functools.partial(_say_addresses, arguments=arguments))
     except ssl.SSLError as error:
         raise UsageError("--tls-cert, --tls-key or --tls-client-ca does not hold the PEM it should") from error
     except OSError as error:
         if error.errno not in _BIND_ERRORS:
             raise
         raise UsageError(f"{error.strerror}; choose where by --host, --port and --grpc-port") from error
-    if not arguments.quiet:
+    if arguments.json and not arguments.quiet:
+        write_line(json.dumps({"received": {name: counts._asdict() for name, counts in collector.counts.items()}}))
+    elif not arguments.quiet:
         parts = [f"{counts.events} over {protocol}" for protocol, counts in collector.counts.items() if counts.events]
         write_line(f"received {collector.event_count} events" + (f": {', '.join(parts)}" if parts else ""))
     return Exit.OK
@@ -64,8 +67,20 @@ def new_collector(**options: Any) -> Collector:
     return Collector(**options)
 
 
-def _say_addresses(collector: Collector, *, inspects: bool) -> None:
+def _say_addresses(collector: Collector, *, arguments: argparse.Namespace) -> None:
     scheme = "grpcs" if collector.url.startswith("https") else "grpc"
+    inspects = arguments.inspect
+    if arguments.json:
+        said = {
+            "rest": collector.url,
+            "websocket": collector.ws_url,
+            "grpc": f"{scheme}://{collector.grpc_target}",
+            "inspector": f"{collector.url}/inspect" if inspects else None,
+            "port": collector.port,
+            "grpc_port": collector.grpc_port,
+        }
+        write_line(json.dumps(said))
+        return
     write_line(f"REST       {collector.url}")
     write_line(f"WebSocket  {collector.ws_url}")
     write_line(f"gRPC       {scheme}://{collector.grpc_target}")

@@ -68,10 +68,15 @@ def add_connection(
         )
 
 
-def add_header_names(group: Any, id_header: str | None = _ID_HEADER, group_header: str | None = _GROUP_HEADER) -> None:
+def add_header_names(
+    group: Any,
+    id_header: str | None = _ID_HEADER,
+    group_header: str | None = _GROUP_HEADER,
+    group_default: str = _GROUP_HEADER,
+) -> None:
     """Adds --id-header and --group-header; their defaults are what is parsed where they are left out."""
     group.add_argument("--id-header", metavar="NAME", default=id_header, help=f"the identity's header ({_ID_HEADER})")
-    group.add_argument("--group-header", metavar="NAME", default=group_header, help=f"its group's ({_GROUP_HEADER})")
+    group.add_argument("--group-header", metavar="NAME", default=group_header, help=f"its group's ({group_default})")
 
 
 def add_files(group: Any, **helps: str) -> None:

@@ -36,9 +36,12 @@ class Collector:
             out of order.
         dedup: Whether a guid that came before on the same WebSocket connection is answered SUCCESS at once.
         max_connections: WebSocket connections at once.
-        id_header: Names the header, or gRPC metadata, with the client's id.
-        group_header: The same for its group.
-        ping_interval: Seconds between the server's pings to a WebSocket client.
+        id_header: Names the header, or gRPC metadata, with the client's id; None is a server whose setting is unset,
+            which takes all clients for one and refuses gRPC calls.
+        group_header: The same for its group. None, as on a server whose setting is unset: groups are not looked at, and
+            an id that is connected is refused whatever group it names.
+        ping_interval: Seconds between the server's pings, which all WebSocket clients get at the same time: the first
+            comes within this time.
         pong_wait: Seconds a WebSocket connection lives without a pong.
         publish_failure_rate: The share of batches whose publishing fails, from 0 to 1.
         publish_delay: Seconds that publishing a batch takes at least; five are published at a time.
@@ -67,8 +70,8 @@ class Collector:
         acks: str = "async",
         dedup: bool = False,
         max_connections: int = 30_000,
-        id_header: str = "X-User-ID",
-        group_header: str = "X-User-Group",
+        id_header: str | None = "X-User-ID",
+        group_header: str | None = None,
         ping_interval: float = 30.0,
         pong_wait: float = 60.0,
         publish_failure_rate: float = 0.0,

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import urllib.parse
-from collections.abc import Awaitable
 from typing import Any, cast
 
 import h2.config
@@ -73,7 +72,15 @@ class GrpcHandler:
         """A call was refused before its message was whole."""
         raise NotImplementedError
 
-    def handle(self, head: CallHead, message: bytes) -> bytes | Awaitable[bytes]:
+    def answer_at_once(self, head: CallHead, message: bytes) -> bytes | None:
+        """Answer a message; None where something has to be waited for, which `answer` does.
+
+        Raises:
+            CallFailed: By a status.
+        """
+        raise NotImplementedError
+
+    async def answer(self, head: CallHead, message: bytes) -> bytes:
         """Answer a message.
 
         Raises:
@@ -242,14 +249,14 @@ class GrpcConnection(asyncio.Protocol):
             call.is_complete = True
             if call.timer is not None:
                 call.timer.cancel()
-            answered = self._handler.handle(call.head, message)
+            answer = self._handler.answer_at_once(call.head, message)
         except CallFailed as failed:
             self._fail(stream_id, failed)
             return
-        if isinstance(answered, bytes):
-            self._succeed(stream_id, answered)
+        if answer is None:
+            call.task = self._loop.create_task(self._answer(stream_id, call.head, message))
         else:
-            call.task = self._loop.create_task(self._answer(stream_id, answered))
+            self._succeed(stream_id, answer)
 
     def _message(self, call: _Call) -> bytes | None:
         """The call's message, once it is whole (grpc-go, `recvAndDecompress`)."""
@@ -297,9 +304,9 @@ class GrpcConnection(asyncio.Protocol):
 
     # Answers
 
-    async def _answer(self, stream_id: int, answered: Awaitable[bytes]) -> None:
+    async def _answer(self, stream_id: int, head: CallHead, message: bytes) -> None:
         try:
-            answer = await answered
+            answer = await self._handler.answer(head, message)
         except CallFailed as failed:
             self._fail(stream_id, failed)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable
 from typing import Any
 
 from raccoon_fast.collector import answers
@@ -106,17 +105,18 @@ class GrpcServer(GrpcHandler):
         """Tell the ledger."""
         self._intake.ledger.rejected(self._source(head), code, reason)
 
-    def handle(self, head: CallHead, message: bytes) -> bytes | Awaitable[bytes]:
-        """Answer a message, at once where nothing has to be waited for."""
+    def answer_at_once(self, head: CallHead, message: bytes) -> bytes | None:
+        """Answer a message where nothing has to be waited for."""
         intake = self._intake
         if not (intake.faults.is_empty and intake.publisher.is_immediate):
-            return self._answer(head, message)
+            return None
         source = self._source(head)
         request = self._decode(head, message, source)
         intake.take(request, source, ignore)
         return answers.encode_answer(answers.success(request.req_guid), answers.PROTO)
 
-    async def _answer(self, head: CallHead, message: bytes) -> bytes:
+    async def answer(self, head: CallHead, message: bytes) -> bytes:
+        """Answer a message, and do to the answer what faults are switched on for."""
         intake = self._intake
         source = self._source(head)
         if (refusal := intake.faults.take("status")) is not None:

@@ -42,6 +42,8 @@ _MAX_AHEAD_BYTES = 256 << 10
 _MAX_CACHED_HEAD_BYTES = 4096
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_Answering = Callable[[], Coroutine[Any, Any, Answer | None]]
+
 _log = logging.getLogger("raccoon_fast.collector")
 
 # Most heads repeat: those of one client differ in the length of the body only.
@@ -248,7 +250,7 @@ class HttpConnection(asyncio.Protocol):
     def _answer_request(self, head: Head, body: bytes) -> None:
         assert self.transport is not None
         if self._inspector is not None and self._inspector.has(asgi.path_of(head)):
-            answered: Coroutine[Any, Any, Answer | None] = asgi.answer(self._inspector, head, body, is_tls=self._is_tls)
+            answer: _Answering = functools.partial(asgi.answer, self._inspector, head, body, is_tls=self._is_tls)
         else:
             source = self._app.source_at_once(head)
             if source is not None:
@@ -259,15 +261,15 @@ class HttpConnection(asyncio.Protocol):
                     return
                 self._end_request(head.closes)
                 return
-            answered = self._app.answer(head, body, self.transport)
+            answer = functools.partial(self._app.answer, head, body, self.transport)
         self._is_busy = True
-        task = self._loop.create_task(self._respond(head, answered))
+        task = self._loop.create_task(self._respond(head, answer))
         self._connections.requests.add(task)
         task.add_done_callback(self._connections.requests.discard)
 
-    async def _respond(self, head: Head, answered: Coroutine[Any, Any, Answer | None]) -> None:
+    async def _respond(self, head: Head, respond: _Answering) -> None:
         try:
-            answer = await answered
+            answer = await respond()
         except asyncio.CancelledError:
             return  # the collector is closing, and the connection is closed
         except HandlerPanic as panic:

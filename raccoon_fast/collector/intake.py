@@ -30,8 +30,8 @@ class Intake:
         self.ledger = ledger
         self.publisher = Publisher(options, sink, ledger, faults)
         #: The name of the header with the client's id, in lower case.
-        self.id_header = options.id_header.lower()
-        self._group_header = options.group_header.lower()
+        self.id_header = (options.id_header or "").lower()
+        self._group_header = (options.group_header or "").lower()
 
     def source(self, protocol: str, headers: Mapping[str, str]) -> Source:
         """Who sent `headers`, whose names are in lower case."""

@@ -26,8 +26,8 @@ class Options:
     acks: str
     dedup: bool
     max_connections: int
-    id_header: str
-    group_header: str
+    id_header: str | None
+    group_header: str | None
     ping_interval: float
     pong_wait: float
     publish_failure_rate: float
@@ -108,7 +108,9 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> N
 
 
 def _check_header(name: str, value: Any) -> None:
+    if value is None:
+        return
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {value!r}")
+        raise TypeError(f"{name} must be text or None, not {value!r}")
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"{name} must be the name of a header, not {value!r}")

@@ -39,6 +39,24 @@ def test_serves_all_three_until_a_signal_and_counts(command, number):
     assert out.decode() == "received 6 events: 1 over rest, 2 over websocket, 3 over grpc\n"
 
 
+def test_json_for_scripts(command):
+    process = command.start("collect", *ANY_PORTS, "--json", "--no-inspect")
+    said = json.loads(process.stdout.readline())
+    assert list(said) == ["rest", "websocket", "grpc", "inspector", "port", "grpc_port"]
+    assert said["rest"] == f"http://127.0.0.1:{said['port']}"
+    assert said["grpc"] == f"grpc://127.0.0.1:{said['grpc_port']}"
+    assert said["inspector"] is None
+    with WebSocketClient(said["websocket"], serializer=RAW) as client:
+        client.send([("t", b"x")])
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, b"")
+    nothing = {"requests": 0, "events": 0}
+    assert json.loads(out) == {
+        "received": {"rest": nothing, "websocket": {"requests": 1, "events": 1}, "grpc": nothing}
+    }
+
+
 def test_options_reach_the_server(command):
     options = ["--acks", "sync", "--publish-failure-rate", "1", "--id-header", "X-Me"]
     process = command.start("collect", *ANY_PORTS, *options)

@@ -24,8 +24,8 @@ from raccoon_fast.collector.messages import SendEventRequest, SendEventResponse
 EXCHANGES = json.loads((Path(__file__).parent / "captures.json").read_text(encoding="utf-8"))["exchanges"]
 GUID = "11111111-2222-4333-8444-555555555555"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "async": {"acks": "async"},
-    "sync": {"acks": "sync", "dedup": True},
+    "async": {"acks": "async", "group_header": "X-User-Group"},
+    "sync": {"acks": "sync", "dedup": True, "group_header": "X-User-Group"},
     "sync_publish_failure": {"acks": "sync", "publish_failure_rate": 1.0},
 }
 
