@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from filter_proxy import CLOSE, EVIL, RESET, SWALLOW, FilterProxy
 from trial import Lines, port_of, wait_until
 
-from raccoon_fast import RAW, EventsRejectedError, Producer
+from raccoon_fast import RAW, AsyncProducer, EventsRejectedError, Producer
 from raccoon_fast.collector import Collector
 from raccoon_fast.delivery.spool_view import SpoolView
 from raccoon_fast.errors import Outcome
@@ -81,6 +82,30 @@ def test_all_other_events_get_through(
             assert str(error.__cause__ or error.rejected[0].reason) in str(error)
         (said,) = (line for line in log.lines if "fails while others get through" in line)
         assert receipt.req_guid in said
+
+
+@pytest.mark.parametrize("how", [RESET, SWALLOW])
+def test_with_a_fixed_id_the_suspect_shares_the_only_websocket(collector: Collector, how: str) -> None:
+    """A server refuses a second connection of one id."""
+    with filtered(collector, "ws", how) as urls:
+        producer = Producer(urls, serializer=RAW, logger=None, batch_events=200, timeout=1.0, user_id="fixed")
+        emit(producer)
+        wait_until(lambda: acked(producer) == EVENTS - 1, 60.0)
+        assert producer.close(timeout=0.0).total.lost == 1
+
+
+@pytest.mark.parametrize("how", [403, RESET])
+def test_an_async_producer(collector: Collector, how: str | int) -> None:
+    async def main(urls: list[str]) -> None:
+        async with AsyncProducer(urls, serializer=RAW, logger=None, batch_events=200, timeout=1.0) as producer:
+            for number in range(EVENTS):
+                await producer.emit("page", EVIL if number == CULPRIT else b"%d" % number + bytes(100))
+            await producer.flush(2)
+            while producer.stats().total.acked < EVENTS - 1:
+                await asyncio.sleep(0.05)
+
+    with filtered(collector, "http", how) as urls:
+        asyncio.run(asyncio.wait_for(main(urls), 60))
 
 
 @pytest.mark.parametrize("how", [403, 451])
