@@ -81,6 +81,8 @@ class WebSocketTransport(Transport):
         await connection.open(timeout_s)
         if before is not None:
             connection.suspects = before.suspects
+            if before.has_culprit:
+                connection.window.failed()
         return connection
 
     def _retire(self, connection: WebSocketConnection) -> None:

@@ -97,7 +97,9 @@ class WebSocketConnection(SharedConnection):
         #: Guids of requests one of which the server could not read, or found too large: which one is told by the answer
         #: to it alone. So each goes without company. Handed on from connection to connection.
         self.suspects: set[str] = set()
-        self._has_culprit = False
+        #: Whether this connection ended without that being known. The next one begins with one request at a time: the
+        #: halves of a batch at fault, which have guids of their own, are at fault as well.
+        self.has_culprit = False
         # Whether a request that nobody waits for any more may still be answered here.
         self._has_abandoned = False
         self._has_answered = False
@@ -188,8 +190,8 @@ class WebSocketConnection(SharedConnection):
         self._pinger.stop()
         self._stop(error)
         drained = self.acks.drain()
-        if self._has_culprit:
-            self._has_culprit, self.suspects = False, {req_guid for req_guid, _ in drained}
+        if self.has_culprit:
+            self.suspects = {req_guid for req_guid, _ in drained}
         for _, waiter in drained:
             if not waiter.done():
                 waiter.set_exception(self._copy())
@@ -294,7 +296,7 @@ class WebSocketConnection(SharedConnection):
                 if not waiter.done():
                     waiter.set_exception(too_large(address, "1009", reason))
             else:
-                self._has_culprit = True
+                self.has_culprit = True
         return ConnectionLostError(f"{address} closed the connection: {close.code} {reason}".rstrip())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -381,7 +383,7 @@ class WebSocketConnection(SharedConnection):
                 )
             )
         elif response.status is Status.SUCCESS or len(self.acks) != 1 or self._has_abandoned:
-            self._has_culprit = response.status is not Status.SUCCESS
+            self.has_culprit = response.status is not Status.SUCCESS
             self._break(f"answered without a guid: {response.code.name}, {response.reason}")
         else:
             # Only one request it can be about.
