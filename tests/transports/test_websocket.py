@@ -609,6 +609,47 @@ class TestCulprit:
         assert most[0] == 8
         assert {count for number, count in most.items() if number} == {1}
 
+    def test_a_suspect_that_comes_back_late_goes_alone_all_the_same(self, run):
+        """When the connection carries many at a time again."""
+
+        def script(connection):
+            held = []
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                message = SendEventRequest.FromString(bytes(frame.data))
+                kind = message.events[0].type
+                held.append(kind)
+                if connection.number == 0:
+                    if len(held) == 8:
+                        protocol.send_close(1009, "")
+                elif kind == "bad":
+                    protocol.send_close(1009, "")
+                else:
+                    if kind == "good":
+                        time.sleep(0.02)
+                    protocol.send_binary(answer(message.req_guid))
+
+            speak_websocket(connection, received)
+
+        async def main(url):
+            later = RetryPolicy(max_attempts=2, initial=2.0, jitter=None)
+            async with AsyncWebSocketClient(url, serializer=RAW, logger=None, retry=later, timeout=20.0) as ws:
+                receipts = [ws.submit([(kind, b"")]) for kind in ["good"] * 7 + ["bad"]]
+                while ws._transport is None or not (connection := ws._transport._dialer.connection):
+                    await asyncio.sleep(0.005)
+                while connection.usable:
+                    await asyncio.sleep(0.005)
+                await asyncio.gather(*(ws.send([("filler", b"")]) for _ in range(64 * 8)))
+                assert ws._transport._dialer.connection.window.limit == 8
+                failures = await asyncio.gather(*receipts, return_exceptions=True)
+                assert isinstance(failures[-1], MessageTooLargeError)
+                assert [isinstance(failure, Exception) for failure in failures[:-1]] == [False] * 7
+
+        with tcp_server(script) as host:
+            run(main(f"ws://{host}"))
+
     def test_a_suspect_that_does_not_come_back_holds_up_nobody(self, run):
         def script(connection):
             held = []
