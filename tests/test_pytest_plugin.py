@@ -127,3 +127,36 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
 def test_fixtures_are_listed(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--fixtures")
     result.stdout.fnmatch_lines(["raccoon_collector *", "    A Raccoon server of the test's own*"])
+
+
+def test_a_marker_goes_before_the_fixture_s_options_and_the_closest_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from raccoon_fast import JSON, RestClient
+
+        @pytest.fixture
+        def raccoon_collector_options():
+            return {"sink": "null", "schemas": {"page": {"type": "object"}}}
+
+        @pytest.mark.raccoon_collector(sink="memory", schemas={"page": {"type": "array"}})
+        class TestMarked:
+            @pytest.mark.raccoon_collector(schemas={"page": {"type": "string"}})
+            def test_both(self, raccoon_collector):
+                with RestClient(raccoon_collector.url, serializer=JSON) as client:
+                    client.send([("page", "text"), ("page", {"name": "home"})])
+                (event,) = raccoon_collector.wait_for(1, type="page", where={"name": "home"})
+                assert event.json() == {"name": "home"}
+                assert [bad.event for bad in raccoon_collector.bad_events] == [event]
+
+        def test_unmarked(raccoon_collector):
+            with RestClient(raccoon_collector.url, serializer=JSON) as client:
+                client.send([("page", "text")])
+            raccoon_collector.assert_no_bad_events()
+        """
+    )
+    result = run(pytester, "--strict-markers")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *AssertionError: 1 of 1 events are bad:", "E *'page' of request * is not of type 'object'"]
+    )

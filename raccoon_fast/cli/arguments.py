@@ -104,6 +104,10 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grpc-port", metavar="N", type=types.port, default=8081, help="gRPC (%(default)s; 0: any)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print addresses and the summary as JSON, one line each")
+    parser.add_argument(
+        "--print", action="store_true", help="print each event as a JSON line to stdout, and all else to stderr"
+    )
+    parser.add_argument("--type", metavar="T", help="with --print: events of this type only")
     server = parser.add_argument_group("server", "as a Raccoon's own settings")
     server.add_argument(
         "--acks",
@@ -127,7 +131,10 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     publishing = parser.add_argument_group("publishing", "what becomes of events, and what goes wrong on purpose")
     publishing.add_argument(
-        "--sink", metavar="null|FILE", default="null", help="count only, or write to a file (%(default)s)"
+        "--sink",
+        metavar="null|-|FILE",
+        default="null",
+        help="count only, or write JSON lines to stdout or a file (%(default)s)",
     )
     publishing.add_argument(
         "--publish-failure-rate",
@@ -150,7 +157,15 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         dest="messages",
         type=types.message,
         action="append",
-        help="what events of type T are in there, such as page=shop.v1.Page; may be repeated",
+        help="what events of type T are in there, such as page=shop.v1.Page; others of T are bad; may be repeated",
+    )
+    inspector.add_argument(
+        "--schema",
+        metavar="T=FILE",
+        dest="schemas",
+        type=types.schema,
+        action="append",
+        help="JSON Schema of events of type T; those that do not match are bad; may be repeated",
     )
 
 

@@ -17,6 +17,7 @@ except ImportError as error:
 
 from raccoon_fast.collector.collector import Collector
 from raccoon_fast.collector.faults import Faults
+from raccoon_fast.collector.judging import BadEvent
 from raccoon_fast.collector.records import Counts, ReceivedEvent, ReceivedRequest
 
-__all__ = ["Collector", "Counts", "Faults", "ReceivedEvent", "ReceivedRequest"]
+__all__ = ["BadEvent", "Collector", "Counts", "Faults", "ReceivedEvent", "ReceivedRequest"]

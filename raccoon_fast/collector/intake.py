@@ -12,6 +12,7 @@ from raccoon_fast.collector import answers
 from raccoon_fast.collector.answers import DEFAULT_GROUP
 from raccoon_fast.collector.decode_errors import MalformedRequest
 from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.publisher import Done, Publisher
@@ -24,11 +25,11 @@ __all__ = ["Intake", "first_values", "ignore", "with_wrong_guid"]
 class Intake:
     """Made on the collector's event loop, and used on it."""
 
-    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
         self.options = options
         self.faults = faults
         self.ledger = ledger
-        self.publisher = Publisher(options, sink, ledger, faults)
+        self.publisher = Publisher(options, sink, ledger, faults, judge)
         #: The name of the header with the client's id, in lower case.
         self.id_header = (options.id_header or "").lower()
         self._group_header = (options.group_header or "").lower()

@@ -14,6 +14,7 @@ from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.grpc_server import GrpcServer
 from raccoon_fast.collector.http_connection import Connections, HttpConnection
 from raccoon_fast.collector.intake import Intake
+from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.rest import RestApp
@@ -41,13 +42,14 @@ class Server:
         sink: Sink,
         ledger: Ledger,
         faults: FaultTable,
+        judge: EventJudge,
         inspection: Inspection | None = None,
     ) -> None:
         self._options = options
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_handle_loop_error)
-        self._intake = Intake(options, sink, ledger, faults)
+        self._intake = Intake(options, sink, ledger, faults, judge)
         self._connections = Connections()
         self._registry = registry = Registry(self._intake)
         self._inspector: Inspector | None = None
