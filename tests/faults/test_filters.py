@@ -66,7 +66,7 @@ def test_all_other_events_get_through(
     options = {"spool": tmp_path / "spool.db", "durable": True} if durable else {}
     with filtered(collector, scheme, how, servers) as urls:
         log = Lines()
-        producer = Producer(urls, serializer=RAW, logger=log, batch_events=200, timeout=1.0, **options)
+        producer = Producer(urls, serializer=RAW, logger=log, batch_events=50, timeout=0.5, **options)
         receipt = emit(producer)
         wait_until(lambda: acked(producer) == EVENTS - 1, 60.0)
         # The server is not blamed, and new events pass.
@@ -88,7 +88,7 @@ def test_all_other_events_get_through(
 def test_with_a_fixed_id_the_suspect_shares_the_only_websocket(collector: Collector, how: str) -> None:
     """A server refuses a second connection of one id."""
     with filtered(collector, "ws", how) as urls:
-        producer = Producer(urls, serializer=RAW, logger=None, batch_events=200, timeout=1.0, user_id="fixed")
+        producer = Producer(urls, serializer=RAW, logger=None, batch_events=50, timeout=0.5, user_id="fixed")
         emit(producer)
         wait_until(lambda: acked(producer) == EVENTS - 1, 60.0)
         assert producer.close(timeout=0.0).total.lost == 1
@@ -97,12 +97,13 @@ def test_with_a_fixed_id_the_suspect_shares_the_only_websocket(collector: Collec
 @pytest.mark.parametrize("how", [403, RESET])
 def test_an_async_producer(collector: Collector, how: str | int) -> None:
     async def main(urls: list[str]) -> None:
-        async with AsyncProducer(urls, serializer=RAW, logger=None, batch_events=200, timeout=1.0) as producer:
+        async with AsyncProducer(urls, serializer=RAW, logger=None, batch_events=50, timeout=0.5) as producer:
             for number in range(EVENTS):
                 await producer.emit("page", EVIL if number == CULPRIT else b"%d" % number + bytes(100))
-            await producer.flush(2)
+            await producer.flush(0)
             while producer.stats().total.acked < EVENTS - 1:
                 await asyncio.sleep(0.05)
+            await producer.close(0)
 
     with filtered(collector, "http", how) as urls:
         asyncio.run(asyncio.wait_for(main(urls), 60))
@@ -123,7 +124,7 @@ def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Coll
 @pytest.mark.parametrize(("scheme", "how"), [("http", RESET), ("grpc", CLOSE), ("ws", RESET), ("http", 502)])
 def test_what_may_yet_get_through_ends_at_its_deadline(collector: Collector, scheme: str, how: str | int) -> None:
     with filtered(collector, scheme, how) as urls:
-        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=6.0)
+        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0)
         error = emit(producer).exception(30)
         assert isinstance(error, EventsRejectedError)
         assert [event.data for event in error.rejected] == [EVIL]
@@ -137,7 +138,7 @@ def test_with_a_spool_it_ends_in_quarantine(collector: Collector, scheme: str, h
     path = tmp_path / "spool.db"
     with filtered(collector, scheme, how) as urls:
         producer = Producer(
-            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=6.0, spool=path, durable=True
+            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0, spool=path, durable=True
         )
         error = emit(producer).exception(30)
         assert isinstance(error, EventsRejectedError)
