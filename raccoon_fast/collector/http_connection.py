@@ -90,9 +90,13 @@ class HttpConnection(asyncio.Protocol):
         self._inspector = inspector
         self._is_tls = is_tls
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray()
+        # What was read and not handled: bytes as they came while one reading has it all, which saves copies.
+        self._buffer: bytes | bytearray = b""
         self._searched = 0
         self._head: Head | None = None
+        # What came of a body whose length is known: a copy of a large one less than by the buffer.
+        self._chunks: list[bytes] = []
+        self._missing = 0
         self._chunked: ChunkedBody | None = None
         self._answer: Answer | None = None  # to be sent once the body is read
         self._is_busy = False
@@ -121,7 +125,18 @@ class HttpConnection(asyncio.Protocol):
         if not self._buffer and self._head is None:
             self._deadline_s = self._loop.time() + _HEAD_S
             self._check_deadline()
-        self._buffer += data
+        if self._missing:
+            self._chunks.append(data[: self._missing])
+            data = data[self._missing :]
+            self._missing -= len(self._chunks[-1])
+            if self._missing:
+                return
+        if not self._buffer:
+            self._buffer = data
+        else:
+            if isinstance(self._buffer, bytes):
+                self._buffer = bytearray(self._buffer)
+            self._buffer += data
         self._advance()
 
     def eof_received(self) -> bool:
@@ -171,7 +186,7 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._searched = 0
         data = bytes(buffer[:end])
-        del buffer[:end]
+        self._buffer = buffer[end:]
         try:
             head = _parse_short_head(data) if end <= _MAX_CACHED_HEAD_BYTES else parse_head(data)
         except RefusedHead as refused:
@@ -214,15 +229,16 @@ class HttpConnection(asyncio.Protocol):
 
     def _read_body(self, head: Head) -> bool:
         """Whether the request at hand was complete."""
-        buffer, answer = self._buffer, self._answer
+        answer = self._answer
         is_broken = False
         if self._chunked is None:
-            length = head.content_length or 0
-            is_complete = len(buffer) >= length
-            size = length
+            size = head.content_length or 0
+            is_complete = True
         else:
+            if isinstance(self._buffer, bytes):
+                self._buffer = bytearray(self._buffer)
             try:
-                self._chunked.feed(buffer)
+                self._chunked.feed(self._buffer)
             except ValueError:
                 is_broken = True
             is_complete = self._chunked.is_complete
@@ -233,19 +249,24 @@ class HttpConnection(asyncio.Protocol):
         if is_broken:
             self._send(self._app.broken_body(head) if answer is None else answer.closing(), reads=False)
             return False
-        if not is_complete:
+        if not is_complete or not self._take_rest(size):
             return False
-        if self._chunked is None:
-            body = bytes(buffer[:length])
-            del buffer[:length]
-        else:
-            body = bytes(self._chunked.data)
+        body = b"".join(self._chunks) if self._chunked is None else bytes(self._chunked.data)
+        self._chunks.clear()
         self._head = None
         if answer is None:
             self._answer_request(head, body)
         else:
             self._send(answer, head=head)
         return True
+
+    def _take_rest(self, size: int) -> bool:
+        """Whether a body of known length is whole; the buffer's part of it is taken."""
+        if self._chunked is None and not self._chunks:
+            self._chunks.append(bytes(self._buffer[:size]))
+            self._buffer = self._buffer[size:]
+            self._missing = size - len(self._chunks[0])
+        return not self._missing
 
     def _answer_request(self, head: Head, body: bytes) -> None:
         assert self.transport is not None
@@ -321,7 +342,9 @@ class HttpConnection(asyncio.Protocol):
         assert self.transport is not None
         self._is_ended = True
         self._head = None
-        self._buffer.clear()
+        self._chunks.clear()
+        self._missing = 0
+        self._buffer = b""
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self._deadline_s = self._loop.time() + _LINGER_S

@@ -53,7 +53,7 @@ def send(run, url: str, **options):
 
 @pytest.fixture
 def collector():
-    with Collector() as collector:
+    with Collector(group_header="X-User-Group") as collector:
         yield collector
 
 
