@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
-from raccoon_fast.delivery.attempts import is_unwritten
 from raccoon_fast.delivery.concurrency import Concurrency
 from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
@@ -462,8 +461,8 @@ class Engine:
     ) -> None:
         if error.outcome is not Outcome.NOT_DELIVERED:
             batch.outcome = error.outcome
-        if is_unwritten(error, request):
-            batch.attempts -= 1
+        if not request.was_written:
+            batch.attempts -= 1  # nothing was tried
         error.__traceback__ = None  # its frames would keep the batch's buffer
         error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
         trouble = batch.trouble
