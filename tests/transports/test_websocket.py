@@ -15,6 +15,7 @@ from scripted import SendEventRequest, answer, ended, guid_of, speak_websocket, 
 from trial import Lines
 from websockets.frames import Opcode
 from websockets.http11 import Request as HandshakeRequest
+from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from raccoon_fast import (
@@ -626,9 +627,7 @@ class TestCulprit:
                         protocol.send_close(1009, "")
                 elif kind == "bad":
                     protocol.send_close(1009, "")
-                else:
-                    if kind == "good":
-                        time.sleep(0.02)
+                elif protocol.state is OPEN:
                     protocol.send_binary(answer(message.req_guid))
 
             speak_websocket(connection, received)
@@ -636,7 +635,7 @@ class TestCulprit:
         async def main(url):
             later = RetryPolicy(max_attempts=2, initial=2.0, jitter=None)
             async with AsyncWebSocketClient(url, serializer=RAW, logger=None, retry=later, timeout=20.0) as ws:
-                receipts = [ws.submit([(kind, b"")]) for kind in ["good"] * 7 + ["bad"]]
+                receipts = [ws.submit([(kind, b"")]) for kind in ["bad"] + ["good"] * 7]
                 while ws._transport is None or not (connection := ws._transport._dialer.connection):
                     await asyncio.sleep(0.005)
                 while connection.usable:
@@ -644,8 +643,8 @@ class TestCulprit:
                 await asyncio.gather(*(ws.send([("filler", b"")]) for _ in range(64 * 8)))
                 assert ws._transport._dialer.connection.window.limit == 8
                 failures = await asyncio.gather(*receipts, return_exceptions=True)
-                assert isinstance(failures[-1], MessageTooLargeError)
-                assert [isinstance(failure, Exception) for failure in failures[:-1]] == [False] * 7
+                assert isinstance(failures[0], MessageTooLargeError)
+                assert [isinstance(failure, Exception) for failure in failures[1:]] == [False] * 7
 
         with tcp_server(script) as host:
             run(main(f"ws://{host}"))
