@@ -64,7 +64,7 @@ class TestOverTheUsersHttpx:
         assert send(run, collector.url, **options).response.req_guid == "g"
         (request,) = collector.requests
         assert [(event.type, event.data) for event in collector.events] == EVENTS
-        assert (request.req_guid, request.connection_id, request.group) == ("g", "u", "g")
+        assert (request.req_guid, request.connection_id, request.headers["x-user-group"]) == ("g", "u", "g")
         assert request.headers["x-trace"] == "t"
         assert request.headers["content-type"] == f"application/{wire}"
         assert request.headers["user-agent"].startswith("raccoon_fast/")
