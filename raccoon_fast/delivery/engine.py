@@ -420,6 +420,8 @@ class Engine:
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
         except MessageTooLargeError as error:
+            if error.outcome is not Outcome.NOT_DELIVERED:
+                batch.outcome = error.outcome
             self._well(endpoint)
             if batch.count > 1:
                 self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
