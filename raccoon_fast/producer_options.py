@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.serializers import RAW
-from raccoon_fast.transports.address import parse_address
 
 try:
     import fcntl

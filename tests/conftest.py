@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -84,6 +85,18 @@ def free_port(kind: socket.SocketKind) -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request):
+    """Runs a coroutine to its end on a new loop of each kind."""
+    if request.param == "asyncio":
+        return asyncio.run
+    if sys.platform == "win32":
+        pytest.skip("uvloop does not exist on Windows")
+    import uvloop
+
+    return uvloop.run
 
 
 @pytest.fixture

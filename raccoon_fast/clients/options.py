@@ -19,7 +19,7 @@ from raccoon_fast.transports.base import Identity, Link
 
 if TYPE_CHECKING:
     from raccoon_fast.events import App
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
 
 __all__ = ["Auth", "ClientOptions", "Settings", "positive", "whole"]
 

@@ -24,6 +24,7 @@ from raccoon_fast.errors import (
     RaccoonError,
     ServerError,
 )
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import GRPC_UNREAD, Transport
@@ -37,7 +38,6 @@ from raccoon_fast.transports.http_answers import (
     retry_after_s,
     too_large,
 )
-from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import httpx
 
 from raccoon_fast.errors import AckTimeoutError, ConnectError, ConnectionLostError, ProtocolError, TransportError
+from raccoon_fast.net.address import Address
+from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.transports.address import Address
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, connect_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.rest import HTTPPool
 

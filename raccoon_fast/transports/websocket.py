@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.dialer import Dialer
-from raccoon_fast.transports.tcp import open_tcp
 from raccoon_fast.transports.websocket_connection import WebSocketConnection
 
 if TYPE_CHECKING:

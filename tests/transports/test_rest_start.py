@@ -11,7 +11,7 @@ from scripted import answer, ended, tcp_server
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, ProtocolError, ServerError
 from raccoon_fast.logs import resolve_logger
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.base import Identity, Link, Request
 from raccoon_fast.transports.rest import RestTransport
 

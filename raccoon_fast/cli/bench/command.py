@@ -19,9 +19,9 @@ from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, LineReader
 from raccoon_fast.cli.terminal import confirm, open_progress, write_line, write_note, write_picture, write_table
 from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.producer import Producer
 from raccoon_fast.serializers import RAW
-from raccoon_fast.transports.address import parse_address
 
 if TYPE_CHECKING:
     import argparse

@@ -19,7 +19,7 @@ from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_line
 from raccoon_fast.clients.options import Settings
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 
 if TYPE_CHECKING:
     import argparse

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings
 
 if TYPE_CHECKING:
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
     from raccoon_fast.transports.base import Link
 
 __all__ = ["can_connect", "check_network", "speaks_tls"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raccoon_fast.transports.address import Address, parse_address
+from raccoon_fast.net.address import Address, parse_address
 
 
 @pytest.mark.parametrize(

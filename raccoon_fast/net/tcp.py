@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, TypeVar
 
+from raccoon_fast.errors import ConnectError, TLSError, TransportError
+from raccoon_fast.net.tls import refused_certificate, refuses_certificate
 from raccoon_fast.stats import TOTAL_CONN_ERR
-from raccoon_fast.transports.base import connect_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raccoon_fast.net.address import Address
     from raccoon_fast.transports.base import Link
 
-__all__ = ["open_tcp"]
+__all__ = ["connect_error", "open_tcp"]
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
@@ -60,6 +63,23 @@ async def open_tcp(link: Link, factory: Callable[[], _P], timeout_s: float) -> _
     with contextlib.suppress(OSError):  # the connection may have ended already: whoever uses it will see why
         _tune(transport.get_extra_info("socket"))
     return protocol
+
+
+def connect_error(error: BaseException, address: Address) -> TransportError:
+    """Name a failure to connect: TLSError where the certificates are at fault, ConnectError otherwise."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TLSError(f"cannot trust {address}: {error.verify_message or error}")
+    if refuses_certificate(error):
+        return refused_certificate(error, address)
+    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        asks = "ALERT_HANDSHAKE_FAILURE" in (error.reason or "")  # TLS 1.2, for one that sends no certificate
+        hint = "does it ask for a client certificate?" if asks else "is this a TLS port?"
+        return TLSError(f"TLS with {address} failed: {error.reason or error}; {hint}")
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
+        return ConnectError(f"cannot connect to {address}: timed out")
+    if isinstance(error, socket.gaierror):
+        return ConnectError(f"cannot resolve {address.host}: {error.strerror or error}")
+    return ConnectError(f"cannot connect to {address}: {error or type(error).__name__}")
 
 
 def _tune(sock: socket.socket | None) -> None:
