@@ -109,6 +109,7 @@ class BaseProducer(abc.ABC):
         | URL | `url`; several are separated by commas |
         | USER_ID, GROUP, ID_HEADER, GROUP_HEADER | `user_id` … |
         | TLS_CA, TLS_CERT, TLS_KEY | `tls=TLS(ca=…, cert=…, key=…)`: paths of PEM files |
+        | PROXY, SERVER_HOSTNAME | `proxy`, `server_hostname` |
         | AUTH_TOKEN | `auth`: a bearer token |
         | TIMEOUT, CONNECT_TIMEOUT | `timeout` …: seconds |
         | WIRE | `wire`: proto or json |

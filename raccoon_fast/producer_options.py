@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.net.address import parse_address
+from raccoon_fast.net.address import parse_address, protocol_of
 from raccoon_fast.serializers import RAW
 
 try:
@@ -28,7 +28,6 @@ __all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
 
 OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
 
-_PROTOCOLS = {"http": "REST", "https": "REST", "ws": "WebSocket", "wss": "WebSocket", "grpc": "gRPC", "grpcs": "gRPC"}
 _TRANSPORTS = {
     "REST": "raccoon_fast.transports.rest",
     "WebSocket": "raccoon_fast.transports.websocket",
@@ -142,17 +141,14 @@ def resolve_options(
         raise ValueError("url must name at least one server")
     servers = []
     for one in urls:
-        scheme = one.partition("://")[0] if isinstance(one, str) and "://" in one else "grpc"
-        if scheme not in _PROTOCOLS:
-            raise ValueError(f"url must begin with one of {', '.join(_PROTOCOLS)}, not {scheme!r}")
-        protocol = _PROTOCOLS[scheme]
+        protocol = protocol_of(one)
         settings = Settings(parse_address(one, protocol), {"retry": _RETRY, **options}, _TIMEOUTS_S[protocol])
-        if protocol == "gRPC" and isinstance(settings.link.tls, ssl.SSLContext):
-            raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
         servers.append((protocol, settings))
         # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
         # that can never import it.
         importlib.import_module(_TRANSPORTS[protocol])
+    if isinstance(options.get("tls"), ssl.SSLContext) and {"gRPC"} < {protocol for protocol, _ in servers}:
+        raise ValueError("tls: one ssl.SSLContext cannot serve gRPC and HTTP, which differ in ALPN: use TLS(ca=…)")
     if wire not in ("proto", "json"):
         raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
     has_grpc = any(protocol == "gRPC" for protocol, _ in servers)

@@ -29,6 +29,10 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The servers are on this machine: a proxy that the developer's environment names does not reach them.
+    for name in [*os.environ]:
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            del os.environ[name]
     if sys.version_info < (3, 11):
         # Its TLS transports warn if they ended and were never closed, which the library websockets does not do.
         ignored = "ignore:.*_SSLProtocolTransport:pytest.PytestUnraisableExceptionWarning"

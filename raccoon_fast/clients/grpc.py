@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ssl
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
@@ -29,7 +28,7 @@ class AsyncGrpcClient(AsyncClient):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
-        **options: See ClientOptions; `tls` takes TLS(…) only.
+        **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.
@@ -37,8 +36,6 @@ class AsyncGrpcClient(AsyncClient):
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0)
-        if isinstance(settings.link.tls, ssl.SSLContext):
-            raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
 
     def _make_transport(self) -> Transport:
@@ -53,7 +50,7 @@ class GrpcClient(Client[AsyncGrpcClient]):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
-        **options: See ClientOptions; `tls` takes TLS(…) only.
+        **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.

@@ -50,6 +50,8 @@ class AsyncRestClient(AsyncClient):
         self._connections = whole("connections", connections)
         self._http = transport
         if transport is not None:
+            if options.get("proxy") is not None or settings.link.address.unix_path:
+                raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
             import httpx
 
             import raccoon_fast.transports.httpx_transport  # noqa: F401 - here, not at a moment when the program forks

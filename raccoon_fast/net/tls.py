@@ -25,7 +25,7 @@ def refuses_certificate(error: BaseException | None) -> bool:
     """Whether this is a TLS alert by which a peer refuses the client's certificate, or asks for one."""
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
         return False
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # an error of our own has none
     return any(name in reason for name in _CERTIFICATE_ALERTS)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from raccoon_fast.core.answers import MAX_ANSWER_BYTES
 from raccoon_fast.errors import ConnectionLostError, Outcome, TLSError, TransportError
 from raccoon_fast.guids import new_guid
+from raccoon_fast.net.spread import Spread
 from raccoon_fast.net.tls import refused_certificate, refuses_certificate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
     from raccoon_fast.net.address import Address
+    from raccoon_fast.net.proxy import Proxy
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.attempt import AnyAttempt
@@ -137,6 +139,9 @@ class Link:
     connect_timeout_s: float
     stats: MetricsSink
     logger: Log
+    proxy: Proxy | None = None
+    server_hostname: str | None = None
+    spread: Spread = field(default_factory=Spread, repr=False)
     _context: ssl.SSLContext | None = field(default=None, repr=False)
     _authorization: str = field(default="", repr=False)
 
@@ -174,7 +179,7 @@ class Link:
                 self._context = self.tls.ssl_context()
             else:
                 self._context = ssl.create_default_context()
-            if self.address.scheme == "grpcs":  # for which no context of the user's is taken
+            if self.address.scheme == "grpcs":
                 self._context.set_alpn_protocols(["h2"])
         return self._context
 

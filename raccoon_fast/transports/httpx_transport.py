@@ -73,7 +73,7 @@ class HttpxTransport(Transport):
         stats = self._link.stats
         stats.count(TOTAL_BYTES_SENT, len(body))
         async with self._client.stream(
-            "POST", str(self._link.address), content=body, headers=headers, timeout=timeout_s, follow_redirects=False
+            "POST", self._link.address.uri, content=body, headers=headers, timeout=timeout_s, follow_redirects=False
         ) as answer:
             parts, size = [], 0
             async for part in answer.aiter_bytes():
@@ -153,7 +153,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(f"PooledTransport speaks http and https, not {url.scheme!r}")
         secure = url.scheme == "https"
         return Link(
-            address=Address(url.scheme, url.host, url.port or (443 if secure else 80), "", secure),
+            address=Address(url.scheme, url.raw_host.decode("ascii"), url.port or (443 if secure else 80), "", secure),
             identity=Identity(),
             headers={},
             authorization=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 from raccoon_fast.net.tcp import open_tcp
@@ -79,6 +80,7 @@ class WebSocketTransport(Transport):
             link, lambda: WebSocketConnection(link, self._keepalive, self._max_in_flight), timeout_s
         )
         await connection.open(timeout_s)
+        connection.on_move = functools.partial(self._retire, connection)
         if before is not None and before.has_culprit:
             # Somewhere in what was in flight is a request the server cannot read; alone, it is known by its answer.
             connection.window.failed()

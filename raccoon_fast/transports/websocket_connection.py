@@ -47,6 +47,8 @@ from raccoon_fast.transports.websocket_frames import FrameCutter
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from websockets.http11 import Response as HandshakeResponse
 
     from raccoon_fast.transports.attempt import AnyAttempt
@@ -89,7 +91,7 @@ class WebSocketConnection(SharedConnection):
     def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
         super().__init__(link)
         self._keepalive = keepalive
-        self._protocol = ClientProtocol(parse_uri(str(link.address)), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
+        self._protocol = ClientProtocol(parse_uri(link.address.uri), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
@@ -109,6 +111,8 @@ class WebSocketConnection(SharedConnection):
         self._key_at = 0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
+        #: Called by `move_on`; set by the transport, which knows what takes its place.
+        self.on_move: Callable[[], None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -148,6 +152,11 @@ class WebSocketConnection(SharedConnection):
         """Nobody waits for the request any more: a late answer is only counted."""
         self.acks.discard(request.req_guid)
         self._pump()
+
+    def move_on(self) -> None:
+        """See SharedConnection.move_on."""
+        if self.on_move is not None:
+            self.on_move()
 
     async def retire(self) -> None:
         """Close once nothing is in flight; every request here has a deadline, so that is bounded."""

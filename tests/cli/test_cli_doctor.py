@@ -436,7 +436,7 @@ def test_clock(monkeypatch, sent_time, status):
     ("arguments", "message"),
     [
         ([], "name the server"),
-        (["localhost:8080"], "the server's URL must begin with http://"),
+        (["localhost:8080"], "url must name the protocol: http://localhost:8080"),
         (["http://a/#b"], "url must not have a #fragment"),
         (["http://a", "--ca", __file__], "does not hold the PEM it should"),
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from raccoon_fast.cli.connect import ServerOptions, protocol_of
+from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
 from raccoon_fast.cli.doctor.network import can_connect, check_network
@@ -19,7 +19,7 @@ from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_line
 from raccoon_fast.clients.options import Settings
-from raccoon_fast.net.address import parse_address
+from raccoon_fast.net.address import parse_address, protocol_of
 
 if TYPE_CHECKING:
     import argparse
