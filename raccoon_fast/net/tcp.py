@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
 
-__all__ = ["Route", "connect_error", "open_tcp"]
+__all__ = ["Route", "connect", "connect_error", "open_tcp"]
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
@@ -81,6 +81,17 @@ async def open_tcp(route: Route, factory: Callable[[], _P], timeout_s: float) ->
         if isinstance(error, ConnectError):
             raise
         raise connect_error(error, route.address, tried, route.proxy) from error
+
+
+async def connect(route: Route, timeout_s: float) -> socket.socket:
+    """A connected socket to the server, without TLS and without a proxy; it does not block.
+
+    Raises:
+        OSError: No address takes a connection.
+    """
+    address = route.address
+    found = route.spread.order(await resolver.look_up(address.host, address.port))
+    return (await _connect(found, route.spread, timeout_s))[0]
 
 
 async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried: list[str]) -> _P:
