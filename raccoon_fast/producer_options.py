@@ -89,12 +89,23 @@ class ProducerOptions(NamedTuple):
         transports = [self._transport(protocol, settings) for _ in range(count)]
         open_apart = functools.partial(self._transport, protocol, settings)
         # A server refuses a second WebSocket of one id.
-        has_fixed_id = protocol == "WebSocket" and settings.link.identity.user_id is not None
+        is_alone = protocol == "WebSocket" and settings.link.identity.user_id is not None
+        # And httpx's transport is closed by the first that is done with it.
+        is_alone |= hasattr(settings.own_transport, "handle_async_request")
         return Endpoint(
-            settings.link.address, transports, self.retry, settings.timeout_s, None if has_fixed_id else open_apart
+            settings.link.address, transports, self.retry, settings.timeout_s, None if is_alone else open_apart
         )
 
     def _transport(self, protocol: str, settings: Settings) -> Transport:
+        own: Any = settings.own_transport
+        if own is not None and protocol == "REST":
+            from raccoon_fast.transports.httpx_transport import HttpxTransport
+
+            return HttpxTransport(settings.link, own)
+        if own is not None:
+            from raccoon_fast.transports.grpc_channel import ChannelTransport
+
+            return ChannelTransport(settings.link, own)
         if protocol == "REST":
             from raccoon_fast.transports.rest import RestTransport
 
@@ -130,6 +141,8 @@ def resolve_options(
     spool: str | os.PathLike[str] | None,
     spool_bytes: int,
     durable: bool,
+    transport: object = None,
+    channel: object = None,
 ) -> ProducerOptions:
     """Check the options of a producer.
 
@@ -147,6 +160,7 @@ def resolve_options(
         # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
         # that can never import it.
         importlib.import_module(_TRANSPORTS[protocol])
+    _take_own(servers, options, transport, channel)
     if isinstance(options.get("tls"), ssl.SSLContext) and {"gRPC"} < {protocol for protocol, _ in servers}:
         raise ValueError("tls: one ssl.SSLContext cannot serve gRPC and HTTP, which differ in ALPN: use TLS(ca=…)")
     if wire not in ("proto", "json"):
@@ -192,6 +206,39 @@ def resolve_options(
         spool_bytes=whole("spool_bytes", spool_bytes),
         durable=durable,
     )
+
+
+def _take_own(
+    servers: list[tuple[str, Settings]], options: Mapping[str, Any], transport: object, channel: object
+) -> None:
+    """Give each server what the user has for it in place of our own connections."""
+    for protocol, name, given in (("REST", "transport", transport), ("gRPC", "channel", channel)):
+        if given is None:
+            continue
+        if isinstance(given, Sequence):
+            each: list[object] = [*given]
+            if len(each) != len(servers):
+                raise ValueError(f"{name} must have one for each url, or None: {len(servers)}, not {len(each)}")
+        else:
+            each = [given if one == protocol else None for one, _ in servers]
+        if not any(one is not None for one in each):
+            raise ValueError(f"{name} is for {protocol}, and no url is")
+        for (one, settings), own in zip(servers, each, strict=True):
+            if own is None:
+                continue
+            if one != protocol:
+                raise ValueError(f"{name} is for {protocol}, and {settings.link.address} is not")
+            if protocol == "gRPC":
+                from raccoon_fast.clients.grpc import check_channel
+
+                check_channel(own, options)
+            else:
+                from raccoon_fast.transports.httpx_transport import check_httpx
+
+                check_httpx(own)
+                if options.get("proxy") is not None or settings.link.address.unix_path:
+                    raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
+            settings.own_transport = own
 
 
 def _spool_path(spool: str | os.PathLike[str] | None, overflow: str, *, durable: bool) -> Path | None:

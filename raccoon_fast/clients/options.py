@@ -111,6 +111,8 @@ class Settings:
                 near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"unknown option {name!r}{hint}")
+        #: What the user has in place of the protocol's own transport: of httpx, or what makes a gRPC channel.
+        self.own_transport: Any = None
         self.serializer = resolve_serializer(options.get("serializer", PROTO))
         self.timeout_s = positive("timeout", options.get("timeout", default_timeout_s))
         self.retry = options.get("retry", RetryPolicy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.base import Request
 
-__all__ = ["HttpxTransport", "PooledTransport"]
+__all__ = ["HttpxGiven", "HttpxTransport", "PooledTransport", "check_httpx"]
+
+#: What a user may hand in.
+HttpxGiven = httpx.AsyncClient | httpx.AsyncBaseTransport | Callable[[], httpx.AsyncClient | httpx.AsyncBaseTransport]
 
 
 class HttpxTransport(Transport):
@@ -37,13 +41,15 @@ class HttpxTransport(Transport):
 
     Args:
         link: The server; http or https. Its `tls` is not used, httpx's own settings are.
-        http: The user's; closed by its owner when it is an AsyncClient, with this transport when it is a transport.
+        http: The user's; or a callable that makes it, on the event loop of the first request, so once per process. An
+            AsyncClient that was handed in is closed by its owner, all else with this transport.
     """
 
-    def __init__(self, link: Link, http: httpx.AsyncClient | httpx.AsyncBaseTransport) -> None:
+    def __init__(self, link: Link, http: HttpxGiven) -> None:
         self._link = link
+        self._given = http
         self._owned = not isinstance(http, httpx.AsyncClient)
-        self._client = httpx.AsyncClient(transport=http) if isinstance(http, httpx.AsyncBaseTransport) else http
+        self._client: httpx.AsyncClient | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send."""
@@ -72,7 +78,7 @@ class HttpxTransport(Transport):
     async def _post(self, headers: dict[str, str], body: bytes, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
         stats = self._link.stats
         stats.count(TOTAL_BYTES_SENT, len(body))
-        async with self._client.stream(
+        async with self._http().stream(
             "POST", self._link.address.uri, content=body, headers=headers, timeout=timeout_s, follow_redirects=False
         ) as answer:
             parts, size = [], 0
@@ -86,8 +92,33 @@ class HttpxTransport(Transport):
 
     async def close(self) -> None:
         """See Transport.close."""
-        if self._owned:
+        if self._owned and self._client is not None:
             await self._client.aclose()
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            made = self._given
+            if not isinstance(made, (httpx.AsyncClient, httpx.AsyncBaseTransport)):
+                try:
+                    made = made()
+                except Exception as error:
+                    raise ConnectError(f"transport=… failed for {self._link.address}: {error!r}") from error
+            if isinstance(made, httpx.AsyncBaseTransport):
+                made = httpx.AsyncClient(transport=made)
+            if not isinstance(made, httpx.AsyncClient):
+                said = f"transport=… must return an httpx.AsyncClient or httpx.AsyncBaseTransport, not {made!r}"
+                raise ConnectError(said, retryable=False)
+            self._client = made
+        return self._client
+
+
+def check_httpx(given: object) -> None:
+    """Raise TypeError unless it is what HttpxTransport takes."""
+    if not isinstance(given, (httpx.AsyncClient, httpx.AsyncBaseTransport)) and not callable(given):
+        raise TypeError(
+            "transport takes an httpx.AsyncClient, an httpx.AsyncBaseTransport or a callable that makes one, not "
+            f"{type(given).__name__}"
+        )
 
 
 def _named(error: httpx.HTTPError, address: Address) -> TransportError:
