@@ -280,8 +280,7 @@ class _Tunnel(asyncio.Protocol):
         assert self._transport is not None
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if proxy.userinfo is not None:
-            credentials = base64.b64encode(":".join(proxy.userinfo).encode()).decode("ascii")  # RFC 7617
-            lines.append(f"Proxy-Authorization: Basic {credentials}")
+            lines.append(f"Proxy-Authorization: Basic {_credentials(proxy.userinfo)}")
         self._transport.write("\r\n".join([*lines, "", ""]).encode("ascii"))
         while b"\r\n\r\n" not in self.received:
             if self._has_ended or len(self.received) > _MAX_HEAD_BYTES:
@@ -326,8 +325,20 @@ class _Tunnel(asyncio.Protocol):
 
 
 def _refusal(proxy: Proxy, address: Address, said: str) -> ConnectError:
+    for secret in _secrets(proxy):
+        said = said.replace(secret, "…")  # a proxy may quote what it was sent
     words = "".join(character if character.isprintable() else " " for character in said)
     return ConnectError(f"the proxy {proxy} does not connect to {address}: {words}")
+
+
+def _secrets(proxy: Proxy) -> list[str]:
+    if proxy.userinfo is None:
+        return []
+    return [secret for secret in (_credentials(proxy.userinfo), proxy.userinfo[1]) if secret]
+
+
+def _credentials(userinfo: tuple[str, str]) -> str:
+    return base64.b64encode(":".join(userinfo).encode()).decode("ascii")  # RFC 7617
 
 
 def _words(status: re.Match[bytes], head: bytes, rest: bytes) -> str:

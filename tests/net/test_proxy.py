@@ -297,6 +297,14 @@ def test_its_words_are_told(protocol: str, refusal: bytes, said: str, plain: Col
     assert error.retryable
 
 
+def test_words_that_quote_the_password(plain: Collector) -> None:
+    with ForwardProxy() as proxy:
+        quoted = b"for user:s3cret (dXNlcjpzM2NyZXQ=)"
+        proxy.refusal = b"HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n\r\n" + quoted
+        client = client_of("rest", plain, proxy=proxy.url(userinfo="user:s3cret"))
+        assert str(failure_of(client, "403 No; for user")).endswith("403 No; for user:… (…)")
+
+
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 def test_a_wrong_password(kind: str, plain: Collector) -> None:
     with ForwardProxy(kind, user="user", password="right") as proxy:
