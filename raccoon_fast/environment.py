@@ -41,6 +41,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_CA": ("tls.ca", option_text.file),
     "TLS_CERT": ("tls.cert", option_text.file),
     "TLS_KEY": ("tls.key", option_text.file),
+    "TLS_PASSWORD": ("tls.password", str),
     "PROXY": ("proxy", str),
     "SERVER_HOSTNAME": ("server_hostname", str),
     "AUTH_TOKEN": ("auth", str),

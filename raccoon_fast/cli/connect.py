@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,6 +10,7 @@ from raccoon_fast.cli.exits import UsageError
 from raccoon_fast.cli.terminal import write_note
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.environment import CONNECTION_OPTIONS, Environment, unknown_variables
+from raccoon_fast.errors import TLSError
 from raccoon_fast.logs import CONSOLE
 from raccoon_fast.net.address import protocol_of
 from raccoon_fast.producer import Producer
@@ -120,7 +122,10 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         if any(name.lower() == "authorization" for name, _ in arguments.header):
             options["auth"] = None  # or the environment's would go before it
     if arguments.ca or arguments.cert or arguments.key:
-        options["tls"] = TLS(ca=arguments.ca, cert=arguments.cert, key=arguments.key)
+        password = os.environ.get("RACCOON_FAST_TLS_PASSWORD") or None
+        options["tls"] = TLS(
+            ca=arguments.ca, cert=arguments.cert, key=arguments.key, password=password if arguments.cert else None
+        )
     return options
 
 
@@ -130,3 +135,5 @@ def _check_tls(tls: TLS) -> None:
     except ssl.SSLError as error:
         what = "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY)"
         raise UsageError(f"{what} does not hold the PEM it should: {error.reason}") from error
+    except TLSError as error:
+        raise UsageError(f"{error} (RACCOON_FAST_TLS_PASSWORD)") from None

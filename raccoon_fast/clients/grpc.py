@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -77,7 +76,7 @@ class GrpcClient(Client[AsyncGrpcClient]):
     """
 
     def __init__(self, url: str, *, channel: Channel | None = None, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(functools.partial(AsyncGrpcClient, url, channel=channel, **options))
+        super().__init__(lambda: AsyncGrpcClient(url, channel=channel, **options))
 
 
 def check_channel(channel: object, options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import difflib
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.delivery.retry import RetryPolicy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raccoon_fast.events import App
     from raccoon_fast.net.address import Address
 
-__all__ = ["Auth", "ClientOptions", "Settings", "positive", "switch", "whole"]
+__all__ = ["Auth", "ClientOptions", "Settings", "positive", "refuse_pickling", "switch", "whole"]
 
 Auth = tuple[str, str] | str | Callable[[], str]
 
@@ -141,6 +141,15 @@ class Settings:
         )
 
 
+def refuse_pickling(one: object) -> NoReturn:
+    """Raise for what cannot go to another process: a client or a producer."""
+    name = type(one).__name__
+    raise TypeError(
+        f"{name} cannot be pickled or copied, since it holds connections and events: pass its url and options to the "
+        f"other process, and make a {name} there"
+    )
+
+
 def positive(option: str, value: object) -> float:
     """A number of seconds above 0, finite."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -197,22 +206,31 @@ def _check_name(option: str, name: object) -> None:
         raise ValueError(f"{option}: {name!r} is not a header name (letters, digits and hyphens)")
 
 
-def _check_value(option: str, value: object, *, secret: bool = False) -> None:
+def _check_value(option: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{option} takes a str, not {type(value).__name__}")
-    if not _VALUE.fullmatch(value):
-        shown = "the value given" if secret else repr(value)
-        raise ValueError(f"{option}: {shown} cannot be a header's value: printable ASCII only, no line breaks")
+    fitting = _VALUE.match(value)
+    if fitting is not None and fitting.end() < len(value):
+        # The value itself may be a secret.
+        raise ValueError(
+            f"{option}: the value given cannot be a header's value: printable ASCII only, no line breaks; "
+            f"its character {fitting.end() + 1} is U+{ord(value[fitting.end()]):04X}"
+        )
 
 
 def _authorization(auth: object) -> Callable[[], str] | None:
     if auth is None:
         return None
     if isinstance(auth, str):
-        _check_value("auth", auth, secret=True)
+        _check_value("auth", auth)
         return lambda: f"Bearer {auth}"
     if isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str) for part in auth):
-        credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
+        try:
+            credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
+        except UnicodeEncodeError:
+            raise ValueError(
+                "auth: the user or the password holds half of a surrogate pair, which is no text"
+            ) from None
         return lambda: f"Basic {credentials}"
     if callable(auth):
         return lambda: _checked_authorization(auth())
@@ -220,7 +238,7 @@ def _authorization(auth: object) -> Callable[[], str] | None:
 
 
 def _checked_authorization(value: object) -> str:
-    _check_value("auth()", value, secret=True)
+    _check_value("auth()", value)
     return str(value)
 
 
@@ -241,7 +259,7 @@ def _tls(tls: object, address: Address) -> ssl.SSLContext | TLS | None:
     if tls is None:
         return None
     if not isinstance(tls, (ssl.SSLContext, TLS)):
-        raise TypeError(f"tls takes TLS(…) or an ssl.SSLContext, not {tls!r}")
+        raise TypeError(f"tls takes TLS(…) or an ssl.SSLContext, not {type(tls).__name__}")
     if not address.secure:
         raise ValueError(f"tls is given, but {address} is plain text; use {_SECURE[address.scheme]}://")
     return tls

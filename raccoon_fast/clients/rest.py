@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
@@ -90,5 +89,5 @@ class RestClient(Client[AsyncRestClient]):
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(
-            functools.partial(AsyncRestClient, url, wire=wire, connections=connections, transport=transport, **options)
+            lambda: AsyncRestClient(url, wire=wire, connections=connections, transport=transport, **options)
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
-from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -54,13 +54,16 @@ class Client(Generic[_A]):
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
-        self._make = make
+        self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here
         self._app: tuple[App | None] | None = None
         self._running: _Running[_A] | None = None
         self._closed = False
         self._lock = new_lock()
         lifetime.made(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def send(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
@@ -94,8 +93,7 @@ class WebSocketClient(Client[AsyncWebSocketClient]):
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(
-            functools.partial(
-                AsyncWebSocketClient,
+            lambda: AsyncWebSocketClient(
                 url,
                 wire=wire,
                 ping_interval=ping_interval,

@@ -24,6 +24,8 @@ __all__ = [
 #: The one path of REST and WebSocket on a Raccoon server.
 EVENTS_PATH = "/api/v1/events"
 
+# And what is taken for one (Unicode's compatibility forms).
+_AT = re.compile("[@\ufe6b\uff20]")
 _SCHEMES = {
     "REST": {"http": (False, 80), "https": (True, 443)},
     "WebSocket": {"ws": (False, 80), "wss": (True, 443)},
@@ -140,17 +142,20 @@ def parse_address(url: str, protocol: str) -> Address:
     if not isinstance(url, str):
         raise TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"url must not hold spaces or control characters: {url!r}")
-    parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
+        raise ValueError(f"url must not hold spaces or control characters: {without_userinfo(url)!r}")
+    try:
+        parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose message may hold a part of the password
+        raise ValueError(
+            f"url {without_userinfo(url)!r} cannot be read: a port is a number from 1 to 65535, an IPv6 address "
+            "stands in brackets, and what is no letter or digit in a user or password is percent-encoded"
+        ) from None
     if parts.scheme in ("unix", next(iter(schemes)) + _UNIX):
         return _unix_address(parts, next(iter(schemes)), protocol)
     if parts.scheme not in schemes:
         raise ValueError(f"url must be {expected} for {protocol}, not {without_userinfo(url)!r}")
     secure, default_port = schemes[parts.scheme]
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"url {without_userinfo(url)!r}: {error}") from None
     if not host:
         raise ValueError(f"url must name a host, as in {expected}: {without_userinfo(url)!r}")
     if port == 0:
@@ -166,7 +171,7 @@ def parse_address(url: str, protocol: str) -> Address:
         path = EVENTS_PATH if path in ("", "/") else path
         path += f"?{parts.query}" if parts.query else ""
         if not path.isascii():
-            raise ValueError(f"url's path must be percent-encoded ASCII: {path!r}")
+            raise ValueError(f"url's path must be percent-encoded ASCII: {without_userinfo(url)!r}")
     userinfo = None if parts.username is None else decode_userinfo(parts.username, parts.password or "")
     return Address(parts.scheme, parse_host(host), port or default_port, path, secure, userinfo)
 
@@ -222,9 +227,9 @@ def decode_userinfo(user: str, password: str) -> tuple[str, str]:
 
 
 def without_userinfo(url: str) -> str:
-    """The URL as it may stand in a message: a password in it is a secret."""
-    head, at, tail = url.rpartition("@")
-    if not at:
+    """The URL as it may stand in a message: a password in it is a secret, also one that is not percent-encoded."""
+    tail = _AT.split(url)[-1]
+    if tail == url:
         return url
-    scheme, separator, _ = head.partition("://")
+    scheme, separator, _ = url.partition("://")
     return f"{scheme}{separator}…@{tail}" if separator else f"…@{tail}"

@@ -71,13 +71,16 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
     if not isinstance(url, str):
         raise TypeError(f"{source} takes a str such as http://proxy:3128, not {type(url).__name__}")
     shown = without_userinfo(url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose message may hold a part of the password
+        raise ValueError(
+            f"{source} {shown!r} cannot be read: a port is a number from 1 to 65535, and what is no letter or digit in "
+            "a user or password is percent-encoded"
+        ) from None
     if parts.scheme not in _PORTS or any(character <= " " or character == "\x7f" for character in url):
         raise ValueError(f"{source} must be http://, https:// or socks5://host:port, not {shown!r}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{source} {shown!r}: {error}") from None
     if not host or port == 0:
         raise ValueError(f"{source} must name a host and a port, as in http://proxy:3128: {shown!r}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:

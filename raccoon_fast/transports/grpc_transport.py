@@ -132,6 +132,8 @@ class GrpcTransport(Transport):
         self._head_agent: str | None = None
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._again: set[asyncio.Task[None]] = set()
+        # Connections that take nothing more, and still owe answers.
+        self._leaving: list[HTTP2Connection] = []
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One call. See Transport.send."""
@@ -154,11 +156,14 @@ class GrpcTransport(Transport):
     async def close(self) -> None:
         """See Transport.close."""
         connection = self._dialer.close()
-        if connection is not None:
-            await connection.close()
+        connections = [*self._leaving, *([] if connection is None else [connection])]
+        self._leaving.clear()
+        if connections:
+            await asyncio.gather(*(one.close() for one in connections))
 
     async def _open(self, before: HTTP2Connection | None) -> HTTP2Connection:
         link = self._link
+        self._leaving = [one for one in (*self._leaving, before) if one is not None and one.error is None]
         connection = await open_tcp(link, lambda: HTTP2Connection(link), link.connect_timeout_s)
         await connection.open(link.connect_timeout_s)
         # An id of its own, as every connection has.
@@ -197,9 +202,10 @@ class GrpcTransport(Transport):
     ) -> None:
         if attempt.done():
             return
-        if isinstance(outcome, RefusedError) and (connection.has_answered or not is_again):
-            # That a connection ends is no failure of the server's: a new one takes it. nginx ends each after 1,000
-            # requests, whatever waits for its turn; one that carried none at all is not followed by a third.
+        is_over = connection.has_answered and not connection.usable
+        if isinstance(outcome, RefusedError) and (is_over or not is_again):
+            # That a connection ends is no failure of the server's: a new one takes the request. nginx ends each after
+            # 1,000 requests, whatever waits for its turn. Refused without that, it is tried once more at once.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
             self._again.add(task)
             task.add_done_callback(self._again.discard)
@@ -265,7 +271,7 @@ class GrpcTransport(Transport):
         if code == "UNAVAILABLE":
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         said = ": ".join(part for part in (f"HTTP status {digits}", words) if part)
-        advice = http_advice(status)
+        advice = "is this the server's gRPC port?" if status == 404 else http_advice(status)
         return ServerError(
             f"{address} answered {code}: {said}{'; ' if advice else ''}{advice}",
             status=code,

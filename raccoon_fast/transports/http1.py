@@ -239,6 +239,8 @@ class HTTPConnection(asyncio.Protocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._answer is not None:
+            self.reusable = False  # what begins behind it is the answer to no request of ours (RFC 9112, 9.2)
         self._headers = []
         self._header_bytes = 0
         self._body = []

@@ -81,9 +81,10 @@ class WebSocketTransport(Transport):
         )
         await connection.open(timeout_s)
         connection.on_move = functools.partial(self._retire, connection)
-        if before is not None and before.has_culprit:
-            # Somewhere in what was in flight is a request the server cannot read; alone, it is known by its answer.
-            connection.window.failed()
+        if before is not None:
+            connection.suspects = before.suspects
+            if before.has_culprit:
+                connection.window.failed()
         return connection
 
     def _retire(self, connection: WebSocketConnection) -> None:

@@ -22,6 +22,7 @@ from raccoon_fast.cli import main
 from raccoon_fast.cli.doctor import command as doctor
 from raccoon_fast.cli.doctor.probes import check_clock
 from raccoon_fast.collector import Collector, answers
+from raccoon_fast.collector.decode_errors import MalformedRequest
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.net import resolver
 
@@ -471,7 +472,7 @@ class TestServer:
 
     def test_json_that_is_not_read(self, examine, collector, monkeypatch):
         def refuse(data):
-            raise ValueError("sent_time must be RFC 3339")
+            raise MalformedRequest("sent_time must be RFC 3339")
 
         monkeypatch.setattr(answers, "decode_json_request", refuse)
         report = examine(collector.url, "--yes")

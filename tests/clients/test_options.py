@@ -107,6 +107,40 @@ def test_secrets_are_not_shown(client, url):
     assert secret not in str(caught.value)
 
 
+SECRET = "s3cr3t"
+SHOWS_NOTHING = [
+    {"headers": {"X-Key": f"{SECRET}\r\n"}},
+    {"headers": {"X-Key": f"{SECRET}é"}},
+    {"headers": {"X-Key": SECRET.encode()}},
+    {"headers": [("X-Key", SECRET)]},
+    {"user_id": f"{SECRET}\n"},
+    {"group": f"\x00{SECRET}"},
+    {"auth": f"{SECRET}\u20ac"},
+    {"auth": SECRET.encode()},
+    {"auth": [SECRET]},
+    {"auth": ("user", f"{SECRET}\ud800")},
+    {"auth": ("user", SECRET, "more")},
+    {"tls": {"password": SECRET}},
+]
+
+
+@pytest.mark.parametrize("options", SHOWS_NOTHING, ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_secrets_stay_out_of_errors(client, url, options):
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))) as caught:
+        client(url, **options)
+    error = caught.value
+    assert SECRET not in f"{error} {error!r}"
+    assert error.__suppress_context__ or error.__context__ is None
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_client_s_attributes_show_no_password(client, url):
+    scheme, separator, rest = url.rpartition("://")
+    made = client(f"{scheme}{separator}user:{SECRET}@{rest}", headers={"X-Key": SECRET})
+    assert SECRET not in repr(made.__dict__)
+
+
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])
 def test_one_ssl_context_is_not_for_grpc_and_http(client):
     """It holds what is offered by ALPN, which differs."""

@@ -10,8 +10,9 @@ import sys
 import time
 
 import pytest
-from any_client import ASYNC, new_client
+from any_client import ASYNC, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
+from cryptography.hazmat.primitives import serialization
 from scripted import tcp_server
 
 from raccoon_fast import (
@@ -20,6 +21,7 @@ from raccoon_fast import (
     ConnectError,
     DeliveryError,
     GrpcClient,
+    Outcome,
     Producer,
     RestClient,
     RetryPolicy,
@@ -152,13 +154,17 @@ def test_mutual_tls(protocol, files):
         assert collector.event_count == 1
 
 
+@pytest.mark.parametrize("certificate", [None, "stranger", "expired_client"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_refused_client_certificate_is_named_as_such(protocol, files):
+def test_a_refused_client_certificate_is_named_as_such(protocol, classes, version, certificate, files):
     """With TLS 1.3 the server's verdict comes after the handshake is over for the client."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
     context.load_cert_chain(files.server)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+    context.set_alpn_protocols(["h2", "http/1.1"])
 
     def script(connection):
         # Closed with bytes unread a socket is reset, and the verdict may be lost with it.
@@ -168,12 +174,14 @@ def test_a_refused_client_certificate_is_named_as_such(protocol, files):
             while held.recv(65536):
                 pass
 
-    with (
-        tcp_server(script) as host,
-        client_of(protocol, host, tls=TLS(ca=files.ca)) as client,
-        pytest.raises(TLSError, match=r"(?i)certificate"),
-    ):
-        client.send(EVENTS)
+    scheme = {"rest": "https", "websocket": "wss", "grpc": "grpcs"}[protocol]
+    tls = TLS(ca=files.ca, cert=None if certificate is None else getattr(files, certificate))
+    with tcp_server(script) as host:
+        made = new_client(protocol, f"{scheme}://{host}", classes, tls=tls)
+        with made if classes is SYNC else OnLoop(made) as client, pytest.raises(TLSError) as no:
+            client.send(EVENTS)
+    assert (no.value.outcome, no.value.retryable) == (Outcome.NOT_DELIVERED, False)
+    assert "certificate" in str(no.value)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -234,6 +242,52 @@ class TestFiles:
                 with client_for(protocol, collector, tls) as client:
                     client.send(EVENTS)
 
+    @pytest.fixture
+    def locked(self, files, tmp_path):
+        """The client's certificate and its key, encrypted, in one file."""
+        text = files.client.read_bytes()
+        key = serialization.load_pem_private_key(text, None)
+        encryption = serialization.BestAvailableEncryption(b"s3cret")
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        path = tmp_path / "locked.pem"
+        path.write_bytes(pem + text[text.index(b"-----BEGIN CERTIFICATE") :])
+        return path
+
+    @pytest.mark.parametrize("password", ["s3cret", b"s3cret"])
+    def test_an_encrypted_key_takes_its_password(self, files, locked, password):
+        with serving(files, tls_client_ca=files.ca) as collector:
+            for protocol in PROTOCOLS:
+                for tls in (
+                    TLS(ca=files.ca, cert=locked, password=password),
+                    TLS(ca=files.ca, cert=locked, key=locked, password=password),
+                    TLS(ca=files.ca, cert=files.client, password="is not needed"),
+                ):
+                    with client_for(protocol, collector, tls) as client:
+                        client.send(EVENTS)
+
+    @pytest.mark.parametrize("password", [None, "", "wr0ng", "wr0ng" * 1000])
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_without_it_the_key_is_named_and_nobody_is_asked(self, files, locked, protocol, password, capfd):
+        tls = TLS(ca=files.ca, cert=locked, password=password)
+        with (
+            serving(files, tls_client_ca=files.ca) as collector,
+            client_for(protocol, collector, tls) as client,
+            pytest.raises(TLSError, match=r"password=….*locked\.pem|locked\.pem.*password=…") as caught,
+        ):
+            client.send(EVENTS)
+        assert not caught.value.retryable
+        assert "wr0ng" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}{tls!r}"
+        assert "PEM pass phrase" not in "".join(capfd.readouterr())
+
+    def test_the_password_is_not_shown(self, files):
+        assert "s3cret" not in repr(TLS(cert=files.client, password="s3cret"))
+
+    def test_a_password_needs_a_key(self, files):
+        with pytest.raises(ValueError, match="private key"):
+            TLS(ca=files.ca, password="s3cret")
+        with pytest.raises(TypeError, match=r"^TLS\(password=…\) takes a str, not int$"):
+            TLS(cert=files.client, password=5)
+
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_handshake_that_hangs_is_given_up(protocol):
@@ -276,36 +330,3 @@ def test_a_trailing_dot_is_the_resolvers_alone(protocol, files, monkeypatch):
             client.send(EVENTS)
         assert asked == ["localhost."]
         assert collector.event_count == 1
-
-
-class TestAnEncryptedKey:
-    @pytest.fixture
-    def key(self, files, tmp_path):
-        from cryptography.hazmat.primitives import serialization
-
-        key = serialization.load_pem_private_key(files.client.read_bytes(), None)
-        path = tmp_path / "key.pem"
-        encrypted = serialization.BestAvailableEncryption(b"s3cret")
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encrypted)
-        path.write_bytes(key.private_bytes(*form))
-        return path
-
-    @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_with_its_password(self, protocol, files, key):
-        tls = TLS(ca=files.ca, cert=files.client, key=key, password="s3cret")
-        assert "s3cret" not in repr(tls)
-        with serving(files) as collector, client_for(protocol, collector, tls) as client:
-            client.send(EVENTS)
-            assert collector.event_count == 1
-
-    @pytest.mark.parametrize(("password", "said"), [(None, r"give TLS\(password=…\)"), ("wrong", "TLS with")])
-    def test_without(self, files, key, password, said):
-        tls = TLS(ca=files.ca, cert=files.client, key=key, password=password)
-        with client_of("rest", "127.0.0.1:9", tls=tls) as client, pytest.raises(TLSError, match=said):
-            client.send(EVENTS)
-
-    def test_one_without_a_certificate(self, files):
-        with pytest.raises(ValueError, match="password"):
-            TLS(ca=files.ca, password="s3cret")
-        with pytest.raises(TypeError, match="password"):
-            TLS(cert=files.client, password=b"s3cret")

@@ -147,3 +147,35 @@ def test_a_password_is_never_shown() -> None:
             parse_address(url, "REST")
         assert "secret" not in str(caught.value)
         assert "user" not in str(caught.value)
+
+
+ODD = [
+    "http://u:secret x@h",
+    "http://u:secret\n@h",
+    "http://u:secret@h:99999",
+    "http://u:secret@h:port",
+    "http://u:secret/x@h",
+    "http://u:secret#@h/",
+    "http://u:secret?@h/",
+    "http://u:secret@h/é",
+    "http://u:1/secret@h/é",
+    "http://u:secret@h#f",
+    "http://u:secret@[::1",
+    "http://u:[secret@h",
+    "http://u:secret@h..x",
+    "http:/u:secret@h",
+    "//u:secret@h",
+    "http://u:secret@h\u2100",
+    "http://u:secret\uff20h\u2100",
+    "http://u:secret\uff20h",
+    "grpc://u:secret@h/path",
+]
+
+
+@pytest.mark.parametrize("url", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("protocol", ["REST", "WebSocket", "gRPC"])
+def test_nor_one_that_should_have_been_percent_encoded(url: str, protocol: str) -> None:
+    with pytest.raises(ValueError, match="url") as caught:
+        parse_address(url, protocol)
+    assert "secret" not in f"{caught.value!r}"
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 from typing import Any
 
 import httpx
 import pytest
-from scripted import answer, tcp_server
+from scripted import Connection, answer, tcp_server
 
 from raccoon_fast import (
     RAW,
@@ -18,6 +20,7 @@ from raccoon_fast import (
     ConnectError,
     ConnectionLostError,
     MessageTooLargeError,
+    Outcome,
     Producer,
     ProtocolError,
     RestClient,
@@ -137,6 +140,56 @@ class TestOverTheUsersHttpx:
         with tcp_server(script) as host, pytest.raises((ProtocolError, ConnectionLostError), match=expected):
             send(run, f"http://{host}")
 
+    @pytest.mark.parametrize(
+        ("raised", "expected", "outcome", "attempts"),
+        [
+            (httpx.ConnectTimeout("late"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.PoolTimeout("full"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.ProxyError("403 Forbidden"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.UnsupportedProtocol("no"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.CloseError("odd"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.WriteError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.ReadError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.RemoteProtocolError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.DecodingError("odd"), ProtocolError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.WriteTimeout("late"), AckTimeoutError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.ReadTimeout("late"), AckTimeoutError, Outcome.POSSIBLY_DELIVERED, 1),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    )
+    def test_what_httpx_raises(self, run, raised, expected, outcome, attempts):
+        class Raising(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request):
+                raise raised
+
+        async def once():
+            async with client("http://h", Raising()) as rest:
+                await rest.send(EVENTS)
+
+        with pytest.raises(expected) as no:
+            run(once())
+        assert (no.value.outcome, no.value.attempts) == (outcome, attempts)
+
+    def test_an_answer_to_another_request_ends_the_connection(self, run):
+        numbers = []
+
+        def script(connection):
+            while True:
+                guid = connection.read_message().req_guid
+                numbers.append(connection.number)
+                connection.respond(answer("another" if len(numbers) == 1 else guid))
+
+        async def twice(host):
+            async with client(f"http://{host}", httpx.AsyncHTTPTransport()) as rest:
+                with pytest.raises(ProtocolError, match="another"):
+                    await rest.send(EVENTS)
+                await rest.send(EVENTS)
+                await rest.send(EVENTS)
+
+        with tcp_server(script) as host:
+            run(twice(host))
+        assert numbers == [0, 1, 1]
+
     @pytest.mark.parametrize("wrong", [httpx.Client, httpx.HTTPTransport, "httpx"])
     def test_what_is_neither_is_refused(self, wrong):
         value = wrong if isinstance(wrong, str) else wrong()
@@ -204,6 +257,28 @@ class TestOurConnectionsForTheUser:
             pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)),
         ):
             fetch(run, "GET", f"http://{host}")
+
+    def test_a_request_that_was_written_before_is_not_taken_for_unsent(self, run):
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve():
+            connection = Connection(listener.accept()[0], 0)
+            with connection.sock:
+                connection.read_request()
+                connection.respond(b"")
+                connection.read_request()
+                listener.close()
+
+        async def twice(url):
+            async with httpx.AsyncClient(transport=PooledTransport()) as http:
+                await http.post(url, content=b"x")
+                with pytest.raises(httpx.ReadError):
+                    await http.post(url, content=b"x")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        run(twice(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        thread.join(5)
 
     @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
     def test_methods_whose_answers_are_framed_otherwise(self, run, method):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.way import open_secure, open_socket
-from raccoon_fast.errors import ConnectError
+from raccoon_fast.errors import ConnectError, TLSError
 from raccoon_fast.net import resolver
 from raccoon_fast.net.spread import Spread
 
@@ -131,7 +131,11 @@ def _open(check: str, link: Link, timeout_s: float, detail: str, fix: str) -> Fi
 
 def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     address = link.address
-    context = link.ssl_context()
+    try:
+        context = link.ssl_context()
+    except TLSError as error:
+        yield Finding("tls", FAIL, str(error), "set RACCOON_FAST_TLS_PASSWORD")
+        return False
     assert context is not None
     is_grpc = address.scheme == "grpcs"
     if is_grpc:
