@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from raccoon_fast.clients.grpc import Channel
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
+    from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["AsyncProducer"]
 
@@ -60,6 +62,8 @@ class AsyncProducer(BaseProducer):
         spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
         spool_bytes: As Producer.
         durable: As Producer.
+        transport: As Producer.
+        channel: As Producer.
         **options: See ClientOptions.
 
     Raises:
@@ -87,6 +91,8 @@ class AsyncProducer(BaseProducer):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
+        channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -112,6 +118,8 @@ class AsyncProducer(BaseProducer):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                transport=transport,
+                channel=channel,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from raccoon_fast.clients.grpc import Channel
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
+    from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["Producer"]
 
@@ -103,6 +105,10 @@ class Producer(BaseProducer, metaclass=_Patchable):
         spool_bytes: Bytes in the spool, at most; over it the policy is "block".
         durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
             stored is not lost with the process.
+        transport: For URLs of REST, an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
+            send over instead of our own connections; see AsyncRestClient. A list has one, or None, for each URL. The
+            callable is best here: what it makes is closed on the producer's event loop, to which you have no way.
+        channel: For URLs of gRPC, a callable that makes a grpc.aio.Channel; see AsyncGrpcClient. A list as above.
         **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
 
     Raises:
@@ -130,6 +136,8 @@ class Producer(BaseProducer, metaclass=_Patchable):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
+        channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -155,6 +163,8 @@ class Producer(BaseProducer, metaclass=_Patchable):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                transport=transport,
+                channel=channel,
             )
         )
         self._callbacks = CallbackThread(self._options.settings.logger)

@@ -117,6 +117,7 @@ class BaseProducer(abc.ABC):
         | USER_ID, GROUP, ID_HEADER, GROUP_HEADER | `user_id` … |
         | TLS_CA, TLS_CERT, TLS_KEY | `tls=TLS(ca=…, cert=…, key=…)`: paths of PEM files |
         | TLS_PASSWORD | the password of an encrypted key |
+        | PROXY, SERVER_HOSTNAME | `proxy`, `server_hostname` |
         | AUTH_TOKEN | `auth`: a bearer token |
         | TIMEOUT, CONNECT_TIMEOUT | `timeout` …: seconds |
         | WIRE | `wire`: proto or json |

@@ -83,6 +83,8 @@ def test_all_of_them(variables, tmp_path):
         SPOOL=str(tmp_path / "spool"),
         SPOOL_BYTES="12345",
         DURABLE="Yes",
+        PROXY="http://proxy.test:3128",
+        SERVER_HOSTNAME="inner.test",
         STATSD_HOST="127.0.0.1",
         STATSD_PORT="9",
         STATSD_PREFIX="shop",
@@ -98,6 +100,7 @@ def test_all_of_them(variables, tmp_path):
     assert settings.link.identity.headers() == {"X-Id": "me", "X-Gr": "us"}
     assert settings.link.tls == TLS(str(tmp_path / "ca"), str(tmp_path / "cert"), str(tmp_path / "cert"), "pass")
     assert settings.link.authorization() == "Bearer secret"
+    assert (str(settings.link.proxy), settings.link.server_hostname) == ("http://proxy.test:3128", "inner.test")
     assert (settings.timeout_s, settings.link.connect_timeout_s) == (7.5, 3.0)
     assert (options.wire, options.linger_s, options.batch_events, options.batch_bytes) == ("json", 0.25, 7, 1000)
     assert (options.max_in_flight, options.connections, options.buffer_bytes) == (3, 2, 100_000)

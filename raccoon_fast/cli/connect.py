@@ -12,6 +12,7 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.environment import CONNECTION_OPTIONS, Environment, unknown_variables
 from raccoon_fast.errors import TLSError
 from raccoon_fast.logs import CONSOLE
+from raccoon_fast.net.address import protocol_of
 from raccoon_fast.producer import Producer
 from raccoon_fast.tls import TLS
 
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["SCHEMES", "ServerOptions", "make_producer", "protocol_of"]
+__all__ = ["ServerOptions", "make_producer"]
 
 _T = TypeVar("_T")
-
-SCHEMES = ("http", "https", "ws", "wss", "grpc", "grpcs")
 
 # More than a batch of lines takes in any wire format, and less than gRPC carries.
 _BATCH_BYTES = 3 << 20
@@ -99,8 +98,9 @@ class ServerOptions:
             _check_tls(self.options["tls"])
         if not self.urls:
             raise UsageError("name the server: by its URL on the command line, or by RACCOON_FAST_URL")
-        if any(url.partition("://")[0] not in SCHEMES for url in self.urls):
-            raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
+        with self.blamed():
+            for url in self.urls:
+                protocol_of(url)
 
     def new(self, make: Callable[..., _T], **options: Any) -> _T:
         """Calls `make` with the URLs and all options; what is wrong with a variable is said to be."""
@@ -114,7 +114,7 @@ class ServerOptions:
 
 def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"logger": CONSOLE if arguments.debug else None}
-    for name in ("user_id", "group", "id_header", "group_header", "timeout"):
+    for name in ("user_id", "group", "id_header", "group_header", "proxy", "server_hostname", "timeout"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
     if arguments.header:
@@ -127,11 +127,6 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
             ca=arguments.ca, cert=arguments.cert, key=arguments.key, password=password if arguments.cert else None
         )
     return options
-
-
-def protocol_of(url: str) -> str:
-    """The protocol of a URL of SCHEMES, as parse_address takes it."""
-    return {"h": "REST", "w": "WebSocket", "g": "gRPC"}[url[0]]
 
 
 def _check_tls(tls: TLS) -> None:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raccoon_fast.delivery.retry import RetryPolicy
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
     from raccoon_fast.transports.base import Transport
 
 __all__ = ["Endpoint", "Endpoints"]

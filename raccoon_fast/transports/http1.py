@@ -168,6 +168,19 @@ class HTTPConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def move_on(self) -> None:
+        """Close once the exchange in flight, if there is one, has ended: the next connection goes elsewhere."""
+        ended = self._ended
+        if ended is None:
+            self.abort()
+            return
+
+        def ended_here(outcome: HTTPAnswer | RaccoonError) -> None:
+            self.abort()
+            ended(outcome)
+
+        self._ended = ended_here
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.events import Response
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
 
 __all__ = [
     "CONTENT_TYPES",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,9 +22,10 @@ from raccoon_fast.errors import (
     RaccoonError,
     TransportError,
 )
+from raccoon_fast.net.address import Address
+from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.transports.address import Address
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, connect_error, lost_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, lost_error
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.rest import HTTPPool
 
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.base import Request
 
-__all__ = ["HttpxTransport", "PooledTransport"]
+__all__ = ["HttpxGiven", "HttpxTransport", "PooledTransport", "check_httpx"]
+
+#: What a user may hand in.
+HttpxGiven = httpx.AsyncClient | httpx.AsyncBaseTransport | Callable[[], httpx.AsyncClient | httpx.AsyncBaseTransport]
 
 
 class HttpxTransport(Transport):
@@ -45,13 +50,15 @@ class HttpxTransport(Transport):
 
     Args:
         link: The server; http or https. Its `tls` is not used, httpx's own settings are.
-        http: The user's; closed by its owner when it is an AsyncClient, with this transport when it is a transport.
+        http: The user's; or a callable that makes it, on the event loop of the first request, so once per process. An
+            AsyncClient that was handed in is closed by its owner, all else with this transport.
     """
 
-    def __init__(self, link: Link, http: httpx.AsyncClient | httpx.AsyncBaseTransport) -> None:
+    def __init__(self, link: Link, http: HttpxGiven) -> None:
         self._link = link
+        self._given = http
         self._owned = not isinstance(http, httpx.AsyncClient)
-        self._client = httpx.AsyncClient(transport=http) if isinstance(http, httpx.AsyncBaseTransport) else http
+        self._client: httpx.AsyncClient | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send."""
@@ -77,8 +84,8 @@ class HttpxTransport(Transport):
         link.stats.count(TOTAL_BYTES_SENT, len(body))
         # Connecting is given up before the whole is, so that it is known that nothing was written.
         timeout = httpx.Timeout(timeout_s, connect=min(link.connect_timeout_s, timeout_s * 0.9), pool=timeout_s * 0.9)
-        async with self._client.stream(
-            "POST", str(link.address), content=body, headers=headers, timeout=timeout, follow_redirects=False
+        async with self._http().stream(
+            "POST", link.address.uri, content=body, headers=headers, timeout=timeout, follow_redirects=False
         ) as answer:
             length = answer.headers.get("content-length")
             parts, size = [], 0
@@ -107,8 +114,33 @@ class HttpxTransport(Transport):
 
     async def close(self) -> None:
         """See Transport.close."""
-        if self._owned:
+        if self._owned and self._client is not None:
             await self._client.aclose()
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            made = self._given
+            if not isinstance(made, (httpx.AsyncClient, httpx.AsyncBaseTransport)):
+                try:
+                    made = made()
+                except Exception as error:
+                    raise ConnectError(f"transport=… failed for {self._link.address}: {error!r}") from error
+            if isinstance(made, httpx.AsyncBaseTransport):
+                made = httpx.AsyncClient(transport=made)
+            if not isinstance(made, httpx.AsyncClient):
+                said = f"transport=… must return an httpx.AsyncClient or httpx.AsyncBaseTransport, not {made!r}"
+                raise ConnectError(said, retryable=False)
+            self._client = made
+        return self._client
+
+
+def check_httpx(given: object) -> None:
+    """Raise TypeError unless it is what HttpxTransport takes."""
+    if not isinstance(given, (httpx.AsyncClient, httpx.AsyncBaseTransport)) and not callable(given):
+        raise TypeError(
+            "transport takes an httpx.AsyncClient, an httpx.AsyncBaseTransport or a callable that makes one, not "
+            f"{type(given).__name__}"
+        )
 
 
 # Failures of httpx before the first byte of a request.
@@ -184,7 +216,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(f"PooledTransport speaks http and https, not {url.scheme!r}")
         secure = url.scheme == "https"
         return Link(
-            address=Address(url.scheme, url.host, url.port or (443 if secure else 80), "", secure),
+            address=Address(url.scheme, url.raw_host.decode("ascii"), url.port or (443 if secure else 80), "", secure),
             identity=Identity(),
             headers={},
             authorization=None,

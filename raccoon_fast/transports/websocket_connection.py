@@ -46,6 +46,8 @@ from raccoon_fast.transports.websocket_handshake import HandshakeReader
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from websockets.frames import Close
 
     from raccoon_fast.transports.attempt import AnyAttempt
@@ -90,7 +92,7 @@ class WebSocketConnection(SharedConnection):
     def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
         super().__init__(link)
         self._keepalive = keepalive
-        self._protocol = ClientProtocol(parse_uri(str(link.address)), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
+        self._protocol = ClientProtocol(parse_uri(link.address.uri), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
@@ -117,6 +119,8 @@ class WebSocketConnection(SharedConnection):
         self._key_at = 0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
+        #: Called by `move_on`; set by the transport, which knows what takes its place.
+        self.on_move: Callable[[], None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -157,6 +161,11 @@ class WebSocketConnection(SharedConnection):
         if self.acks.discard(request.req_guid) is not None:
             self._has_abandoned = True
         self._pump()
+
+    def move_on(self) -> None:
+        """See SharedConnection.move_on."""
+        if self.on_move is not None:
+            self.on_move()
 
     async def retire(self) -> None:
         """Close once nothing is in flight; every request here has a deadline, so that is bounded."""

@@ -59,7 +59,10 @@ def refused(capsys, *argv: str) -> str:
         (["demo", "--url", "ws://localhost"], "--url must begin with http:// or https://"),
         (["send", "no-such-file", "--url", "http://localhost:1", "--type", "t"], "no-such-file: No such file"),
         (["send", ".", "--url", "http://localhost:1", "--type", "t"], ".: Is a directory"),
-        (["send", "-", "--url", "localhost:8080", "--type", "t"], "must begin with http://, https://, ws://"),
+        (
+            ["send", "-", "--url", "localhost:8080", "--type", "t"],
+            "url must name the protocol: http://localhost:8080",
+        ),
         (["send", "-", "--url", "grpc://localhost:1", "--type", "t", "--wire", "json"], "gRPC speaks proto only"),
         (
             ["send", "-", "--url", "http://localhost:1", "--type", "t", "--header", "Host: x"],

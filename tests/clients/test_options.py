@@ -58,6 +58,15 @@ WRONG = [
     ("headers", {"User-Agent": "mine"}, ValueError),
     ("auth", 5, TypeError),
     ("auth", ("user",), TypeError),
+    ("proxy", 5, TypeError),
+    ("proxy", "proxy:3128", ValueError),
+    ("proxy", "ftp://proxy:3128", ValueError),
+    ("proxy", "http://", ValueError),
+    ("proxy", "http://proxy:0", ValueError),
+    ("proxy", "http://proxy/path", ValueError),
+    ("trust_env", 1, TypeError),
+    ("server_hostname", 5, TypeError),
+    ("server_hostname", "inner.test", ValueError),  # of plain text
     ("tls", "cert.pem", TypeError),
     ("tls", TLS(), ValueError),
 ]
@@ -88,8 +97,11 @@ def test_a_wrong_url(client, url, wrong):
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
 def test_secrets_are_not_shown(client, url):
     secret = "s3cr3t"
-    made = client(url, auth=secret, headers={"X-Key": secret})
+    made = client(url, auth=secret, headers={"X-Key": secret}, proxy=f"http://user:{secret}@proxy:3128")
     assert secret not in repr(made)
+    with pytest.raises(ValueError, match="proxy") as caught:
+        client(url, proxy=f"http://user:{secret}@proxy:0")
+    assert secret not in str(caught.value)
     with pytest.raises(ValueError, match="auth") as caught:
         client(url, auth=f"{secret}\n")
     assert secret not in str(caught.value)
@@ -129,10 +141,20 @@ def test_a_client_s_attributes_show_no_password(client, url):
     assert SECRET not in repr(made.__dict__)
 
 
-@pytest.mark.parametrize("client", [GrpcClient, AsyncGrpcClient, Producer, AsyncProducer])
-def test_grpc_takes_no_ssl_context(client):
-    with pytest.raises(TypeError, match="tls takes TLS"):
-        client("grpcs://h", tls=ssl.create_default_context())
+@pytest.mark.parametrize("client", [Producer, AsyncProducer])
+def test_one_ssl_context_is_not_for_grpc_and_http(client):
+    """It holds what is offered by ALPN, which differs."""
+    context = ssl.create_default_context()
+    client(["grpcs://h", "grpcs://other"], tls=context)
+    client(["https://h", "wss://h"], tls=context)
+    with pytest.raises(ValueError, match="tls"):
+        client(["grpcs://h", "https://h"], tls=context)
+
+
+@pytest.mark.parametrize("client", [Producer, AsyncProducer])
+def test_a_producer_takes_no_url_without_a_protocol(client):
+    with pytest.raises(ValueError, match="http://localhost:8080, ws://localhost:8080 or grpc://localhost:8080"):
+        client("localhost:8080")
 
 
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])

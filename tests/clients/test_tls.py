@@ -30,6 +30,7 @@ from raccoon_fast import (
     WebSocketClient,
 )
 from raccoon_fast.collector import Collector
+from raccoon_fast.net import resolver
 
 EVENTS = [("page", b"{}")]
 PROTOCOLS = ["rest", "websocket", "grpc"]
@@ -93,7 +94,7 @@ def test_on_asyncio_a_lost_connection_is_a_closed_transport(protocol, files, mon
     assert ignored == []
 
 
-@pytest.mark.parametrize("protocol", ["rest", "websocket"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_context_of_the_users_own(protocol, files):
     context = ssl.create_default_context(cafile=files.ca)
     with serving(files) as collector, client_for(protocol, collector, context) as client:
@@ -287,10 +288,6 @@ class TestFiles:
         with pytest.raises(TypeError, match=r"^TLS\(password=…\) takes a str, not int$"):
             TLS(cert=files.client, password=5)
 
-    def test_grpc_takes_no_context(self):
-        with pytest.raises(TypeError, match="TLS"):
-            GrpcClient("grpcs://localhost", tls=ssl.create_default_context())
-
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_handshake_that_hangs_is_given_up(protocol):
@@ -302,3 +299,34 @@ def test_a_handshake_that_hangs_is_given_up(protocol):
         with pytest.raises(DeliveryError):
             client.send(EVENTS)
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_name_can_be_asked_for(protocol, files):
+    """As for a tunnel: the certificate is for elsewhere.test, the URL has an IP address."""
+    with serving(files, "elsewhere") as collector:
+        with (
+            client_for(protocol, collector, TLS(ca=files.ca), retry=RetryPolicy(max_attempts=1)) as client,
+            pytest.raises(TLSError, match="cannot trust"),
+        ):
+            client.send(EVENTS)
+        with client_for(protocol, collector, TLS(ca=files.ca), server_hostname="Elsewhere.test.") as client:
+            client.send(EVENTS)
+        assert collector.event_count == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_trailing_dot_is_the_resolvers_alone(protocol, files, monkeypatch):
+    real, asked = resolver.look_up, []
+
+    async def look_up(host, port):
+        asked.append(host)
+        return await real("127.0.0.1", port)
+
+    monkeypatch.setattr(resolver, "look_up", look_up)
+    with serving(files) as collector:
+        port = collector.grpc_port if protocol == "grpc" else collector.port
+        with client_of(protocol, f"localhost.:{port}", tls=TLS(ca=files.ca)) as client:
+            client.send(EVENTS)
+        assert asked == ["localhost."]
+        assert collector.event_count == 1

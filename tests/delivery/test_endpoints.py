@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 
 POLICY = RetryPolicy(initial=1.0, maximum=8.0, multiplier=2.0, jitter=None)
 FAULT = ConnectionError("down")

@@ -9,9 +9,10 @@ import pytest
 
 from raccoon_fast.errors import ConnectionLostError, Outcome, TLSError
 from raccoon_fast.logs import resolve_logger
+from raccoon_fast.net.address import parse_address
+from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import resolve_stats
-from raccoon_fast.transports.address import parse_address
-from raccoon_fast.transports.base import Identity, Link, connect_error, lost_error, worse
+from raccoon_fast.transports.base import Identity, Link, lost_error, worse
 
 ADDRESS = parse_address("https://h", "REST")
 # As OpenSSL names the alerts of RFC 8446, 6.2.

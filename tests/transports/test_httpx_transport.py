@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
+from typing import Any
 
 import httpx
 import pytest
@@ -13,11 +15,13 @@ from scripted import Connection, answer, tcp_server
 from raccoon_fast import (
     RAW,
     AckTimeoutError,
+    AsyncProducer,
     AsyncRestClient,
     ConnectError,
     ConnectionLostError,
     MessageTooLargeError,
     Outcome,
+    Producer,
     ProtocolError,
     RestClient,
     RetryPolicy,
@@ -289,3 +293,80 @@ class TestOurConnectionsForTheUser:
     def test_other_schemes(self, run):
         with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
             fetch(run, "GET", "ftp://127.0.0.1/")
+
+
+class TestAProducer:
+    """`transport=` is what RestClient takes."""
+
+    def counting(self, collector: Collector) -> tuple[httpx.AsyncBaseTransport, list[str]]:
+        hosts: list[str] = []
+
+        class Counting(httpx.AsyncHTTPTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                hosts.append(request.url.host)
+                return await super().handle_async_request(request)
+
+        # A client that was handed in is not closed here, and its owner has no way to the producer's event loop.
+        return Counting(limits=httpx.Limits(max_keepalive_connections=0)), hosts
+
+    @pytest.mark.parametrize("how", ["transport", "client", "callable", "callable that makes a client"])
+    def test_sends_over_it(self, how: str) -> None:
+        with Collector() as collector:
+            made, hosts = self.counting(collector)
+            given: Any = {
+                "transport": lambda: made,
+                "client": lambda: httpx.AsyncClient(transport=made),
+                "callable": lambda: lambda: made,
+                "callable that makes a client": lambda: lambda: httpx.AsyncClient(transport=made),
+            }[how]()
+            with Producer(collector.url, serializer=RAW, logger=None, batch_events=10, transport=given) as producer:
+                for _ in range(500):
+                    producer.emit("t", b"x")
+                assert producer.flush(20) == 0
+            assert collector.event_count == 500
+            assert len(hosts) == 50
+
+    def test_one_per_url(self) -> None:
+        down = httpx.MockTransport(lambda request: httpx.Response(503))
+        with Collector() as collector:
+            made, hosts = self.counting(collector)
+            urls = ["http://down.test", collector.url, collector.ws_url]
+
+            async def main() -> None:
+                given = [down, lambda: made, None]
+                async with AsyncProducer(urls, serializer=RAW, logger=None, transport=given) as producer:
+                    await producer.emit("t", b"x")
+                    assert await producer.flush(20) == 0
+
+            asyncio.run(main())
+            assert collector.event_count == 1
+            assert hosts == ["127.0.0.1"]
+
+    @pytest.mark.parametrize(
+        ("url", "options", "said"),
+        [
+            ("ws://h", {"transport": httpx.MockTransport(None)}, "transport is for REST"),
+            (["http://h", "ws://h"], {"transport": [None]}, "one for each url"),
+            (["http://h", "ws://h"], {"transport": [None, httpx.MockTransport(None)]}, "ws://h/api/v1/events is not"),
+            ("http://h", {"transport": 5}, "transport takes an httpx.AsyncClient"),
+            ("http://h", {"transport": httpx.MockTransport(None), "proxy": "http://h"}, "of httpx itself"),
+            ("http+unix:///r", {"transport": httpx.MockTransport(None)}, "of httpx itself"),
+        ],
+    )
+    def test_wrong_options(self, url: Any, options: Any, said: str) -> None:
+        with pytest.raises((TypeError, ValueError), match=said):
+            Producer(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "said", "retryable"),
+    [(lambda: None, "must return an httpx.AsyncClient", False), (lambda: 1 / 0, "ZeroDivisionError", True)],
+)
+def test_a_callable_that_makes_none(made: Any, said: str, retryable: bool) -> None:
+    once = RetryPolicy(max_attempts=1)
+    with (
+        RestClient("http://h", serializer=RAW, logger=None, retry=once, transport=made) as client,
+        pytest.raises(ConnectError, match=said) as caught,
+    ):
+        client.send([("t", b"x")])
+    assert caught.value.retryable is retryable

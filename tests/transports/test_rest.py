@@ -27,7 +27,7 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
-from raccoon_fast.transports.tcp import open_tcp
+from raccoon_fast.net.tcp import open_tcp
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)

@@ -21,7 +21,7 @@ from raccoon_fast.errors import (
     ServerError,
 )
 from raccoon_fast.logs import resolve_logger
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.base import Identity, Link, Request
 from raccoon_fast.transports.rest import RestTransport
 

@@ -16,8 +16,8 @@ from scripted import Connection, answer, guid_of, speak_websocket, tcp_server
 from raccoon_fast import AckTimeoutError, ConnectError, ConnectionLostError, DeliveryError, Outcome
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.logs import resolve_logger
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.stats import resolve_stats
-from raccoon_fast.transports.address import parse_address
 from raccoon_fast.transports.base import Identity, Link, Request, Transport
 from raccoon_fast.transports.grpc_transport import GrpcTransport
 from raccoon_fast.transports.httpx_transport import HttpxTransport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raccoon_fast.transports.address import Address, parse_address
+from raccoon_fast.net.address import Address, parse_address, protocol_of
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,16 @@ from raccoon_fast.transports.address import Address, parse_address
         ("http://[::1]:8080", "REST", Address("http", "::1", 8080, "/api/v1/events", False)),
         ("http://u:p@h", "REST", Address("http", "h", 80, "/api/v1/events", False, ("u", "p"))),
         ("http://u@h", "REST", Address("http", "h", 80, "/api/v1/events", False, ("u", ""))),
-        ("http://b\u00fccher.example", "REST", Address("http", "b\u00fccher.example", 80, "/api/v1/events", False)),
+        ("http://b\u00fccher.example", "REST", Address("http", "xn--bcher-kva.example", 80, "/api/v1/events", False)),
+        ("grpc://\u4f8b\u3048.test:1", "gRPC", Address("grpc", "xn--r8jz45g.test", 1, "", False)),
+        ("ws://h.test.:5", "WebSocket", Address("ws", "h.test.", 5, "/api/v1/events", False)),
+        ("ws://my_service", "WebSocket", Address("ws", "my_service", 80, "/api/v1/events", False)),
+        ("grpc://[fe80::1%25lo]:1", "gRPC", Address("grpc", "fe80::1%lo", 1, "", False)),
+        ("grpc://[fe80::1%lo]:1", "gRPC", Address("grpc", "fe80::1%lo", 1, "", False)),
+        ("http://us%40er:p%3Ass%2F@h", "REST", Address("http", "h", 80, "/api/v1/events", False, ("us@er", "p:ss/"))),
+        ("unix:///run/r.sock", "gRPC", Address("grpc", "localhost", 0, "", False, None, "/run/r.sock")),
+        ("unix:///a%20b", "REST", Address("http", "localhost", 0, "/api/v1/events", False, None, "/a b")),
+        ("ws+unix:///r", "WebSocket", Address("ws", "localhost", 0, "/api/v1/events", False, None, "/r")),
     ],
 )
 def test_what_it_means(url: str, protocol: str, expected: Address) -> None:
@@ -57,6 +66,18 @@ def test_what_it_means(url: str, protocol: str, expected: Address) -> None:
         ("grpc://h?x", "gRPC", "must not have a path"),
         ("http://" + "a" * 64 + ".example", "REST", "not a valid name"),
         ("http://[::1", "REST", "."),
+        ("http://a..b", "REST", "not a valid name"),
+        ("grpc://.b", "gRPC", "not a valid name"),
+        ("ws://\u200d.test", "WebSocket", "not a valid name"),
+        ("http://a%62/", "REST", "not a valid name"),
+        ("http://a%3Ab:c@h", "REST", "must not hold a colon"),
+        ("http://a:%0d@h", "REST", "control characters"),
+        ("http://a:%ff@h", "REST", "percent-encoded UTF-8"),
+        ("http+unix:///r", "gRPC", "for gRPC"),
+        ("unix://run/r.sock", "REST", "unix:///run/r.sock"),
+        ("unix:///", "REST", "must hold its path"),
+        ("unix:///r?x", "REST", "query"),
+        ("unix:///" + "r" * 107, "REST", "107 bytes at most"),
     ],
 )
 def test_what_is_none_is_refused(url: str, protocol: str, said: str) -> None:
@@ -71,18 +92,52 @@ def test_only_text(url: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "authority"),
+    ("url", "protocol", "authority", "server_name", "shown"),
     [
-        ("http://h", "h"),
-        ("http://h:443", "h:443"),
-        ("https://h:443", "h"),
-        ("http://[::1]", "[::1]"),
-        ("http://[::1]:8080", "[::1]:8080"),
+        ("http://h", "REST", "h", "h", "http://h/api/v1/events"),
+        ("http://h:443", "REST", "h:443", "h", "http://h:443/api/v1/events"),
+        ("https://h:443", "REST", "h", "h", "https://h/api/v1/events"),
+        ("https://h:80", "REST", "h:80", "h", "https://h:80/api/v1/events"),
+        ("http://[::1]", "REST", "[::1]", "::1", "http://[::1]/api/v1/events"),
+        ("http://[::1]:8080", "REST", "[::1]:8080", "::1", "http://[::1]:8080/api/v1/events"),
+        ("https://[fe80::1%25lo]", "REST", "[fe80::1]", "fe80::1", "https://[fe80::1]/api/v1/events"),
+        ("wss://h.test.", "WebSocket", "h.test.", "h.test", "wss://h.test./api/v1/events"),
+        ("h:8081", "gRPC", "h:8081", "h", "grpc://h:8081"),
+        ("grpc://h:80", "gRPC", "h", "h", "grpc://h:80"),
+        ("grpcs://h", "gRPC", "h", "h", "grpcs://h:443"),
+        ("grpcs://h:8443", "gRPC", "h:8443", "h", "grpcs://h:8443"),
+        ("unix:///r", "gRPC", "localhost", "localhost", "grpc+unix:///r"),
+        ("unix:///r", "REST", "localhost", "localhost", "http+unix:///r"),
     ],
 )
-def test_authority(url: str, authority: str) -> None:
-    assert parse_address(url, "REST").authority == authority
-    assert parse_address("h:8081", "gRPC").authority == "h:8081"
+def test_one_url_has_several_uses(url: str, protocol: str, authority: str, server_name: str, shown: str) -> None:
+    address = parse_address(url, protocol)
+    assert (address.authority, address.server_name, str(address)) == (authority, server_name, shown)
+    assert address.uri == f"{address.scheme}://{authority}{address.path}"
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol"),
+    [("http://h", "REST"), ("WSS://h", "WebSocket"), ("grpc://h", "gRPC"), ("ws+unix:///r", "WebSocket")],
+)
+def test_a_scheme_names_a_protocol(url: str, protocol: str) -> None:
+    assert protocol_of(url) == protocol
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:8080", "http://localhost:8080, ws://localhost:8080 or grpc://localhost:8080$"),
+        ("u:secret@h", "http://…@h, ws://…@h or grpc://…@h$"),
+        ("unix:///r", r"http\+unix:///r, ws\+unix:///r or grpc\+unix:///r, not 'unix:///r'"),
+        ("ftp://h", "one of http, https, http.unix, ws, "),
+    ],
+)
+def test_a_url_without_a_protocol_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        protocol_of(url)
+    with pytest.raises(TypeError, match="bytes"):
+        protocol_of(b"http://h")
 
 
 def test_a_password_is_never_shown() -> None:
