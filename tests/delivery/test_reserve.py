@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import sys
 import time
@@ -97,7 +98,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
+    (tmp_path / "house").mkdir()
+    return tmp_path / "house" / "spool"
 
 
 def test_what_comes_back_may_have_been_delivered(path: Path) -> None:
@@ -300,5 +302,21 @@ def test_close_leaves_what_is_stored_and_fails_what_is_not(path: Path) -> None:
         assert isinstance(stored.receipt.exception(), ClientClosedError)
         assert house.ledger.total(0).spooled == 1
         assert [row[0] for row in rows(path)] == ["stored"]
+
+    run(main())
+
+
+def test_close_tells_of_what_nobody_will_find(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch = house.queued("g")
+        house.reserve.set_aside(batch, pytest.fail)
+        await turn()
+        shutil.rmtree(path.parent)
+        await house.reserve.close([], pytest.fail, 5.0)
+        total = house.ledger.total(0)
+        assert (total.spooled, total.failed) == (0, {"damaged": 1})
+        assert isinstance(batch.receipt.exception(), DeliveryError)
+        assert "lost" in str(batch.receipt.exception())
 
     run(main())

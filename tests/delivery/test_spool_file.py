@@ -300,6 +300,29 @@ print(found_by_the_next())
     assert run(program) == ["True", "['early', 'other', 'parent']"]
 
 
+def test_a_child_that_lets_go_late_deletes_nobody_s_log(program: Path) -> None:
+    """As one that was forked without hooks: it is the last to close, and SQLite would delete the log by its name."""
+    program.write_text(
+        FORK
+        + """
+go, let_go = os.pipe()
+if (child := os.fork()) == 0:
+    os.read(go, 1)
+    spool.after_fork()
+    os._exit(0)
+spool.close()
+if (other := os.fork()) == 0:
+    new_spool().put([record("killed")])
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(other, 0)
+os.write(let_go, b".")
+os.waitpid(child, 0)
+print(found_by_the_next())
+"""
+    )
+    assert run(program) == ["['killed', 'parent']"]
+
+
 @pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no hooks"])
 def test_a_child_that_closes_all_descriptors_stores_all_the_same(program: Path, hooks: bool) -> None:
     """As a daemon does. SQLite would keep using the descriptor of the parent's shared memory."""

@@ -281,6 +281,7 @@ def test_a_damaged_file_costs_the_turn_nothing(run: Any) -> None:
         assert [news.lost for news in house.news if news.lost] == [{gone: {"a": 1}}]
         house.spooling.give_back(stored)
         assert await house.fetch() == ["new"]
+        assert house.disk.nbytes == len(new_batch("new").envelope.body())
 
     run(main)
 
