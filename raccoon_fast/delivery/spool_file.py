@@ -20,6 +20,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raccoon_fast.delivery.descriptors import identity_of, null_above, open_files, replace
 from raccoon_fast.delivery.spool_records import decode_text
 from raccoon_fast.errors import RaccoonError
 from raccoon_fast.threads import new_lock
@@ -27,6 +28,7 @@ from raccoon_fast.threads import new_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from raccoon_fast.delivery.descriptors import Identity
     from raccoon_fast.logs import Log
 
 __all__ = ["VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path"]
@@ -49,7 +51,6 @@ CREATE TABLE quarantine (
     body BLOB
 );
 """
-_Identity = tuple[int, int]
 
 
 class SpoolError(RaccoonError):
@@ -138,10 +139,10 @@ class SpoolFile:
         self._on_moved = on_moved
         self._db: sqlite3.Connection | None = None
         self._lock = -1
-        self._lock_identity: _Identity | None = None
+        self._lock_identity: Identity | None = None
         # What is open, by descriptor, and where it was found, by name.
-        self._descriptors: dict[int, _Identity] = {}
-        self._names: dict[str, _Identity | None] = {}
+        self._descriptors: dict[int, Identity] = {}
+        self._names: dict[str, Identity | None] = {}
         # This owner's records, while they are on their way from a file that is gone to another.
         self._rescued: Path | None = None
         self._is_homeless = False
@@ -261,7 +262,7 @@ class SpoolFile:
 
     def _look_after(self) -> None:
         """Open the file, or open it again where that is needed."""
-        if self._db is not None and any(_identity(fd) != found for fd, found in self._descriptors.items()):
+        if self._db is not None and any(identity_of(fd) != found for fd, found in self._descriptors.items()):
             self.say("the descriptors of the spool %s were closed by this program; it is opened again", self.path)
             self._drop()
         if self._unusable:
@@ -274,12 +275,12 @@ class SpoolFile:
             self._lock_owner()  # where its file was deleted, others take this one for dead
 
     def _names_lead_elsewhere(self) -> bool:
-        return any(_identity(name) != found for name, found in self._names.items())
+        return any(identity_of(name) != found for name, found in self._names.items())
 
     def _open(self) -> None:
         if _process.is_stuck:
             raise SpoolError(f"the spool {self.path} cannot be used: SQLite was at work when this process was forked")
-        before = _open_files()
+        before = open_files()
         try:
             self._db = self._connect()
         except sqlite3.DatabaseError as error:
@@ -289,9 +290,9 @@ class SpoolFile:
             self._db = self._connect()
         try:
             real = os.path.realpath(self.path)  # which SQLite names its files after
-            self._names = {name: _identity(name) for name in (str(self.path), f"{real}-wal", f"{real}-shm")}
+            self._names = {name: identity_of(name) for name in (str(self.path), f"{real}-wal", f"{real}-shm")}
             known = set(self._names.values())
-            self._descriptors = {fd: one for fd, one in _open_files().items() if fd not in before and one in known}
+            self._descriptors = {fd: one for fd, one in open_files().items() if fd not in before and one in known}
             if not self.owner:
                 self.owner = uuid.uuid4().hex
             self._lock_owner()
@@ -337,7 +338,7 @@ class SpoolFile:
     def _lock_owner(self) -> None:
         import fcntl  # not on Windows, where no spool is made
 
-        if self._lock >= 0 and _identity(self._lock) == _identity(lock_path(self.path, self.owner)):
+        if self._lock >= 0 and identity_of(self._lock) == identity_of(lock_path(self.path, self.owner)):
             return
         self._unlock(unlink=False)
         lock = os.open(lock_path(self.path, self.owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -349,14 +350,14 @@ class SpoolFile:
                 raise SpoolLocked(f"the spool {self.path} cannot be used: its owner's lock is held") from error
             raise
         self._lock = lock
-        self._lock_identity = _identity(lock)
+        self._lock_identity = identity_of(lock)
 
     def _unlock(self, *, unlink: bool) -> None:
         lock, self._lock = self._lock, -1
         if unlink:
             with contextlib.suppress(OSError):
                 lock_path(self.path, self.owner).unlink(missing_ok=True)
-        if lock >= 0 and _identity(lock) == self._lock_identity:  # not what another has opened under its number since
+        if lock >= 0 and identity_of(lock) == self._lock_identity:  # not what another has opened under its number since
             os.close(lock)
 
     def _close(self) -> None:
@@ -412,10 +413,10 @@ class SpoolFile:
             self._on_lost()
         else:
             self._rescued = rescued
-        if _identity(self.path) != self._names[str(self.path)]:
+        if identity_of(self.path) != self._names[str(self.path)]:
             # SQLite would take the log of the old file for that of the new one.
             for name, found in self._names.items():
-                if _identity(name) == found:
+                if identity_of(name) == found:
                     with contextlib.suppress(OSError):
                         Path(name).unlink()
         self._drop()
@@ -452,13 +453,13 @@ class SpoolFile:
         """Close a connection whose files or locks are not its own any more: see Strategy."""
         assert self._db is not None
         try:
-            null = _null_above(max(self._descriptors, default=0))
+            null = null_above(max(self._descriptors, default=0))
         except OSError as error:
             self._abandon(f"it cannot be opened again: {error}")
             return
         db, self._db = self._db, None
         try:
-            is_safe = all([_replace(fd, found, null) for fd, found in self._descriptors.items()])  # noqa: C419 - all of them
+            is_safe = all([replace(fd, found, null) for fd, found in self._descriptors.items()])  # noqa: C419 - all of them
         finally:
             os.close(null)
         if is_safe and self._descriptors:
@@ -510,49 +511,6 @@ def is_alive(path: Path, owner: str) -> bool:
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return "malformed" in str(error) or "not a database" in str(error)
-
-
-def _identity(file: str | Path | int) -> _Identity | None:
-    """Which file a name or a descriptor leads to; None where to none."""
-    try:
-        found = os.stat(file)  # noqa: PTH116 - of a descriptor as well
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _open_files() -> dict[int, _Identity]:
-    """The descriptors of this process; {} where the system does not list them."""
-    for directory in ("/proc/self/fd", "/dev/fd"):
-        with contextlib.suppress(OSError):
-            numbers = [int(name) for name in os.listdir(directory)]  # noqa: PTH208
-            return {fd: found for fd in numbers if (found := _identity(fd)) is not None}
-    return {}
-
-
-def _replace(fd: int, expected: _Identity, by: int) -> bool:
-    """Put another file in the place of a descriptor; False if it is neither free nor `expected`."""
-    import fcntl
-
-    if _identity(fd) == expected:
-        os.dup2(by, fd, inheritable=False)
-        return True
-    # Takes the number itself only if it is free, at one go: another thread may want it too.
-    taken = fcntl.fcntl(by, fcntl.F_DUPFD_CLOEXEC, fd)
-    if taken != fd:
-        os.close(taken)
-    return taken == fd
-
-
-def _null_above(fd: int) -> int:
-    """A descriptor that nothing can be written to or locked for writing, with a number over `fd`."""
-    import fcntl
-
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, fd + 1)
-    finally:
-        os.close(null)
 
 
 def _sleep(seconds: float) -> None:
