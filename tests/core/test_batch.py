@@ -216,6 +216,21 @@ class TestAccumulator:
         assert [batch.receipt for batch in batches] == list(dict.fromkeys(receipts))[:2]
         assert (sink.accumulator.accepted, sink.accumulator.taken) == (7, 6)
 
+    @pytest.mark.parametrize("how", [list, iter], ids=["list", "iterator"])
+    @pytest.mark.parametrize("serializer", [None, bytes], ids=["as it is", "serialized"])
+    @pytest.mark.parametrize("most", [1, 2, 3, 7])
+    def test_emit_many_seals_at_the_count_and_not_one_later(self, impl, wire, how, serializer, most):
+        for before in range(most):
+            for number in range(3 * most + 2):
+                sink = Sink(impl, wire, serializer, max_events=most)
+                for _ in range(before):
+                    sink.accumulator.emit("a", b"x")
+                sink.accumulator.emit_many(how([("a", b"x")] * number))
+                full, left = divmod(before + number, most)
+                assert (sink.accumulator.sealed, sink.sealings) == (full, full)
+                assert sink.accumulator.open_count == left
+                assert [batch.count for batch in sink.take_all()] == [most] * full
+
     def test_one_event_a_batch(self, impl, wire):
         sink = Sink(impl, wire, max_events=1)
         assert len(sink.accumulator.emit_many([("a", b"x")] * 3)) == 3
