@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import ctypes
 import json
 import mmap
@@ -786,3 +787,21 @@ def test_a_header_has_the_length_in_network_order(impl):
     envelope.stamp(GUID, *NOW)
     header = bytes(envelope.websocket_frame(2, b"abcd")[:14])
     assert struct.unpack("!BBQ4s", header) == (0x82, 0xFF, envelope.nbytes, b"abcd")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is immortal there")
+def test_views_cost_no_reference_to_none(make):
+    envelope = stamped(make, [("t", b"abc")])
+    before = sys.getrefcount(None)
+    for _ in range(10_000):
+        view = envelope.payload()
+        memoryview(view).release()
+        with contextlib.suppress(BufferError, TypeError):
+            ctypes.c_char.from_buffer(view)
+    assert abs(sys.getrefcount(None) - before) < 1000
+
+
+def test_a_view_is_bytes_of_one_dimension(make):
+    view = memoryview(stamped(make, [("t", b"abc")]).payload())
+    assert (view.format, view.itemsize, view.ndim, view.shape, view.strides) == ("B", 1, 1, (len(view),), (1,))
+    assert (view.readonly, view.c_contiguous, view.suboffsets) == (True, True, ())
