@@ -202,7 +202,12 @@ cdef class Accumulator:
                 at = self.accept_run(<list> events, at, receipts)
                 if at >= PyList_GET_SIZE(events):
                     break
-                type_, data = pair_of(at, (<list> events)[at])
+                event = (<list> events)[at]
+                if isinstance(event, tuple) and len(<tuple> event) == 2 and PyUnicode_Check((<tuple> event)[0]):
+                    type_ = (<tuple> event)[0]
+                    data = (<tuple> event)[1]
+                else:
+                    type_, data = pair_of(at, event)
                 receipts[self.accept(type_, data)] = None
                 at += 1
         else:
