@@ -82,11 +82,12 @@ async def _exchange(address: tuple[str, int], chunks: list[bytes], wait_s: float
     reader, writer = await asyncio.open_connection(*address, limit=1 << 22)
     received = b""
     end = "open"
+    answered = asyncio.Event()
 
     async def write() -> None:
         for index, chunk in enumerate(chunks):
             if index:
-                await asyncio.sleep(0.05)  # a frame with the handshake is another case
+                await answered.wait()  # a frame with the handshake is another case
             writer.write(chunk)
             await writer.drain()
 
@@ -103,6 +104,7 @@ async def _exchange(address: tuple[str, int], chunks: list[bytes], wait_s: float
                 end = "closed"
                 break
             received += chunk
+            answered.set()
     except ConnectionError:
         end = "closed"
     sending.cancel()
