@@ -8,7 +8,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from raccoon_fast import forks
 from raccoon_fast.core.batch import Accumulator, Batch
+from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.engine import Engine, EngineSettings
 from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
@@ -99,6 +101,7 @@ class BaseProducer(abc.ABC):
             buffer_bytes=options.buffer_bytes,
         )
         self._accumulator.on_full = self._make_room
+        lifetime.made(self)
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -142,6 +145,7 @@ class BaseProducer(abc.ABC):
 
         `accepted` is the sum of all other counts at every moment, in total and for each type.
         """
+        forks.check()
         with self._ledger.lock:
             waiting = self._accumulator.waiting_types()
             return Report(
@@ -163,6 +167,7 @@ class BaseProducer(abc.ABC):
         Asked again and again, it also tells when nothing has moved for longer than an attempt may take, whatever the
         cause: an event loop that is blocked knows of no failure.
         """
+        forks.check()
         engine = self._engine
         servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
         reasons = []
@@ -174,6 +179,8 @@ class BaseProducer(abc.ABC):
             reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s: {total.unsettled} events wait")
         if self._closed:
             reasons.append("the producer is closed")
+        if trouble := self._loop_trouble():
+            reasons.append(trouble)
         if servers and not any(server.ok for server in servers):
             reasons.append(f"no server is well: {servers[0].last_error}")
         if engine is not None and (late := engine.late_reason(total.unsettled, now_s)):
@@ -185,6 +192,10 @@ class BaseProducer(abc.ABC):
     @abc.abstractmethod
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         """A batch with a settlement and a receipt of its own, under this guid or a fresh one."""
+
+    @abc.abstractmethod
+    def _loop_trouble(self) -> str:
+        """Why the event loop does not run, or ""; where it can be started anew, it is."""
 
     @abc.abstractmethod
     def _wait_for_room(self, size: int) -> Any: ...
@@ -268,6 +279,19 @@ class BaseProducer(abc.ABC):
             self._pool.append(batch)
         if self._accumulator.buffered <= self._low_bytes:
             self._room_made()
+
+    def _after_fork(self) -> None:
+        """In the child: begin anew. The parent's loop does not run here, and its events are not ours to send."""
+        lifetime.inherit(self._engine)  # its loop's descriptors are the parent's too
+        self._engine = None
+        self._ledger = Ledger()
+        self._pool.clear()
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._disk = self._new_disk_thread()
+        self._sender.forget()
+        self._made_s = time.monotonic()
+        self._accumulator.reset()
 
     # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
 

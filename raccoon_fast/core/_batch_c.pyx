@@ -17,6 +17,7 @@ from raccoon_fast.core._envelope_c cimport _Envelope, take_buffer
 
 from collections import deque
 
+from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
 from raccoon_fast.core._request import refuse_batch, refuse_event, refuse_type
@@ -24,6 +25,8 @@ from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch"]
 
+cdef const uint8_t[::1] _PAGE = forks.PAGE
+cdef const uint8_t _CLOSED = 0
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
 # Bytes of an event that are neither data nor type, at most.
 cdef int64_t _MOST_AROUND = 64
@@ -133,7 +136,8 @@ cdef class Accumulator:
     cdef int64_t max_bytes
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
-    cdef bint is_closed
+    # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
+    cdef const uint8_t* is_open
     cdef Batch batch
     cdef object batches
     cdef int64_t held
@@ -149,6 +153,7 @@ cdef class Accumulator:
         self.max_bytes = max_bytes
         self.max_event_bytes = max_event_bytes
         self.buffer_bytes = buffer_bytes
+        self.is_open = &_PAGE[0]
         self.reset()
 
     @property
@@ -218,8 +223,7 @@ cdef class Accumulator:
         if size > self.max_event_bytes:
             refuse_batch(size, self.max_event_bytes, batch.envelope.events)
         while True:
-            if self.is_closed:
-                raise ClientClosedError("the producer was closed")
+            self.require_open()
             if self.held + size <= self.buffer_bytes:
                 break
             answer = self.on_full(batch.envelope.tally(), size)
@@ -263,7 +267,7 @@ cdef class Accumulator:
 
     def close(self):
         """Accept nothing from now on. Idempotent."""
-        self.is_closed = True
+        self.is_open = &_CLOSED
 
     def reset(self):
         """Forget every batch and every count; in a forked child."""
@@ -283,6 +287,13 @@ cdef class Accumulator:
                 counts[type_] = counts.get(type_, 0) + count
         return counts
 
+    cdef int require_open(self) except -1:
+        if not self.is_open[0]:
+            forks.check()  # which resets the accumulator in a forked child
+            if not self.is_open[0]:
+                raise ClientClosedError("the producer was closed")
+        return 0
+
     cdef int keep(self, Batch batch) except -1:
         self.batches.append(batch)
         batch.envelope.trim()
@@ -295,7 +306,7 @@ cdef class Accumulator:
         cdef Batch batch = self.batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
-        if batch is None or self.is_closed:
+        if batch is None or not self.is_open[0]:
             return at
         size = batch.envelope.stop
         end = batch.envelope.write_run(
@@ -378,7 +389,7 @@ cdef class Accumulator:
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
         return (
             batch is not None
-            and not self.is_closed
+            and self.is_open[0]
             and batch.envelope.events + 1 < self.max_events
             and most <= self.max_event_bytes
             and self.held + most <= self.buffer_bytes
@@ -399,8 +410,7 @@ cdef class Accumulator:
         cdef bint opened = False
         cdef bint sealed = False
         while True:
-            if self.is_closed:
-                raise ClientClosedError("the producer was closed")
+            self.require_open()
             size = <int64_t> self.gauge.size_of(type_, length)
             if size > self.max_event_bytes:
                 refuse_event(size, self.max_event_bytes)

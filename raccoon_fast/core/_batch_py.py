@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
 from raccoon_fast.core._request import refuse_batch, refuse_event
@@ -13,6 +14,8 @@ from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock
 
 __all__ = ["Accumulator", "Batch"]
+
+_PAGE = forks.PAGE
 
 
 class Batch:
@@ -237,6 +240,8 @@ class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As the envelope's `add`.
         """
+        if not _PAGE[0]:
+            forks.check()
         if self._serializer is not None:
             data = self._serializer(data)
         # Whatever may be wrong with the event is found before anything is changed for it.
@@ -337,6 +342,7 @@ class Accumulator:
             MessageTooLargeError: It is over `max_event_bytes`.
             ClientClosedError: `close` was called.
         """
+        forks.check()
         receipt, size = batch.receipt, batch.nbytes
         if size > self._max_event_bytes:
             refuse_batch(size, self._max_event_bytes, batch.count)

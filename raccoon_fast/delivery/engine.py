@@ -227,6 +227,18 @@ class Engine:
                     await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
                 self._sender.end()
 
+    def take_over(self, other: Engine) -> None:
+        """Deliver what is left of an engine whose loop has ended."""
+        for batch in other._leftovers():
+            self._outstanding.add(batch)
+            self._waiting.add(batch)
+
+    def fail_rest(self) -> None:
+        """Fail what is not settled: the loop has ended before `close` could."""
+        for batch in self._leftovers():
+            self._end_closed(batch)
+        self._sender.end()
+
     def health(self) -> list[tuple[str, bool, str]]:
         """Each server: its address, whether it is well, and what it failed with last."""
         return [
@@ -424,7 +436,7 @@ class Engine:
             self._narrow(batch, "too large", error)
         except DeliveryError as error:
             self._failed(batch, endpoint, transport, request, error, began_s, now_s)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
             self._logger.error("an attempt failed unexpectedly: %r", error)
             local = TransportError(f"the attempt failed here: {error!r}", outcome=Outcome.POSSIBLY_DELIVERED)
             self._failed(batch, endpoint, transport, request, local, began_s, now_s)

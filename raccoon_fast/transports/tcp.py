@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 
+from raccoon_fast import forks
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.base import connect_error
 
@@ -58,12 +62,38 @@ async def open_tcp(link: Link, factory: Callable[[], _P], timeout_s: float) -> _
         link.stats.count(TOTAL_CONN_ERR, 1)
         raise connect_error(error, address) from error
     with contextlib.suppress(OSError):  # the connection may have ended already: whoever uses it will see why
-        _tune(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        if sock is not None:  # it has ended
+            _tune(sock)
+            _opened[protocol] = (sock.fileno(), os.fstat(sock.fileno()).st_ino)
     return protocol
 
 
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+# Descriptor and inode of each connection, by protocol.
+_opened: weakref.WeakKeyDictionary[asyncio.Protocol, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+def _let_go_in_child() -> None:
+    """Close the child's copies of the parent's sockets, or a server would not see the end of the parent.
+
+    The numbers stay taken, by /dev/null, for the objects of the parent's loop to close; and nothing is told to that
+    loop, whose epoll instance is the parent's too.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for number, inode in [*_opened.values()]:
+        with contextlib.suppress(OSError):
+            if os.fstat(number).st_ino == inode:
+                os.dup2(null, number, inheritable=False)
+    os.close(null)
+    _opened.clear()
+
+
+if sys.platform != "win32":
+    forks.in_child(_let_go_in_child)
+
+
+def _tune(sock: socket.socket) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
