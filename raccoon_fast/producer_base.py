@@ -146,15 +146,18 @@ class BaseProducer(abc.ABC):
         `accepted` is the sum of all other counts at every moment, in total and for each type.
         """
         forks.check()
-        with self._ledger.lock:
-            waiting = self._accumulator.waiting_types()
-            return Report(
-                total=self._ledger.total(sum(waiting.values())),
-                by_type=self._ledger.by_type(waiting),
-                retries=self._engine.retries if self._engine is not None else 0,
-                server_acks=self._options.server_acks,
-                seconds=time.monotonic() - self._made_s,
-            )
+        return self._ledger.consistent(self._read)
+
+    def _read(self) -> Report:
+        waiting = self._accumulator.waiting_types()
+        seen = self._ledger.seen()
+        return Report(
+            total=self._ledger.total(sum(waiting.values()), seen),
+            by_type=self._ledger.by_type(waiting, seen),
+            retries=self._engine.retries if self._engine is not None else 0,
+            server_acks=self._options.server_acks,
+            seconds=time.monotonic() - self._made_s,
+        )
 
     @property
     def spool_owner(self) -> str:
@@ -315,7 +318,7 @@ class BaseProducer(abc.ABC):
         """Give up the batch that waits longest; False if all there is is in flight."""
         accumulator = self._accumulator
         while True:
-            with self._ledger.lock:
+            with self._ledger.change():
                 batch = accumulator.take()
                 if batch is not None:
                     self._ledger.add(batch.types, DROPPED + "drop_oldest")

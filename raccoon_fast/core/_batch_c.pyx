@@ -139,6 +139,9 @@ cdef class Accumulator:
     # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
     cdef const uint8_t* is_open
     cdef Batch batch
+    # The open batch while `on_open` has not returned for it. Whoever comes meanwhile, as a signal handler or a finalizer
+    # in the same thread may, calls it too: it may wait for what it emits, and whoever opened the batch cannot go on.
+    cdef Batch untold
     cdef object batches
     cdef int64_t held
     cdef int64_t events_in
@@ -271,7 +274,7 @@ cdef class Accumulator:
 
     def reset(self):
         """Forget every batch and every count; in a forked child."""
-        self.batch = None
+        self.batch = self.untold = None
         self.batches = deque()
         self.held = self.events_in = self.events_out = 0
 
@@ -306,7 +309,7 @@ cdef class Accumulator:
         cdef Batch batch = self.batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
-        if batch is None or not self.is_open[0]:
+        if batch is None or self.untold is not None or not self.is_open[0]:
             return at
         size = batch.envelope.stop
         end = batch.envelope.write_run(
@@ -389,6 +392,7 @@ cdef class Accumulator:
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
         return (
             batch is not None
+            and self.untold is None
             and self.is_open[0]
             and batch.envelope.events + 1 < self.max_events
             and most <= self.max_event_bytes
@@ -407,7 +411,6 @@ cdef class Accumulator:
         cdef Batch fresh = None
         cdef object receipt
         cdef int64_t size
-        cdef bint opened = False
         cdef bint sealed = False
         while True:
             self.require_open()
@@ -428,8 +431,7 @@ cdef class Accumulator:
                 if batch is not None:
                     self.keep(batch)
                     sealed = True
-                self.batch = batch = fresh
-                opened = True
+                self.batch = self.untold = batch = fresh
             else:
                 batch.put(type_, raw, length)
             break
@@ -440,8 +442,11 @@ cdef class Accumulator:
             self.batch = None
             sealed = True
         receipt = batch.receipt  # whoever takes the batch from here on may clear it
-        if opened:
+        batch = self.untold
+        if batch is not None:
             self.on_open(batch)
+            if self.untold is batch:
+                self.untold = None
         if sealed:
             self.on_sealed()
         return receipt

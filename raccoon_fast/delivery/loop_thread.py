@@ -212,7 +212,8 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             self._run_until_stopped()
-            self._end_tasks()
+            if self._is_stopped:
+                self._end_tasks()
         except BaseException as error:  # noqa: BLE001 - there is nobody above to see it
             self._logger.error("the event loop's thread ended with %r", error)
         finally:

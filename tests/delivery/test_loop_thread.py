@@ -134,10 +134,14 @@ def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(
     thread = LoopThread(resolve_logger(None))
     thread.submit(where()).result(5)
 
+    begun = threading.Event()
+
     async def wait():
-        await asyncio.Event().wait()
+        begun.set()
+        await asyncio.get_running_loop().create_future()
 
     waiting = thread.submit(wait())
+    assert begun.wait(30)
 
     def fail(timeout=None):
         raise OSError("no descriptor")
