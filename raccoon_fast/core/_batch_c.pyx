@@ -411,6 +411,7 @@ cdef class Accumulator:
         cdef Batch fresh = None
         cdef object receipt
         cdef int64_t size
+        cdef bint opened = False
         cdef bint sealed = False
         while True:
             self.require_open()
@@ -432,6 +433,7 @@ cdef class Accumulator:
                     self.keep(batch)
                     sealed = True
                 self.batch = self.untold = batch = fresh
+                opened = True
             else:
                 batch.put(type_, raw, length)
             break
@@ -442,14 +444,31 @@ cdef class Accumulator:
             self.batch = None
             sealed = True
         receipt = batch.receipt  # whoever takes the batch from here on may clear it
-        batch = self.untold
-        if batch is not None:
-            self.on_open(batch)
-            if self.untold is batch:
-                self.untold = None
+        if opened:
+            self.tell(True)
         if sealed:
             self.on_sealed()
+        if self.untold is not None and not opened:
+            self.tell(False)
         return receipt
+
+    cdef int tell(self, bint is_ours) except -1:
+        """Call `on_open` for the batch that it was not called for, or not to its end."""
+        cdef Batch batch = self.untold
+        if batch is None:
+            return 0
+        if not is_ours:
+            self.untold = None  # first, for the hook may emit
+            if batch is not self.batch:
+                return 0  # it is sealed by now
+        try:
+            self.on_open(batch)
+        except Exception:
+            self.untold = None  # but not after a Ctrl-C
+            raise
+        if self.untold is batch:
+            self.untold = None
+        return 0
 
 
 def _nothing(*_):
