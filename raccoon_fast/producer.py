@@ -300,6 +300,9 @@ class Producer(BaseProducer):
             finally:
                 if is_first:
                     self._end_close(thread, deadline_s)
+                elif thread is not None and thread.is_over and self._report is not None:
+                    self._abandon()  # what an `emit` that a signal handler closed the producer in went on to accept
+                    self._report = self.stats()
 
         return wait
 
@@ -405,7 +408,12 @@ class Producer(BaseProducer):
         if thread is None:
             require_threads()
             mine = LoopThread(self._options.settings.logger)
-            thread = self._threads.setdefault(True, mine)
+            try:
+                thread = self._threads.setdefault(True, mine)
+            except BaseException:  # a Ctrl-C
+                if self._threads.get(True) is not mine:
+                    mine.stop(0.0)
+                raise
             if thread is not mine:  # another thread was faster, or a signal handler
                 mine.stop(0.0)
                 is_first = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,9 @@ __all__ = ["Accumulator", "Batch"]
 _PAGE = forks.PAGE
 # Another thread has the lock for moments; a finalizer that runs in one of them may have it for long.
 _PATIENCE_S = 0.05
+_STUCK_S = 5.0
+# Batches whose events are counted one by one, at most.
+_MOST_LATE = 64
 
 
 class Batch:
@@ -223,7 +227,7 @@ class Accumulator:
     @property
     def taken(self) -> int:
         """Events of the batches that were taken or dropped so far."""
-        return self._taken
+        return self._taken + sum([*self._late_taken])
 
     @property
     def open_count(self) -> int:
@@ -433,19 +437,15 @@ class Accumulator:
         return True
 
     def take(self) -> Batch | None:
-        """Hand over the sealed batch that waits longest, or None; also where another call does not come to its end."""
-        lock = self._enter()
-        if lock is None:
-            self._is_take_wanted = True
-            return None
+        """Hand over the sealed batch that waits longest, or None."""
         try:
-            if not self._sealed:
-                return None
             batch = self._sealed.popleft()
-            self._taken += batch.count
-            return batch
-        finally:
-            self._leave(lock)
+        except IndexError:
+            return None
+        self._late_taken.append(batch.count)
+        if len(self._late_taken) >= _MOST_LATE:
+            self._fold()
+        return batch
 
     def hold(self, nbytes: int) -> None:
         """Count bytes that came from elsewhere: a batch that was stored."""
@@ -472,7 +472,9 @@ class Accumulator:
         # What is counted while another call holds the lock, until it is counted with the rest.
         self._late_bytes: deque[int] = deque()
         self._late_events: deque[int] = deque()
-        self._is_seal_wanted = self._is_take_wanted = False
+        self._late_taken: deque[int] = deque()
+        self._is_seal_wanted = False
+        self._stuck_s = 0.0
         self._open = self._untold = None
         self._sealed = deque()
         self._buffered = 0
@@ -504,23 +506,30 @@ class Accumulator:
             if self._holder == get_ident():
                 return None
             if not lock.acquire(timeout=_PATIENCE_S):
-                if not self._holder and lock is self._lock:
-                    self._lock = new_lock()  # a Ctrl-C came between a call's taking it and saying so
+                if not self._holder:
+                    self._look_whether_stuck(lock)
                 return None
         self._holder = get_ident()
         return lock
 
+    def _look_whether_stuck(self, lock: threading.Lock) -> None:
+        """Make a new lock where a Ctrl-C came just after a call had taken it, and nobody will release it."""
+        now_s = time.monotonic()
+        if not self._stuck_s:
+            self._stuck_s = now_s
+        elif now_s - self._stuck_s > _STUCK_S and lock is self._lock:
+            self._lock = new_lock()
+            self._stuck_s = 0.0
+
     def _leave(self, lock: threading.Lock) -> None:
-        if self._late_bytes or self._late_events:
+        if self._late_bytes or self._late_events or len(self._late_taken) >= _MOST_LATE:
             self._count_late()
+        self._stuck_s = 0.0
         self._holder = 0
         lock.release()
         if self._is_seal_wanted:
             self._is_seal_wanted = False
             self.seal()
-        if self._is_take_wanted:
-            self._is_take_wanted = False
-            self.on_sealed()
 
     def _fold(self) -> None:
         lock = self._lock
@@ -534,6 +543,8 @@ class Accumulator:
             self._buffered += self._late_bytes.popleft()
         while self._late_events:
             self._accepted += self._late_events.popleft()
+        while len(self._late_taken) >= _MOST_LATE:
+            self._taken += self._late_taken.popleft()
 
 
 def _nothing(*_: object) -> None:

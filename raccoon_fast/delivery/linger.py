@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ class Linger:
         # As Wake.ask: nothing is lost where a signal handler or a finalizer comes between two steps.
         looks = self._looks
         if self._asked_after != looks:
-            self._call(self._set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, as in Wake.ask
+                self._call(self._set)
             self._asked_after = looks
 
     def _set(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Wake:
         """Have it done after this call."""
         runs = self._runs
         if self._asked_after != runs:
-            self._call(self._run)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: a signal handler closed the producer
+                self._call(self._run)
             self._asked_after = runs
 
     def ask_on_loop(self, call_soon: Callable[..., object]) -> None:
