@@ -300,7 +300,7 @@ class Producer(BaseProducer):
             finally:
                 if is_first:
                     self._end_close(thread, deadline_s)
-                elif thread is not None and thread.is_over and self._report is not None:
+                elif thread is not None and thread.is_over and self._report and self.stats().total.unsettled:
                     self._abandon()  # what an `emit` that a signal handler closed the producer in went on to accept
                     self._report = self.stats()
 
