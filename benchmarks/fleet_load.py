@@ -247,11 +247,7 @@ class Sender:
     def _probe(self, now_s: float) -> Any:
         if self._endpoint.failed_with_batch and self._queued:
             return self._queued.popleft()
-        if self._waiting.retry_s <= now_s:
-            return self._waiting.pop_delayed()
-        if self._waiting.has_ready:
-            return self._waiting.pop_ready()
-        return self._queued.popleft() if self._queued else None
+        return self._next(now_s)
 
     def _start(self, parcel: Parcel, now_s: float) -> None:
         is_first = parcel.attempts == 0

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast import forks
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.clients.requests import resolve_guid
+from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
-from raccoon_fast.producer_base import BaseProducer, Report
+from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from raccoon_fast.clients.grpc import Channel
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
+    from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["AsyncProducer"]
 
@@ -61,6 +64,8 @@ class AsyncProducer(BaseProducer):
         spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
         spool_bytes: As Producer.
         durable: As Producer.
+        transport: As Producer.
+        channel: As Producer.
         **options: See ClientOptions.
 
     Raises:
@@ -88,6 +93,8 @@ class AsyncProducer(BaseProducer):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
+        channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -113,6 +120,8 @@ class AsyncProducer(BaseProducer):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                transport=transport,
+                channel=channel,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,22 +152,23 @@ class AsyncProducer(BaseProducer):
     async def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[AsyncReceipt]:
         """Accept many events; cheaper than one by one, and the loop is let run between batches.
 
-        Returns and raises as Producer.emit_many.
+        Returns, raises and can be overridden as Producer.emit_many.
         """
+        check_events(events)
         receipts: dict[AsyncReceipt, None] = {}
+        if is_replaced(self, _EMIT) and not is_replaced(self, _EMIT_MANY):
+            for index, event in enumerate(events):
+                receipts[await self.emit(*pair_of(index, event))] = None
+            return [*receipts]
+        self._bind()
         accumulator, batch_events = self._accumulator, self._options.batch_events
         iterator = iter(events)
-        for event_type, data in iterator:
-            # It looks whether this is the producer's loop; after that there is no need to.
-            receipts[await self.emit(event_type, data)] = None
-            break
-        else:
-            return []
+        done = 0
         while True:
-            number, refused = accumulator.emit_some(iterator, batch_events, _FULL, receipts)
+            number, refused = accumulator.emit_some(iterator, batch_events, _FULL, receipts, done)
+            done += number
             if refused is not None:
-                event_type, data = refused
-                receipts[await self.emit(event_type, data)] = None
+                receipts[await _EMIT(self, *refused)] = None
             elif number < batch_events:
                 return [*receipts]
             else:
@@ -353,6 +363,9 @@ def _nothing(_: object = None) -> None:
     pass
 
 
+# As they are written, whatever takes their place in the class later.
+_EMIT = AsyncProducer.emit
+_EMIT_MANY = AsyncProducer.emit_many
 _started: weakref.WeakSet[AsyncProducer] = weakref.WeakSet()
 
 

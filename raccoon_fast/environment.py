@@ -17,7 +17,18 @@ __all__ = ["CONNECTION_OPTIONS", "PREFIX", "Environment", "unknown_variables"]
 
 PREFIX = "RACCOON_FAST_"
 #: What any client has need of.
-CONNECTION_OPTIONS = ("url", "user_id", "group", "id_header", "group_header", "tls", "auth", "timeout")
+CONNECTION_OPTIONS = (
+    "url",
+    "user_id",
+    "group",
+    "id_header",
+    "group_header",
+    "tls",
+    "proxy",
+    "server_hostname",
+    "auth",
+    "timeout",
+)
 
 
 # Each variable's option, or its part of one, and how its text is read. Documented in BaseProducer.from_env.
@@ -30,6 +41,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_CA": ("tls.ca", option_text.file),
     "TLS_CERT": ("tls.cert", option_text.file),
     "TLS_KEY": ("tls.key", option_text.file),
+    "TLS_PASSWORD": ("tls.password", str),
+    "PROXY": ("proxy", str),
+    "SERVER_HOSTNAME": ("server_hostname", str),
     "AUTH_TOKEN": ("auth", str),
     "TIMEOUT": ("timeout", option_text.seconds),
     "CONNECT_TIMEOUT": ("connect_timeout", option_text.seconds),

@@ -137,7 +137,7 @@ class DeliveryError(RaccoonError):
         req_guid: The request's guid; "" while it is not known.
         retryable: Whether the same request may succeed later.
         outcome: What is known of its events.
-        attempts: How many attempts were made.
+        attempts: How many attempts were made, the transport's own resends among them; what was never written is none.
         retry_after_s: Seconds the server asked to wait, if it did.
     """
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import concurrent.futures
 import contextlib
 import os
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast import forks
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.clients.requests import resolve_guid
+from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -22,7 +25,7 @@ from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DroppedError
-from raccoon_fast.producer_base import BaseProducer, Report
+from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
 from raccoon_fast.threads import Condition, require_threads
 
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from raccoon_fast.clients.grpc import Channel
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
     from raccoon_fast.delivery.loop_thread import Call
     from raccoon_fast.events import Response
+    from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["Producer"]
 
@@ -51,7 +56,25 @@ _START_S = 0.25
 _SPILL_AGAIN_S = 1.0
 
 
-class Producer(BaseProducer):
+class _Patchable(abc.ABCMeta):
+    """Lets what is put into the class later, as unittest.mock does, reach the objects there are."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        cls._patched(name)
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        cls._patched(name)
+
+    def _patched(cls, name: str) -> None:
+        if name in ("emit", "emit_many"):
+            for producer in [*_made]:
+                if isinstance(producer, cls):
+                    producer._take_shortcuts()  # noqa: SLF001 - the other half of it
+
+
+class Producer(BaseProducer, metaclass=_Patchable):
     """Sends many events: `emit` appends to a batch and returns; batches are sent, and tried again, behind it.
 
     Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
@@ -92,6 +115,10 @@ class Producer(BaseProducer):
         spool_bytes: Bytes in the spool, at most; over it the policy is "block".
         durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
             stored is not lost with the process.
+        transport: For URLs of REST, an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
+            send over instead of our own connections; see AsyncRestClient. A list has one, or None, for each URL. The
+            callable is best here: what it makes is closed on the producer's event loop, to which you have no way.
+        channel: For URLs of gRPC, a callable that makes a grpc.aio.Channel; see AsyncGrpcClient. A list as above.
         **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
 
     Raises:
@@ -119,6 +146,8 @@ class Producer(BaseProducer):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
+        channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
@@ -144,6 +173,8 @@ class Producer(BaseProducer):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                transport=transport,
+                channel=channel,
             )
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
@@ -160,8 +191,9 @@ class Producer(BaseProducer):
         self._report: Report | None = None
         self._begin_accepting()
         # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
-        self.emit = self._accumulator.emit  # type: ignore[method-assign]
-        self.emit_many = self._accumulator.emit_many  # type: ignore[method-assign]
+        self._shortcuts = {"emit": self._accumulator.emit, "emit_many": self._accumulator.emit_many}
+        self._take_shortcuts()
+        _made.add(self)
         if self._has_spooled:
             self._started()
 
@@ -184,10 +216,13 @@ class Producer(BaseProducer):
                 interpreter is about to end. The event was not accepted.
             Exception: Whatever the serializer raises, as it is.
         """
-        raise NotImplementedError  # replaced by the accumulator's in __init__
+        receipt: Receipt = self._accumulator.emit(type, data)
+        return receipt
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """Accept many events; cheaper than one by one.
+
+        Where a subclass or a wrapper has replaced `emit` and not this, each event is handed to that.
 
         Args:
             events: (type, data) pairs.
@@ -196,9 +231,16 @@ class Producer(BaseProducer):
             The receipts of the batches that carry them, in order, each once.
 
         Raises:
+            TypeError: An event is not a pair of a str and data: its place is named; those before it were accepted.
             Exception: As `emit`, at the first event it cannot accept; those before it were accepted.
         """
-        raise NotImplementedError  # replaced by the accumulator's in __init__
+        if not is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY):
+            return self._accumulator.emit_many(events)
+        check_events(events)
+        receipts: dict[Receipt, None] = {}
+        for index, event in enumerate(events):
+            receipts[self.emit(*pair_of(index, event))] = None
+        return [*receipts]
 
     def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> Receipt:
         """Accept events as one batch of their own, whatever `batch_events`, `batch_bytes` and `linger` are.
@@ -217,7 +259,7 @@ class Producer(BaseProducer):
             BufferFull: As `emit`.
             MessageTooLargeError: The batch is larger than the buffer, or than a server takes.
             ClientClosedError: The producer is closed.
-            TypeError, ValueError: An argument is not what it should be.
+            TypeError, ValueError: An argument is not what it should be; of an event, its place is named.
             OSError, RuntimeError: As `emit`.
             Exception: Whatever the serializer raises, as it is. No event was accepted, as with the errors above.
         """
@@ -370,6 +412,15 @@ class Producer(BaseProducer):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _take_shortcuts(self) -> None:
+        """Call the accumulator without a frame of ours, as long as nothing has replaced the methods that are ours."""
+        is_ours = not (is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY))
+        for name, shortcut in self._shortcuts.items():
+            if is_ours:
+                self.__dict__.setdefault(name, shortcut)
+            elif self.__dict__.get(name) is shortcut:  # and not what somebody has put into this object
+                del self.__dict__[name]
 
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         req_guid = resolve_guid(req_guid)
@@ -526,3 +577,9 @@ def _left_s(end_s: float) -> float:
 
 def _nothing() -> None:
     pass
+
+
+# As they are written, whatever takes their place in the class later.
+_EMIT = Producer.emit
+_EMIT_MANY = Producer.emit_many
+_made: weakref.WeakSet[Producer] = weakref.WeakSet()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from raccoon_fast import forks
+from raccoon_fast.clients.options import refuse_pickling
+from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.core.batch import Accumulator, Batch
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -26,9 +29,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from raccoon_fast.delivery.spooling import News
     from raccoon_fast.producer_options import ProducerOptions
 
-__all__ = ["BaseProducer", "Health", "Report", "ServerHealth"]
+__all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced"]
 
 # A batch is more than its events.
 _BATCH_BYTES = 2048
@@ -103,6 +107,9 @@ class BaseProducer(abc.ABC):
         self._accumulator.on_full = self._make_room
         lifetime.made(self)
 
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
+
     @classmethod
     def from_env(cls, **options: Any) -> Self:
         """Make a producer of environment variables.
@@ -112,6 +119,8 @@ class BaseProducer(abc.ABC):
         | URL | `url`; several are separated by commas |
         | USER_ID, GROUP, ID_HEADER, GROUP_HEADER | `user_id` … |
         | TLS_CA, TLS_CERT, TLS_KEY | `tls=TLS(ca=…, cert=…, key=…)`: paths of PEM files |
+        | TLS_PASSWORD | the password of an encrypted key |
+        | PROXY, SERVER_HOSTNAME | `proxy`, `server_hostname` |
         | AUTH_TOKEN | `auth`: a bearer token |
         | TIMEOUT, CONNECT_TIMEOUT | `timeout` …: seconds |
         | WIRE | `wire`: proto or json |
@@ -212,9 +221,11 @@ class BaseProducer(abc.ABC):
 
     def _filled_batch(self, events: Iterable[tuple[str, Any]], req_guid: str | None) -> Batch:
         """A batch of these events, not accepted yet."""
+        check_events(events)
         serializer = self._options.serializer
         if serializer is not None:
-            events = ((event_type, serializer(data)) for event_type, data in events)
+            pairs = itertools.starmap(pair_of, enumerate(events))
+            events = ((event_type, serializer(data)) for event_type, data in pairs)
         batch = self._new_batch(req_guid)
         try:
             batch.add_many(events)
@@ -258,9 +269,9 @@ class BaseProducer(abc.ABC):
     def _new_disk_thread(self) -> CallbackThread:
         return CallbackThread(self._options.settings.logger, "raccoon_fast-spool", blocks=True)
 
-    def _open_spooling(self, adopted: Callable[[Mapping[str, int], Mapping[str, int]], None]) -> Spooling:
+    def _open_spooling(self, turned: Callable[[News], None]) -> Spooling:
         assert self._spool is not None
-        return Spooling(self._spool, self._disk, adopted, self._options.settings.logger)
+        return Spooling(self._spool, self._disk, turned, self._options.settings.logger)
 
     @property
     def _has_spooled(self) -> bool:
@@ -347,3 +358,8 @@ class BaseProducer(abc.ABC):
     @property
     @abc.abstractmethod
     def _dropped_receipt(self) -> Any: ...
+
+
+def is_replaced(producer: BaseProducer, original: Callable[..., object]) -> bool:
+    """Whether a subclass, a mock or a wrapper has put something in the place of a method as it is written."""
+    return getattr(type(producer), original.__name__) is not original

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.net.address import parse_address, protocol_of
 from raccoon_fast.serializers import RAW
-from raccoon_fast.transports.address import parse_address
 
 try:
     import fcntl
@@ -28,7 +28,6 @@ __all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
 
 OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
 
-_PROTOCOLS = {"http": "REST", "https": "REST", "ws": "WebSocket", "wss": "WebSocket", "grpc": "gRPC", "grpcs": "gRPC"}
 _TRANSPORTS = {
     "REST": "raccoon_fast.transports.rest",
     "WebSocket": "raccoon_fast.transports.websocket",
@@ -90,12 +89,23 @@ class ProducerOptions(NamedTuple):
         transports = [self._transport(protocol, settings) for _ in range(count)]
         open_apart = functools.partial(self._transport, protocol, settings)
         # A server refuses a second WebSocket of one id.
-        has_fixed_id = protocol == "WebSocket" and settings.link.identity.user_id is not None
+        is_alone = protocol == "WebSocket" and settings.link.identity.user_id is not None
+        # And httpx's transport is closed by the first that is done with it.
+        is_alone |= hasattr(settings.own_transport, "handle_async_request")
         return Endpoint(
-            settings.link.address, transports, self.retry, settings.timeout_s, None if has_fixed_id else open_apart
+            settings.link.address, transports, self.retry, settings.timeout_s, None if is_alone else open_apart
         )
 
     def _transport(self, protocol: str, settings: Settings) -> Transport:
+        own: Any = settings.own_transport
+        if own is not None and protocol == "REST":
+            from raccoon_fast.transports.httpx_transport import HttpxTransport
+
+            return HttpxTransport(settings.link, own)
+        if own is not None:
+            from raccoon_fast.transports.grpc_channel import ChannelTransport
+
+            return ChannelTransport(settings.link, own)
         if protocol == "REST":
             from raccoon_fast.transports.rest import RestTransport
 
@@ -131,6 +141,8 @@ def resolve_options(
     spool: str | os.PathLike[str] | None,
     spool_bytes: int,
     durable: bool,
+    transport: object = None,
+    channel: object = None,
 ) -> ProducerOptions:
     """Check the options of a producer.
 
@@ -142,17 +154,15 @@ def resolve_options(
         raise ValueError("url must name at least one server")
     servers = []
     for one in urls:
-        scheme = one.partition("://")[0] if isinstance(one, str) and "://" in one else "grpc"
-        if scheme not in _PROTOCOLS:
-            raise ValueError(f"url must begin with one of {', '.join(_PROTOCOLS)}, not {scheme!r}")
-        protocol = _PROTOCOLS[scheme]
+        protocol = protocol_of(one)
         settings = Settings(parse_address(one, protocol), {"retry": _RETRY, **options}, _TIMEOUTS_S[protocol])
-        if protocol == "gRPC" and isinstance(settings.link.tls, ssl.SSLContext):
-            raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
         servers.append((protocol, settings))
         # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
         # that can never import it.
         importlib.import_module(_TRANSPORTS[protocol])
+    _take_own(servers, options, transport, channel)
+    if isinstance(options.get("tls"), ssl.SSLContext) and {"gRPC"} < {protocol for protocol, _ in servers}:
+        raise ValueError("tls: one ssl.SSLContext cannot serve gRPC and HTTP, which differ in ALPN: use TLS(ca=…)")
     if wire not in ("proto", "json"):
         raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
     has_grpc = any(protocol == "gRPC" for protocol, _ in servers)
@@ -196,6 +206,39 @@ def resolve_options(
         spool_bytes=whole("spool_bytes", spool_bytes),
         durable=durable,
     )
+
+
+def _take_own(
+    servers: list[tuple[str, Settings]], options: Mapping[str, Any], transport: object, channel: object
+) -> None:
+    """Give each server what the user has for it in place of our own connections."""
+    for protocol, name, given in (("REST", "transport", transport), ("gRPC", "channel", channel)):
+        if given is None:
+            continue
+        if isinstance(given, Sequence):
+            each: list[object] = [*given]
+            if len(each) != len(servers):
+                raise ValueError(f"{name} must have one for each url, or None: {len(servers)}, not {len(each)}")
+        else:
+            each = [given if one == protocol else None for one, _ in servers]
+        if not any(one is not None for one in each):
+            raise ValueError(f"{name} is for {protocol}, and no url is")
+        for (one, settings), own in zip(servers, each, strict=True):
+            if own is None:
+                continue
+            if one != protocol:
+                raise ValueError(f"{name} is for {protocol}, and {settings.link.address} is not")
+            if protocol == "gRPC":
+                from raccoon_fast.clients.grpc import check_channel
+
+                check_channel(own, options)
+            else:
+                from raccoon_fast.transports.httpx_transport import check_httpx
+
+                check_httpx(own)
+                if options.get("proxy") is not None or settings.link.address.unix_path:
+                    raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
+            settings.own_transport = own
 
 
 def _spool_path(spool: str | os.PathLike[str] | None, overflow: str, *, durable: bool) -> Path | None:

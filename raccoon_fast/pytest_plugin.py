@@ -4,6 +4,10 @@
         shop.visit("home", events_to=raccoon_collector.url)
         raccoon_collector.wait_until(lambda it: it.events[0].type == "page")
 
+Its options are those of the fixture `raccoon_collector_options`, and of a marker, which go before:
+
+    @pytest.mark.raccoon_collector(acks="sync", publish_failure_rate=0.5)
+
 Pytest imports this module in every run, so what only the fixture needs is not imported here.
 """
 
@@ -17,7 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from raccoon_fast.collector import Collector
 
-__all__ = ["raccoon_collector", "raccoon_collector_options"]
+__all__ = ["pytest_configure", "raccoon_collector", "raccoon_collector_options"]
 
 
 @pytest.fixture
@@ -26,16 +30,28 @@ def raccoon_collector_options() -> Mapping[str, Any]:
     return {}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "raccoon_collector(**options): options of the test's raccoon_collector, over those of its fixture"
+    )
+
+
 @pytest.fixture
-def raccoon_collector(raccoon_collector_options: Mapping[str, Any]) -> Iterator[Collector]:
+def raccoon_collector(
+    request: pytest.FixtureRequest, raccoon_collector_options: Mapping[str, Any]
+) -> Iterator[Collector]:
     """A Raccoon server of the test's own, on free ports: a `raccoon_fast.collector.Collector`, closed after the test.
 
-    Send to `.url`, `.ws_url` or `.grpc_target`; wait by `.wait_for(count)` or `.wait_until(condition)`; look at
-    `.events` and `.requests`; let it fail by `.faults`.
+    Send to `.url`, `.ws_url` or `.grpc_target`; wait by `.wait_for(count, type=…, where=…)` or
+    `.wait_until(condition)`; look at `.events` and `.requests`; let it fail by `.faults`.
     """
     try:
         from raccoon_fast.collector import Collector
     except ImportError as error:
         pytest.fail(f"raccoon_collector: {error}", pytrace=False)
-    with Collector(**raccoon_collector_options) as collector:
+    options = dict(raccoon_collector_options)
+    for marker in reversed(list(request.node.iter_markers("raccoon_collector"))):  # the closest goes before
+        options.update(marker.kwargs)
+    with Collector(**options) as collector:
         yield collector

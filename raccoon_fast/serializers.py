@@ -29,6 +29,9 @@ class _Builtin:
     def __repr__(self) -> str:
         return self._name
 
+    def __reduce__(self) -> str:
+        return self._name  # pickled by reference: another process gets its own
+
 
 def _encode_message(message: Any) -> bytes:
     try:

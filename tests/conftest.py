@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -28,6 +29,10 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The servers are on this machine: a proxy that the developer's environment names does not reach them.
+    for name in [*os.environ]:
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            del os.environ[name]
     if sys.version_info < (3, 11):
         # Its TLS transports warn if they ended and were never closed, which the library websockets does not do.
         ignored = "ignore:.*_SSLProtocolTransport:pytest.PytestUnraisableExceptionWarning"
@@ -84,6 +89,18 @@ def free_port(kind: socket.SocketKind) -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request):
+    """Runs a coroutine to its end on a new loop of each kind."""
+    if request.param == "asyncio":
+        return asyncio.run
+    if sys.platform == "win32":
+        pytest.skip("uvloop does not exist on Windows")
+    import uvloop
+
+    return uvloop.run
 
 
 @pytest.fixture

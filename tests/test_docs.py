@@ -84,9 +84,12 @@ def test_python_runs(page: Path, tmp_path: Path) -> None:
             code = code.replace("ws://localhost:8080", collector.ws_url)
             code = code.replace("localhost:8081", collector.grpc_target).replace("/var/spool/shop", str(tmp_path))
             lines += [""] * (block.line - len(lines)) + code.splitlines()
-        # What is a test there gets the fixture that it names.
+        # What is a test there gets the fixture that it names, with the options of its marker.
         tests = re.findall(r"^def (test_\w+)\(raccoon_collector\)", "\n".join(lines), re.MULTILINE)
-        lines += [f"with Collector() as raccoon_collector:\n    {test}(raccoon_collector)" for test in tests]
+        lines += ["from raccoon_fast.collector import Collector"] if tests else []
+        for test in tests:
+            lines.append(f"options = {test}.pytestmark[0].kwargs if hasattr({test}, 'pytestmark') else {{}}")
+            lines.append(f"with Collector(**options) as raccoon_collector:\n    {test}(raccoon_collector)")
         program.write_text("\n".join(lines), encoding="utf-8")
         command = [sys.executable, "-W", "error", program.name]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
@@ -106,8 +109,8 @@ def test_commands_exist(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert program in PROGRAMS, program
         if program == "raccoon-fast":
             for argument in arguments:
-                if argument.endswith((".pem", ".jsonl", ".desc")):
-                    (tmp_path / argument).touch()
+                if argument.endswith((".pem", ".jsonl", ".desc", ".schema.json")):
+                    (tmp_path / argument.rpartition("=")[2]).touch()
             make_parser().parse_args(arguments)
         elif program == "make":
             assert {argument for argument in arguments if "=" not in argument} <= {*targets}

@@ -65,6 +65,7 @@ def test_all_of_them(variables, tmp_path):
         TLS_CA=str(tmp_path / "ca"),
         TLS_CERT=str(tmp_path / "cert"),
         TLS_KEY=str(tmp_path / "cert"),
+        TLS_PASSWORD="pass",
         AUTH_TOKEN="secret",
         TIMEOUT="7.5",
         CONNECT_TIMEOUT="3",
@@ -82,6 +83,8 @@ def test_all_of_them(variables, tmp_path):
         SPOOL=str(tmp_path / "spool"),
         SPOOL_BYTES="12345",
         DURABLE="Yes",
+        PROXY="http://proxy.test:3128",
+        SERVER_HOSTNAME="inner.test",
         STATSD_HOST="127.0.0.1",
         STATSD_PORT="9",
         STATSD_PREFIX="shop",
@@ -95,8 +98,9 @@ def test_all_of_them(variables, tmp_path):
     ]
     settings = options.settings
     assert settings.link.identity.headers() == {"X-Id": "me", "X-Gr": "us"}
-    assert settings.link.tls == TLS(str(tmp_path / "ca"), str(tmp_path / "cert"), str(tmp_path / "cert"))
+    assert settings.link.tls == TLS(str(tmp_path / "ca"), str(tmp_path / "cert"), str(tmp_path / "cert"), "pass")
     assert settings.link.authorization() == "Bearer secret"
+    assert (str(settings.link.proxy), settings.link.server_hostname) == ("http://proxy.test:3128", "inner.test")
     assert (settings.timeout_s, settings.link.connect_timeout_s) == (7.5, 3.0)
     assert (options.wire, options.linger_s, options.batch_events, options.batch_bytes) == ("json", 0.25, 7, 1000)
     assert (options.max_in_flight, options.connections, options.buffer_bytes) == (3, 2, 100_000)
@@ -153,7 +157,7 @@ def test_arguments_go_before_variables_which_are_then_not_read(variables):
         ({"TLS_CA": "/no/such/file"}, "RACCOON_FAST_TLS_CA must be a file that exists, not '/no/such/file'"),
         ({"TLS_CA": __file__}, "RACCOON_FAST_TLS_CA: tls is given, but ws://127.0.0.1:1/api/v1/events is plain text"),
         ({"TLS_KEY": __file__}, "RACCOON_FAST_TLS_KEY: tls needs .*set RACCOON_FAST_TLS_CERT too"),
-        ({"USER_ID": "é"}, "RACCOON_FAST_USER_ID: user_id: 'é' cannot be a header's value"),
+        ({"USER_ID": "é"}, "RACCOON_FAST_USER_ID: user_id: the value given cannot be a header's value"),
         ({"ID_HEADER": "a b"}, "RACCOON_FAST_ID_HEADER: id_header: 'a b' is not a header name"),
         ({"AUTH_TOKEN": "hush\n"}, "RACCOON_FAST_AUTH_TOKEN: auth: the value given cannot be"),
         ({"STATSD_PORT": "8125"}, "RACCOON_FAST_STATSD_PORT: stats need RACCOON_FAST_STATSD_HOST too"),

@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as running:
+    with Collector(group_header="X-User-Group") as running:
         yield running
 
 

@@ -9,6 +9,7 @@ HEAVY = [
     "asyncio",
     "google.protobuf",
     "grpc",
+    "h2",
     "hpack",
     "httptools",
     "httpx",

@@ -20,6 +20,10 @@ import pytest
 
 from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, ClientClosedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
+from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery.engine import Engine
+from raccoon_fast.delivery.reserve import Reserve
+from raccoon_fast.delivery.spooling import Spooling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 
@@ -326,6 +330,136 @@ def test_what_expires_has_expired_where_the_spool_cannot_be_opened(
     assert isinstance(producer.emit("a", b"x").exception(10), AckTimeoutError)
     assert producer.stats().total.expired == 1
     assert_balanced(producer)
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["from the start", "later"])
+def test_batches_are_sent_unstored_while_another_program_locks_the_file(
+    collector: Collector, new_producer: NewProducer, path: Path, is_open: bool
+) -> None:
+    new_producer(collector.ws_url, durable=True).close()
+    producer = None
+    if is_open:
+        producer = new_producer(collector.ws_url, durable=True, linger=60.0)
+        producer.emit("a", b"stored")
+        assert producer.flush(10) == 0
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        producer = producer or new_producer(collector.ws_url, durable=True, linger=60.0)
+        receipt = producer.emit("a", b"unstored")
+        report = producer.close()
+    assert (report.total.acked, report.total.spooled, report.total.lost) == (1 + is_open, 0, 0)
+    assert receipt.result(0).status.name == "SUCCESS"
+
+
+def test_a_locked_disk_is_logged_once_and_used_again(
+    collector: Collector, new_producer: NewProducer, path: Path
+) -> None:
+    errors: list[str] = []
+
+    class Logger:
+        def info(self, text: str, *args: object) -> None:
+            pass
+
+        def error(self, text: str, *args: object) -> None:
+            errors.append(text % args)
+
+    new_producer(collector.ws_url, durable=True).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        producer = new_producer(collector.ws_url, durable=True, logger=Logger())
+        for number in range(100):
+            assert producer.emit("a", b"%d" % number).result(20).status.name == "SUCCESS"
+        db.execute("ROLLBACK")
+    assert len(errors) == 1
+    assert "locked" in errors[0]
+    collector.faults.drop_acks()
+
+    def is_stored() -> bool:
+        producer.emit("a", b"more")
+        return stored(path) > 0
+
+    wait_until(is_stored)
+
+
+def test_a_daemon_that_closes_all_descriptors_has_a_spool(collector: Collector, path: Path) -> None:
+    program = """
+import os, sys
+from raccoon_fast import RAW, Producer
+producer = Producer(sys.argv[1], serializer=RAW, logger=None, linger=0.001, spool=sys.argv[2], durable=True)
+producer.emit("parent", b"x").result(20)
+if os.fork() == 0:
+    os.setsid()
+    os.closerange(3, 256)
+    producer.emit("daemon", b"y").result(20)
+    assert producer.spool_owner
+    report = producer.close()
+    os._exit(0 if report.total.acked == 1 else 1)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+producer.emit("parent", b"z").result(20)
+assert producer.close().total.acked == 2
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, collector.ws_url, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(event.type for event in collector.events) == ["daemon", "parent", "parent"]
+
+
+def test_a_server_is_probed_from_the_spool_with_one_batch_at_a_time(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    fetch = Spooling.fetch
+
+    def noted(self: Spooling, max_bytes: int, then: Any) -> None:
+        asked.append(max_bytes)
+        fetch(self, max_bytes, then)
+
+    monkeypatch.setattr(Spooling, "fetch", noted)
+    collector.faults.refuse()
+    producer = new_producer(collector.ws_url, batch_events=10, delivery_timeout=0.2)
+    producer.emit_many(("a", b"%d" % number) for number in range(500))
+    wait_until(lambda: producer.stats().total.spooled == 500)
+    asked.clear()
+    most = 0
+    while len(asked) < 3:
+        total = producer.stats().total
+        most = max(most, total.queued + total.in_flight)
+    assert {*asked[:3]} == {1}
+    assert most <= 10
+    collector.faults.accept()
+    wait_until(lambda: producer.stats().total.acked == 500, 30)
+    assert max(asked) > 1
+    assert collector.event_count == 500
+
+
+def test_a_full_buffer_spills_a_quarter(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spills: list[tuple[int, int]] = []
+    spilled: list[int] = []
+    spill, set_aside = Engine._spill, Reserve.set_aside
+
+    def noted_spill(self: Engine) -> None:
+        buffered, before = producer._accumulator.buffered, sum(spilled)
+        spill(self)
+        if (size := sum(spilled) - before) > 0:
+            spills.append((buffered, size))
+
+    def noted(self: Reserve, batch: Batch, otherwise: Any) -> None:
+        spilled.append(batch.nbytes)
+        set_aside(self, batch, otherwise)
+
+    monkeypatch.setattr(Engine, "_spill", noted_spill)
+    monkeypatch.setattr(Reserve, "set_aside", noted)
+    collector.faults.refuse()
+    producer = new_producer(
+        collector.ws_url, overflow="spool", batch_bytes=10_000, buffer_bytes=400_000, linger=60.0, max_in_flight=1
+    )
+    for number in range(1000):
+        producer.emit("a", b"%04d" % number + bytes(996))
+    assert len(spills) >= 5
+    for buffered, size in spills:
+        assert buffered // 4 <= size < buffered // 4 + 10_000
 
 
 def test_two_producers_on_one_path(collector: Collector, new_producer: NewProducer) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-HEAVY = ("asyncio", "grpc", "google.protobuf", "httpx", "orjson", "starlette", "uvicorn", "uvloop", "websockets")
+HEAVY = ("asyncio", "grpc", "google.protobuf", "h2", "httpx", "orjson", "starlette", "uvloop", "websockets")
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -95,7 +95,8 @@ def test_a_run_that_does_not_use_it_loads_nothing_for_it(pytester: pytest.Pytest
 
         def test_modules():
             assert "raccoon_fast.pytest_plugin" in sys.modules
-            assert not [name for name in sys.modules if name.startswith(("raccoon_fast.collector", "uvicorn", "grpc"))]
+            heavy = ("raccoon_fast.collector", "h2", "starlette", "grpc")
+            assert not [name for name in sys.modules if name.startswith(heavy)]
         """
     )
     run(pytester).assert_outcomes(passed=1)
@@ -112,7 +113,7 @@ print(*{*sys.modules} - before)
 
 
 def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("import sys; sys.modules['uvicorn'] = None  # importing it is an ImportError then")
+    pytester.makeconftest("import sys; sys.modules['h2'] = None  # importing it is an ImportError then")
     pytester.makepyfile("def test_it(raccoon_collector): pass\ndef test_other(): pass")
     result = run(pytester)
     result.assert_outcomes(passed=1, errors=1)
@@ -126,3 +127,36 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
 def test_fixtures_are_listed(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--fixtures")
     result.stdout.fnmatch_lines(["raccoon_collector *", "    A Raccoon server of the test's own*"])
+
+
+def test_a_marker_goes_before_the_fixture_s_options_and_the_closest_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from raccoon_fast import JSON, RestClient
+
+        @pytest.fixture
+        def raccoon_collector_options():
+            return {"sink": "null", "schemas": {"page": {"type": "object"}}}
+
+        @pytest.mark.raccoon_collector(sink="memory", schemas={"page": {"type": "array"}})
+        class TestMarked:
+            @pytest.mark.raccoon_collector(schemas={"page": {"type": "string"}})
+            def test_both(self, raccoon_collector):
+                with RestClient(raccoon_collector.url, serializer=JSON) as client:
+                    client.send([("page", "text"), ("page", {"name": "home"})])
+                (event,) = raccoon_collector.wait_for(1, type="page", where={"name": "home"})
+                assert event.json() == {"name": "home"}
+                assert [bad.event for bad in raccoon_collector.bad_events] == [event]
+
+        def test_unmarked(raccoon_collector):
+            with RestClient(raccoon_collector.url, serializer=JSON) as client:
+                client.send([("page", "text")])
+            raccoon_collector.assert_no_bad_events()
+        """
+    )
+    result = run(pytester, "--strict-markers")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *AssertionError: 1 of 1 events are bad:", "E *'page' of request * is not of type 'object'"]
+    )

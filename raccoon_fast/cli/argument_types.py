@@ -113,6 +113,14 @@ def header(value: str) -> tuple[str, str]:
     return name.strip(), content.strip()
 
 
+def schema(value: str) -> tuple[str, str]:
+    """An event type and the file of its JSON Schema, as TYPE=FILE."""
+    event_type, separator, path = value.partition("=")
+    if not separator or not event_type:
+        raise ArgumentTypeError(f"must be TYPE=FILE, such as page=page.schema.json, not {value!r}")
+    return event_type, file(path)
+
+
 def message(value: str) -> tuple[str, str]:
     """'TYPE=MESSAGE': an event type, and the full name of a protobuf message."""
     event_type, equals, name = value.rpartition("=")

@@ -20,8 +20,8 @@ __all__ = ["make_parser"]
 _SEND = f"""\
 Sends each line of FILE, the line's own bytes, as one event. FILE may be gzip and of any size: memory stays bounded.
 Blank lines are passed over. The first line that is no event ends the run (exit code 2), once the lines before it are
-sent. So do (1) a server that cannot be reached to begin with or takes nothing for {PATIENCE_S:.0f} s, and
-{GIVE_UP_AFTER} requests in a row that were not acknowledged. Ctrl-C stops the reading, gives what is in flight
+sent. So do (1) a server that takes nothing for {PATIENCE_S:.0f} s, and {GIVE_UP_AFTER} requests in a row that were not
+acknowledged. What the server fails with is shown when it happens. Ctrl-C stops the reading, gives what is in flight
 {GRACE_S:.0f} s, and sums up; a second one ends it.
 """
 _COLLECT = """\
@@ -103,6 +103,11 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--grpc-port", metavar="N", type=types.port, default=8081, help="gRPC (%(default)s; 0: any)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print addresses and the summary as JSON, one line each")
+    parser.add_argument(
+        "--print", action="store_true", help="print each event as a JSON line to stdout, and all else to stderr"
+    )
+    parser.add_argument("--type", metavar="T", help="with --print: events of this type only")
     server = parser.add_argument_group("server", "as a Raccoon's own settings")
     server.add_argument(
         "--acks",
@@ -114,7 +119,7 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--max-connections", metavar="N", type=types.whole_number, default=30_000, help="over WebSocket (%(default)s)"
     )
-    add_header_names(server)
+    add_header_names(server, group_header=None, group_default="unset: groups are not looked at")
     server.add_argument(
         "--ping-interval", metavar="S", type=types.seconds, default=30.0, help="over WebSocket (%(default)g)"
     )
@@ -126,7 +131,10 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     )
     publishing = parser.add_argument_group("publishing", "what becomes of events, and what goes wrong on purpose")
     publishing.add_argument(
-        "--sink", metavar="null|FILE", default="null", help="count only, or write to a file (%(default)s)"
+        "--sink",
+        metavar="null|-|FILE",
+        default="null",
+        help="count only, or write JSON lines to stdout or a file (%(default)s)",
     )
     publishing.add_argument(
         "--publish-failure-rate",
@@ -149,7 +157,15 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         dest="messages",
         type=types.message,
         action="append",
-        help="what events of type T are in there, such as page=shop.v1.Page; may be repeated",
+        help="what events of type T are in there, such as page=shop.v1.Page; others of T are bad; may be repeated",
+    )
+    inspector.add_argument(
+        "--schema",
+        metavar="T=FILE",
+        dest="schemas",
+        type=types.schema,
+        action="append",
+        help="JSON Schema of events of type T; those that do not match are bad; may be repeated",
     )
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
+import json
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.exits import Exit, UsageError
-from raccoon_fast.cli.terminal import write_line
+from raccoon_fast.cli.terminal import write_line, write_note
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-    from raccoon_fast.collector import Collector
+    from raccoon_fast.collector import Collector, ReceivedEvent
 
 __all__ = ["new_collector", "run"]
 
 _BIND_ERRORS = (errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 # Options of the command line that are not the collector's.
-_OWN = ("command", "debug", "quiet", "version")
+_OWN = ("command", "debug", "json", "print", "quiet", "type", "version")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,21 +37,43 @@ def run(arguments: argparse.Namespace) -> int:
             "--sink memory would only grow: use null, which counts, or a file (in a program: Collector(sink='memory'))"
         )
     options = {name: value for name, value in vars(arguments).items() if name not in _OWN}
-    if options["messages"] is not None:
-        options["messages"] = dict(options["messages"])
+    for name in ("messages", "schemas"):
+        if options[name] is not None:
+            options[name] = dict(options[name])
+    if arguments.type is not None and not arguments.print:
+        raise UsageError("--type chooses what --print shows: it needs --print")
+    if arguments.print:
+        options["follow"] = functools.partial(_print_event, arguments.type)
     collector = new_collector(**options)
+    # Where events are written to standard output, nothing else is.
+    say = write_note if arguments.print or arguments.sink == "-" else write_line
     try:
-        collector.run(None if arguments.quiet else functools.partial(_say_addresses, inspects=arguments.inspect))
+        collector.run(None if arguments.quiet else functools.partial(_say_addresses, arguments=arguments, say=say))
     except ssl.SSLError as error:
         raise UsageError("--tls-cert, --tls-key or --tls-client-ca does not hold the PEM it should") from error
     except OSError as error:
         if error.errno not in _BIND_ERRORS:
             raise
         raise UsageError(f"{error.strerror}; choose where by --host, --port and --grpc-port") from error
-    if not arguments.quiet:
+    if arguments.json and not arguments.quiet:
+        received = {name: counts._asdict() for name, counts in collector.counts.items()}
+        say(json.dumps({"received": received, "bad": collector.bad_event_count}))
+    elif not arguments.quiet:
         parts = [f"{counts.events} over {protocol}" for protocol, counts in collector.counts.items() if counts.events]
-        write_line(f"received {collector.event_count} events" + (f": {', '.join(parts)}" if parts else ""))
+        bad = f"; {collector.bad_event_count} are bad" if collector.bad_event_count else ""
+        say(f"received {collector.event_count} events" + (f": {', '.join(parts)}" if parts else "") + bad)
     return Exit.OK
+
+
+def _print_event(event_type: str | None, event: ReceivedEvent) -> None:
+    if event_type is not None and event.type != event_type:
+        return
+    shown: dict[str, Any] = {"type": event.type, "req_guid": event.req_guid, "protocol": event.protocol}
+    try:
+        shown["data"] = json.loads(event.data)
+    except ValueError:  # which bytes that are not UTF-8 are, too
+        shown["base64"] = base64.b64encode(event.data).decode()
+    write_line(json.dumps(shown, ensure_ascii=False))
 
 
 def new_collector(**options: Any) -> Collector:
@@ -64,10 +89,22 @@ def new_collector(**options: Any) -> Collector:
     return Collector(**options)
 
 
-def _say_addresses(collector: Collector, *, inspects: bool) -> None:
+def _say_addresses(collector: Collector, *, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
     scheme = "grpcs" if collector.url.startswith("https") else "grpc"
-    write_line(f"REST       {collector.url}")
-    write_line(f"WebSocket  {collector.ws_url}")
-    write_line(f"gRPC       {scheme}://{collector.grpc_target}")
+    inspects = arguments.inspect
+    if arguments.json:
+        said = {
+            "rest": collector.url,
+            "websocket": collector.ws_url,
+            "grpc": f"{scheme}://{collector.grpc_target}",
+            "inspector": f"{collector.url}/inspect" if inspects else None,
+            "port": collector.port,
+            "grpc_port": collector.grpc_port,
+        }
+        say(json.dumps(said))
+        return
+    say(f"REST       {collector.url}")
+    say(f"WebSocket  {collector.ws_url}")
+    say(f"gRPC       {scheme}://{collector.grpc_target}")
     if inspects:
-        write_line(f"inspector  {collector.url}/inspect")
+        say(f"inspector  {collector.url}/inspect")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +10,9 @@ from raccoon_fast.cli.exits import UsageError
 from raccoon_fast.cli.terminal import write_note
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.environment import CONNECTION_OPTIONS, Environment, unknown_variables
+from raccoon_fast.errors import TLSError
 from raccoon_fast.logs import CONSOLE
+from raccoon_fast.net.address import protocol_of
 from raccoon_fast.producer import Producer
 from raccoon_fast.tls import TLS
 
@@ -20,11 +23,9 @@ if TYPE_CHECKING:
 
     from raccoon_fast.serializers import Serializer
 
-__all__ = ["SCHEMES", "ServerOptions", "make_producer", "protocol_of"]
+__all__ = ["ServerOptions", "make_producer"]
 
 _T = TypeVar("_T")
-
-SCHEMES = ("http", "https", "ws", "wss", "grpc", "grpcs")
 
 # More than a batch of lines takes in any wire format, and less than gRPC carries.
 _BATCH_BYTES = 3 << 20
@@ -97,8 +98,9 @@ class ServerOptions:
             _check_tls(self.options["tls"])
         if not self.urls:
             raise UsageError("name the server: by its URL on the command line, or by RACCOON_FAST_URL")
-        if any(url.partition("://")[0] not in SCHEMES for url in self.urls):
-            raise ValueError("the server's URL must begin with http://, https://, ws://, wss://, grpc:// or grpcs://")
+        with self.blamed():
+            for url in self.urls:
+                protocol_of(url)
 
     def new(self, make: Callable[..., _T], **options: Any) -> _T:
         """Calls `make` with the URLs and all options; what is wrong with a variable is said to be."""
@@ -112,7 +114,7 @@ class ServerOptions:
 
 def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"logger": CONSOLE if arguments.debug else None}
-    for name in ("user_id", "group", "id_header", "group_header", "timeout"):
+    for name in ("user_id", "group", "id_header", "group_header", "proxy", "server_hostname", "timeout"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
     if arguments.header:
@@ -120,13 +122,11 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         if any(name.lower() == "authorization" for name, _ in arguments.header):
             options["auth"] = None  # or the environment's would go before it
     if arguments.ca or arguments.cert or arguments.key:
-        options["tls"] = TLS(ca=arguments.ca, cert=arguments.cert, key=arguments.key)
+        password = os.environ.get("RACCOON_FAST_TLS_PASSWORD") or None
+        options["tls"] = TLS(
+            ca=arguments.ca, cert=arguments.cert, key=arguments.key, password=password if arguments.cert else None
+        )
     return options
-
-
-def protocol_of(url: str) -> str:
-    """The protocol of a URL of SCHEMES, as parse_address takes it."""
-    return {"h": "REST", "w": "WebSocket", "g": "gRPC"}[url[0]]
 
 
 def _check_tls(tls: TLS) -> None:
@@ -135,3 +135,5 @@ def _check_tls(tls: TLS) -> None:
     except ssl.SSLError as error:
         what = "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY)"
         raise UsageError(f"{what} does not hold the PEM it should: {error.reason}") from error
+    except TLSError as error:
+        raise UsageError(f"{error} (RACCOON_FAST_TLS_PASSWORD)") from None

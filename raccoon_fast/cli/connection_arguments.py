@@ -15,7 +15,8 @@ _SCHEMES = "http, https, ws, wss, grpc or grpcs"
 _ID_HEADER, _GROUP_HEADER = "X-User-ID", "X-User-Group"
 _ENVIRONMENT = """\
 what is left out is taken from RACCOON_FAST_URL (several URLs are separated by commas), _USER_ID, _GROUP, _ID_HEADER,
-_GROUP_HEADER, _TLS_CA, _TLS_CERT, _TLS_KEY, _TIMEOUT, and _AUTH_TOKEN, a bearer token
+_GROUP_HEADER, _TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_PASSWORD, _PROXY, _SERVER_HOSTNAME, _TIMEOUT, and _AUTH_TOKEN, a
+bearer token; and the proxy from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY
 """
 
 
@@ -57,6 +58,8 @@ def add_connection(
         cert="client certificate, for mutual TLS",
         key="its private key (looked for in --cert)",
     )
+    group.add_argument("--proxy", metavar="URL", help="connect through it: http://, https:// or socks5://host:port")
+    group.add_argument("--server-hostname", metavar="NAME", help="the name that TLS checks (the URL's)")
     group.add_argument("--timeout", metavar="S", type=types.seconds, help="for one attempt (15 s; WebSocket: 30 s)")
     if max_attempts:
         group.add_argument(
@@ -68,10 +71,15 @@ def add_connection(
         )
 
 
-def add_header_names(group: Any, id_header: str | None = _ID_HEADER, group_header: str | None = _GROUP_HEADER) -> None:
+def add_header_names(
+    group: Any,
+    id_header: str | None = _ID_HEADER,
+    group_header: str | None = _GROUP_HEADER,
+    group_default: str = _GROUP_HEADER,
+) -> None:
     """Adds --id-header and --group-header; their defaults are what is parsed where they are left out."""
     group.add_argument("--id-header", metavar="NAME", default=id_header, help=f"the identity's header ({_ID_HEADER})")
-    group.add_argument("--group-header", metavar="NAME", default=group_header, help=f"its group's ({_GROUP_HEADER})")
+    group.add_argument("--group-header", metavar="NAME", default=group_header, help=f"its group's ({group_default})")
 
 
 def add_files(group: Any, **helps: str) -> None:

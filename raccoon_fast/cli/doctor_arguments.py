@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["DOCTOR", "add_doctor"]
 
 DOCTOR = """\
-Looks at all there is between here and a server: name, connection, TLS and its certificates; whether REST, WebSocket (at
-the same port) and gRPC answer; which header the server reads ids from, and whether it refuses an id that is connected
-already. Then, once allowed to, it sends an event over each protocol and encoding, and looks at the acknowledgement, how
-long it took, and how far the clocks are apart. Each check is a line: ok, warn or fail, and what to do.
+Looks at all there is between here and a server: its name, its addresses in the order in which they are tried, the
+proxy, TLS and its certificates; whether REST, WebSocket (at the same port) and gRPC answer; which header the server
+reads ids from, and whether it refuses an id that is connected already. Then, once allowed to, it sends an event over
+each protocol and encoding, and looks at the acknowledgement, how long it took, and how far the clocks are apart. Each
+check is a line: ok, warn or fail, and what to do.
 
 Exit code 0: nothing failed, though there may be warnings. 1: something failed.
 """

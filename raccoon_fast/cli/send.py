@@ -13,11 +13,11 @@ import orjson
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
+from raccoon_fast.cli.failures import FailureLog
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
 from raccoon_fast.cli.summary import Summary
 from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
-from raccoon_fast.errors import ConnectError
 from raccoon_fast.serializers import RAW
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _POLL_S = 0.1
+_MAX_NOTES = 20  # a server's texts may differ with every failure
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,9 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LineReader(arguments.file))
         failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
+        server = ServerOptions(arguments, arguments.url)
+        failures = FailureLog(server.options["logger"])
+        server.options["logger"] = failures
         producer = make_producer(
             arguments,
-            ServerOptions(arguments, arguments.url),
+            server,
             serializer=RAW,
             wire=arguments.wire,
             in_flight=arguments.in_flight,
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         stop = stack.enter_context(StopSignals())
         progress = stack.enter_context(open_progress(reader.size))
         flight = InFlight(producer, arguments.batch_events, arguments.in_flight)
-        sending = _Sending(reader, flight, failed, stop, progress)
+        sending = _Sending(reader, flight, failures, failed, stop, progress)
         sending.run(arguments)
     if arguments.json:
         write_line(orjson.dumps(sending.summary.as_json()).decode())
@@ -72,14 +76,23 @@ class _Sending:
     """
 
     def __init__(
-        self, reader: LineReader, flight: InFlight, failed: io.FileIO | None, stop: StopSignals, progress: Progress
+        self,
+        reader: LineReader,
+        flight: InFlight,
+        failures: FailureLog,
+        failed: io.FileIO | None,
+        stop: StopSignals,
+        progress: Progress,
     ) -> None:
         self._reader = reader
         self._flight = flight
+        self._failures = failures
         self._failed = failed
         self._stop = stop
         self._progress = progress
         self._faults: list[str] = []
+        self._failure = ""  # of the server, since the last acknowledgement
+        self._noted: set[str] = set()
         self._given_up = ""  # why
         self._last_line = 0
         self._well_s = time.monotonic()
@@ -147,11 +160,22 @@ class _Sending:
 
     def _settle(self, timeout_s: float) -> bool:
         settled = self._flight.take(timeout_s)
+        self._look_at_failures()
         if settled is not None:
             self._account(settled)
         elif timeout_s:
             self._look_at_server()
         return settled is not None
+
+    def _look_at_failures(self) -> None:
+        """Says at once what its user may have to mend: the batches themselves wait for it."""
+        failure = self._failures.take()
+        if not failure:
+            return
+        self._failure = self._failure or failure
+        if failure not in self._noted and len(self._noted) < _MAX_NOTES:
+            self._noted.add(failure)
+            self._progress.note(f"raccoon-fast send: {failure}; trying again (Ctrl-C ends it)")
 
     def _look_at_server(self) -> None:
         """A server that takes nothing at all for long is not waited for: what is wrong may need its user."""
@@ -160,17 +184,19 @@ class _Sending:
         if server.ok:
             self._well_s = now_s
         elif now_s > self._well_s + PATIENCE_S and not self._given_up:
-            self._given_up = f"the server was not well for {PATIENCE_S:g} s: {server.last_error}"
+            self._given_up = f"the server was not well for {PATIENCE_S:g} s: {self._failure or server.last_error}"
+            if not self.summary.acknowledged:
+                self._given_up += " (raccoon-fast doctor finds out why)"
 
     def _account(self, settled: Settled) -> None:
-        self.summary.count(settled)
+        if settled.error is None:
+            self._failure = ""
+        self.summary.count(settled, self._failure)
         self._progress.update(self._reader.position, self.summary.events)
         if settled.error is None:
             return
         if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
             self._given_up = f"{GIVE_UP_AFTER} requests in a row failed"
-        elif isinstance(settled.error, ConnectError) and not self.summary.acknowledged:
-            self._given_up = "the server cannot be reached (raccoon-fast doctor finds out why)"
         if self._failed is not None:
             try:
                 _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.failed))

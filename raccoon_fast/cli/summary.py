@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from raccoon_fast.errors import DeliveryError
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError
 
 if TYPE_CHECKING:
     from raccoon_fast.cli.in_flight import Settled
@@ -79,8 +79,13 @@ class Summary:
         """Events that were settled."""
         return self.acknowledged + self.unacknowledged
 
-    def count(self, settled: Settled) -> None:
-        """Adds the outcome of one request."""
+    def count(self, settled: Settled, failure: str = "") -> None:
+        """Adds the outcome of one request.
+
+        Args:
+            settled: The request and its outcome.
+            failure: What the server failed with: the reason for a request that waited in vain.
+        """
         self.requests += 1
         self.nbytes += settled.batch.nbytes
         failed = len(settled.failed)
@@ -90,7 +95,7 @@ class Summary:
             self.latencies.add(settled.seconds)
             return
         self.failed_in_a_row += 1
-        reason = _reason(settled)
+        reason = _reason(settled, failure)
         if reason not in self.failed and len(self.failed) >= _MAX_REASONS:
             reason = _OTHER_REASONS
         self.failed[reason] += failed
@@ -136,9 +141,11 @@ class Summary:
         }
 
 
-def _reason(settled: Settled) -> str:
+def _reason(settled: Settled, failure: str) -> str:
     error = settled.error
     text = str(error) or type(error).__name__
+    if failure and isinstance(error, (AckTimeoutError, ClientClosedError)):
+        text = failure
     if isinstance(error, DeliveryError):
         text = f"{text} ({error.outcome})"
     # The guid would make every reason another one.

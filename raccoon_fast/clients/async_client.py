@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from raccoon_fast.client_info import user_agent
-from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.clients.requests import RequestBuilder
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.attempts import Delivery
@@ -49,6 +49,9 @@ class AsyncClient(abc.ABC):
 
     @abc.abstractmethod
     def _make_transport(self) -> Transport: ...
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     async def send(
         self,

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import ssl
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings
 from raccoon_fast.clients.sync_client import Client
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES, GrpcTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import grpc.aio
     from typing_extensions import Unpack
 
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.transports.base import Transport
 
-__all__ = ["AsyncGrpcClient", "GrpcClient"]
+    #: Makes a channel, of the target or of nothing.
+    Channel: TypeAlias = Callable[..., grpc.aio.Channel]
+
+__all__ = ["AsyncGrpcClient", "GrpcClient", "check_channel"]
 
 
 class AsyncGrpcClient(AsyncClient):
@@ -29,19 +34,27 @@ class AsyncGrpcClient(AsyncClient):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
-        **options: See ClientOptions; `tls` takes TLS(…) only.
+        channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
+            meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
+            child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.
     """
 
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+    def __init__(self, url: str, *, channel: Channel | None = None, **options: Unpack[ClientOptions]) -> None:
         settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0)
-        if isinstance(settings.link.tls, ssl.SSLContext):
-            raise TypeError("tls takes TLS(ca=…, cert=…, key=…) for gRPC, which cannot use an ssl.SSLContext")
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
+        if channel is not None:
+            check_channel(channel, options)
+        self._channel = channel
 
     def _make_transport(self) -> Transport:
+        if self._channel is not None:
+            from raccoon_fast.transports.grpc_channel import ChannelTransport
+
+            return ChannelTransport(self._settings.link, self._channel)
         return GrpcTransport(self._settings.link)
 
 
@@ -53,11 +66,32 @@ class GrpcClient(Client[AsyncGrpcClient]):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
-        **options: See ClientOptions; `tls` takes TLS(…) only.
+        channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
+            meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
+            child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.
     """
 
-    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(functools.partial(AsyncGrpcClient, url, **options))
+    def __init__(self, url: str, *, channel: Channel | None = None, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(lambda: AsyncGrpcClient(url, channel=channel, **options))
+
+
+def check_channel(channel: object, options: Mapping[str, Any]) -> None:
+    """See that `channel=` can be used, and load what it needs: not when the program forks.
+
+    Raises:
+        TypeError: It is not callable.
+        ValueError: grpcio is not installed, or an option is for connections of our own only.
+    """
+    if not callable(channel):
+        raise TypeError(f"channel takes a callable that returns a grpc.aio.Channel, not {type(channel).__name__}")
+    for option in ("tls", "proxy", "server_hostname"):
+        if options.get(option) is not None:
+            raise ValueError(f"{option} is given, and channel: set it where the channel is made")
+    try:
+        importlib.import_module("raccoon_fast.transports.grpc_channel")
+    except ModuleNotFoundError as error:
+        raise ValueError("channel needs the package grpcio: pip install 'raccoon_fast[grpc]'") from error

@@ -7,11 +7,13 @@ import difflib
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import CONSOLE, Logger, resolve_logger
+from raccoon_fast.net.address import parse_host
+from raccoon_fast.net.proxy import proxy_for
 from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
 from raccoon_fast.threads import is_main
@@ -20,9 +22,9 @@ from raccoon_fast.transports.base import Identity, Link
 
 if TYPE_CHECKING:
     from raccoon_fast.events import App
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
 
-__all__ = ["Auth", "ClientOptions", "Settings", "positive", "whole"]
+__all__ = ["Auth", "ClientOptions", "Settings", "positive", "refuse_pickling", "switch", "whole"]
 
 Auth = tuple[str, str] | str | Callable[[], str]
 
@@ -38,8 +40,13 @@ class ClientOptions(TypedDict, total=False):
         group: The identity's group.
         id_header, group_header: The header names the server is set to ("X-User-ID" and "X-User-Group").
         headers: Further headers of each request, or of each WebSocket handshake; gRPC sends them as metadata.
-        tls: TLS(ca=…, cert=…, key=…), or an ssl.SSLContext (not for gRPC); the system's CAs when left out. Only with a
-            secure URL: plain text and TLS never stand in for each other.
+        tls: TLS(ca=…, cert=…, key=…, password=…), or an ssl.SSLContext; the system's CAs when left out. Only with a
+            secure URL: plain text and TLS never stand in for each other. gRPC sets a context's ALPN to "h2", so that
+            context is for gRPC alone.
+        proxy: The forward proxy to connect through: "http://user:password@proxy:3128", https:// or socks5:// (which
+            needs raccoon_fast[socks]). Left out, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
+        trust_env: Whether those variables count (True).
+        server_hostname: The name that TLS asks for and checks instead of the URL's: for a tunnel, or an IP address.
         auth: For the Authorization header: (user, password), a bearer token, or a callable that returns the header's
             value, called for each attempt on the event loop.
         timeout: Seconds for one attempt, connecting included (15; 30 for WebSocket).
@@ -59,6 +66,9 @@ class ClientOptions(TypedDict, total=False):
     group_header: str
     headers: Mapping[str, str] | None
     tls: ssl.SSLContext | TLS | None
+    proxy: str | None
+    trust_env: bool
+    server_hostname: str | None
     auth: Auth | None
     timeout: float
     connect_timeout: float
@@ -70,6 +80,7 @@ class ClientOptions(TypedDict, total=False):
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, ASCII only as gRPC metadata is; above all no CR and no LF
+_SECURE = {"http": "https", "ws": "wss", "grpc": "grpcs"}
 _OURS = {
     "connection",
     "content-length",
@@ -101,6 +112,8 @@ class Settings:
                 near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"unknown option {name!r}{hint}")
+        #: What the user has in place of the protocol's own transport: of httpx, or what makes a gRPC channel.
+        self.own_transport: Any = None
         self.serializer = resolve_serializer(options.get("serializer", PROTO))
         self.timeout_s = positive("timeout", options.get("timeout", default_timeout_s))
         self.retry = options.get("retry", RetryPolicy())
@@ -113,6 +126,7 @@ class Settings:
             if auth is not None:
                 raise ValueError("auth is given twice: in the url, and as the option")
             auth = address.userinfo
+        trust_env = switch("trust_env", options.get("trust_env", True))
         self.link = Link(
             address=address,
             identity=_identity(options),
@@ -123,7 +137,18 @@ class Settings:
             connect_timeout_s=positive("connect_timeout", options.get("connect_timeout", 10.0)),
             stats=self.stats,
             logger=self.logger,
+            proxy=proxy_for(address, options.get("proxy"), trust_env=trust_env),
+            server_hostname=_server_hostname(options.get("server_hostname"), address),
         )
+
+
+def refuse_pickling(one: object) -> NoReturn:
+    """Raise for what cannot go to another process: a client or a producer."""
+    name = type(one).__name__
+    raise TypeError(
+        f"{name} cannot be pickled or copied, since it holds connections and events: pass its url and options to the "
+        f"other process, and make a {name} there"
+    )
 
 
 def positive(option: str, value: object) -> float:
@@ -133,6 +158,13 @@ def positive(option: str, value: object) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{option} must be above 0 and finite, not {value!r}")
     return float(value)
+
+
+def switch(option: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} takes True or False, not {value!r}")
+    return value
 
 
 def whole(option: str, value: object, least: int = 1) -> int:
@@ -175,22 +207,31 @@ def _check_name(option: str, name: object) -> None:
         raise ValueError(f"{option}: {name!r} is not a header name (letters, digits and hyphens)")
 
 
-def _check_value(option: str, value: object, *, secret: bool = False) -> None:
+def _check_value(option: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{option} takes a str, not {type(value).__name__}")
-    if not _VALUE.fullmatch(value):
-        shown = "the value given" if secret else repr(value)
-        raise ValueError(f"{option}: {shown} cannot be a header's value: printable ASCII only, no line breaks")
+    fitting = _VALUE.match(value)
+    if fitting is not None and fitting.end() < len(value):
+        # The value itself may be a secret.
+        raise ValueError(
+            f"{option}: the value given cannot be a header's value: printable ASCII only, no line breaks; "
+            f"its character {fitting.end() + 1} is U+{ord(value[fitting.end()]):04X}"
+        )
 
 
 def _authorization(auth: object) -> Callable[[], str] | None:
     if auth is None:
         return None
     if isinstance(auth, str):
-        _check_value("auth", auth, secret=True)
+        _check_value("auth", auth)
         return lambda: f"Bearer {auth}"
     if isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str) for part in auth):
-        credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
+        try:
+            credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
+        except UnicodeEncodeError:
+            raise ValueError(
+                "auth: the user or the password holds half of a surrogate pair, which is no text"
+            ) from None
         return lambda: f"Basic {credentials}"
     if callable(auth):
         return lambda: _checked_authorization(_called(auth))
@@ -209,16 +250,28 @@ def _called(auth: Callable[[], str]) -> object:
 
 
 def _checked_authorization(value: object) -> str:
-    _check_value("auth()", value, secret=True)
+    _check_value("auth()", value)
     return str(value)
+
+
+def _server_hostname(name: object, address: Address) -> str | None:
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"server_hostname takes a str, not {name!r}")
+    if not address.secure:
+        raise ValueError(f"server_hostname is given, but {address} is plain text; use {_SECURE[address.scheme]}://")
+    try:
+        return parse_host(name.lower()).partition("%")[0].removesuffix(".")
+    except ValueError:
+        raise ValueError(f"server_hostname: {name!r} is not a valid name") from None
 
 
 def _tls(tls: object, address: Address) -> ssl.SSLContext | TLS | None:
     if tls is None:
         return None
     if not isinstance(tls, (ssl.SSLContext, TLS)):
-        raise TypeError(f"tls takes TLS(ca=…, cert=…, key=…) or an ssl.SSLContext, not {tls!r}")
+        raise TypeError(f"tls takes TLS(…) or an ssl.SSLContext, not {type(tls).__name__}")
     if not address.secure:
-        secure = {"http": "https", "ws": "wss", "grpc": "grpcs"}[address.scheme]
-        raise ValueError(f"tls is given, but {address} is plain text; use {secure}://")
+        raise ValueError(f"tls is given, but {address} is plain text; use {_SECURE[address.scheme]}://")
     return tls

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.core.envelope import MAX_GUID_BYTES, JsonEnvelope, ProtoEnvelope
 from raccoon_fast.errors import MessageTooLargeError, SerializationError
-from raccoon_fast.events import Event
 from raccoon_fast.guids import new_guid
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from raccoon_fast.events import Event
     from raccoon_fast.serializers import Serializer
 
 __all__ = ["RequestBuilder", "resolve_guid"]
@@ -51,8 +53,7 @@ class RequestBuilder:
             MessageTooLargeError: The message would be over the transport's limit.
         """
         req_guid = resolve_guid(req_guid)
-        if isinstance(events, (Event, str, bytes)) or not isinstance(events, Iterable):
-            raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
+        check_events(events)
         envelope = _ENVELOPES[self._wire]()
         for index, event in enumerate(events):
             self._add(envelope, index, event)
@@ -69,11 +70,7 @@ class RequestBuilder:
         return Request(req_guid, envelope, self._wire, size)
 
     def _add(self, envelope: ProtoEnvelope | JsonEnvelope, index: int, event: object) -> None:
-        if not isinstance(event, (tuple, list)) or len(event) != 2:
-            raise TypeError(f"events[{index}] must be Event(type, data) or a (type, data) pair, not {event!r:.80}")
-        event_type, data = event
-        if not isinstance(event_type, str):
-            raise TypeError(f"events[{index}]: type must be a str, not {type(event_type).__name__}")
+        event_type, data = pair_of(index, event)
         try:
             payload = self._serializer(data)
             envelope.add(event_type, payload)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, whole
 from raccoon_fast.clients.sync_client import Client
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.rest import RestTransport
 
 if TYPE_CHECKING:
-    import httpx
     from typing_extensions import Unpack
 
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.transports.base import Transport
+    from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["AsyncRestClient", "RestClient"]
 
@@ -29,7 +28,8 @@ class AsyncRestClient(AsyncClient):
         wire: "proto" or "json": the encoding of the request around the events.
         connections: Keep-alive connections at most, with one request in flight on each; further requests wait.
         transport: An httpx.AsyncClient or httpx.AsyncBaseTransport to send over instead of connections of our own, for
-            proxies, HTTP/2, custom authentication. A client is closed by its owner, a transport with this client.
+            HTTP/2, custom authentication, tracing; or a callable that makes one on the client's event loop, again in a
+            forked child. An AsyncClient is closed by its owner, all else with this client.
         **options: See ClientOptions.
 
     Raises:
@@ -42,7 +42,7 @@ class AsyncRestClient(AsyncClient):
         *,
         wire: str = "proto",
         connections: int = 8,
-        transport: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
+        transport: HttpxGiven | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(parse_address(url, "REST"), options, default_timeout_s=15.0)
@@ -50,14 +50,11 @@ class AsyncRestClient(AsyncClient):
         self._connections = whole("connections", connections)
         self._http = transport
         if transport is not None:
-            import httpx
+            if options.get("proxy") is not None or settings.link.address.unix_path:
+                raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
+            from raccoon_fast.transports.httpx_transport import check_httpx  # here, not when the program forks
 
-            import raccoon_fast.transports.httpx_transport  # noqa: F401 - here, not at a moment when the program forks
-
-            if not isinstance(transport, (httpx.AsyncClient, httpx.AsyncBaseTransport)):
-                raise TypeError(
-                    f"transport takes an httpx.AsyncClient or httpx.AsyncBaseTransport, not {type(transport).__name__}"
-                )
+            check_httpx(transport)
 
     def _make_transport(self) -> Transport:
         if self._http is not None:
@@ -88,9 +85,9 @@ class RestClient(Client[AsyncRestClient]):
         *,
         wire: str = "proto",
         connections: int = 8,
-        transport: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
+        transport: HttpxGiven | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(
-            functools.partial(AsyncRestClient, url, wire=wire, connections=connections, transport=transport, **options)
+            lambda: AsyncRestClient(url, wire=wire, connections=connections, transport=transport, **options)
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from raccoon_fast import forks
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
-from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
@@ -61,13 +61,16 @@ class Client(Generic[_A]):
     """
 
     def __init__(self, make: Callable[[], _A]) -> None:
-        self._make = make
+        self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here
         self._app: tuple[App | None] | None = None
         # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
         self._running: dict[bool, _Running[_A]] = {}
         self._closed = False
         lifetime.made(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def send(
         self,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.clients.sync_client import Client
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.pinger import Keepalive
 from raccoon_fast.transports.websocket import WebSocketTransport
 
@@ -94,8 +93,7 @@ class WebSocketClient(Client[AsyncWebSocketClient]):
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(
-            functools.partial(
-                AsyncWebSocketClient,
+            lambda: AsyncWebSocketClient(
                 url,
                 wire=wire,
                 ping_interval=ping_interval,

@@ -9,8 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import Protocol, cast
 
 __all__ = ["Acceptor"]
 
@@ -19,6 +18,12 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE_S = 0.1
 
 _log = logging.getLogger("raccoon_fast.collector")
+
+
+class Connection(Protocol):
+    """An asyncio.Protocol with its transport; None until it is open."""
+
+    transport: asyncio.Transport | None
 
 
 class Acceptor:
@@ -34,7 +39,7 @@ class Acceptor:
     """
 
     def __init__(
-        self, listening: socket.socket, new_protocol: Callable[[], HttpToolsProtocol], context: ssl.SSLContext | None
+        self, listening: socket.socket, new_protocol: Callable[[], Connection], context: ssl.SSLContext | None
     ) -> None:
         listening.listen(_BACKLOG)
         listening.setblocking(False)
@@ -42,7 +47,7 @@ class Acceptor:
         self._new_protocol = new_protocol
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._opening: dict[asyncio.Task[None], HttpToolsProtocol] = {}
+        self._opening: dict[asyncio.Task[None], Connection] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening, self._accept)
 
@@ -82,9 +87,10 @@ class Acceptor:
         self._opening[task] = protocol
         task.add_done_callback(functools.partial(self._opened, connection))
 
-    async def _open(self, connection: socket.socket, protocol: HttpToolsProtocol) -> None:
+    async def _open(self, connection: socket.socket, protocol: Connection) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
+            new_protocol = functools.partial(cast, "asyncio.Protocol", protocol)
+            await self._loop.connect_accepted_socket(new_protocol, connection, ssl=self._context)
         except OSError as error:  # a client may fail, or break off, its handshake: that is its own affair
             _log.debug("a connection was not opened: %r", error)
             connection.close()

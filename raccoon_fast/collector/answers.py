@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
 from raccoon_fast.collector.go_json import decode_json_request, encode_json_answer
-from raccoon_fast.collector.messages import SendEventRequest, SendEventResponse
+from raccoon_fast.collector.go_proto import decode_proto_request
+from raccoon_fast.collector.messages import SendEventResponse
 
 __all__ = [
     "DEFAULT_GROUP",
@@ -40,15 +39,10 @@ def decode_request(data: bytes, encoding: str) -> Any:
         A SendEventRequest.
 
     Raises:
-        ValueError: With the server's words.
+        MalformedRequest: With the server's words.
+        HandlerPanic: The server closes the connection and answers nothing.
     """
-    if encoding == JSON:
-        return decode_json_request(data)
-    try:
-        return SendEventRequest.FromString(data)
-    except DecodeError:
-        # The no-break space is Go's protobuf's: it keeps programs from matching its error texts.
-        raise ValueError("proto:\N{NO-BREAK SPACE}cannot parse invalid wire-format data") from None
+    return decode_json_request(data) if encoding == JSON else decode_proto_request(data)
 
 
 def encode_answer(answer: Any, encoding: str) -> bytes:
@@ -67,6 +61,11 @@ def success(req_guid: str) -> Any:
 def failure(req_guid: str, reason: str = "") -> Any:
     """The request's events were not published."""
     return _answer(_ERROR, _INTERNAL_ERROR, reason, req_guid)
+
+
+def failure_without_guid(reason: str) -> Any:
+    """The request could not be read off the connection."""
+    return _answer(_ERROR, _INTERNAL_ERROR, reason)
 
 
 def unreadable(reason: str, req_guid: str | None = None) -> Any:

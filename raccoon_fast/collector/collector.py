@@ -7,10 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from raccoon_fast.collector.expectations import Expectation, Where
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
+from raccoon_fast.collector.judging import BadEvent, EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.records import Counts, ReceivedEvent, ReceivedRequest
@@ -21,8 +23,11 @@ from raccoon_fast.collector.sockets import url_host
 
 if TYPE_CHECKING:
     from raccoon_fast.collector.inspector.app import Inspection
+    from raccoon_fast.collector.inspector.decoding import EventDecoder
 
 __all__ = ["Collector"]
+
+_SHOWN_BAD_EVENTS = 20
 
 
 class Collector:
@@ -36,14 +41,18 @@ class Collector:
             out of order.
         dedup: Whether a guid that came before on the same WebSocket connection is answered SUCCESS at once.
         max_connections: WebSocket connections at once.
-        id_header: Names the header, or gRPC metadata, with the client's id.
-        group_header: The same for its group.
-        ping_interval: Seconds between the server's pings to a WebSocket client.
+        id_header: Names the header, or gRPC metadata, with the client's id; None is a server whose setting is unset,
+            which takes all clients for one and refuses gRPC calls.
+        group_header: The same for its group. None, as on a server whose setting is unset: groups are not looked at, and
+            an id that is connected is refused whatever group it names.
+        ping_interval: Seconds between the server's pings, which all WebSocket clients get at the same time: the first
+            comes within this time.
         pong_wait: Seconds a WebSocket connection lives without a pong.
         publish_failure_rate: The share of batches whose publishing fails, from 0 to 1.
         publish_delay: Seconds that publishing a batch takes at least; five are published at a time.
-        sink: "memory" keeps events for `events`, "null" counts them, a path is a file they are appended to, one JSON
-            object a line: req_guid, type, data (base64), protocol, received_time (UNIX seconds).
+        sink: "memory" keeps events for `events`, "null" counts them, "-" writes them to standard output, and a path is
+            a file they are appended to. Both write JSON objects, one per line: req_guid, type, data (base64),
+            protocol, received_time (UNIX seconds).
         host: Where to listen: a name or an address.
         port: Of REST and WebSocket; 0 is one the OS picks.
         grpc_port: Of gRPC; 0 is one the OS picks.
@@ -52,9 +61,13 @@ class Collector:
         tls_client_ca: PEM file with the CAs of client certificates; turns mutual TLS on.
         inspect: Whether the inspector is there, beside the server's own paths: a page at `{url}/inspect`, and JSON
             (raccoon_fast/collector/inspector/app.py says which).
-        descriptors: For the inspector: file with a FileDescriptorSet, as `protoc --include_imports
-            --descriptor_set_out` writes it.
-        messages: For the inspector: by event type, the full name of the protobuf message in there that its data is.
+        descriptors: File with a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it.
+        messages: By event type, the full name of the protobuf message in there that its data is. An event that is none,
+            or has fields that the message lacks, is bad; the inspector shows the others decoded.
+        schemas: By event type, the JSON Schema that its data has to match, as the path of a file or as the schema
+            itself; an event that does not is bad. It needs the package jsonschema.
+        follow: Called with each event that is published, on the collector's thread, which it holds up; what it raises
+            is logged.
 
     Raises:
         TypeError, ValueError: Names the option that is wrong.
@@ -67,8 +80,8 @@ class Collector:
         acks: str = "async",
         dedup: bool = False,
         max_connections: int = 30_000,
-        id_header: str = "X-User-ID",
-        group_header: str = "X-User-Group",
+        id_header: str | None = "X-User-ID",
+        group_header: str | None = None,
         ping_interval: float = 30.0,
         pong_wait: float = 60.0,
         publish_failure_rate: float = 0.0,
@@ -83,6 +96,8 @@ class Collector:
         inspect: bool = False,
         descriptors: str | os.PathLike[str] | None = None,
         messages: Mapping[str, str] | None = None,
+        schemas: Mapping[str, str | os.PathLike[str] | Mapping[str, Any]] | None = None,
+        follow: Callable[[ReceivedEvent], object] | None = None,
     ) -> None:
         self._options = Options(
             acks,
@@ -102,22 +117,27 @@ class Collector:
             tls_key,
             tls_client_ca,
             inspect,
+            follow,
         )
-        if not inspect and (descriptors is not None or messages is not None):
-            raise ValueError("descriptors and messages are for the inspector: they need inspect=True")
         self._sink = make_sink(sink)
         changed = threading.Condition()
         table = FaultTable(changed)
         inspection: Inspection | None = None
-        self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table, inspection))
+        decoder: EventDecoder | None = None
+        if inspect or descriptors is not None or messages is not None:
+            from raccoon_fast.collector.inspector.decoding import EventDecoder
+
+            decoder = EventDecoder(descriptors, messages)
+        judge = self._judge = EventJudge(schemas, None if decoder is None else decoder.message_classes)
+        self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table, judge, inspection))
         #: Failures to switch on while it runs.
         self.faults = Faults(table, self._runner)
         if inspect:
             from raccoon_fast.collector.inspector.app import Inspection
-            from raccoon_fast.collector.inspector.decoding import EventDecoder
             from raccoon_fast.collector.inspector.journal import Journal
 
-            inspection = Inspection(Journal(changed), EventDecoder(descriptors, messages), self.faults, self.clear)
+            assert decoder is not None
+            inspection = Inspection(Journal(changed), decoder, judge, self.faults, self.clear)
         journal = None if inspection is None else inspection.journal
         self._ledger = Ledger(changed, keeps_requests=self._sink.keeps, journal=journal)
 
@@ -225,12 +245,73 @@ class Collector:
         """How many WebSocket connections are live."""
         return self._ledger.connections
 
-    def wait_for(self, count: int, timeout: float = 10.0) -> None:
-        """Wait until `count` events, or more, were published.
+    @property
+    def bad_events(self) -> list[BadEvent]:
+        """The last 1000 published events whose data does not match their type's schema or message, oldest first."""
+        return self._judge.bad_events
+
+    @property
+    def bad_event_count(self) -> int:
+        """How many published events were bad."""
+        return self._judge.bad_count
+
+    def assert_no_bad_events(self) -> None:
+        """Raise an AssertionError that lists the bad events, if there are any."""
+        bad = self.bad_events
+        if bad:
+            lines = "".join(f"\n  {event}" for event in bad[:_SHOWN_BAD_EVENTS])
+            raise AssertionError(f"{self.bad_event_count} of {self.event_count} events are bad:{lines}")
+
+    def wait_for(
+        self,
+        count: int,
+        timeout: float = 10.0,
+        *,
+        type: str | None = None,  # noqa: A002 - as the event's member is called
+        where: Where | None = None,
+    ) -> list[ReceivedEvent]:
+        """Wait until `count` events, or more, were published; return them.
+
+        Args:
+            count: How many.
+            timeout: Seconds.
+            type: Count those of this type only.
+            where: Count those only whose JSON has these members at least, or for which this function returns true.
+
+        Returns:
+            All that match, in order; empty unless sink is "memory".
 
         Raises:
-            TimeoutError: They were not within `timeout` seconds.
+            TimeoutError: They were not within `timeout` seconds; says what came instead.
+            ValueError: `type` or `where` is given, and sink is not "memory".
         """
+        if not self._sink.keeps:
+            if type is not None or where is not None:
+                raise ValueError("wait_for(type=…, where=…) looks at the events: it needs sink='memory'")
+            self._wait_for_count(count, timeout)
+            return []
+        if type is None and where is None:
+            self._wait_for_count(count, timeout)
+            return self.events
+        expected = Expectation(type, where)
+        found: list[ReceivedEvent] = []
+        seen = 0
+
+        def is_enough() -> bool:
+            nonlocal seen
+            events = self.events
+            if len(events) < seen:  # it was cleared
+                seen = 0
+                found.clear()
+            found.extend(expected.matching(events[seen:]))
+            seen = len(events)
+            return len(found) >= count
+
+        if not self._ledger.wait_until(is_enough, timeout):
+            raise TimeoutError(expected.explain(count, timeout, self.events))
+        return found
+
+    def _wait_for_count(self, count: int, timeout: float) -> None:
         if not self._ledger.wait_until(lambda: self.event_count >= count, timeout):
             raise TimeoutError(f"{self.event_count} of {count} events came within {timeout} s")
 
@@ -246,6 +327,7 @@ class Collector:
     def clear(self) -> None:
         """Forget what was received, and count from nothing; files stay as they are."""
         self._sink.clear()
+        self._judge.clear()
         self._ledger.clear()
 
     def __repr__(self) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol
 
-import grpc
-
 from raccoon_fast.collector.fault_table import FaultTable, Refusal
+from raccoon_fast.collector.grpc_status import GrpcCode
 from raccoon_fast.collector.options import check_integer, check_number
 
 __all__ = ["Faults"]
@@ -211,7 +210,7 @@ def _refusal(
     if not isinstance(body, bytes):
         raise TypeError(f"body must be bytes, not {body!r}")
     code = grpc_code or _GRPC_CODES.get(status, "UNKNOWN")
-    if code not in grpc.StatusCode.__members__ or code == "OK":
+    if code not in GrpcCode.__members__ or code == "OK":
         raise ValueError(f"grpc_code must be the name of a gRPC status other than OK, not {grpc_code!r}")
     named = {name.lower(): str(value) for name, value in (headers or {}).items()}
     named.setdefault("content-type", "text/plain; charset=utf-8")

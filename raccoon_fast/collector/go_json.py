@@ -8,40 +8,57 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
+from raccoon_fast.collector.json_depth import without_depths
 from raccoon_fast.collector.messages import SendEventRequest
 
 __all__ = ["decode_json_request", "encode_json_answer"]
 
+_UINT8 = range(256)
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
+_MAX_DIGITS = 20
 
 
 def decode_json_request(data: bytes) -> Any:
     """Decode one request.
 
     Args:
-        data: JSON text; what is not UTF-8 in it counts as U+FFFD.
+        data: JSON text; each byte of it that is not UTF-8 counts as U+FFFD.
 
     Returns:
         A SendEventRequest.
 
     Raises:
-        ValueError: With the words of encoding/json where it is JSON cut short, in its manner otherwise.
+        MalformedRequest: With the words of encoding/json where it is JSON cut short, in its manner otherwise. As Go
+            does, a member of the wrong kind is passed over, and the first of them reported in the end.
+        HandlerPanic: An event is null.
     """
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8", _REPLACE_EACH)
     try:
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(_go_words(text, error)) from None
+        value = _parse(text)
     except RecursionError:
-        raise ValueError("exceeded max depth") from None
+        value = _parse(without_depths(text))
+    filler = _Filler()
     request = SendEventRequest()
-    _fill(request, value, _REQUEST)
+    filler.fill(request, value, _REQUEST)
+    if filler.error is not None:
+        raise MalformedRequest(filler.error, request.req_guid)
+    if filler.null_events:
+        raise HandlerPanic("an event is null, which makes the server's handler panic")
     return request
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_int=_parse_integer)
+    except json.JSONDecodeError as error:
+        raise MalformedRequest(_go_words(text, error)) from None
 
 
 def encode_json_answer(answer: Any) -> bytes:
@@ -58,15 +75,27 @@ def encode_json_answer(answer: Any) -> bytes:
 
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
-_Setter = Callable[[Any, Any], None]
-
 
 class _Object(list[tuple[str, Any]]):
     """A JSON object with its members in order: names that differ in case only can meet in one field."""
 
 
+def _replace_each(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
+
+
+_REPLACE_EACH = "raccoon_fast.replace_each"
+codecs.register_error(_REPLACE_EACH, _replace_each)
+
+
+def _parse_integer(digits: str) -> int | float:
+    # Longer ones are out of every range here, and int() refuses to read some of them.
+    return int(digits) if len(digits) <= _MAX_DIGITS else float("inf")
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"invalid character {name[0]!r} looking for beginning of value")
+    raise MalformedRequest(f"invalid character {name[0]!r} looking for beginning of value")
 
 
 def _go_words(text: str, error: json.JSONDecodeError) -> str:
@@ -76,15 +105,42 @@ def _go_words(text: str, error: json.JSONDecodeError) -> str:
     return f"invalid character {rest[0]!r}: {error.msg}"
 
 
-def _fill(message: Any, value: Any, setters: dict[str, _Setter]) -> None:
-    if value is None:
-        return
-    if not isinstance(value, _Object):
-        raise _mismatch(value, message.DESCRIPTOR.name)
-    for name, member in value:
-        setter = setters.get(name.casefold())
-        if setter is not None and member is not None:
-            setter(message, member)
+class _Mismatch(ValueError):
+    """A member of the wrong kind."""
+
+
+class _Filler:
+    """Fills messages from JSON values.
+
+    Attributes:
+        error: What was wrong first; None while nothing was.
+        null_events: The indexes of events that are null.
+    """
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self.null_events: set[int] = set()
+
+    def fill(self, message: Any, value: Any, setters: dict[str, _Setter]) -> None:
+        """Fill `message` from a JSON object; members that it does not know are passed over."""
+        if value is None:
+            return
+        if not isinstance(value, _Object):
+            self.fail(_mismatch(value, message.DESCRIPTOR.name))
+            return
+        for name, member in value:
+            setter = setters.get(name.casefold())
+            if setter is None:
+                continue
+            try:
+                setter(self, message, member)
+            except _Mismatch as error:
+                self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Remember the first error."""
+        if self.error is None:
+            self.error = str(error)
 
 
 def _text(value: Any, field: str) -> str:
@@ -102,54 +158,87 @@ def _integer(value: Any, field: str, allowed: range) -> int:
     return value
 
 
-def _bytes(value: Any, field: str) -> bytes:
-    encoded = _text(value, field).replace("\r", "").replace("\n", "")
+def _mismatch(value: Any, field: str) -> _Mismatch:
+    kind = "object" if isinstance(value, _Object) else type(value).__name__
+    return _Mismatch(f"json: cannot unmarshal {kind} into Go struct field {field}")
+
+
+def _set_req_guid(filler: _Filler, request: Any, value: Any) -> None:
+    if value is not None:
+        request.req_guid = _text(value, "SendEventRequest.req_guid of type string")
+
+
+def _set_sent_time(filler: _Filler, request: Any, value: Any) -> None:
+    if value is None:
+        request.ClearField("sent_time")
+        return
+    request.sent_time.SetInParent()
+    filler.fill(request.sent_time, value, _TIMESTAMP)
+
+
+def _set_events(filler: _Filler, request: Any, value: Any) -> None:
+    if value is None:
+        del request.events[:]
+        filler.null_events.clear()
+        return
+    if not isinstance(value, list) or isinstance(value, _Object):
+        raise _mismatch(value, "SendEventRequest.events of type []*Event")
+    # As Go does, a second list is decoded into the elements of the first.
+    for index, member in enumerate(value):
+        event = request.events[index] if index < len(request.events) else request.events.add()
+        if member is None:
+            event.Clear()
+            filler.null_events.add(index)
+        else:
+            filler.null_events.discard(index)
+            filler.fill(event, member, _EVENT)
+    del request.events[len(value) :]
+    filler.null_events = {index for index in filler.null_events if index < len(value)}
+
+
+def _set_seconds(filler: _Filler, timestamp: Any, value: Any) -> None:
+    if value is not None:
+        timestamp.seconds = _integer(value, "Timestamp.sent_time.seconds of type int64", _INT64)
+
+
+def _set_nanos(filler: _Filler, timestamp: Any, value: Any) -> None:
+    if value is not None:
+        timestamp.nanos = _integer(value, "Timestamp.sent_time.nanos of type int32", _INT32)
+
+
+def _set_event_bytes(filler: _Filler, event: Any, value: Any) -> None:
+    if value is None:
+        event.event_bytes = b""
+    elif isinstance(value, list) and not isinstance(value, _Object):
+        numbers = bytearray(event.event_bytes[: len(value)].ljust(len(value), b"\0"))
+        for index, number in enumerate(value):
+            if number is None:
+                continue
+            try:
+                numbers[index] = _integer(number, "Event.events.event_bytes of type uint8", _UINT8)
+            except _Mismatch as error:
+                filler.fail(error)
+        event.event_bytes = bytes(numbers)
+    else:
+        event.event_bytes = _decode_base64(_text(value, "Event.events.event_bytes of type []uint8"))
+
+
+def _decode_base64(text: str) -> bytes:
+    encoded = text.replace("\r", "").replace("\n", "")
     try:
         if len(encoded) % 4:
             raise binascii.Error("incomplete")
         return base64.b64decode(encoded, validate=True)
     except ValueError:
-        raise ValueError("illegal base64 data") from None
+        raise _Mismatch("illegal base64 data") from None
 
 
-def _mismatch(value: Any, field: str) -> ValueError:
-    kind = "object" if isinstance(value, _Object) else type(value).__name__
-    return ValueError(f"json: cannot unmarshal {kind} into field {field}")
+def _set_type(filler: _Filler, event: Any, value: Any) -> None:
+    if value is not None:
+        event.type = _text(value, "Event.events.type of type string")
 
 
-def _set_req_guid(request: Any, value: Any) -> None:
-    request.req_guid = _text(value, "req_guid")
-
-
-def _set_sent_time(request: Any, value: Any) -> None:
-    request.sent_time.SetInParent()
-    _fill(request.sent_time, value, _TIMESTAMP)
-
-
-def _set_events(request: Any, value: Any) -> None:
-    if not isinstance(value, list) or isinstance(value, _Object):
-        raise _mismatch(value, "events")
-    del request.events[:]
-    for member in value:
-        _fill(request.events.add(), member, _EVENT)
-
-
-def _set_seconds(timestamp: Any, value: Any) -> None:
-    timestamp.seconds = _integer(value, "sent_time.seconds", _INT64)
-
-
-def _set_nanos(timestamp: Any, value: Any) -> None:
-    timestamp.nanos = _integer(value, "sent_time.nanos", _INT32)
-
-
-def _set_event_bytes(event: Any, value: Any) -> None:
-    event.event_bytes = _bytes(value, "events.event_bytes")
-
-
-def _set_type(event: Any, value: Any) -> None:
-    event.type = _text(value, "events.type")
-
-
+_Setter = Callable[[_Filler, Any, Any], None]
 _REQUEST: dict[str, _Setter] = {"req_guid": _set_req_guid, "sent_time": _set_sent_time, "events": _set_events}
 _TIMESTAMP: dict[str, _Setter] = {"seconds": _set_seconds, "nanos": _set_nanos}
 _EVENT: dict[str, _Setter] = {"event_bytes": _set_event_bytes, "type": _set_type}

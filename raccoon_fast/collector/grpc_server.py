@@ -1,122 +1,157 @@
-"""gRPC: the one method SendEvent, on a grpc.aio server that hands over raw bytes."""
+"""gRPC: the one method SendEvent."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Any, NoReturn
-
-import grpc
-import grpc.aio
+import ssl
+from typing import Any
 
 from raccoon_fast.collector import answers
-from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
+from raccoon_fast.collector.acceptor import Acceptor
+from raccoon_fast.collector.decode_errors import MalformedRequest
+from raccoon_fast.collector.grpc_connection import MAX_REQUEST_BYTES, CallFailed, GrpcConnection, GrpcHandler
+from raccoon_fast.collector.grpc_head import CallHead
+from raccoon_fast.collector.grpc_status import GrpcCode
+from raccoon_fast.collector.intake import Intake, first_values, ignore, with_wrong_guid
 from raccoon_fast.collector.messages import PACKAGE
-from raccoon_fast.collector.records import GRPC, Source
-from raccoon_fast.collector.sockets import bind, bind_when_free
+from raccoon_fast.collector.records import GRPC, Request, Source
+from raccoon_fast.collector.sockets import bind, reset
 
 __all__ = ["GrpcServer"]
 
 _SERVICE = f"{PACKAGE}.EventService"
-_MAX_REQUEST_BYTES = 4 << 20  # grpc-go's default, which the server keeps
-
-# Further than the server's, so that its own words can be answered; it protects memory.
-_MAX_MESSAGE_BYTES = 64 << 20
-_OPTIONS = (("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0))
+_POLL_S = 0.001
 
 
-class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
-    """Listens, stops and listens again on one port; used on the collector's event loop."""
+class GrpcServer(GrpcHandler):
+    """Listens, stops and listens again on one port; used on the collector's event loop.
 
-    def __init__(self, intake: Intake) -> None:
+    Args:
+        intake: Takes requests in.
+        context: For TLS; None accepts plain text.
+    """
+
+    def __init__(self, intake: Intake, context: ssl.SSLContext | None) -> None:
         self._intake = intake
-        self._server: grpc.aio.Server | None = None
+        self._context = context
+        self._connections: set[GrpcConnection] = set()
+        self._acceptor: Acceptor | None = None
         self.port = 0
 
-    async def start(self, port: int) -> None:
+    def start(self, port: int) -> None:
         """Listen; port 0 is one the OS picks.
 
         Raises:
             OSError: The port is taken.
         """
-        options = self._intake.options
-        if port:
-            bind(options.host, port).close()  # grpc says less of what is wrong with a port, and says it on stderr
-        server = grpc.aio.server(handlers=[self], options=_OPTIONS)
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        address = f"{host}:{port}"
-        credentials = self._credentials()
-        if credentials is None:
-            self.port = server.add_insecure_port(address)
-        else:
-            self.port = server.add_secure_port(address, credentials)
-        await server.start()
-        self._server = server
+        listening = bind(self._intake.options.host, port)
+        self.port = listening.getsockname()[1]
+        self._acceptor = Acceptor(listening, self._new_connection, self._context)
 
-    async def stop(self, grace_s: float | None = None) -> None:
+    async def stop(self, grace_s: float = 0.0) -> None:
         """Stop listening and end all calls and connections, calls after `grace_s`."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop(grace_s)
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            await acceptor.close()
+        calls = [task for connection in self._connections for task in connection.busy_calls]
+        if calls and grace_s:
+            await asyncio.wait(calls, timeout=grace_s)
+        for connection in list(self._connections):
+            if connection.transport is not None:
+                connection.transport.close()
+        await self._until_disconnected(grace_s)
+        self.reset_connections()
+        await self._until_disconnected(1.0)
 
-    async def restart(self) -> None:
-        """End all connections and listen again on the same port; grpc has no other way to end them.
+    async def abort_opening(self) -> None:
+        """End the connections that are not open yet."""
+        if self._acceptor is not None:
+            await self._acceptor.abort_opening()
 
-        Raises:
-            OSError: The port stays taken.
-        """
-        await self.stop()
-        (await bind_when_free(self._intake.options.host, self.port)).close()
-        await self.start(self.port)
+    def reset_connections(self) -> None:
+        """End every connection by a reset."""
+        for connection in list(self._connections):
+            if connection.transport is not None:
+                reset(connection.transport)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method, grpc's hook: every unknown one is answered in the server's words."""
-        _, service, method = handler_call_details.method.split("/")
-        if service == _SERVICE and method == "SendEvent":
-            return grpc.unary_unary_rpc_method_handler(self._send_event)
-        known = service == _SERVICE
-        words = f"unknown method {method} for service {service}" if known else f"unknown service {service}"
+    async def _until_disconnected(self, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        while self._connections and loop.time() < deadline_s:  # noqa: ASYNC110 - closed by their peers
+            await asyncio.sleep(_POLL_S)
 
-        async def refuse(data: bytes, context: Any) -> None:
-            self._intake.ledger.rejected(self._source(context), "UNIMPLEMENTED", words, data=data)
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, words)
+    def _new_connection(self) -> GrpcConnection:
+        return GrpcConnection(self, self._connections)
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+    # Calls
 
-    async def _send_event(self, data: bytes, context: Any) -> bytes:
+    def begin(self, head: CallHead) -> None:
+        """Find the method, as grpc-go does before it reads the message."""
+        service, slash, method = head.path.removeprefix("/").rpartition("/")
+        if not slash:
+            words = f'malformed method name: "{head.path}"'
+        elif service != _SERVICE:
+            words = f"unknown service {service}"
+        elif method != "SendEvent":
+            words = f"unknown method {method} for service {service}"
+        elif head.encoding not in ("", "identity"):
+            words = f'grpc: Decompressor is not installed for grpc-encoding "{head.encoding}"'
+        else:
+            return
+        self.refused(head, "UNIMPLEMENTED", words)
+        raise CallFailed(GrpcCode.UNIMPLEMENTED, words)
+
+    def refused(self, head: CallHead | None, code: str, reason: str) -> None:
+        """Tell the ledger."""
+        self._intake.ledger.rejected(self._source(head), code, reason)
+
+    def answer_at_once(self, head: CallHead, message: bytes) -> bytes | None:
+        """Answer a message where nothing has to be waited for."""
         intake = self._intake
-        source = self._source(context)
+        if not (intake.faults.is_empty and intake.publisher.is_immediate):
+            return None
+        source = self._source(head)
+        request = self._decode(head, message, source)
+        intake.take(request, source, ignore)
+        return answers.encode_answer(answers.success(request.req_guid), answers.PROTO)
 
-        async def refuse(code: str, words: str) -> NoReturn:
-            intake.ledger.rejected(source, code, words, data=data)
-            await context.abort(grpc.StatusCode[code], words)
-            raise AssertionError("abort always raises")
-
+    async def answer(self, head: CallHead, message: bytes) -> bytes:
+        """Answer a message, and do to the answer what faults are switched on for."""
+        intake = self._intake
+        source = self._source(head)
         if (refusal := intake.faults.take("status")) is not None:
-            await refuse(refusal.grpc_code, f"HTTP status {refusal.status}")
-        limit = intake.faults.limits(len(data)) or _MAX_REQUEST_BYTES
-        if len(data) > limit:
-            await refuse("RESOURCE_EXHAUSTED", f"grpc: received message larger than max ({len(data)} vs. {limit})")
-        try:
-            request = intake.decode(data, answers.PROTO)
-        except ValueError as error:
-            await refuse("INTERNAL", f"grpc: error unmarshalling request: {error}")
-        if not source.connection_id:
-            await refuse("UNKNOWN", "connection id header missing")
+            raise self._failed(source, refusal.grpc_code, f"HTTP status {refusal.status}", message)
+        if (limit := intake.faults.limits(len(message))) is not None:
+            words = f"grpc: received message larger than max ({len(message)} vs. {min(limit, MAX_REQUEST_BYTES)})"
+            raise self._failed(source, "RESOURCE_EXHAUSTED", words, message)
+        request = self._decode(head, message, source)
         reason = await intake.taken(request, source)
         # The server tells of a failure without its reason here.
         answer = answers.failure(request.req_guid) if reason else answers.success(request.req_guid)
-        return await self._spoil(answer, context)
+        return await self._spoil(answer)
 
-    def _source(self, context: Any) -> Source:
-        headers = first_values(pair for pair in context.invocation_metadata() if isinstance(pair[1], str))
-        return self._intake.source(GRPC, headers)
+    def _decode(self, head: CallHead, message: bytes, source: Source) -> Request:
+        try:
+            request = self._intake.decode(message, answers.PROTO)
+        except MalformedRequest as error:
+            words = f"grpc: error unmarshalling request: {error}"
+            raise self._failed(source, "INTERNAL", words, message) from None
+        if self._intake.id_header not in source.headers:  # an empty one will do
+            raise self._failed(source, "UNKNOWN", "connection id header missing", message)
+        return request
 
-    async def _spoil(self, answer: Any, context: Any) -> bytes:
+    def _failed(self, source: Source, code: str, reason: str, data: bytes) -> CallFailed:
+        self._intake.ledger.rejected(source, code, reason, data=data)
+        return CallFailed(GrpcCode[code], reason)
+
+    def _source(self, head: CallHead | None) -> Source:
+        return self._intake.source(GRPC, {} if head is None else first_values(head.metadata))
+
+    async def _spoil(self, answer: Any) -> bytes:
         faults = self._intake.faults.for_answer()
         if faults is not None:
             if faults.hang_up:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
+                raise CallFailed(GrpcCode.UNAVAILABLE, "Connection reset by peer")
             if faults.drop:
                 await asyncio.get_running_loop().create_future()
             await asyncio.sleep(faults.delay_s)
@@ -125,11 +160,3 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
             if faults.wrong_guid:
                 answer = with_wrong_guid(answer)
         return answers.encode_answer(answer, answers.PROTO)
-
-    def _credentials(self) -> grpc.ServerCredentials | None:
-        options = self._intake.options
-        if options.tls_cert is None or options.tls_key is None:
-            return None
-        pair = (Path(options.tls_key).read_bytes(), Path(options.tls_cert).read_bytes())
-        client_ca = None if options.tls_client_ca is None else Path(options.tls_client_ca).read_bytes()
-        return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -10,7 +10,9 @@ from typing import Any
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.answers import DEFAULT_GROUP
+from raccoon_fast.collector.decode_errors import MalformedRequest
 from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.publisher import Done, Publisher
@@ -23,28 +25,30 @@ __all__ = ["Intake", "first_values", "ignore", "with_wrong_guid"]
 class Intake:
     """Made on the collector's event loop, and used on it."""
 
-    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
         self.options = options
         self.faults = faults
         self.ledger = ledger
-        self.publisher = Publisher(options, sink, ledger, faults)
-        self._id_header = options.id_header.lower()
-        self._group_header = options.group_header.lower()
+        self.publisher = Publisher(options, sink, ledger, faults, judge)
+        #: The name of the header with the client's id, in lower case.
+        self.id_header = (options.id_header or "").lower()
+        self._group_header = (options.group_header or "").lower()
 
     def source(self, protocol: str, headers: Mapping[str, str]) -> Source:
         """Who sent `headers`, whose names are in lower case."""
-        connection_id = headers.get(self._id_header, "")
+        connection_id = headers.get(self.id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
 
     def decode(self, data: bytes, encoding: str) -> Request:
         """Decode a request.
 
         Raises:
-            ValueError: With the server's words.
+            MalformedRequest: With the server's words.
+            HandlerPanic: The server closes the connection and answers nothing.
         """
         message = answers.decode_request(data, encoding)
         if self.faults.rejects(event.type for event in message.events):
-            raise ValueError("an event is not to be had")
+            raise MalformedRequest("an event is not to be had")
         return Request(message, self.ledger.tally(message, data if encoding == answers.PROTO else None))
 
     def take(self, request: Request, source: Source, done: Done) -> None:

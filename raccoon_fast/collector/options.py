@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from raccoon_fast.collector.records import ReceivedEvent
 
 __all__ = ["Options", "check_integer", "check_number"]
 
@@ -26,8 +29,8 @@ class Options:
     acks: str
     dedup: bool
     max_connections: int
-    id_header: str
-    group_header: str
+    id_header: str | None
+    group_header: str | None
     ping_interval: float
     pong_wait: float
     publish_failure_rate: float
@@ -40,6 +43,7 @@ class Options:
     tls_key: str | os.PathLike[str] | None
     tls_client_ca: str | os.PathLike[str] | None
     inspect: bool
+    follow: Callable[[ReceivedEvent], object] | None = None
 
     def __post_init__(self) -> None:
         if self.acks not in ("async", "sync"):
@@ -68,6 +72,8 @@ class Options:
         self._check_tls()
         if not isinstance(self.inspect, bool):
             raise TypeError(f"inspect must be True or False, not {self.inspect!r}")
+        if self.follow is not None and not callable(self.follow):
+            raise TypeError(f"follow must be a function, not {self.follow!r}")
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -108,7 +114,9 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> N
 
 
 def _check_header(name: str, value: Any) -> None:
+    if value is None:
+        return
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {value!r}")
+        raise TypeError(f"{name} must be text or None, not {value!r}")
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"{name} must be the name of a header, not {value!r}")

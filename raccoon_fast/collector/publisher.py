@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
 
 from raccoon_fast.collector.fault_table import FaultTable
+from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
-from raccoon_fast.collector.records import Batch
+from raccoon_fast.collector.records import Batch, ReceivedEvent
 from raccoon_fast.collector.sinks import Sink
 
 __all__ = ["Done", "Publisher"]
 
 #: Called once a batch, with "" when it is published or the reason why not.
 Done = Callable[[str], None]
+
+_log = logging.getLogger("raccoon_fast.collector")
 
 _WORKERS = 5
 _QUEUE_BATCHES = 100  # the server stops reading a connection while as many wait
@@ -32,12 +36,14 @@ class Publisher:
     With acks="async" and no delay a batch is published within `submit`.
     """
 
-    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable) -> None:
+    def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._sink = sink
         self._ledger = ledger
         self._faults = faults
+        self._judge = judge
+        self._follow = options.follow
         self._queue: deque[tuple[Batch, Done]] = deque()
         self._working: dict[int, tuple[asyncio.TimerHandle, Batch, Done]] = {}
         self._next_key = 0
@@ -107,8 +113,18 @@ class Publisher:
         except OSError as error:
             self._fail(batch, done, str(error))
             return
+        self._judge.judge(batch)
+        if self._follow is not None:
+            self._tell(self._follow, batch)
         self._ledger.published(batch)
         done("")
+
+    def _tell(self, follow: Callable[[ReceivedEvent], object], batch: Batch) -> None:
+        try:
+            for event in batch.events():
+                follow(event)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not the client's fault
+            _log.exception("the collector's follow failed for request %s", batch.message.req_guid)
 
     def _fail(self, batch: Batch, done: Done, reason: str) -> None:
         code = "INTERNAL_ERROR" if self._options.is_sync else ""  # with acks="async" the client was told SUCCESS

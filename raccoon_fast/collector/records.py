@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+from google.protobuf.message import DecodeError, Message
 
 __all__ = ["GRPC", "REST", "WEBSOCKET", "Batch", "Counts", "ReceivedEvent", "ReceivedRequest", "Request", "Source"]
+
+_Message = TypeVar("_Message", bound=Message)
 
 REST = "rest"
 WEBSOCKET = "websocket"
@@ -33,6 +38,31 @@ class ReceivedEvent(NamedTuple):
     sent_time: float | None
     connection_id: str
     group: str
+
+    def json(self) -> Any:
+        """The data, which is JSON, as a value.
+
+        Raises:
+            ValueError: It is no JSON.
+        """
+        try:
+            return orjson.loads(self.data)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"the data of the event of type {self.type!r} is no JSON: {error}") from None
+
+    def message(self, message_class: Callable[[], _Message]) -> _Message:
+        """The data, which is protobuf, as a message of `message_class`.
+
+        Raises:
+            ValueError: It is none.
+        """
+        message = message_class()
+        try:
+            message.ParseFromString(self.data)
+        except DecodeError as error:
+            name = message.DESCRIPTOR.full_name
+            raise ValueError(f"the data of the event of type {self.type!r} is no {name}: {error}") from None
+        return message
 
 
 class ReceivedRequest(NamedTuple):

@@ -1,92 +1,128 @@
-"""REST: POST /api/v1/events and GET /ping, as an ASGI application.
-
-Plain ASGI: with two paths, answers that have to match another server's byte for byte, and bodies that are read by hand,
-a framework's routing, request and response classes would have nothing left to do.
-"""
+"""REST: POST /api/v1/events and GET /ping, answered word for word as the server does."""
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import functools
-import http
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from raccoon_fast.collector import answers
+from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
 from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
+from raccoon_fast.collector.go_http import Head
+from raccoon_fast.collector.go_url import clean_path
+from raccoon_fast.collector.http_answer import TEXT, Answer, text_answer
 from raccoon_fast.collector.intake import Intake, first_values, ignore, with_wrong_guid
-from raccoon_fast.collector.records import REST, Request, Source
+from raccoon_fast.collector.records import REST, WEBSOCKET, Request, Source
 from raccoon_fast.collector.sockets import reset
-from raccoon_fast.collector.websocket import EVENTS_PATH, MAX_REQUEST_BYTES
-
-if TYPE_CHECKING:
-    from raccoon_fast.collector.inspector.app import Inspector
+from raccoon_fast.collector.websocket import EVENTS_PATH, refusal_of_handshake
 
 __all__ = ["RestApp"]
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
 _ENCODINGS = {"application/json": answers.JSON, "application/proto": answers.PROTO}
-_TEXT = "text/plain; charset=utf-8"
 _NO_FAULTS = AnswerFaults()
-
-# What Go's net/http reads of a body its handler left unread before it gives the connection up.
-_MAX_UNREAD_BYTES = 256 << 10
+_TOO_LARGE: Final = text_answer(413, "Request Entity Too Large").closing()
+_EVENTS_PATH = EVENTS_PATH.encode("ascii")
+_METHODS = {b"/ping": ("GET",), _EVENTS_PATH: ("GET", "POST")}
 
 _log = logging.getLogger("raccoon_fast.collector")
 
 
-class _Answer:
-    """An HTTP answer; `content_type` None leaves the header out."""
-
-    def __init__(self, status: int, content_type: str | None, body: bytes = b"", *, closes: bool = False) -> None:
-        self.status = status
-        self.body = body
-        self.closes = closes
-        self.headers: tuple[tuple[str, str], ...] = () if content_type is None else (("content-type", content_type),)
-
-    @classmethod
-    def from_refusal(cls, refusal: Refusal, *, closes: bool = False) -> _Answer:
-        answer = cls(refusal.status, None, refusal.body, closes=closes)
-        answer.headers = refusal.headers
-        return answer
-
-    def wire_headers(self) -> list[tuple[bytes, bytes]]:
-        return _wire_headers(self.headers, len(self.body), int(time.time()), closes=self.closes)
-
-
 class RestApp:
-    """The application; one for the collector's life.
+    """Answers requests; one for the collector's life, used on its event loop.
 
     Args:
         intake: Takes requests in.
-        inspector: Answers under its own paths; None without one.
     """
 
-    def __init__(self, intake: Intake, inspector: Inspector | None = None) -> None:
+    def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._inspector = inspector
-        self._last_headers: list[tuple[bytes, bytes]] = []
+        self._last_head: Head | None = None
         self._last_source: Source | None = None
 
-    def source_at_once(self, headers: list[tuple[bytes, bytes]]) -> Source | None:
-        """Who sent a POST of events with these headers, if nothing has to be waited for to answer it; else None."""
+    # Before the body is read
+
+    def is_handshake(self, head: Head) -> bool:
+        """Whether a request goes to the handler of WebSocket connections."""
+        return head.method == "GET" and head.target.path == _EVENTS_PATH
+
+    def refuse_handshake(self, head: Head) -> Answer | None:
+        """The answer that refuses a handshake; None where the connection becomes a WebSocket."""
+        refused = refusal_of_handshake(head)
+        if refused is None and (refusal := self._intake.faults.take("status")) is not None:
+            refused = _from_refusal(refusal).closing()
+        if refused is not None and head.has_token("upgrade", "websocket"):
+            self._reject_handshake(head, refused)
+        elif refused is not None:
+            self._reject(head, refused.status, "GET without an upgrade to WebSocket")
+        return refused
+
+    def early_error(self, head: Head) -> Answer | None:
+        """The answer that a fault gives to a POST of events before its body is read."""
+        if head.method != "POST" or head.target.path != _EVENTS_PATH:
+            return None
+        refusal = self._intake.faults.take("early_error")
+        if refusal is None:
+            return None
+        self._reject(head, refusal.status, "before the body was read")
+        return _from_refusal(refusal).closing()
+
+    def answer_without_body(self, head: Head) -> Answer | None:
+        """The answer to a request whose body makes no difference; None for a POST of events in a known encoding."""
+        method, path = head.method, head.target.path
+        if method == "OPTIONS" and path == b"*":
+            return Answer(200)
+        clean = clean_path(path)
+        if clean != path:
+            location = head.target.redirected(clean).decode("latin-1")
+            self._reject_post(head, 301, f"moved to {location}")
+            return Answer(301, (("location", location),))
+        methods = _METHODS.get(path)
+        if methods is None:
+            not_found = text_answer(404, "404 page not found")
+            if method == "GET" and head.has_token("upgrade", "websocket"):
+                self._reject_handshake(head, not_found)
+            self._reject_post(head, 404, f"POST {path.decode('utf-8', 'replace')}: 404 page not found")
+            return not_found
+        if method not in methods:
+            self._reject(head, 405, f"method {method}")
+            return Answer(405)
+        if path != _EVENTS_PATH:
+            return Answer(200, (("content-type", TEXT),), b"pong")
+        content_type = head.first("content-type") or ""
+        if content_type in _ENCODINGS:
+            return None
+        self._reject(head, 400, f"invalid content type: {content_type or 'none'}")
+        body = answers.encode_answer(answers.unreadable("invalid content type"), answers.JSON)
+        return Answer(400, (("content-type", content_type),), body)
+
+    def too_large(self, head: Head) -> Answer:
+        """The answer to a body that is too large for memory; the server itself has no limit."""
+        self._reject(head, 413, "request entity too large")
+        return _TOO_LARGE
+
+    def broken_body(self, head: Head) -> Answer:
+        """The answer to a body whose chunks cannot be read."""
+        self._reject(head, 500, "deserialization failure: the chunked body cannot be read")
+        answer = answers.failure_without_guid("deserialization failure")
+        return _answer(500, head.first("content-type") or "", answer).closing()
+
+    # With the body
+
+    def source_at_once(self, head: Head) -> Source | None:
+        """Who sent a POST of events with this head, if nothing has to be waited for to answer it; else None."""
         if not (self._intake.faults.is_empty and self._intake.publisher.is_immediate):
             return None
-        if headers != self._last_headers:  # as most are that one client sends
-            source = self._source(headers)
-            length = source.headers.get("content-length", "")
-            is_short = length.isdecimal() and int(length) <= MAX_REQUEST_BYTES
-            is_known = source.headers.get("content-type") in _ENCODINGS
-            self._last_headers, self._last_source = headers, source if is_short and is_known else None
+        if head is not self._last_head:  # equal heads are mostly the same object
+            self._last_head, self._last_source = head, self._source(head)
         return self._last_source
 
-    def answer_at_once(self, source: Source, data: bytes) -> bytes:
-        """The whole answer to a POST of events, as `__call__` sends it."""
+    def answer_at_once(self, source: Source, head: Head, data: bytes) -> bytes:
+        """The whole answer to a POST of events, as `answer` gives it.
+
+        Raises:
+            HandlerPanic: There is none.
+        """
         content_type = source.headers["content-type"]
         encoding = _ENCODINGS[content_type]
         request = self._decode(data, encoding, source)
@@ -96,92 +132,61 @@ class RestApp:
             self._intake.take(request, source, ignore)
             status, answer = 200, answers.success(request.req_guid)
         _log.debug("POST %s: %d", EVENTS_PATH, status)
-        return _on_the_wire(_Answer(status, content_type, answers.encode_answer(answer, encoding)))
+        return _answer(status, content_type, answer).on_the_wire(head)
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, as ASGI has it."""
-        try:
-            if self._inspector is not None and self._inspector.has(scope["path"]):
-                await self._inspector(scope, receive, send)
-                return
-            answer = await self._respond(scope, receive, send)
-        except asyncio.CancelledError:
-            return  # the collector is closing, and the connection is closed
-        except _Disconnected:
-            return
-        if answer is None or scope["state"]["transport"].is_closing():
-            # Returning to uvicorn without an answer before it knows of the end is an error, which it logs.
-            await _wait_for_disconnect(receive)
-            return
-        _log.debug("%s %s: %d", scope["method"], scope["path"], answer.status)
-        await _send(answer, send)
+    async def answer(self, head: Head, data: bytes, transport: asyncio.Transport) -> Answer | None:
+        """Answer a POST of events; None when no answer is to be sent.
 
-    async def _respond(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
-        method, path = scope["method"], scope["path"]
-        if path == "/ping":
-            return _Answer(200, _TEXT, b"pong") if method == "GET" else _Answer(405, None)
-        if path != EVENTS_PATH:
-            if method == "POST":
-                self._reject(scope, 404, f"POST {path}: 404 page not found")
-            return _Answer(404, _TEXT, b"404 page not found\n")
-        if method == "GET":
-            self._reject(scope, 400, "GET without an upgrade to WebSocket")
-            return _Answer(400, _TEXT, b"Bad Request\n")
-        if method != "POST":
-            self._reject(scope, 405, f"method {method}")
-            return _Answer(405, None)
-        return await self._events(scope, receive, send)
-
-    async def _events(self, scope: Any, receive: Receive, send: Send) -> _Answer | None:
+        Raises:
+            HandlerPanic: The server closes the connection.
+        """
         faults = self._intake.faults
-        if (refusal := faults.take("early_error")) is not None:
-            self._reject(scope, refusal.status, "before the body was read")
-            return _Answer.from_refusal(refusal, closes=True)
-        source = self._source(scope["headers"])
-        content_type = source.headers.get("content-type", "")
-        encoding = _ENCODINGS.get(content_type)
-        if encoding is None:
-            self._reject(scope, 400, f"invalid content type: {content_type or 'none'}")
-            body = answers.encode_answer(answers.unreadable("invalid content type"), answers.JSON)
-            length = source.headers.get("content-length", "")
-            is_long = not length.isdecimal() or int(length) > _MAX_UNREAD_BYTES
-            return _Answer(400, content_type, body, closes=is_long)
-        data = await _read_body(receive)
-        if data is None or faults.limits(len(data)) is not None:
-            self._reject(scope, 413, "request entity too large", data or b"")
-            return _Answer(413, _TEXT, b"Request Entity Too Large\n", closes=True)
+        if faults.limits(len(data)) is not None:
+            self._reject(head, 413, "request entity too large", data)
+            return _TOO_LARGE
         if (refusal := faults.take("status")) is not None:
-            self._reject(scope, refusal.status, refusal.body.decode("utf-8", "replace"), data)
-            return _Answer.from_refusal(refusal)
-        request = self._decode(data, encoding, source)
+            self._reject(head, refusal.status, refusal.body.decode("utf-8", "replace"), data)
+            return _from_refusal(refusal)
+        source = self._source(head)
+        request = self._decode(data, _ENCODINGS[source.headers["content-type"]], source)
         if request is None:
-            return await self._spoil(400, answers.unreadable("deserialization failure"), content_type, scope)
+            return await self._spoil(400, answers.unreadable("deserialization failure"), head, transport)
         del data
         reason = await self._intake.taken(request, source)
         if reason:
             answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
-            return await self._spoil(500, answer, content_type, scope)
-        return await self._spoil(200, answers.success(request.req_guid), content_type, scope)
+            return await self._spoil(500, answer, head, transport)
+        return await self._spoil(200, answers.success(request.req_guid), head, transport)
 
     def _decode(self, data: bytes, encoding: str, source: Source) -> Request | None:
         """The request, or None where it cannot be read: that is told to the ledger."""
         try:
             return self._intake.decode(data, encoding)
-        except ValueError as error:
+        except MalformedRequest as error:
             self._intake.ledger.rejected(source, "400", f"deserialization failure: {error}", data=data)
-            return None
+        except HandlerPanic as panic:
+            self._intake.ledger.rejected(source, "", f"{panic}: the connection is closed", data=data)
+            raise
+        return None
 
-    def _source(self, headers: list[tuple[bytes, bytes]]) -> Source:
-        fields = first_values((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        return self._intake.source(REST, fields)
+    def _source(self, head: Head) -> Source:
+        return self._intake.source(REST, first_values(head.headers))
 
-    def _reject(self, scope: Any, status: int, reason: str, data: bytes = b"") -> None:
-        self._intake.ledger.rejected(self._source(scope["headers"]), str(status), reason, data=data)
+    def _reject_handshake(self, head: Head, refused: Answer) -> None:
+        source = self._intake.source(WEBSOCKET, first_values(head.headers))
+        path, words = (part.decode("utf-8", "replace") for part in (head.target.path, refused.body.strip()))
+        self._intake.ledger.rejected(source, str(refused.status), f"handshake of {path}: {words}")
 
-    async def _spoil(self, status: int, answer: Any, content_type: str, scope: Any) -> _Answer | None:
+    def _reject_post(self, head: Head, status: int, reason: str) -> None:
+        if head.method == "POST":  # of others nobody expects to have sent events
+            self._reject(head, status, reason)
+
+    def _reject(self, head: Head, status: int, reason: str, data: bytes = b"") -> None:
+        self._intake.ledger.rejected(self._source(head), str(status), reason, data=data)
+
+    async def _spoil(self, status: int, answer: Any, head: Head, transport: asyncio.Transport) -> Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""
         faults = self._intake.faults.for_answer(owns_bytes=True) or _NO_FAULTS
-        transport: asyncio.Transport = scope["state"]["transport"]
         if faults.hang_up:
             reset(transport)
         if faults.hang_up or faults.drop:
@@ -192,71 +197,22 @@ class RestApp:
             return None
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
-        spoilt = _Answer(status, content_type, answers.encode_answer(answer, _ENCODINGS[content_type]))
+        content_type = head.first("content-type") or ""
+        spoilt = _answer(status, content_type, answer)
         if faults.body is not None:
-            spoilt = _Answer(200, content_type, faults.body)
+            spoilt = Answer(200, spoilt.headers, faults.body)
         if faults.duplicate:
-            transport.write(_on_the_wire(spoilt))
+            transport.write(spoilt.on_the_wire(head))
         if faults.cut_bytes is not None:
-            transport.write(_on_the_wire(spoilt)[: faults.cut_bytes])
+            transport.write(spoilt.on_the_wire(head)[: faults.cut_bytes])
             transport.close()
             return None
         return spoilt
 
 
-class _Disconnected(Exception):
-    """The client went away."""
+def _answer(status: int, content_type: str, answer: Any) -> Answer:
+    return Answer(status, (("content-type", content_type),), answers.encode_answer(answer, _ENCODINGS[content_type]))
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """The body; None when it is too long."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        chunk: bytes = message.get("body", b"")
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_REQUEST_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(chunks) if len(chunks) > 1 else chunk
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _send(answer: _Answer, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.wire_headers()})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-def _on_the_wire(answer: _Answer) -> bytes:
-    head = _head(answer.status, answer.headers, len(answer.body), int(time.time()), closes=answer.closes)
-    return head + answer.body
-
-
-# Of answers to requests of one kind, the heads are the same for a second.
-@functools.lru_cache(maxsize=16)
-def _head(status: int, headers: tuple[tuple[str, str], ...], size: int, now_s: int, *, closes: bool) -> bytes:
-    lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
-    lines += [b"%s: %s" % header for header in _wire_headers(headers, size, now_s, closes=closes)]
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def _wire_headers(
-    headers: tuple[tuple[str, str], ...], size: int, now_s: int, *, closes: bool
-) -> list[tuple[bytes, bytes]]:
-    every = [*headers, ("content-length", str(size)), ("date", _http_date(now_s))]
-    if closes:
-        every.append(("connection", "close"))
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in every]
-
-
-@functools.lru_cache(maxsize=1)
-def _http_date(now_s: int) -> str:
-    return email.utils.formatdate(now_s, usegmt=True)
+def _from_refusal(refusal: Refusal) -> Answer:
+    return Answer(refusal.status, refusal.headers, refusal.body)

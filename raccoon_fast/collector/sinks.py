@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ import orjson
 
 from raccoon_fast.collector.records import Batch, ReceivedEvent
 
-__all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "make_sink"]
+__all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "StandardOutputSink", "make_sink"]
 
 
 class Sink(Protocol):
@@ -109,6 +110,30 @@ class MemorySink:
         """Nothing to do: the events stay readable."""
 
 
+class StandardOutputSink:
+    """Writes to standard output what FileSink writes to its file; a reader that is gone makes publishing fail."""
+
+    keeps = False
+
+    def open(self) -> None:
+        """Nothing to do."""
+
+    def publish(self, batch: Batch) -> None:
+        """Write its lines."""
+        sys.stdout.buffer.write(_lines(batch))
+        sys.stdout.buffer.flush()
+
+    def events(self) -> list[ReceivedEvent]:
+        """Nothing: they were written."""
+        return []
+
+    def clear(self) -> None:
+        """What was written stays."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 class FileSink:
     """Appends to a file, one JSON object a line and event: req_guid, type, data (base64), protocol, received_time.
 
@@ -129,19 +154,7 @@ class FileSink:
 
     def publish(self, batch: Batch) -> None:
         """Write its lines with one call; what a full disk took only in part is cut off again."""
-        lines = b"".join(
-            orjson.dumps(
-                {
-                    "req_guid": batch.message.req_guid,
-                    "type": event.type,
-                    "data": base64.b64encode(event.event_bytes).decode(),
-                    "protocol": batch.source.protocol,
-                    "received_time": batch.received_time,
-                },
-                option=orjson.OPT_APPEND_NEWLINE,
-            )
-            for event in batch.message.events
-        )
+        lines = _lines(batch)
         assert self._file is not None
         start = os.fstat(self._file.fileno()).st_size
         try:
@@ -166,8 +179,26 @@ class FileSink:
             self._file.close()
 
 
+def _lines(batch: Batch) -> bytes:
+    return b"".join(
+        orjson.dumps(
+            {
+                "req_guid": batch.message.req_guid,
+                "type": event.type,
+                "data": base64.b64encode(event.event_bytes).decode(),
+                "protocol": batch.source.protocol,
+                "received_time": batch.received_time,
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        for event in batch.message.events
+    )
+
+
 def make_sink(sink: str | os.PathLike[str]) -> Sink:
-    """The sink of the option `sink`: "memory", "null", or the path of a file to append to."""
+    """The sink of the option `sink`: "memory", "null", "-", or the path of a file to append to."""
+    if sink == "-":
+        return StandardOutputSink()
     if sink == "memory":
         return MemorySink()
     if sink == "null":

@@ -1,34 +1,46 @@
 """One WebSocket connection: many requests, each answered in the kind of its frame.
 
-`websockets`' sans-I/O protocol does the handshake and the framing (RFC 6455); uvicorn hands the connection over when a
-client asks for the upgrade. Not an ASGI application, since that could neither choose the pings' payload, nor end a
-connection without a close frame, nor leave a client's ping unanswered.
+The handshake's checks are gorilla/websocket's (1.5.0, `Upgrader.Upgrade`), as the server uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
+import base64
+import hashlib
 import itertools
 import logging
 import time
-from collections import deque
-from typing import Any, NamedTuple, cast
-
-from websockets.datastructures import Headers
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.collector import answers
+from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
 from raccoon_fast.collector.fault_table import AnswerFaults
+from raccoon_fast.collector.go_http import Head
+from raccoon_fast.collector.go_url import origin_host
+from raccoon_fast.collector.http_answer import Answer, text_answer
 from raccoon_fast.collector.intake import Intake, first_values, with_wrong_guid
 from raccoon_fast.collector.records import WEBSOCKET, Source
 from raccoon_fast.collector.sockets import reset
+from raccoon_fast.collector.websocket_frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    BrokenFrame,
+    FrameReader,
+    Message,
+    close_payload,
+    frame,
+)
 from raccoon_fast.events import Code
 
-__all__ = ["EVENTS_PATH", "MAX_REQUEST_BYTES", "Registry", "WebSocketConnection"]
+if TYPE_CHECKING:
+    from raccoon_fast.collector.http_connection import Connections
+
+__all__ = ["EVENTS_PATH", "MAX_REQUEST_BYTES", "Registry", "WebSocketConnection", "refusal_of_handshake"]
 
 EVENTS_PATH = "/api/v1/events"
 
@@ -36,15 +48,35 @@ EVENTS_PATH = "/api/v1/events"
 MAX_REQUEST_BYTES = 64 << 20
 
 _PING = b"--ping--"
+_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _POLICY_VIOLATION = 1008
 _TOO_LARGE = 1009
 _REORDER_S = 0.05
 _NO_FAULTS = AnswerFaults()
 
 _log = logging.getLogger("raccoon_fast.collector")
-# `websockets` tells of each connection at info level, and of each frame, headers included, at debug level.
-_quiet = logging.getLogger("raccoon_fast.collector.websocket")
-_quiet.setLevel(logging.WARNING)
+
+
+def refusal_of_handshake(head: Head) -> Answer | None:
+    """The answer that refuses a GET of the events' path; None where it is a handshake to be accepted."""
+    is_upgrade = (
+        head.has_token("connection", "upgrade")
+        and head.has_token("upgrade", "websocket")
+        and head.has_token("sec-websocket-version", "13")
+    )
+    if not is_upgrade:
+        return _refusal(400, "Bad Request")
+    origin = head.first("origin")
+    if origin is not None:
+        named = origin_host(origin.encode("latin-1"))
+        host = head.target.host or (head.first("host") or "").encode("latin-1")
+        if named is None or named.lower() != host.lower():
+            return _refusal(403, "Forbidden")
+    return None if head.first("sec-websocket-key") else _refusal(400, "Bad Request")
+
+
+def _refusal(status: int, words: str) -> Answer:
+    return text_answer(status, words, ("sec-websocket-version", "13"))
 
 
 class _Live(NamedTuple):
@@ -54,11 +86,22 @@ class _Live(NamedTuple):
 
 
 class Registry:
-    """The live connections, by group and id."""
+    """The live connections, by group and id, and the pings they get: as on the server, all at the same time."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._live: dict[tuple[str, str], _Live] = {}
+        self._loop = asyncio.get_running_loop()
+        self._ticker = self._loop.call_later(intake.options.ping_interval, self._ping)
+
+    def close(self) -> None:
+        """Ping no more."""
+        self._ticker.cancel()
+
+    def _ping(self) -> None:
+        self._ticker = self._loop.call_later(self._intake.options.ping_interval, self._ping)
+        for live in list(self._live.values()):
+            live.connection.ping()
 
     def newest(self, limit: int) -> list[tuple[Source, float]]:
         """Who connected last, the newest first, and since when they are, UNIX seconds; up to `limit`."""
@@ -89,53 +132,49 @@ class Registry:
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """A connection from its handshake to its end; the keyword arguments are those uvicorn gives."""
+    """A connection from its handshake to its end; made of an HTTP connection, on the collector's event loop.
 
-    def __init__(self, intake: Intake, registry: Registry, *, server_state: Any, **_: Any) -> None:
+    Args:
+        intake: Takes requests in.
+        registry: The live connections.
+        connections: What is live on the port.
+        transport: The HTTP connection's; the answer to the handshake is written to it.
+        head: The handshake, which `refusal_of_handshake` lets pass.
+    """
+
+    def __init__(
+        self, intake: Intake, registry: Registry, connections: Connections, transport: asyncio.Transport, head: Head
+    ) -> None:
         self._intake = intake
         self._registry = registry
-        self._open_connections: set[Any] = server_state.connections
+        self._open_connections = connections.open
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_quiet)
-        self.transport: asyncio.Transport
-        self._source: Source | None = None
-        self._fragments: list[bytes] = []
-        self._fragments_opcode = Opcode.BINARY
+        self._reader = FrameReader(MAX_REQUEST_BYTES)
+        self.transport = transport
+        self._source = intake.source(WEBSOCKET, first_values(head.headers))
         self._seen: set[str] = set()
         self._held: list[bytes] = []
-        self._frames: deque[Frame] = deque()
         self._is_queue_full = False
         self._is_peer_slow = False
         self._is_reading = True
-        self._deadline_s = 0.0
+        self._deadline_s = self._loop.time() + intake.options.pong_wait
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._open_connections.add(self)
+        self._shake_hands(head)
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake's request is about to come."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from asyncio's
-        self._open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Its group and id are free again."""
         self._open_connections.discard(self)
         for timer in self._timers.values():
             timer.cancel()
-        self._frames.clear()
-        if self._source is not None:
-            self._registry.discard(self, self._source)
-            _log.debug("websocket %r disconnected: %s", self._source.connection_id, exc or self._protocol.close_rcvd)
+        self._registry.discard(self, self._source)
+        _log.debug("websocket %r disconnected: %s", self._source.connection_id, exc)
 
     def data_received(self, data: bytes) -> None:
-        """Handle the frames that are complete, as far as the queue has room."""
-        self._protocol.receive_data(data)
-        self._flush()
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame):
-                self._frames.append(event)
-            elif isinstance(event, Request):
-                self._handshake(event)
+        """Handle the messages that are complete, as far as the queue has room."""
+        self._reader.feed(data)
         self._work()
 
     def pause_writing(self) -> None:
@@ -150,41 +189,26 @@ class WebSocketConnection(asyncio.Protocol):
 
     # Handshake
 
-    def _handshake(self, request: Request) -> None:
-        if request.path.partition("?")[0] != EVENTS_PATH:
-            response = _http_response(404, {"content-type": "text/plain; charset=utf-8"}, b"404 page not found\n")
-        elif (refusal := self._intake.faults.take("status")) is not None:
-            response = _http_response(refusal.status, dict(refusal.headers), refusal.body)
-        else:
-            response = self._protocol.accept(request)
-            del response.headers["Date"]  # the server's upgrade has none
-        self._protocol.send_response(response)
-        self._flush()
-        source = self._intake.source(WEBSOCKET, first_values(request.headers.raw_items()))
-        if self._protocol.state is not OPEN:
-            words = (response.body or b"").decode("utf-8", "replace").strip()
-            self._intake.ledger.rejected(source, str(response.status_code), f"handshake of {request.path}: {words}")
-            return
-        self._source = source
-        refused = self._registry.add(self, source)
+    def _shake_hands(self, head: Head) -> None:
+        key = (head.first("sec-websocket-key") or "").encode("latin-1")
+        accept = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID).digest())  # noqa: S324 - RFC 6455, section 4.2.2
+        self.transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+        )
+        refused = self._registry.add(self, self._source)
         if refused is not None:
             answer, reason = refused
-            self._intake.ledger.rejected(source, Code(answer.code).name, reason)
-            self._protocol.send_binary(answers.encode_answer(answer, answers.PROTO))
-            self._protocol.send_close(_POLICY_VIOLATION, reason)
-            self._flush()
-            self.transport.close()
+            self._intake.ledger.rejected(self._source, Code(answer.code).name, reason)
+            self.transport.write(frame(BINARY, answers.encode_answer(answer, answers.PROTO)))
+            self._close(close_payload(_POLICY_VIOLATION, reason))
             return
         _log.debug("websocket %r connected", self._source.connection_id)
-        self._deadline_s = self._loop.time() + self._intake.options.pong_wait
         self._check_deadline()
-        self._call_later("ping", self._intake.options.ping_interval, self._ping)
 
-    def _ping(self) -> None:
-        if self._protocol.state is OPEN:
-            self._protocol.send_ping(_PING)
-            self._flush()
-            self._call_later("ping", self._intake.options.ping_interval, self._ping)
+    def ping(self) -> None:
+        """Send the server's ping."""
+        self._write(frame(PING, _PING))
 
     def _check_deadline(self) -> None:
         """Cut the connection at its read deadline, or at the first reading after it, as a blocked reader would."""
@@ -197,9 +221,18 @@ class WebSocketConnection(asyncio.Protocol):
     # Requests
 
     def _work(self) -> None:
-        """Handle the frames that were read, then read on; or stop reading while they cannot be handled."""
-        while self._frames and not self._is_queue_full and not self._is_peer_slow and not self.transport.is_closing():
-            self._handle_frame(self._frames.popleft())
+        """Handle the messages that were read, then read on; or stop reading while they cannot be handled."""
+        try:
+            while not (self._is_queue_full or self._is_peer_slow or self.transport.is_closing()):
+                message = self._reader.take()
+                if message is None:
+                    if self._reader.is_too_large:
+                        self._refuse_size(MAX_REQUEST_BYTES, b"")
+                    break
+                self._handle(message)
+        except BrokenFrame as broken:
+            self._intake.ledger.rejected(self._source, "1002", f"broken frame: {broken}")
+            self._close(broken.close)
         self._set_reading()
 
     def _set_reading(self) -> None:
@@ -211,38 +244,38 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.pause_reading()
             return
         self.transport.resume_reading()
-        if self._source is not None:
-            self._check_deadline()
+        self._check_deadline()
 
-    def _handle_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.PONG:
+    def _handle(self, message: Message) -> None:
+        opcode, data = message
+        if opcode in (BINARY, TEXT):
+            self._handle_request(opcode, data)
+        elif opcode == PONG:
             self._deadline_s = self._loop.time() + self._intake.options.pong_wait
-        elif frame.opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
-            if frame.fin:
-                data, self._fragments = b"".join(self._fragments), []
-                self._handle_message(self._fragments_opcode, data)
-        elif frame.opcode in (Opcode.BINARY, Opcode.TEXT):
-            if frame.fin:
-                self._handle_message(frame.opcode, bytes(frame.data))
-            else:
-                self._fragments, self._fragments_opcode = [bytes(frame.data)], frame.opcode
+        elif opcode == PING:
+            if not self._intake.faults.take("stop_ponging"):
+                self._write(frame(PONG, data))
+        else:
+            self._close(data)
 
-    def _handle_message(self, opcode: Opcode, data: bytes) -> None:
-        assert self._source is not None
+    def _handle_request(self, opcode: int, data: bytes) -> None:
         if (limit := self._intake.faults.limits(len(data))) is not None:
-            self._intake.ledger.rejected(self._source, "1009", f"over the limit of {limit} bytes", data=data)
-            self._protocol.send_close(_TOO_LARGE, "read limit exceeded")
-            self._flush()
-            self.transport.close()
+            self._refuse_size(limit, data)
             return
-        encoding = answers.JSON if opcode is Opcode.TEXT else answers.PROTO
+        encoding = answers.JSON if opcode == TEXT else answers.PROTO
         try:
             request = self._intake.decode(data, encoding)
-        except ValueError as error:
-            answer = answers.unreadable(f"cannot deserialize request: {error}", "")
-            self._intake.ledger.rejected(self._source, Code(answer.code).name, answer.reason, data=data)
+        except MalformedRequest as error:
+            answer = answers.unreadable(f"cannot deserialize request: {error}", error.req_guid)
+            self._intake.ledger.rejected(
+                self._source, Code(answer.code).name, answer.reason, req_guid=error.req_guid, data=data
+            )
             self._answer(opcode, answer)
+            return
+        except HandlerPanic as panic:
+            self._intake.ledger.rejected(self._source, "", f"{panic}: the connection is closed", data=data)
+            _log.error("%s; the connection is closed without an answer, as a Raccoon server does", panic)
+            self.transport.abort()
             return
         req_guid = request.req_guid
         if self._intake.options.dedup:
@@ -267,21 +300,25 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_queue_full = False
         self._work()
 
+    def _refuse_size(self, limit: int, data: bytes) -> None:
+        self._intake.ledger.rejected(self._source, "1009", f"over the limit of {limit} bytes", data=data)
+        self._close(close_payload(_TOO_LARGE, "read limit exceeded"))
+
     # Answers
 
-    def _answer(self, opcode: Opcode, answer: Any) -> None:
+    def _answer(self, opcode: int, answer: Any) -> None:
         faults = self._intake.faults.for_answer(owns_bytes=True, is_stream=True) or _NO_FAULTS
         if faults.hang_up:
             reset(self.transport)
         if faults.hang_up or faults.drop:
             return
-        encoding = answers.JSON if opcode is Opcode.TEXT else answers.PROTO
+        encoding = answers.JSON if opcode == TEXT else answers.PROTO
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
         payload = answers.encode_answer(answer, encoding) if faults.body is None else faults.body
-        frames = _frame(opcode, payload) * (2 if faults.duplicate else 1)
+        frames = frame(opcode, payload) * (2 if faults.duplicate else 1)
         if faults.unknown:
-            frames = _frame(opcode, answers.encode_answer(with_wrong_guid(answers.success("")), encoding)) + frames
+            frames = frame(opcode, answers.encode_answer(with_wrong_guid(answers.success("")), encoding)) + frames
         if faults.cut_bytes is not None:
             self._write(frames[: faults.cut_bytes])
             self.transport.close()
@@ -299,30 +336,16 @@ class WebSocketConnection(asyncio.Protocol):
         self._write(b"".join(reversed(held)))
 
     def _write(self, frames: bytes) -> None:
-        if self._protocol.state is OPEN and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.write(frames)
 
-    def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if not data:
-                self.transport.close()
-            elif data[0] & 0x0F != Opcode.PONG or not self._intake.faults.take("stop_ponging"):
-                self.transport.write(data)
+    def _close(self, payload: bytes | None) -> None:
+        """Send a close frame, unless `payload` is None, and close the connection at once, as the server does."""
+        if payload is not None:
+            self._write(frame(CLOSE, payload))
+        self.transport.close()
 
-    def _call_later(self, name: str, delay_s: float, callback: Any) -> None:
+    def _call_later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
         if name in self._timers:
             self._timers[name].cancel()
         self._timers[name] = self._loop.call_later(delay_s, callback)
-
-
-def _frame(opcode: Opcode, payload: bytes) -> bytes:
-    return Frame(opcode, payload).serialize(mask=False)
-
-
-def _http_response(status: int, headers: dict[str, str], body: bytes) -> Response:
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    fields = {**headers, "content-length": str(len(body)), "connection": "close"}
-    return Response(status, phrase, Headers(fields), body)

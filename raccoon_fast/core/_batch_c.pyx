@@ -20,7 +20,7 @@ from collections import deque
 from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
-from raccoon_fast.core._request import refuse_batch, refuse_event, refuse_type
+from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event, refuse_type
 from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch"]
@@ -87,8 +87,11 @@ cdef class Batch:
 
     def add_many(self, events):
         """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
-        for type_, data in events:
+        cdef Py_ssize_t index = 0
+        for event in events:
+            type_, data = pair_of(index, event)
             self.add(type_, data)
+            index += 1
 
     def events(self):
         """Read its events back out of the wire format."""
@@ -207,16 +210,22 @@ cdef class Accumulator:
                 at = self.accept_run(<list> events, at, receipts)
                 if at >= PyList_GET_SIZE(events):
                     break
-                type_, data = (<list> events)[at]
+                event = (<list> events)[at]
+                if isinstance(event, tuple) and len(<tuple> event) == 2 and PyUnicode_Check((<tuple> event)[0]):
+                    type_ = (<tuple> event)[0]
+                    data = (<tuple> event)[1]
+                else:
+                    type_, data = pair_of(at, event)
                 receipts[self.accept(type_, data)] = None
                 at += 1
         else:
-            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts)  # which no `on_full` answers
+            check_events(events)
+            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts, 0)  # which no `on_full` answers
         return list(receipts)
 
-    def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None):
+    def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None, Py_ssize_t first=0):
         """Go through up to `most` of the events that an iterator has left, with each as `emit` does."""
-        return self.accept_some(events, most, refusal, receipts)
+        return self.accept_some(events, most, refusal, receipts, first)
 
     def add_batch(self, Batch batch not None):
         """Accept a batch as it is, sealed, behind those that wait; the open one stays open."""
@@ -327,7 +336,7 @@ cdef class Accumulator:
             receipts[batch.receipt] = None
         return end
 
-    cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts):
+    cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts, Py_ssize_t first):
         """Go through events until there are no more, or `most`, or one is refused."""
         cdef Py_ssize_t number = 0
         cdef object receipt
@@ -336,11 +345,11 @@ cdef class Accumulator:
         cdef object data
         cdef Batch batch
         for event in events:
-            if isinstance(event, tuple) and len(<tuple> event) == 2:
+            if isinstance(event, tuple) and len(<tuple> event) == 2 and PyUnicode_Check((<tuple> event)[0]):
                 type_ = (<tuple> event)[0]
                 data = (<tuple> event)[1]
             else:
-                type_, data = event
+                type_, data = pair_of(first + number, event)
             batch = self.batch
             if (
                 self.serializer is None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
-from raccoon_fast.core._request import refuse_batch, refuse_event
+from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock
 
@@ -123,8 +123,8 @@ class Batch:
 
     def add_many(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
-        for type_, data in events:
-            self.add(type_, data)
+        for index, event in enumerate(events):
+            self.add(*pair_of(index, event))
 
     def events(self) -> list[tuple[str, bytes]]:
         """Read its events back out of the wire format.
@@ -368,14 +368,18 @@ class Accumulator:
 
         Returns:
             The receipts of the batches that carry them, each once, in order.
+
+        Raises:
+            TypeError: An event is no pair of a str and data; its place is named. Otherwise as `emit`.
         """
+        check_events(events)
         receipts: dict[Any, None] = {}
-        for type_, data in events:
-            receipts[self.emit(type_, data)] = None
+        for index, event in enumerate(events):
+            receipts[self.emit(*pair_of(index, event))] = None
         return list(receipts)
 
     def emit_some(
-        self, events: Iterator[tuple[str, Any]], most: int, refusal: object, receipts: dict[Any, None]
+        self, events: Iterator[tuple[str, Any]], most: int, refusal: object, receipts: dict[Any, None], first: int = 0
     ) -> tuple[int, Any]:
         """Go through up to `most` of the events that an iterator has left, with each as `emit` does.
 
@@ -384,6 +388,7 @@ class Accumulator:
             most: 1 or more.
             refusal: What `on_full` answers for an event that is not accepted; the call ends with it.
             receipts: Gets the receipts of the batches that carry them, each once, in order.
+            first: The place of the next event among all of them, for errors.
 
         Returns:
             How many it went through, fewer than `most` when there are no more; and the last of them if it was refused,
@@ -391,8 +396,7 @@ class Accumulator:
         """
         number = 0
         for event in events:
-            type_, data = event
-            receipt = self.emit(type_, data)
+            receipt = self.emit(*pair_of(first + number, event))
             number += 1
             if receipt is refusal:
                 return number, event

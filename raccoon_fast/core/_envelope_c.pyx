@@ -9,8 +9,11 @@ otherwise it copies what it needs into a new block first and leaves the old one 
 
 cimport cython
 from cpython.buffer cimport (
+    PyBUF_FORMAT,
     PyBUF_FULL_RO,
-    PyBuffer_FillInfo,
+    PyBUF_ND,
+    PyBUF_STRIDES,
+    PyBUF_WRITABLE,
     PyBuffer_IsContiguous,
     PyBuffer_Release,
     PyObject_GetBuffer,
@@ -122,7 +125,22 @@ cdef class _Window:
     cdef Py_ssize_t size
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self.block.data + self.start, self.size, 1, flags)
+        # As PyBuffer_FillInfo does, which would overwrite, and so lose, the reference to None that Cython puts into obj.
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("Object is not writable.")
+        view.buf = self.block.data + self.start
+        view.obj = self
+        view.len = self.size
+        view.itemsize = 1
+        view.readonly = 1
+        view.ndim = 1
+        view.format = NULL
+        if flags & PyBUF_FORMAT:
+            view.format = b"B"
+        view.shape = &view.len if flags & PyBUF_ND else NULL
+        view.strides = &view.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = NULL
         self.block.exports += 1
 
     def __releasebuffer__(self, Py_buffer* view):

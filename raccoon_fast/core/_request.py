@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import orjson
 
@@ -15,12 +16,14 @@ __all__ = [
     "MAX_FRAME_HEADER_BYTES",
     "MAX_GUID_BYTES",
     "check_capacity",
+    "check_events",
     "check_events_size",
     "encode_json_head",
     "encode_proto_head",
     "encode_websocket_header",
     "json_head_bound",
     "json_text",
+    "pair_of",
     "proto_head_bound",
     "refuse_batch",
     "refuse_data",
@@ -124,6 +127,35 @@ def check_events_size(size: int) -> None:
             size=size,
             limit=MAX_EVENTS_BYTES,
         )
+
+
+def check_events(events: object) -> None:
+    """Raise unless `events` can be gone through for events: one event alone, or text, is a mistake.
+
+    Raises:
+        TypeError: It is one event, text, or nothing to go through.
+    """
+    # An Event is a tuple with names.
+    if isinstance(events, (str, bytes)) or hasattr(events, "_fields") or not isinstance(events, Iterable):
+        raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
+
+
+def pair_of(index: int, event: object) -> tuple[str, Any]:
+    """Return the type and the data of one of many events.
+
+    Args:
+        index: Its place among them, from 0.
+        event: Event(type, data), or a tuple or list of two.
+
+    Raises:
+        TypeError: It is something else, or its type is not text.
+    """
+    if not isinstance(event, (tuple, list)) or len(event) != 2:
+        raise TypeError(f"events[{index}] must be Event(type, data) or a (type, data) pair, not {event!r:.80}")
+    type_, data = event
+    if not isinstance(type_, str):
+        raise TypeError(f"events[{index}]: type must be a str, not {type(type_).__name__}")
+    return type_, data
 
 
 def refuse_type(type_: object) -> NoReturn:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raccoon_fast.delivery.retry import RetryPolicy
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
     from raccoon_fast.transports.base import Transport
 
 __all__ = ["Endpoint", "Endpoints"]
@@ -18,6 +18,8 @@ _PROBES = 3
 # A server whose sink fails is sent less only after so many failures in a row, each begun after the one before it was
 # known: single failures, and those of batches in flight together, say little.
 _UNPUBLISHED = 3
+# A server that answers can be asked often whether its sink is well.
+_SINK_PROBE_S = 2.0
 
 
 class Endpoint:
@@ -110,7 +112,15 @@ class Endpoint:
             self.healthy = True
             self.last_error = None
 
-    def failed(self, error: Exception, began_s: float, now_s: float, *, with_batch: bool = False) -> None:
+    def failed(
+        self,
+        error: Exception,
+        began_s: float,
+        now_s: float,
+        *,
+        with_batch: bool = False,
+        longest_s: float = float("inf"),
+    ) -> None:
         """An attempt begun at `began_s` failed as one on a server that is not well does.
 
         What was in flight together fails together: that is one failure.
@@ -120,6 +130,7 @@ class Endpoint:
             began_s: When it was begun.
             now_s: When it failed.
             with_batch: Whether the batch that was sent may be the reason.
+            longest_s: The next probe comes no later, but for `initial` of the policy and its jitter.
         """
         self._probing = False
         self.last_error = error
@@ -132,7 +143,7 @@ class Endpoint:
         self._failures += 1
         self.healthy = False
         self._probes_left = _PROBES
-        self._probe_after_s = now_s + self._policy.probe_s(self._failures, now_s - self._first_failed_s)
+        self._probe_after_s = now_s + self._policy.probe_s(self._failures, min(now_s - self._first_failed_s, longest_s))
 
     def unpublished(self, error: Exception, began_s: float, now_s: float) -> None:
         """The server answered that its sink failed to publish a batch sent at `began_s`.
@@ -144,7 +155,7 @@ class Endpoint:
             self._unpublished += 1
             self._unpublished_s = now_s
         if not self.healthy or self._unpublished >= _UNPUBLISHED:
-            self.failed(error, began_s, now_s)
+            self.failed(error, began_s, now_s, longest_s=_SINK_PROBE_S)
 
     def open_apart(self) -> Transport:
         """The transport for a batch that is sent by itself; it is made where there is none."""

@@ -33,14 +33,14 @@ from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from raccoon_fast.core.batch import Accumulator, Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
-    from raccoon_fast.delivery.spooling import Spooling
+    from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.logs import Log
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Transport
@@ -113,7 +113,7 @@ class Engine:
         sender: Sender,
         recycle: Callable[[Batch], None],
         new_batch: Callable[[], Batch],
-        open_spooling: Callable[[Callable[[Mapping[str, int], Mapping[str, int]], None]], Spooling] | None,
+        open_spooling: Callable[[Callable[[News], None]], Spooling] | None,
         logger: Log,
     ) -> None:
         self._settings = settings
@@ -158,6 +158,7 @@ class Engine:
                 ledger,
                 self._waiting,
                 new_batch,
+                self._outstanding.remove,
                 recycle,
                 self._pump,
                 settings.wire,
@@ -308,8 +309,8 @@ class Engine:
         """Take the batch that a server which is not well is tried with, as one in flight."""
         if endpoint.failed_with_batch and not self._settings.durable and (batch := self._take(states.IN_FLIGHT)):
             return batch  # it has not failed anywhere
-        if self._waiting.retry_s <= now_s:
-            batch = self._waiting.pop_delayed()  # probes are rare enough to need no budget
+        if self._waiting.retry_s <= now_s and self._budget.take():
+            batch = self._waiting.pop_delayed()
         elif self._waiting.has_ready:
             batch = self._waiting.pop_ready()  # the one that failed last is the last of them
         elif not self._settings.durable and (new := self._take(states.IN_FLIGHT)) is not None:
@@ -339,7 +340,7 @@ class Engine:
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         transport = endpoint.begin()
-        if batch.attempts == 0:
+        if batch.trouble is None:
             self._budget.first_attempt()
         left_s = batch.deadline_s - now_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
@@ -364,13 +365,13 @@ class Engine:
         timeout_s: float,
         now_s: float,
     ) -> None:
-        if batch.attempts:
+        if batch.trouble is not None:
             self.retries += 1
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         attempt = self._sender.start(transport, request, timeout_s)
         self._attempts[attempt] = batch
-        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, index, request, now_s))
+        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, index, request, now_s, self._acked))
 
     # Disk
 
@@ -404,6 +405,7 @@ class Engine:
         transport: int,
         request: Request,
         began_s: float,
+        acked: int,
         attempt: AnyAttempt,
     ) -> None:
         if self._attempts.pop(attempt, None) is None:
@@ -425,16 +427,21 @@ class Engine:
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
         except MessageTooLargeError as error:
+            if error.outcome is not Outcome.NOT_DELIVERED:
+                batch.outcome = error.outcome
             self._well(endpoint)
             if batch.count > 1:
                 self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
             self._narrow(batch, "too large", error)
         except DeliveryError as error:
-            self._failed(batch, endpoint, transport, request, error, began_s, now_s)
+            self._failed(batch, endpoint, transport, request, error, began_s, acked, now_s)
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
             self._logger.error("an attempt failed unexpectedly: %r", error)
-            local = TransportError(f"the attempt failed here: {error!r}", outcome=Outcome.POSSIBLY_DELIVERED)
-            self._failed(batch, endpoint, transport, request, local, began_s, now_s)
+            local = TransportError(f"the attempt failed in this process: {error!r}")
+            if request.was_written:
+                local.outcome = Outcome.POSSIBLY_DELIVERED
+            request.was_written = True  # something was tried, and this batch may be the reason that it failed
+            self._failed(batch, endpoint, transport, request, local, began_s, acked, now_s)
         else:
             self._well(endpoint)
             self._acked += 1
@@ -443,7 +450,7 @@ class Engine:
             if transport != _ALONE:
                 self._concurrency.acked(began_s, now_s)
             self._outcomes.acked(batch, response)
-        if endpoint.apart is not None and not self._suspects:
+        if endpoint.apart is not None and not (self._suspects or self._suspects.is_busy):
             self._close_apart(endpoint)
         # Those that end in the same round are followed by one look at what is next.
         self._wake.ask_on_loop(self._loop.call_soon)
@@ -456,6 +463,7 @@ class Engine:
         request: Request,
         error: DeliveryError,
         began_s: float,
+        acked: int,
         now_s: float,
     ) -> None:
         if error.outcome is not Outcome.NOT_DELIVERED:
@@ -466,7 +474,7 @@ class Engine:
         error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
         trouble = batch.trouble
         if trouble is None:
-            trouble = batch.trouble = Trouble(error, self._acked)
+            trouble = batch.trouble = Trouble(error, acked)
         trouble.error = error
         if is_poison(error):
             self._well(endpoint)
@@ -487,18 +495,29 @@ class Engine:
             self._charge(endpoint, error, began_s, now_s)
             return
         may_be_batch = request.was_written and response is None and not isinstance(error, ConnectError)
-        if not may_be_batch:
-            is_charged = True
-        elif transport == _ALONE:
-            is_charged = False
-            if trouble.failed_alone(error, self._acked) and self._tell_apart(batch, trouble, now_s):
-                return
-        else:
-            # A server that is not well was sent this batch as a probe, and failed once more.
-            is_charged = not trouble.failed(error, self._acked) or not endpoint.healthy
-        self._put_back(batch)
+        is_charged, is_over = True, False
+        if may_be_batch:
+            others_passed = trouble.others_passed(self._acked)
+            if trouble.is_suspect:
+                is_over = trouble.failed_alone(error) and self._tell_apart(batch, trouble, now_s)
+                is_charged = not (others_passed or trouble.is_convicted)
+            elif trouble.failed(error, others_passed or not self._has_others()):
+                is_charged = not others_passed
+        if not is_over:
+            self._put_back(batch)
         if is_charged or error.retry_after_s is not None:
             self._charge(endpoint, error, began_s, now_s, with_batch=may_be_batch)
+        elif not endpoint.healthy:
+            endpoint.released()
+
+    def _has_others(self) -> bool:
+        """Whether there are batches that never failed, and may tell whether a server is well."""
+        accumulator = self._accumulator
+        if self._attempts or accumulator.sealed or accumulator.open_count:
+            return True
+        if self._reserve is not None and self._reserve.fetch_s < float("inf"):
+            return True
+        return any(batch.trouble is None for batch in self._waiting)
 
     def _charge(
         self, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float, *, with_batch: bool = False

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
-from raccoon_fast.errors import ClientClosedError, DecodeError, Outcome
+from raccoon_fast.errors import ClientClosedError, DeliveryError, Outcome, RaccoonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.settlement import Settlement
     from raccoon_fast.delivery.spool import Record
-    from raccoon_fast.delivery.spooling import Spooling
+    from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.delivery.waiting import Waiting
 
 __all__ = ["Reserve"]
@@ -34,6 +34,7 @@ class Reserve:
         ledger: Told of every move.
         waiting: Gets the batches that may be sent.
         new_batch: Makes a batch with a settlement and a receipt, for a record of an earlier process.
+        settled: Told of settlements whose last part was lost on disk.
         recycle: Gets the batches that are set aside.
         wake: Called when there may be something to send.
         wire: What is stored in another wire format is sent in this one.
@@ -43,11 +44,12 @@ class Reserve:
 
     def __init__(
         self,
-        open_spooling: Callable[[Callable[[Mapping[str, int], Mapping[str, int]], None]], Spooling],
+        open_spooling: Callable[[Callable[[News], None]], Spooling],
         accumulator: Accumulator,
         ledger: Ledger,
         waiting: Waiting,
         new_batch: Callable[[], Batch],
+        settled: Callable[[Settlement], None],
         recycle: Callable[[Batch], None],
         wake: Callable[[], None],
         wire: str,
@@ -58,6 +60,7 @@ class Reserve:
         self._ledger = ledger
         self._waiting = waiting
         self._new_batch = new_batch
+        self._settled = settled
         self._recycle = recycle
         self._wake = wake
         self._wire = wire
@@ -210,10 +213,10 @@ class Reserve:
             settlement = self._settlements.pop(record.id, None) or self._settlement_of(record)
             try:
                 batch = self._load(record)
-            except DecodeError as error:
+            except (RaccoonError, ValueError, TypeError) as error:
                 self._ledger.move(record.types, states.SPOOLED, states.DAMAGED)
-                settlement.failed(error)
-                self._spooling.remove([record.id])
+                self._fail(settlement, f"the batch was read from the spool and cannot be sent: {error}")
+                self._spooling.quarantine([record.id], f"it cannot be sent: {error}")
                 continue
             batch.settlement, batch.receipt = settlement, settlement.receipt
             self._numbers[batch] = record.id
@@ -241,7 +244,19 @@ class Reserve:
         settlement.receipt.req_guid = record.req_guid
         return settlement
 
-    def _turned(self, adopted: Mapping[str, int], lost: Mapping[str, int]) -> None:
-        self._ledger.add(adopted, states.SPOOLED)
-        self._ledger.move(lost, states.SPOOLED, states.DAMAGED)
+    def _turned(self, news: News) -> None:
+        self._ledger.add(news.adopted, states.SPOOLED)
+        for number, types in news.lost.items():
+            self._ledger.move(types, states.SPOOLED, states.DAMAGED)
+            settlement = self._settlements.pop(number, None)
+            if settlement is not None:
+                self._fail(settlement, "the batch was on disk only, and its record in the spool is lost or damaged")
+        if news.gone:
+            gone = {*news.gone}
+            self._numbers = {batch: number for batch, number in self._numbers.items() if number not in gone}
         self._wake()
+
+    def _fail(self, settlement: Settlement, why: str) -> None:
+        error = DeliveryError(why, req_guid=settlement.receipt.req_guid, outcome=Outcome.POSSIBLY_DELIVERED)
+        if settlement.failed(error):
+            self._settled(settlement)

@@ -9,6 +9,7 @@ __all__ = ["RetryPolicy"]
 
 # Within so many seconds of an outage's begin, waits grow by the policy alone.
 _FIRST_PROBES_S = 1.0
+_FULL_JITTER = 2
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,20 @@ class RetryPolicy:
     def probe_s(self, failures: int, down_s: float) -> float:
         """Seconds to wait before a server that is down is tried again.
 
-        The wait grows as `delay_s` does, but stays below the time that the server has been down (1 s or `initial` at
-        least), so that a server that comes back is found within about half of that time. With jitter it is drawn from
-        the upper half of that range: short waits would cost attempts and find nothing.
+        The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or `initial`), so
+        that a server that comes back is found within about half of that time. With jitter the first two waits are
+        drawn as in `delay_s`, since all that lost the server begin together; later ones from half of the bound to a
+        fifth more: shorter ones would cost attempts and find nothing.
 
         Args:
             failures: Attempts that failed in a row, 1 or more.
             down_s: Seconds since the first of them failed.
         """
         bound = min(self._bound_s(failures), max(_FIRST_PROBES_S, self.initial, down_s))
-        return random.uniform(bound / 2.0, bound) if self.jitter else bound  # noqa: S311 - as in delay_s
+        if not self.jitter:
+            return bound
+        low, high = (0.0, bound) if failures <= _FULL_JITTER else (0.5 * bound, min(1.2 * bound, self.maximum))
+        return random.uniform(low, high)  # noqa: S311 - as in delay_s
 
     def pause_s(self, retry_after_s: float) -> float:
         """Seconds to wait where a server named them (Retry-After): with jitter up to half as many again.

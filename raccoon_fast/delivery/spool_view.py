@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.core.batch import Batch
-from raccoon_fast.delivery.spool import (
-    VERSION,
-    SpoolError,
-    checksum_of,
-    counts_of,
-    decode_text,
-    is_alive,
-    lock_path,
-)
+from raccoon_fast.delivery.spool_file import VERSION, SpoolError, is_alive, lock_path
+from raccoon_fast.delivery.spool_records import checksum_of, counts_of, decode_text, fault_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,7 +152,7 @@ class SpoolView:
         return sorted(path for path in names if not path.name.endswith(("-wal", "-shm")))
 
     def damage(self) -> Iterator[str]:
-        """Look at the file's structure and at every record's checksum; what is wrong, a line each."""
+        """Look at the file's structure and at every record; what is wrong, a line each."""
         with self._named_errors():
             for (line,) in self._db.execute("PRAGMA quick_check"):
                 if line != "ok":
@@ -169,8 +161,8 @@ class SpoolView:
             # A read for each: one long read would keep the owners' log from being reset.
             while row := self._first(number + 1):
                 number, owner, *columns = row
-                if not _is_whole(*columns):
-                    yield f"record {number} of owner {owner}, request {columns[0]}: its checksum does not hold"
+                if fault := fault_of(columns):
+                    yield f"record {number} of owner {owner}, request {str(columns[0])[:64]}: {fault}"
 
     def orphans(self, wanted: Filter = _ALL) -> Content:
         """What there is of owners that are no more: what `drop` would drop, and the next owner takes over."""
@@ -224,13 +216,13 @@ class SpoolView:
         if event_type is None or types.keys() == {event_type}:
             self._db.execute("DELETE FROM records WHERE id = ?", [number])
             return types
-        if not _is_whole(*row[2:]):
+        if fault_of(row[2:]):
             return {}  # what cannot be read cannot be taken apart
         batch = Batch(wire)
         batch.load(body, types)
         rest = Batch(wire)
         rest.add_many(event for event in batch.events() if event[0] != event_type)
-        text, body = json.dumps(dict(rest.types)), rest.envelope.body()
+        text, body = text_of(rest.types), rest.envelope.body()
         self._db.execute(
             "UPDATE records SET types = ?, checksum = ?, body = ? WHERE id = ?",
             [text, checksum_of(req_guid, wire, accepted_at, text, body), body, number],
@@ -271,7 +263,3 @@ class SpoolView:
             if "not a database" in str(error):
                 raise SpoolError(f"{self.path} is not a spool") from error
             raise SpoolError(f"the spool {self.path} cannot be used: {error}") from error
-
-
-def _is_whole(req_guid: str, wire: str, accepted_at: float, types: str, checksum: int, body: object) -> bool:
-    return isinstance(body, bytes) and checksum_of(req_guid, wire, accepted_at, types, body) == checksum

@@ -5,31 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from raccoon_fast.delivery.spool import Record, SpoolError
+from raccoon_fast.delivery.spool import Record, SpoolDamaged, SpoolError, SpoolFull
+from raccoon_fast.delivery.spool_records import fault_of_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.callbacks import CallbackThread
     from raccoon_fast.delivery.spool import Spool
     from raccoon_fast.logs import Log
 
-__all__ = ["Spooling"]
+__all__ = ["News", "Spooling"]
 
 _ADOPT_S = 10.0
-# A disk that refuses is told of, and asked again, so much later.
+# A disk that refuses is asked again so much later, and told of so often.
 _PAUSE_S = 1.0
 _TELL_S = 60.0
+# Batches for the quarantine that wait for a disk that refuses, at most.
+_MAX_QUARANTINES = 1000
 
 
 @dataclass
 class _Turn:
-    """What the thread is asked for in one go: many batches share one transaction."""
+    """What the thread is asked for in one go: many batches share one transaction. It takes out what it has done."""
 
     stores: list[tuple[Batch, Callable[[Batch, int | None], None]]] = field(default_factory=list)
     removes: list[int] = field(default_factory=list)
@@ -38,23 +41,55 @@ class _Turn:
     quarantines: list[tuple[list[int] | Record, str]] = field(default_factory=list)
     fetch: tuple[int, Callable[[list[Record]], None]] | None = None
     adopts: bool = False
+    closes: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.stores or self.removes or self.returns or self.quarantines or self.fetch or self.adopts)
+        asked = (self.stores, self.removes, self.returns, self.quarantines, self.fetch, self.adopts, self.closes)
+        return any(asked)
+
+
+@dataclass
+class _Done:
+    """What came of a turn."""
+
+    numbers: list[int] | None = None
+    records: list[Record] = field(default_factory=list)
+    adopted: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    gone: list[int] = field(default_factory=list)
+    available: int = 0
+    freed: bool = False
+    error: SpoolError | None = None
+
+
+class News(NamedTuple):
+    """What was found out about records, beside what was asked for.
+
+    Attributes:
+        adopted: Events by type of records that are ours from now on, of a process that is no more.
+        lost: Events by type of records that were on disk only and cannot be had any more, by number.
+        gone: Numbers of records of batches in memory: they are not on disk any more.
+    """
+
+    adopted: Mapping[str, int]
+    lost: Mapping[int, Mapping[str, int]]
+    gone: list[int]
 
 
 class Spooling:
     """Stores, fetches and removes records, one turn after the other.
 
     Owned by the engine's loop; the spool itself is touched by the thread only. What is asked for while a turn is under
-    way is the next turn.
+    way is the next turn. After the disk has refused something, for a moment nothing is asked of it: what is to be
+    stored is refused at once, and all else waits.
 
     Args:
-        spool: Nobody else's.
-        thread: Runs one call after the other.
-        turned: Called on the loop after each turn, with the events by type of records that are ours from now on, of a
-            process that is no more, and with those of records that were lost.
+        spool: The records.
+        thread: Runs what blocks.
+        turned: Called after each turn.
         logger: Told of what the disk refuses, once a minute.
+        clock: As time.monotonic.
+        call_later: As that of the loop.
 
     Attributes:
         available: Records that `fetch` would find.
@@ -64,8 +99,11 @@ class Spooling:
         self,
         spool: Spool,
         thread: CallbackThread,
-        turned: Callable[[Mapping[str, int], Mapping[str, int]], None],
+        turned: Callable[[News], None],
         logger: Log,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         self.available = 0
         self._spool = spool
@@ -73,19 +111,25 @@ class Spooling:
         self._turned = turned
         self._logger = logger
         self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._call_later = call_later or self._loop.call_later
         self._next = _Turn(adopts=True)
         self._idle = asyncio.Event()
         self._is_busy = False
+        self._is_closing = False
         self._is_closed = False
-        self._refused_s = float("-inf")
+        self._is_refusing = False
+        # When the disk refused last, for want of room and for any other reason.
+        self._full_s = self._refused_s = float("-inf")
         self._told_s = float("-inf")
         self._adopt_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._kick()
 
     @property
     def ready_s(self) -> float:
-        """When the disk may be asked again: a moment after it refused something."""
-        return self._refused_s + _PAUSE_S
+        """When the disk may be asked to store something: a moment after it refused."""
+        return max(self._refused_s, self._full_s) + _PAUSE_S
 
     def store(self, batch: Batch, then: Callable[[Batch, int | None], None]) -> None:
         """Store a batch, and call `then` with it and its record's number, None where the disk refused.
@@ -126,9 +170,18 @@ class Spooling:
         self._kick()
 
     async def close(self, timeout_s: float) -> None:
-        """Finish what was asked for, for at most so long, and let go of the records."""
-        if self._adopt_timer is not None:
-            self._adopt_timer.cancel()
+        """Finish what was asked for, for at most so long, and let go of the records.
+
+        A disk that refused is asked once more; then what it was asked for is left to the next process.
+        """
+        self._is_closing = True
+        for timer in (self._adopt_timer, self._retry_timer):
+            if timer is not None:
+                timer.cancel()
+        self._next.adopts = False
+        self._next.closes = True
+        self._full_s = self._refused_s = float("-inf")
+        self._kick()
         try:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
@@ -139,76 +192,135 @@ class Spooling:
     def _kick(self) -> None:
         if self._is_busy or not self._next:
             return
+        now_s = self._clock()
+        if now_s < self.ready_s and self._next.stores and not self._is_refusing:
+            self._is_refusing = True
+            self._idle.clear()
+            self._loop.call_soon(self._refuse)  # not at once: whoever asked is not done asking
+        if now_s < self._refused_s + _PAUSE_S:
+            if self._retry_timer is None and not self._is_closing:
+                self._retry_timer = self._call_later(self._refused_s + _PAUSE_S - now_s, self._retry)
+            return
+        turn, self._next = self._next, _Turn()
+        if self._is_refusing:
+            turn.stores, self._next.stores = self._next.stores, turn.stores
+        if not turn:
+            return
         self._is_busy = True
         self._idle.clear()
-        turn, self._next = self._next, _Turn()
         self._thread.submit(self._work, turn)
         if self._is_closed:
             self._thread.submit(_close, self._spool)  # which the turn opened once more
 
+    def _retry(self) -> None:
+        self._retry_timer = None
+        self._kick()
+
+    def _refuse(self) -> None:
+        self._is_refusing = False
+        stores, self._next.stores = self._next.stores, []
+        for batch, then in stores:
+            then(batch, None)
+        self._rest()
+
+    def _rest(self) -> None:
+        if not (self._is_busy or self._is_refusing):
+            self._idle.set()
+
     # On the thread
 
     def _work(self, turn: _Turn) -> None:
-        spool = self._spool
-        adopted: Counter[str] = Counter()
-        numbers: list[int] | None = None
-        records: list[Record] = []
-        error: SpoolError | None = None
-        if turn.stores:
+        spool, done = self._spool, _Done()
+        spool.give_back(turn.returns)
+        turn.returns = []
+        for step in (self._store, self._quarantine, self._remove, self._adopt, self._fetch):
             try:
-                numbers = spool.put([_record(batch) for batch, _ in turn.stores])
-            except SpoolError as refused:
-                error = refused
-        try:
-            for what, reason in turn.quarantines:  # before the removes, which may delete what a part is kept of
-                if isinstance(what, Record):
-                    spool.put_quarantined(what, reason)
-                else:
-                    spool.quarantine(what, reason)
-            if turn.removes:
-                spool.remove(turn.removes)
-            spool.give_back(turn.returns)
-            if turn.adopts:
-                adopted = spool.adopt()
-            if turn.fetch is not None:
-                records = spool.take(turn.fetch[0])
-        except SpoolError as refused:
-            error = refused
-        outcome = (turn, numbers, records, adopted, spool.pop_lost(), error)
+                try:
+                    step(turn, done)
+                except SpoolDamaged:
+                    step(turn, done)  # with a new file
+            except SpoolFull as error:  # noqa: PERF203
+                done.error = error  # the next steps need no room, and may make some
+            except Exception as error:  # noqa: BLE001 - a turn that never ends would end all spooling
+                done.error = error if isinstance(error, SpoolError) else SpoolError(f"the spool failed: {error!r}")
+                break
+        if turn.closes:
+            spool.close()
+        done.lost, done.gone, done.available = spool.pop_lost(), spool.pop_gone(), spool.available
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._worked, *outcome)
+            self._loop.call_soon_threadsafe(self._worked, turn, done)
+
+    def _store(self, turn: _Turn, done: _Done) -> None:
+        if turn.stores:
+            done.numbers = self._spool.put([_record(batch) for batch, _ in turn.stores])
+
+    def _quarantine(self, turn: _Turn, done: _Done) -> None:
+        # Before the removes, which may delete what a part is kept of.
+        while turn.quarantines:
+            what, reason = turn.quarantines[0]
+            try:
+                if isinstance(what, Record):
+                    self._spool.put_quarantined(what, reason)
+                else:
+                    self._spool.quarantine(what, reason)
+            except SpoolFull as error:
+                done.error = error  # it stays where it is
+            del turn.quarantines[0]
+
+    def _remove(self, turn: _Turn, done: _Done) -> None:
+        if turn.removes:
+            self._spool.remove(turn.removes)
+            turn.removes = []
+            done.freed = True
+
+    def _adopt(self, turn: _Turn, done: _Done) -> None:
+        if turn.adopts:
+            done.adopted = self._spool.adopt()
+            turn.adopts = False
+
+    def _fetch(self, turn: _Turn, done: _Done) -> None:
+        if turn.fetch is not None:
+            done.records = self._spool.take(turn.fetch[0], fault_of_events)
 
     # On the loop
 
-    def _worked(
-        self,
-        turn: _Turn,
-        numbers: list[int] | None,
-        records: list[Record],
-        adopted: Mapping[str, int],
-        lost: Mapping[str, int],
-        error: SpoolError | None,
-    ) -> None:
+    def _worked(self, turn: _Turn, done: _Done) -> None:
         self._is_busy = False
-        self.available = self._spool.available
-        now_s = time.monotonic()
-        if error is not None:
-            self._refused_s = now_s
-            if now_s >= self._told_s + _TELL_S:
-                self._told_s = now_s
-                self._logger.error("%s", error)
-        if turn.adopts:
-            self._adopt_timer = self._loop.call_later(_ADOPT_S, self._adopt)
+        self.available = done.available
+        self._look_at(done)
+        if not self._is_closing:
+            # What was not done comes first in the next turn; nothing of it is forgotten.
+            self._next.removes[:0] = turn.removes
+            self._next.quarantines[:0] = turn.quarantines
+            del self._next.quarantines[_MAX_QUARANTINES:]
+            self._next.adopts |= turn.adopts
+            if self._adopt_timer is None:
+                self._adopt_timer = self._call_later(_ADOPT_S, self._adopt_again)
         for position, (batch, then) in enumerate(turn.stores):
-            then(batch, None if numbers is None else numbers[position])
+            then(batch, None if done.numbers is None else done.numbers[position])
         if turn.fetch is not None:
-            turn.fetch[1](records)
-        self._turned(adopted, lost)
+            turn.fetch[1](done.records)
+        self._turned(News(done.adopted, done.lost, done.gone))
         self._kick()
-        if not self._is_busy:
-            self._idle.set()
+        self._rest()
 
-    def _adopt(self) -> None:
+    def _look_at(self, done: _Done) -> None:
+        now_s = self._clock()
+        if done.freed:
+            self._full_s = float("-inf")
+        error = done.error
+        if error is None:
+            return
+        if isinstance(error, SpoolFull):
+            self._full_s = now_s
+        elif not self._is_closing:
+            self._refused_s = now_s
+        if now_s >= self._told_s + _TELL_S:
+            self._told_s = now_s
+            self._logger.error("%s", error)
+
+    def _adopt_again(self) -> None:
+        self._adopt_timer = None
         self._next.adopts = True
         self._kick()
 

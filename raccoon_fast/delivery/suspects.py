@@ -34,44 +34,59 @@ _LOAD_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 class Trouble:
     """What is noted of a batch that failed.
 
+    Args:
+        error: What its first attempt failed with.
+        acked: Batches, of anybody, that were acknowledged when that attempt began.
+
     Attributes:
         error: What its last attempt failed with.
         failures: Attempts that failed while others got through, the first failure among them.
         failures_alone: Those that failed since it is sent alone.
-        acked: Batches that were acknowledged, by anybody, up to the last failure.
-        since: The same, up to the first failure of the batch that it is a part of.
         is_suspect: Whether it is sent alone.
         is_convicted: Whether it failed alone often enough to be the reason itself, or is a part of such a batch.
         is_told: Whether that was logged.
     """
 
-    __slots__ = ("acked", "error", "failures", "failures_alone", "is_convicted", "is_suspect", "is_told", "since")
+    __slots__ = (
+        "_acked", "_others_passed", "error", "failures", "failures_alone", "is_convicted", "is_suspect", "is_told",
+    )  # fmt: skip
 
     def __init__(self, error: DeliveryError, acked: int) -> None:
         self.error = error
         self.failures = 0
         self.failures_alone = 0
-        self.acked = self.since = acked
         self.is_suspect = self.is_convicted = self.is_told = False
+        self._acked = acked
+        self._others_passed = False
 
-    def failed(self, error: DeliveryError, acked: int) -> bool:
+    def others_passed(self, acked: int) -> bool:
+        """Whether others were acknowledged since its last failure or, at the first one, since its attempt began.
+
+        Args:
+            acked: Batches that were acknowledged so far.
+        """
+        passed = acked > self._acked
+        self._acked = acked
+        self._others_passed |= passed
+        return passed
+
+    def failed(self, error: DeliveryError, counts: bool) -> bool:
         """The batch failed among others, and may be the reason.
 
         Args:
             error: What it failed with.
-            acked: Batches that were acknowledged so far.
+            counts: Whether others got through meanwhile, or there are none that could.
 
         Returns:
             Whether it is a suspect from now on.
         """
-        if self.failures == 0 or acked > self.acked:  # else nobody got through: that is the server
+        if self.failures == 0 or (counts and self._others_passed):
             self.failures += 1
-            self.acked = acked
         needed = _TO_SUSPECT_UNDER_LOAD if is_about_load(error) else _TO_SUSPECT
         self.is_suspect = self.failures >= needed
         return self.is_suspect
 
-    def failed_alone(self, error: DeliveryError, acked: int) -> bool:
+    def failed_alone(self, error: DeliveryError) -> bool:
         """The batch failed alone, and may be the reason.
 
         Returns:
@@ -81,15 +96,15 @@ class Trouble:
         needed = _TO_CONVICT_UNDER_LOAD if is_about_load(error) else _TO_CONVICT
         if self.is_convicted:
             needed -= 1  # a part of what was convicted
-        if self.failures_alone < needed or acked <= self.since:
+        if self.failures_alone < needed or not self._others_passed:
             return False
         self.is_convicted = True
         return True
 
     def of_part(self) -> Trouble:
         """For a part of this batch."""
-        trouble = Trouble(self.error, self.since)
-        trouble.is_suspect = trouble.is_convicted = trouble.is_told = True
+        trouble = Trouble(self.error, self._acked)
+        trouble.is_suspect = trouble.is_convicted = trouble.is_told = trouble._others_passed = True
         return trouble
 
 

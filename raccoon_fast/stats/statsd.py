@@ -1,13 +1,15 @@
-"""StatsD and DogStatsD: samples in text over UDP."""
+"""StatsD and DogStatsD: samples in text over UDP or a Unix socket."""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from raccoon_fast.logs import CONSOLE
 from raccoon_fast.stats.background import BackgroundSink, Writer
@@ -21,6 +23,8 @@ __all__ = ["DogStatsD", "StatsD"]
 
 _RESOLVE_EVERY_S = 60.0
 _MAX_PACKET_BYTES = 1432  # one Ethernet frame, with room for IPv6 and a tunnel's header
+_MAX_UNIX_BYTES = 8192  # what Datadog's own clients send at once
+_UNIX_TIMEOUT_S = 0.1  # unlike UDP, a full queue holds the sender up; then the packet is lost
 # Some 30 packets, which fit a receive buffer of Linux's default size (212,992 bytes); a longer burst loses its end.
 _BURST = 1000
 _PAUSE_S = 0.01
@@ -41,12 +45,14 @@ _DATADOG_VARIABLES = {
 class StatsD(BackgroundSink):
     """Sends timings and counters to a StatsD daemon over UDP, behind the callers' backs.
 
-    UDP tells nobody whether a daemon listens, so an absent one goes unnoticed; a host that cannot be resolved is logged
-    once and tried again at each flush. `timing` and `count` never block; see BackgroundSink.
+    UDP tells nobody whether a daemon listens, so an absent one goes unnoticed; a host that cannot be resolved, or a
+    Unix socket that does not exist, is logged once and tried again at each flush. `timing` and `count` never block; see
+    BackgroundSink.
 
     Args:
-        host: The daemon's name or address; looked up by the thread, and again once a minute.
-        port: Its UDP port.
+        host: The daemon's name or address, which the thread looks up again once a minute; or "unix:///path" of its
+            datagram socket.
+        port: Its UDP port; not used with a Unix socket.
         prefix: Put before each name, with a dot.
         tags: Sent with every sample as `|#key:value`, the form of DogStatsD, which the StatsD daemon understands since
             0.9 (it hands them on as Graphite's `;key=value`), and Telegraf and statsd_exporter do as well.
@@ -82,6 +88,9 @@ class StatsD(BackgroundSink):
             raise ValueError("host must not be empty")
         if not 0 < port < 65536:
             raise ValueError(f"port must be from 1 to 65535, not {port!r}")
+        self._path = host.removeprefix("unix://") if host.startswith("unix://") else ""
+        if host.startswith("unix:") and (not self._path.startswith("/") or not hasattr(socket, "AF_UNIX")):
+            raise ValueError(f"host must be a host name, an address, or unix:///path of a socket, not {host!r}")
         self._host = host
         self._port = port
         self._prefix = _checked("prefix", prefix) if prefix != "" else ""
@@ -93,7 +102,7 @@ class StatsD(BackgroundSink):
 
     @property
     def _target(self) -> str:
-        return f"statsd at {self._host}:{self._port}"
+        return f"statsd at {self._host}" if self._path else f"statsd at {self._host}:{self._port}"
 
     @staticmethod
     def _tag(key: str, value: str) -> str:
@@ -106,15 +115,16 @@ class StatsD(BackgroundSink):
         super()._add(sample)
 
     def _new_writer(self) -> Writer:
-        return _Sender(self._host, self._port, self._prefix, self._suffix, self._timing_type)
+        return _Sender(self._host, self._port, self._path, self._prefix, self._suffix, self._timing_type)
 
 
 class DogStatsD(StatsD):
     """As StatsD, in a Datadog agent's dialect: timings are distributions, and tags are what Datadog's are.
 
     Args:
-        host: The agent's; when None, DD_AGENT_HOST, or else localhost.
-        port: Its UDP port; when None, DD_DOGSTATSD_PORT, or else 8125.
+        host: The agent's, or "unix:///path" of its datagram socket; when None, that of DD_DOGSTATSD_URL (udp://host:port
+            or unix:///path), or else DD_AGENT_HOST, or else localhost.
+        port: Its UDP port; when None, that of DD_DOGSTATSD_URL, or else DD_DOGSTATSD_PORT, or else 8125.
         prefix: Put before each name, with a dot.
         tags: Sent with every sample. A key begins with a letter; beside letters, digits, `_`, `.` and `-` there may be
             `/` in it, and `/` and `:` in a value; together they are at most 200 characters. The tags env, service and
@@ -141,9 +151,10 @@ class DogStatsD(StatsD):
         if not isinstance(tags, (Mapping, type(None))):
             raise TypeError(f"tags must be a mapping of text to text, not {tags!r}")
         found = {key: os.environ[name] for key, name in _DATADOG_VARIABLES.items() if os.environ.get(name)}
+        found_host, found_port = _agent() if host is None else (host, None)
         super().__init__(
-            os.environ.get("DD_AGENT_HOST") or "localhost" if host is None else host,
-            int(os.environ.get("DD_DOGSTATSD_PORT") or 8125) if port is None else port,
+            found_host,
+            found_port or int(os.environ.get("DD_DOGSTATSD_PORT") or 8125) if port is None else port,
             prefix=prefix,
             tags={**found, **(tags or {})},
             flush_interval=flush_interval,
@@ -163,12 +174,29 @@ class DogStatsD(StatsD):
         return tag
 
 
+def _agent() -> tuple[str, int | None]:
+    """Where the environment has the agent: the host, or the URL of a Unix socket, and the port, if it is said."""
+    url = os.environ.get("DD_DOGSTATSD_URL")
+    if not url:
+        return os.environ.get("DD_AGENT_HOST") or "localhost", None
+    parts = urlsplit(url)
+    if parts.scheme in ("unix", "unixgram") and not parts.netloc and parts.path:
+        return f"unix://{parts.path}", None
+    try:
+        if parts.scheme == "udp" and parts.hostname:
+            return parts.hostname, parts.port
+    except ValueError:  # of the port
+        pass
+    raise ValueError(f"DD_DOGSTATSD_URL must be udp://host:port or unix:///path, not {url!r}")
+
+
 class _Sender(Writer):
     """Resolves the host, and sends."""
 
-    def __init__(self, host: str, port: int, prefix: str, suffix: str, timing_type: str) -> None:
+    def __init__(self, host: str, port: int, path: str, prefix: str, suffix: str, timing_type: str) -> None:
         self._host = host
         self._port = port
+        self._path = path
         self._prefix = prefix
         self._suffix = suffix
         self._timing_type = timing_type
@@ -210,6 +238,8 @@ class _Sender(Writer):
     def _resolved(self) -> StatsClient:
         from statsd import StatsClient
 
+        if self._path:
+            return _load_unix_client()(self._path, self._prefix or None)
         options = {"prefix": self._prefix or None, "maxudpsize": _MAX_PACKET_BYTES}
         try:
             return StatsClient(self._host, self._port, **options)
@@ -235,6 +265,29 @@ def _load_pipeline() -> Any:
             super()._after(data + self._suffix if data else None)
 
     return TaggedPipeline
+
+
+@functools.cache
+def _load_unix_client() -> Any:
+    from statsd import StatsClient
+
+    class UnixClient(StatsClient):  # type: ignore[misc]
+        """statsd's client, over a datagram socket in the file system; it has one for streams only.
+
+        Raises:
+            OSError: Nobody listens there.
+        """
+
+        def __init__(self, path: str, prefix: str | None) -> None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                probe.connect(path)
+            self._addr = path  # not connected: an agent that is started again makes a new socket
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sock.settimeout(_UNIX_TIMEOUT_S)
+            self._prefix = prefix
+            self._maxudpsize = _MAX_UNIX_BYTES
+
+    return UnixClient
 
 
 def _checked(what: str, text: str) -> str:

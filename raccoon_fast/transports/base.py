@@ -12,17 +12,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from raccoon_fast.core.answers import MAX_ANSWER_BYTES
-from raccoon_fast.errors import ConnectError, ConnectionLostError, Outcome, TLSError, TransportError
+from raccoon_fast.errors import ConnectionLostError, Outcome, TLSError, TransportError
 from raccoon_fast.guids import new_guid
+from raccoon_fast.net.spread import Spread
+from raccoon_fast.net.tls import refused_certificate, refuses_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
+    from raccoon_fast.net.address import Address
+    from raccoon_fast.net.proxy import Proxy
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
-    from raccoon_fast.transports.address import Address
     from raccoon_fast.transports.attempt import AnyAttempt
 
 __all__ = [
@@ -34,7 +37,6 @@ __all__ = [
     "Link",
     "Request",
     "Transport",
-    "connect_error",
     "lost_error",
     "refuses_certificate",
     "worse",
@@ -52,13 +54,6 @@ _MOST_WORDS = 200
 _MOST_READ = 64 * 1024
 # Shorter values of headers are no secrets, and may be a part of any word.
 _SHORTEST_SECRET = 6
-# Alerts by which a peer refuses our certificate, or that we have none (RFC 8446, 6.2), as OpenSSL names them.
-_CERTIFICATE_ALERTS = (
-    "CERTIFICATE",  # a part of the names of eight of them
-    "ALERT_UNKNOWN_CA",
-    "ALERT_ACCESS_DENIED",
-    "ALERT_DECRYPT_ERROR",
-)
 
 
 class Envelope(Protocol):
@@ -144,6 +139,9 @@ class Link:
     connect_timeout_s: float
     stats: MetricsSink
     logger: Log
+    proxy: Proxy | None = None
+    server_hostname: str | None = None
+    spread: Spread = field(default_factory=Spread, repr=False)
     _context: ssl.SSLContext | None = field(default=None, repr=False)
     _authorization: str = field(default="", repr=False)
 
@@ -181,7 +179,7 @@ class Link:
                 self._context = self.tls.ssl_context()
             else:
                 self._context = ssl.create_default_context()
-            if self.address.scheme == "grpcs":  # for which no context of the user's is taken
+            if self.address.scheme == "grpcs":
                 self._context.set_alpn_protocols(["h2"])
         return self._context
 
@@ -221,23 +219,6 @@ class Transport(abc.ABC):
         """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""
 
 
-def connect_error(error: BaseException, address: Address) -> TransportError:
-    """Name a failure to connect: TLSError where the certificates are at fault, ConnectError otherwise."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TLSError(f"cannot trust {address}: {error.verify_message or error}")
-    if refuses_certificate(error):
-        return _refused_certificate(error, address)
-    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        asks = "ALERT_HANDSHAKE_FAILURE" in (error.reason or "")  # TLS 1.2, for one that sends no certificate
-        hint = "does it ask for a client certificate?" if asks else "is this a TLS port?"
-        return TLSError(f"TLS with {address} failed: {error.reason or error}; {hint}")
-    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
-        return ConnectError(f"cannot connect to {address}: timed out")
-    if isinstance(error, socket.gaierror):
-        return ConnectError(f"cannot resolve {address.host}: {error.strerror or error}")
-    return ConnectError(f"cannot connect to {address}: {error or type(error).__name__}")
-
-
 def lost_error(error: BaseException | None, address: Address, *, is_silent: bool = False) -> TransportError:
     """Name the end of a connection that had a request on it.
 
@@ -249,27 +230,11 @@ def lost_error(error: BaseException | None, address: Address, *, is_silent: bool
             request (RFC 8446, 4.4.2.4).
     """
     if is_silent and refuses_certificate(error):
-        return _refused_certificate(error, address)
+        return refused_certificate(error, address)
     if is_silent and isinstance(error, ssl.SSLError) and "ALERT_HANDSHAKE_FAILURE" in (error.reason or ""):
         return TLSError(f"{address} ended the TLS handshake: {error.reason}; does it ask for a client certificate?")
     why = f": {error}" if error is not None and str(error) else ""
     return ConnectionLostError(f"connection to {address} was lost before the answer{why}")
-
-
-def refuses_certificate(error: BaseException | None) -> bool:
-    """Whether this is a TLS alert by which a peer refuses the client's certificate, or asks for one."""
-    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
-        return False
-    reason = error.reason or ""
-    return any(name in reason for name in _CERTIFICATE_ALERTS)
-
-
-def _refused_certificate(error: BaseException | None, address: Address) -> TLSError:
-    reason = error.reason if isinstance(error, ssl.SSLError) else ""
-    return TLSError(
-        f"{address} refused the client's certificate: {reason}; check that tls=TLS(cert=…, key=…) names a certificate "
-        f"that the server's CA issued and that has not expired"
-    )
 
 
 def worse(one: Outcome, other: Outcome) -> Outcome:

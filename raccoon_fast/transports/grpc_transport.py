@@ -24,6 +24,7 @@ from raccoon_fast.errors import (
     RaccoonError,
     ServerError,
 )
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import GRPC_UNREAD, Transport
@@ -37,7 +38,6 @@ from raccoon_fast.transports.http_answers import (
     retry_after_s,
     too_large,
 )
-from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
     from raccoon_fast.events import Response
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from raccoon_fast.transports.base import Link, Request
     from raccoon_fast.transports.http2_streams import HTTP2Answer, HTTP2Stream
 
-__all__ = ["MAX_REQUEST_BYTES", "GrpcTransport"]
+__all__ = ["MAX_REQUEST_BYTES", "METHOD", "PREFIX", "GrpcTransport"]
 
 #: What a grpc-go server takes unless it is set otherwise; over it the answer is RESOURCE_EXHAUSTED.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
-_METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
+METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 
 # A call's deadline is kept here, and the server's own comes later: it would cancel the publishing of what may yet be
 # acknowledged in time.
@@ -58,7 +58,7 @@ _STALL_S = 60.0
 _MOST_MS = 99_999_999  # grpc-timeout has eight digits
 
 # A message's prefix: not compressed, and its length.
-_PREFIX = struct.Struct(">BI")
+PREFIX = struct.Struct(">BI")
 # Whole fields of HPACK's static table (RFC 7541, appendix A): 3, 6 and 7.
 _POST, _SCHEME_HTTP, _SCHEME_HTTPS = b"\x83", b"\x86", b"\x87"
 
@@ -132,6 +132,8 @@ class GrpcTransport(Transport):
         self._head_agent: str | None = None
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._again: set[asyncio.Task[None]] = set()
+        # Connections that take nothing more, and still owe answers.
+        self._leaving: list[HTTP2Connection] = []
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One call. See Transport.send."""
@@ -154,11 +156,14 @@ class GrpcTransport(Transport):
     async def close(self) -> None:
         """See Transport.close."""
         connection = self._dialer.close()
-        if connection is not None:
-            await connection.close()
+        connections = [*self._leaving, *([] if connection is None else [connection])]
+        self._leaving.clear()
+        if connections:
+            await asyncio.gather(*(one.close() for one in connections))
 
     async def _open(self, before: HTTP2Connection | None) -> HTTP2Connection:
         link = self._link
+        self._leaving = [one for one in (*self._leaving, before) if one is not None and one.error is None]
         connection = await open_tcp(link, lambda: HTTP2Connection(link), link.connect_timeout_s)
         await connection.open(link.connect_timeout_s)
         # An id of its own, as every connection has.
@@ -180,7 +185,7 @@ class GrpcTransport(Transport):
             self._head = _start_of_head(link, self._identity)
         timeout_ms = min(int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
         head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
-        message = request.envelope.prefixed(_PREFIX.pack(0, request.envelope.nbytes))
+        message = request.envelope.prefixed(PREFIX.pack(0, request.envelope.nbytes))
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s, is_again)
         stream = connection.begin(head, message, deadline_s, ended, request)
         if not isinstance(attempt, Attempt):
@@ -197,9 +202,10 @@ class GrpcTransport(Transport):
     ) -> None:
         if attempt.done():
             return
-        if isinstance(outcome, RefusedError) and (connection.has_answered or not is_again):
-            # That a connection ends is no failure of the server's: a new one takes it. nginx ends each after 1,000
-            # requests, whatever waits for its turn; one that carried none at all is not followed by a third.
+        is_over = connection.has_answered and not connection.usable
+        if isinstance(outcome, RefusedError) and (is_over or not is_again):
+            # That a connection ends is no failure of the server's: a new one takes the request. nginx ends each after
+            # 1,000 requests, whatever waits for its turn. Refused without that, it is tried once more at once.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
             self._again.add(task)
             task.add_done_callback(self._again.discard)
@@ -243,10 +249,10 @@ class GrpcTransport(Transport):
                 _heed_pushback(error, trailers.get(b"grpc-retry-pushback-ms"))
             raise error
         body = answer.body
-        if len(body) < _PREFIX.size or _PREFIX.unpack_from(body) != (0, len(body) - _PREFIX.size):
+        if len(body) < PREFIX.size or PREFIX.unpack_from(body) != (0, len(body) - PREFIX.size):
             raise ProtocolError(f"{address} answered OK with {len(body)} bytes that are not one plain message")
         try:
-            response = decode_proto_answer(body[_PREFIX.size :])
+            response = decode_proto_answer(body[PREFIX.size :])
         except DecodeError as error:
             raise ProtocolError(f"{address} answered what is not a Raccoon's answer: {error}") from error
         if response.req_guid != request.req_guid:
@@ -265,7 +271,7 @@ class GrpcTransport(Transport):
         if code == "UNAVAILABLE":
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         said = ": ".join(part for part in (f"HTTP status {digits}", words) if part)
-        advice = http_advice(status)
+        advice = "is this the server's gRPC port?" if status == 404 else http_advice(status)
         return ServerError(
             f"{address} answered {code}: {said}{'; ' if advice else ''}{advice}",
             status=code,
@@ -331,7 +337,7 @@ def _start_of_head(link: Link, identity: dict[str, str]) -> bytes:
     fields = [
         _POST,
         _SCHEME_HTTPS if address.secure else _SCHEME_HTTP,
-        encode_header(b":path", _METHOD.encode("ascii")),
+        encode_header(b":path", METHOD.encode("ascii")),
         encode_header(b":authority", address.authority.encode("ascii")),
         encode_header(b"te", b"trailers"),
         encode_header(b"content-type", b"application/grpc"),

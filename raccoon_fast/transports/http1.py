@@ -168,6 +168,19 @@ class HTTPConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def move_on(self) -> None:
+        """Close once the exchange in flight, if there is one, has ended: the next connection goes elsewhere."""
+        ended = self._ended
+        if ended is None:
+            self.abort()
+            return
+
+        def ended_here(outcome: HTTPAnswer | RaccoonError) -> None:
+            self.abort()
+            ended(outcome)
+
+        self._ended = ended_here
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -226,6 +239,8 @@ class HTTPConnection(asyncio.Protocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._answer is not None:
+            self.reusable = False  # what begins behind it is the answer to no request of ours (RFC 9112, 9.2)
         self._headers = []
         self._header_bytes = 0
         self._body = []

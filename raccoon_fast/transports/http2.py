@@ -152,6 +152,16 @@ class HTTP2Connection(SharedConnection):
             transport.close()
         self._end(lost_error(None, self._link.address))
 
+    def move_on(self) -> None:
+        """See SharedConnection.move_on. What was not sent yet is refused, and so sent on the next connection."""
+        self._leaving = True
+        refused = [*self._queue]
+        self._queue.clear()
+        for stream in refused:
+            self._forget(stream)
+            stream.end(RefusedError(f"the connection to {self._link.address} moves to another address"))
+        self._pump()
+
     async def close(self) -> None:
         """As `leave`, and wait a second at most for the connection's end. Idempotent."""
         self.leave()

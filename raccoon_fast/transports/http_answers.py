@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raccoon_fast.events import Response
-    from raccoon_fast.transports.address import Address
+    from raccoon_fast.net.address import Address
 
 __all__ = [
     "CONTENT_TYPES",
@@ -48,6 +48,7 @@ _ADVICE = {
     407: "the proxy asks for credentials",
     421: "check the URL's host name",
     426: "the proxy does not pass WebSockets on, check its Upgrade headers",
+    429: "the server or a proxy limits the rate of requests",
     431: "check the size of headers= and of the token",
     502: "the proxy does not reach the server behind it",
     503: "the proxy has no server behind it, or the server is overloaded",

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
 
-from raccoon_fast.errors import AckTimeoutError, ConnectError, ConnectionLostError, ProtocolError, TransportError
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    Outcome,
+    ProtocolError,
+    RaccoonError,
+    TransportError,
+)
+from raccoon_fast.net.address import Address
+from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
-from raccoon_fast.transports.address import Address
-from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, connect_error
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, lost_error
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.rest import HTTPPool
 
@@ -26,79 +36,131 @@ if TYPE_CHECKING:
     from raccoon_fast.tls import TLS
     from raccoon_fast.transports.base import Request
 
-__all__ = ["HttpxTransport", "PooledTransport"]
+__all__ = ["HttpxGiven", "HttpxTransport", "PooledTransport", "check_httpx"]
+
+#: What a user may hand in.
+HttpxGiven = httpx.AsyncClient | httpx.AsyncBaseTransport | Callable[[], httpx.AsyncClient | httpx.AsyncBaseTransport]
 
 
 class HttpxTransport(Transport):
     """POSTs to `/api/v1/events` through httpx.
 
-    httpx does not show an answer that came before the request's body was read: such a 400 is a ConnectionLostError.
+    httpx does not show an answer that came before the request's body was read: such a 400 is a ConnectionLostError. Nor
+    does it say whether a request that failed was written, except where it could not connect.
 
     Args:
         link: The server; http or https. Its `tls` is not used, httpx's own settings are.
-        http: The user's; closed by its owner when it is an AsyncClient, with this transport when it is a transport.
+        http: The user's; or a callable that makes it, on the event loop of the first request, so once per process. An
+            AsyncClient that was handed in is closed by its owner, all else with this transport.
     """
 
-    def __init__(self, link: Link, http: httpx.AsyncClient | httpx.AsyncBaseTransport) -> None:
+    def __init__(self, link: Link, http: HttpxGiven) -> None:
         self._link = link
+        self._given = http
         self._owned = not isinstance(http, httpx.AsyncClient)
-        self._client = httpx.AsyncClient(transport=http) if isinstance(http, httpx.AsyncBaseTransport) else http
+        self._client: httpx.AsyncClient | None = None
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send."""
         link = self._link
         address = link.address
         headers = {**link.request_headers(), "Content-Type": CONTENT_TYPES[request.wire]}
-        body = bytes(request.envelope.payload())
         request.written_s = time.monotonic()
+        request.was_written = True
         try:
-            status, answer_headers, answer = await asyncio.wait_for(self._post(headers, body, timeout_s), timeout_s)
+            return await asyncio.wait_for(self._post(request, headers, timeout_s), timeout_s)
+        except RaccoonError:
+            raise  # some are OSErrors as well
         except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
             raise AckTimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:  # an alert of TLS 1.3 comes as ssl.SSLError
             link.stats.count(TOTAL_CONN_ERR, 1)
+            request.was_written = not isinstance(error, _UNWRITTEN)
             raise _named(error, address) from error
-        return read_answer(
-            status,
-            answer,
-            lambda name: answer_headers.get(name, ""),
-            wire=request.wire,
-            req_guid=request.req_guid,
-            address=address,
-            words=link.words,
-        )
 
-    async def _post(self, headers: dict[str, str], body: bytes, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
-        stats = self._link.stats
-        stats.count(TOTAL_BYTES_SENT, len(body))
-        async with self._client.stream(
-            "POST", str(self._link.address), content=body, headers=headers, timeout=timeout_s, follow_redirects=False
+    async def _post(self, request: Request, headers: dict[str, str], timeout_s: float) -> Response:
+        link = self._link
+        body = bytes(request.envelope.payload())
+        link.stats.count(TOTAL_BYTES_SENT, len(body))
+        # Connecting is given up before the whole is, so that it is known that nothing was written.
+        timeout = httpx.Timeout(timeout_s, connect=min(link.connect_timeout_s, timeout_s * 0.9), pool=timeout_s * 0.9)
+        async with self._http().stream(
+            "POST", link.address.uri, content=body, headers=headers, timeout=timeout, follow_redirects=False
         ) as answer:
+            length = answer.headers.get("content-length")
             parts, size = [], 0
             async for part in answer.aiter_bytes():
                 size += len(part)
                 if size > MAX_ANSWER_BYTES:
-                    raise ProtocolError(f"{self._link.address} answered with over {MAX_ANSWER_BYTES} bytes")
+                    raise ProtocolError(f"{link.address} answered with over {MAX_ANSWER_BYTES} bytes")
                 parts.append(part)
-            stats.count(TOTAL_BYTES_RECIEVED, size)
-            return answer.status_code, answer.headers, b"".join(parts)
+                if str(size) == length:
+                    # Here an answer to another request raises before httpx has read to the end, and so does not keep
+                    # the connection.
+                    self._read(request, answer, b"".join(parts))
+            link.stats.count(TOTAL_BYTES_RECIEVED, size)
+            return self._read(request, answer, b"".join(parts))
+
+    def _read(self, request: Request, answer: httpx.Response, body: bytes) -> Response:
+        return read_answer(
+            answer.status_code,
+            body,
+            lambda name: answer.headers.get(name, ""),
+            wire=request.wire,
+            req_guid=request.req_guid,
+            address=self._link.address,
+            words=self._link.words,
+        )
 
     async def close(self) -> None:
         """See Transport.close."""
-        if self._owned:
+        if self._owned and self._client is not None:
             await self._client.aclose()
 
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            made = self._given
+            if not isinstance(made, (httpx.AsyncClient, httpx.AsyncBaseTransport)):
+                try:
+                    made = made()
+                except Exception as error:
+                    raise ConnectError(f"transport=… failed for {self._link.address}: {error!r}") from error
+            if isinstance(made, httpx.AsyncBaseTransport):
+                made = httpx.AsyncClient(transport=made)
+            if not isinstance(made, httpx.AsyncClient):
+                said = f"transport=… must return an httpx.AsyncClient or httpx.AsyncBaseTransport, not {made!r}"
+                raise ConnectError(said, retryable=False)
+            self._client = made
+        return self._client
 
-def _named(error: httpx.HTTPError, address: Address) -> TransportError:
+
+def check_httpx(given: object) -> None:
+    """Raise TypeError unless it is what HttpxTransport takes."""
+    if not isinstance(given, (httpx.AsyncClient, httpx.AsyncBaseTransport)) and not callable(given):
+        raise TypeError(
+            "transport takes an httpx.AsyncClient, an httpx.AsyncBaseTransport or a callable that makes one, not "
+            f"{type(given).__name__}"
+        )
+
+
+# Failures of httpx before the first byte of a request.
+_UNWRITTEN = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
+)  # fmt: skip
+
+
+def _named(error: httpx.HTTPError | OSError, address: Address) -> TransportError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return connect_error(cause or error, address)
-    if isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)):
+    if isinstance(error, _UNWRITTEN):
+        return ConnectError(f"cannot connect to {address}: {error or type(error).__name__}")
+    if isinstance(error, (httpx.NetworkError, OSError)):
+        return lost_error(cause or error, address, is_silent=True)
+    if isinstance(error, httpx.RemoteProtocolError):
         return ConnectionLostError(f"connection to {address} was lost before the answer: {error}")
-    if isinstance(error, (httpx.ProxyError, httpx.UnsupportedProtocol, httpx.CloseError)):
-        return ConnectError(f"cannot connect to {address}: {error}")
     return ProtocolError(f"{address}: {error}")
 
 
@@ -132,7 +194,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
         except AckTimeoutError as error:
             raise httpx.ReadTimeout(str(error), request=request) from error
         except ConnectError as error:
-            raise httpx.ConnectError(str(error), request=request) from error
+            # Where the request was written before, onto a kept connection, httpx must not take it for unsent.
+            is_unsent = error.outcome is Outcome.NOT_DELIVERED
+            raise (httpx.ConnectError if is_unsent else httpx.ReadError)(str(error), request=request) from error
         except ProtocolError as error:
             raise httpx.RemoteProtocolError(str(error), request=request) from error
         except TransportError as error:
@@ -152,7 +216,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise httpx.UnsupportedProtocol(f"PooledTransport speaks http and https, not {url.scheme!r}")
         secure = url.scheme == "https"
         return Link(
-            address=Address(url.scheme, url.host, url.port or (443 if secure else 80), "", secure),
+            address=Address(url.scheme, url.raw_host.decode("ascii"), url.port or (443 if secure else 80), "", secure),
             identity=Identity(),
             headers={},
             authorization=None,

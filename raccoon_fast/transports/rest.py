@@ -18,12 +18,12 @@ from raccoon_fast.errors import (
     RaccoonError,
     TransportError,
 )
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport, worse
 from raccoon_fast.transports.http1 import HTTPAnswer, HTTPConnection
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
-from raccoon_fast.transports.tcp import open_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

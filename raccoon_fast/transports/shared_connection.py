@@ -50,6 +50,10 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         if self.transport is not None:
             self.transport.abort()
 
+    @abc.abstractmethod
+    def move_on(self) -> None:
+        """Leave this address once what is in flight has ended: a new connection takes what comes."""
+
     async def _wait_opened(self, timeout_s: float, late: str) -> None:
         """Wait for the greeting; whoever fails to wait closes the connection.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Transport
 from raccoon_fast.transports.dialer import Dialer
-from raccoon_fast.transports.tcp import open_tcp
 from raccoon_fast.transports.websocket_connection import WebSocketConnection
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ class WebSocketTransport(Transport):
             link, lambda: WebSocketConnection(link, self._keepalive, self._max_in_flight), timeout_s
         )
         await connection.open(timeout_s)
-        if before is not None and before.has_culprit:
-            # Somewhere in what was in flight is a request the server cannot read; alone, it is known by its answer.
-            connection.window.failed()
+        connection.on_move = functools.partial(self._retire, connection)
+        if before is not None:
+            connection.suspects = before.suspects
+            if before.has_culprit:
+                connection.window.failed()
         return connection
 
     def _retire(self, connection: WebSocketConnection) -> None:

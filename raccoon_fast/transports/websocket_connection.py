@@ -16,7 +16,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import websockets.exceptions
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
@@ -30,7 +29,6 @@ from raccoon_fast.errors import (
     ConnectionLostError,
     DecodeError,
     DeliveryError,
-    MessageTooLargeError,
     Outcome,
     ProtocolError,
     RaccoonError,
@@ -40,14 +38,17 @@ from raccoon_fast.errors import (
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
-from raccoon_fast.transports.http_answers import status_error
+from raccoon_fast.transports.http_answers import status_error, too_large
 from raccoon_fast.transports.pinger import Keepalive, Pinger
 from raccoon_fast.transports.shared_connection import SharedConnection
 from raccoon_fast.transports.websocket_frames import FrameCutter
+from raccoon_fast.transports.websocket_handshake import HandshakeReader
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
-    from websockets.http11 import Response as HandshakeResponse
+    from collections.abc import Callable
+
+    from websockets.frames import Close
 
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
@@ -63,11 +64,13 @@ _SILENT.setLevel(logging.CRITICAL)
 _OPCODES = {"proto": 2, "json": 1}
 # By the first byte of their frame, the last and only one of a message.
 _WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
-_END_OF_HEAD = b"\r\n\r\n"
 # Looked up once: on a class of enum that is slow.
 _BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
-_CLOSE_TIMEOUT_S = 1.0
+# How long the server has to close the connection after it said so.
+_CLOSE_TIMEOUT_S = 0.8
+# How long the rest of a refusal's body is waited for, for the sake of the words in it.
+_REFUSAL_TIMEOUT_S = 0.25
 _UNKNOWN_LOG_INTERVAL_S = 60.0
 
 
@@ -89,26 +92,35 @@ class WebSocketConnection(SharedConnection):
     def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
         super().__init__(link)
         self._keepalive = keepalive
-        self._protocol = ClientProtocol(parse_uri(str(link.address)), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
+        self._protocol = ClientProtocol(parse_uri(link.address.uri), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
-        #: Set when the server could not read one of several requests in flight: which one, only a retry can tell.
+        #: Guids of requests one of which the server could not read, or found too large: which one is told by the answer
+        #: to it alone. So each goes without company. Handed on from connection to connection.
+        self.suspects: set[str] = set()
+        #: Whether this connection ended without that being known. The next one begins with one request at a time: the
+        #: halves of a batch at fault, which have guids of their own, are at fault as well.
         self.has_culprit = False
+        # Whether a request that nobody waits for any more may still be answered here.
+        self._has_abandoned = False
+        self._has_answered = False
         self._settled: asyncio.Future[None] | None = None
         self._leaving = False
         self._queue: deque[_Queued] = deque()
         # False until a large write has reached the socket.
         self._flushed = True
         self._high_water_bytes = 0
-        # None while the protocol reads what comes, and knows alone where a frame begins.
-        self._frames: FrameCutter | None = None
+        self._handshake = HandshakeReader()
+        self._frames = FrameCutter()
         self._fragments: list[bytes] = []
         self._fragments_opcode = Opcode.BINARY
         self._keys = b""
         self._key_at = 0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
+        #: Called by `move_on`; set by the transport, which knows what takes its place.
+        self.on_move: Callable[[], None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -146,8 +158,14 @@ class WebSocketConnection(SharedConnection):
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for the request any more: a late answer is only counted."""
-        self.acks.discard(request.req_guid)
+        if self.acks.discard(request.req_guid) is not None:
+            self._has_abandoned = True
         self._pump()
+
+    def move_on(self) -> None:
+        """See SharedConnection.move_on."""
+        if self.on_move is not None:
+            self.on_move()
 
     async def retire(self) -> None:
         """Close once nothing is in flight; every request here has a deadline, so that is bounded."""
@@ -170,16 +188,23 @@ class WebSocketConnection(SharedConnection):
 
     def _end(self, error: RaccoonError) -> None:
         """Close at once; what is in flight fails with `error`, each request with a copy of its own."""
+        self._fail(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _fail(self, error: RaccoonError) -> None:
+        """The part of `_end` that leaves the socket open."""
         if self.error is None:
             self.error = error
         self._pinger.stop()
         self._stop(error)
-        for _, waiter in self.acks.drain():
+        drained = self.acks.drain()
+        if self.has_culprit:
+            self.suspects = {req_guid for req_guid, _ in drained}
+        for _, waiter in drained:
             if not waiter.done():
                 waiter.set_exception(self._copy())
         self._pump()
-        if self.transport is not None:
-            self.transport.abort()
 
     # asyncio.Protocol
 
@@ -192,26 +217,59 @@ class WebSocketConnection(SharedConnection):
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
         if self.error is not None:
             return
-        if self._frames is None:
-            opening = not self._opened.done()
-            self._read(data)
-            if opening and self._protocol.state is OPEN and data.endswith(_END_OF_HEAD):
-                self._frames = FrameCutter()
+        if self._opened.done():
+            self._frames_received(data)
         else:
-            for frame, header_size in self._frames.cut(data):
-                opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
-                if opcode is None or self._fragments or self._protocol.state is not OPEN:
-                    self._read(frame)  # the protocol's business
-                else:
-                    self._message_received(opcode, frame[header_size:])
+            self._greeting_received(data)
         self._pump()
+
+    def _frames_received(self, data: bytes) -> None:
+        for frame, header_size in self._frames.cut(data):
+            opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
+            if opcode is None or self._fragments or self._protocol.state is not OPEN:
+                self._read(frame)  # the protocol's business
+            else:
+                self._message_received(opcode, frame[header_size:])
+
+    def _greeting_received(self, data: bytes) -> None:
+        answer = self._handshake.feed(data)
+        if answer is not None:
+            head, rest = answer
+            self._read(head)
+            if rest and self.error is None:
+                self._frames_received(rest)
+        elif self._handshake.is_whole:
+            self._refused()
+        elif self._handshake.status:
+            self._loop.call_later(_REFUSAL_TIMEOUT_S, self._refused)
+
+    def _refused(self) -> None:
+        """The handshake was answered with a status other than 101."""
+        if self.error is not None:
+            return
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        answer, link = self._handshake, self._link
+        self._end(
+            status_error(
+                answer.status,
+                link.address,
+                link.words(answer.body),
+                retry_after=answer.retry_after,
+                outcome=Outcome.NOT_DELIVERED,  # requests come after the handshake
+            )
+        )
 
     def _read(self, data: bytes) -> None:
         if self.error is not None:
             return
+        transport = self.transport
+        assert transport is not None
         opening = not self._opened.done()
         self._protocol.receive_data(data)
-        self._flush()  # pongs go out first, paused or not
+        close = self._protocol.close_rcvd
+        has_backlog = close is not None and transport.get_write_buffer_size() > 0
+        if not has_backlog:
+            self._flush()  # pongs go out first, paused or not
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._frame_received(event)
@@ -221,27 +279,51 @@ class WebSocketConnection(SharedConnection):
             self._handshake_failed(self._protocol.handshake_exc)
         elif self._protocol.parser_exc is not None:
             self._break(f"broke RFC 6455: {self._protocol.parser_exc}")
+        elif close is not None and self.error is None:
+            self._goodbye_received(close, has_backlog)
+
+    def _goodbye_received(self, close: Close, has_backlog: bool) -> None:
+        """The server sent a Close frame: it answers nothing more, and nothing more is written (RFC 6455, 5.5.1)."""
+        assert self.transport is not None
+        if not self._leaving:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        self._fail(self._closed_error(close))
+        if has_backlog:
+            self.transport.abort()  # or the rest of a request would follow
+        else:
+            # The server closes the connection; it is not waited for without end (RFC 6455, 7.1.1).
+            self._loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def _closed_error(self, close: Close) -> RaccoonError:
+        """What a Close frame means to those in flight; of a 1009, the one it can only be about is told first."""
+        address = self._link.address
+        reason = self._link.words(close.reason)
+        if close.code == 1009:
+            if len(self.acks) == 1 and not self._has_abandoned:
+                self.suspects.clear()
+                ((_, waiter),) = self.acks.drain()
+                if not waiter.done():
+                    waiter.set_exception(too_large(address, "1009", reason))
+            else:
+                self.has_culprit = True
+        return ConnectionLostError(f"{address} closed the connection: {close.code} {reason}".rstrip())
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.error is not None:
             return
+        if self._handshake.status:
+            self._refused()
+            return
         self._protocol.receive_eof()
         if not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
-        if not self._opened.done():
-            lost = lost_error(exc, self._link.address, is_silent=True)
-            said = f"{self._link.address} closed the connection during the WebSocket handshake"
-            self._end(lost if isinstance(lost, TLSError) else ConnectError(said))
-            return
-        close = self._protocol.close_rcvd
-        if close is not None and close.code == 1009 and len(self.acks) == 1:
-            self._end(MessageTooLargeError(f"{self._link.address} refused a request as too large; send fewer events"))
-        elif close is not None:
-            said = f"{self._link.address} closed the connection: {close.code} {close.reason}".rstrip()
-            self._end(ConnectionLostError(said))
-        else:
+        if self._opened.done():
             self._end(lost_error(exc, self._link.address))
+            return
+        lost = lost_error(exc, self._link.address, is_silent=True)
+        said = f"{self._link.address} closed the connection during the WebSocket handshake"
+        self._end(lost if isinstance(lost, TLSError) else ConnectError(said))
 
     # What comes in
 
@@ -250,16 +332,10 @@ class WebSocketConnection(SharedConnection):
             self._opened.set_result(None)
 
     def _handshake_failed(self, error: Exception) -> None:
-        address = self._link.address
         self._link.stats.count(TOTAL_CONN_ERR, 1)
-        if isinstance(error, websockets.exceptions.InvalidStatus):
-            answer: HandshakeResponse = error.response
-            self._end(status_error(answer.status_code, address, retry_after=answer.headers.get("Retry-After", "")))
-        else:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
-            self._end(
-                ProtocolError(f"{address} did not accept a WebSocket: {error}{cause}", outcome=Outcome.NOT_DELIVERED)
-            )
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        said = f"{self._link.address} did not accept a WebSocket: {self._link.words(f'{error}{cause}')}"
+        self._end(ProtocolError(said, outcome=Outcome.NOT_DELIVERED))
 
     def _frame_received(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.BINARY, Opcode.TEXT):
@@ -292,6 +368,9 @@ class WebSocketConnection(SharedConnection):
         if verdict is not _MATCHED:
             self._log_unmatched(verdict, req_guid)
             return
+        self._has_answered = True
+        if self.suspects:
+            self.suspects.discard(req_guid)
         if is_success:
             self.window.succeeded()
         elif response.code is Code.INTERNAL_ERROR:
@@ -308,14 +387,16 @@ class WebSocketConnection(SharedConnection):
                     f"{self._link.address} refused the connection: {response.code.name}, {response.reason}",
                     response=response,
                     retryable=True,
-                    outcome=Outcome.NOT_DELIVERED,
+                    # The server reads nothing from a connection that it refuses, and refuses it at once.
+                    outcome=Outcome.POSSIBLY_DELIVERED if self._has_answered else Outcome.NOT_DELIVERED,
                 )
             )
-        elif response.status is Status.SUCCESS or len(self.acks) != 1:
-            self.has_culprit = len(self.acks) > 1
+        elif response.status is Status.SUCCESS or len(self.acks) != 1 or self._has_abandoned:
+            self.has_culprit = response.status is not Status.SUCCESS
             self._break(f"answered without a guid: {response.code.name}, {response.reason}")
         else:
             # Only one request it can be about.
+            self.suspects.clear()
             (_, waiter) = self.acks.drain()[0]
             if not waiter.done():
                 waiter.set_result(response)
@@ -351,11 +432,19 @@ class WebSocketConnection(SharedConnection):
                     waiter.set_exception(error)
             return
         while self._queue and self._writable and self._flushed and len(self.acks) < self.window.limit:
+            if self.suspects and self._is_company():
+                break
             request, waiter, deadline_s = self._queue.popleft()
             if not waiter.done():
                 self._write(request, waiter, deadline_s)
         if self._settled is not None and not self._settled.done() and not self._queue and not self.acks:
             self._settled.set_result(None)
+
+    def _is_company(self) -> bool:
+        """Whether the request that is next would go together with a suspect."""
+        if not self.acks:
+            return False
+        return self._queue[0].request.req_guid in self.suspects or any(guid in self.acks for guid in self.suspects)
 
     def _write(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
         transport = self.transport

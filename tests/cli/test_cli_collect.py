@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from unittest.mock import ANY
 
 import pytest
 
@@ -37,6 +38,23 @@ def test_serves_all_three_until_a_signal_and_counts(command, number):
     out, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, b"")
     assert out.decode() == "received 6 events: 1 over rest, 2 over websocket, 3 over grpc\n"
+
+
+def test_json_for_scripts(command):
+    process = command.start("collect", *ANY_PORTS, "--json", "--no-inspect")
+    said = json.loads(process.stdout.readline())
+    assert list(said) == ["rest", "websocket", "grpc", "inspector", "port", "grpc_port"]
+    assert said["rest"] == f"http://127.0.0.1:{said['port']}"
+    assert said["grpc"] == f"grpc://127.0.0.1:{said['grpc_port']}"
+    assert said["inspector"] is None
+    with WebSocketClient(said["websocket"], serializer=RAW) as client:
+        client.send([("t", b"x")])
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, b"")
+    nothing = {"requests": 0, "events": 0}
+    one = {"requests": 1, "events": 1}
+    assert json.loads(out) == {"received": {"rest": nothing, "websocket": one, "grpc": nothing}, "bad": 0}
 
 
 def test_options_reach_the_server(command):
@@ -76,4 +94,36 @@ def test_a_port_that_is_taken(command, collector):
     assert (run.returncode, run.stdout) == (2, "")
     assert re.fullmatch(
         rf"raccoon-fast collect: .*:{collector.port}: .* in use; choose where by .*--port.*\n", run.stderr
+    )
+
+
+def test_events_are_printed_and_those_that_do_not_match_are_counted(command, tmp_path):
+    (tmp_path / "page.json").write_text('{"type": "object"}')
+    process = command.start("collect", *ANY_PORTS, "--json", "--print", "--type", "page", "--schema", "page=page.json")
+    said = json.loads(process.stderr.readline())
+    with RestClient(said["rest"], serializer=RAW) as client:
+        client.send([("page", b'{"name":"home"}'), ("click", b"x"), ("page", b"\xff")])
+    assert [json.loads(process.stdout.readline()) for _ in range(2)] == [
+        {"type": "page", "req_guid": ANY, "protocol": "rest", "data": {"name": "home"}},
+        {"type": "page", "req_guid": ANY, "protocol": "rest", "base64": "/w=="},
+    ]
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, json.loads(err)["bad"]) == (0, b"", 1)
+
+
+def test_standard_output_as_sink(command):
+    process = command.start("collect", *ANY_PORTS, "--json", "--sink", "-")
+    with RestClient(json.loads(process.stderr.readline())["rest"], serializer=RAW) as client:
+        client.send([("t", b"x")])
+    assert json.loads(process.stdout.readline())["data"] == "eA=="
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[0] == b""
+
+
+def test_a_type_without_print(command):
+    run = command("collect", *ANY_PORTS, "--type", "page")
+    assert (run.returncode, run.stderr) == (
+        2,
+        "raccoon-fast collect: --type chooses what --print shows: it needs --print\n",
     )

@@ -82,7 +82,7 @@ def test_the_rest_of_a_producer_s_environment_is_not_for_the_command(collector, 
     ("values", "message"),
     [
         ({}, "name the server: by its URL on the command line, or by RACCOON_FAST_URL"),
-        ({"URL": "localhost:8080"}, "the server's URL must begin with http://"),
+        ({"URL": "localhost:8080"}, "RACCOON_FAST_URL: url must name the protocol: http://localhost:8080"),
         ({"URL": "http://a", "TIMEOUT": "soon"}, "RACCOON_FAST_TIMEOUT must be a number of seconds, not 'soon'"),
         ({"URL": "http://a", "TIMEOUT": "-1"}, "RACCOON_FAST_TIMEOUT: timeout must be above 0"),
         ({"URL": "http://a", "TLS_CA": "nix"}, "RACCOON_FAST_TLS_CA must be a file that exists"),
@@ -91,7 +91,7 @@ def test_the_rest_of_a_producer_s_environment_is_not_for_the_command(collector, 
             {"URL": "https://a", "TLS_CA": "line.jsonl"},
             "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY) does not",
         ),
-        ({"URL": "ftp://a"}, "the server's URL must begin with http://"),
+        ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must begin with one of http"),
     ],
 )
 def test_wrong_variables_are_one_line(capsys, variables, line, values, message, tmp_path, monkeypatch):

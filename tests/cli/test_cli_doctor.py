@@ -6,19 +6,25 @@ import datetime
 import http.server
 import json
 import os
+import re
 import socket
+import ssl
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 import trustme
+from forward_proxy import ForwardProxy
+from unix_socket import forwarded
 
 from raccoon_fast.cli import main
 from raccoon_fast.cli.doctor import command as doctor
 from raccoon_fast.cli.doctor.probes import check_clock
 from raccoon_fast.collector import Collector, answers
+from raccoon_fast.collector.decode_errors import MalformedRequest
 from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.net import resolver
 
 
 class Report:
@@ -100,6 +106,80 @@ class TestAllIsWell:
             f"{collector.ws_url}/api/v1/events",
             f"grpc://{collector.grpc_target}",
         }
+
+
+class TestTheWayThere:
+    """Which addresses, through which proxy, and what each answered."""
+
+    @pytest.mark.parametrize("kind", ["http", "https", "socks5"])
+    def test_through_a_proxy(self, examine, tls_collector, authority, tmp_path, kind):
+        context = None
+        if kind == "https":
+            authority.issue("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "proxy.pem")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tmp_path / "proxy.pem")
+        with (
+            tls_collector("localhost") as collector,
+            ForwardProxy("socks5" if kind == "socks5" else "http", user="u", password="s3cret", tls=context) as proxy,
+        ):
+            urls = [f"https://localhost:{collector.port}", f"grpcs://localhost:{collector.grpc_port}"]
+            url = proxy.url(kind, "u:s3cret")
+            report = examine(*urls, "--yes", "--ca", authority.ca, "--proxy", url)
+            shown = f"{kind}://localhost:{proxy.port}"
+            assert (report.code, report.statuses("fail")) == (0, [])
+            assert [check for check in report.statuses("ok") if check.startswith("ack")] == ALL_ACKS
+            assert report("resolve")[0][1].startswith(f"the proxy {shown}: localhost is ")
+            assert report("proxy")[0][1].startswith(f"{shown} connects to localhost:{collector.port} in ")
+            assert "TLSv1.3" in report("tls")[0][1]
+            assert "s3cret" not in json.dumps(report.checks)
+            assert set(proxy.targets) == {f"localhost:{collector.port}", f"localhost:{collector.grpc_port}"}
+
+    def test_a_proxy_of_the_environment_that_refuses(self, examine, collector, monkeypatch):
+        with ForwardProxy() as proxy:
+            proxy.refusal = b"HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\n\r\n"
+            monkeypatch.setenv("HTTP_PROXY", proxy.url())
+            report = examine(collector.url)
+            ((status, detail, fix),) = report("proxy")
+            assert (report.code, status) == (1, "fail")
+            assert f"http://localhost:{proxy.port} does not connect to {collector.url}" in detail
+            assert detail.endswith("403 Forbidden; ERR_ACCESS_DENIED 0")
+            assert "NO_PROXY" in fix
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            assert examine(collector.url).code == 0
+
+    def test_addresses_in_the_order_of_trying(self, examine, collector, monkeypatch):
+        real = resolver.look_up
+
+        async def look_up(host, port):
+            assert host == "three.test"
+            return [info for one in ("127.0.0.8", "::1", "127.0.0.1") for info in await real(one, port)]
+
+        monkeypatch.setattr(resolver, "look_up", look_up)
+        report = examine(f"http://three.test:{collector.port}")
+        assert report.code == 0
+        assert report("resolve")[0][1].startswith("three.test is 127.0.0.8, ::1, 127.0.0.1 (")
+        assert re.match(
+            rf"port {collector.port}: 127.0.0.8: Connection refused, ::1: Connection refused, 127.0.0.1 in [0-9.]+ ms$",
+            report("connect")[0][1],
+        )
+
+    @pytest.mark.parametrize("scheme", ["http+unix", "ws+unix", "grpc+unix"])
+    def test_a_unix_socket(self, examine, collector, tmp_path, scheme):
+        path = tmp_path / "r.sock"
+        with forwarded(path, collector.grpc_port if scheme.startswith("grpc") else collector.port):
+            report = examine(f"{scheme}://{path}", "--yes")
+        assert (report.code, report.statuses("fail"), report.statuses("skip")) == (0, [], [])
+        assert report("connect")[0][1].startswith(f"{scheme}://{path} in ")
+        assert collector.event_count
+        missing = examine(f"{scheme}://{tmp_path}/none")
+        assert missing.statuses("fail") == ["connect"]
+
+    def test_another_name_for_tls(self, examine, tls_collector, authority):
+        with tls_collector("inner.test") as collector:
+            files = ["--ca", authority.ca]
+            report = examine(f"https://127.0.0.1:{collector.port}", *files, "--server-hostname", "inner.test")
+            assert (report.code, report.statuses("fail")) == (0, [])
+            assert "name it by --server-hostname" in examine(f"https://127.0.0.1:{collector.port}", *files)("tls")[0][2]
 
 
 class TestConsent:
@@ -392,7 +472,7 @@ class TestServer:
 
     def test_json_that_is_not_read(self, examine, collector, monkeypatch):
         def refuse(data):
-            raise ValueError("sent_time must be RFC 3339")
+            raise MalformedRequest("sent_time must be RFC 3339")
 
         monkeypatch.setattr(answers, "decode_json_request", refuse)
         report = examine(collector.url, "--yes")
@@ -436,7 +516,7 @@ def test_clock(monkeypatch, sent_time, status):
     ("arguments", "message"),
     [
         ([], "name the server"),
-        (["localhost:8080"], "the server's URL must begin with http://"),
+        (["localhost:8080"], "url must name the protocol: http://localhost:8080"),
         (["http://a/#b"], "url must not have a #fragment"),
         (["http://a", "--ca", __file__], "does not hold the PEM it should"),
     ],

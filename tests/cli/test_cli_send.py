@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def file(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(TEXT)
     return path
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The command, in this process, gives a server up soon."""
+    monkeypatch.setattr(send, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(send, "GRACE_S", 0.1)
 
 
 def address(collector, protocol):
@@ -155,29 +163,31 @@ class TestFailures:
         assert published | set(failed[1:]) <= set(LINES)
         assert (len(published), len(failed) - 1) == (summary["acknowledged"], sum(summary["failed"].values()))
 
-    def test_a_server_that_is_not_there(self, command, file, tmp_path, unused_port):
-        options = ["--max-attempts", "1", "--failed", "failed.jsonl"]
-        run = command("send", file, "--url", f"ws://127.0.0.1:{unused_port}", "--type", "t", *options)
-        assert run.returncode == 1
-        assert "cannot connect to ws://127.0.0.1" in run.stdout
-        failed = (tmp_path / "failed.jsonl").read_bytes().splitlines()
-        assert "gave up, as the server cannot be reached" in run.stderr
-        assert f": nothing after line {len(failed)} of" in run.stderr
-        assert sorted(failed) == sorted(LINES[: len(failed)])
+    def test_a_server_that_is_not_there(self, file, tmp_path, unused_port, impatient, capsys):
+        failed = tmp_path / "failed.jsonl"
+        options = ["--batch-events", "100", "--in-flight", "2", "--max-attempts", "1", "--failed", str(failed)]
+        code = main(["send", str(file), "--url", f"ws://127.0.0.1:{unused_port}", "--type", "t", *options])
+        out, err = capsys.readouterr()
+        assert code == 1
+        assert "cannot connect to ws://127.0.0.1" in out
+        first, given_up, _ = err.splitlines()
+        assert "cannot connect to ws://127.0.0.1" in first
+        assert "gave up, as the server was not well for 0.5 s: cannot connect to" in given_up
+        assert "(raccoon-fast doctor finds out why): nothing after line 200 of" in given_up
+        assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:200])
 
-    def test_gives_up_on_a_server_that_refuses_all(self, command, file, tmp_path):
+    def test_gives_up_on_a_server_that_refuses_all(self, file, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(send, "GIVE_UP_AFTER", 4)
+        failed = tmp_path / "failed.jsonl"
         with Collector(acks="sync", publish_failure_rate=1.0) as refusing:
-            options = ["--max-attempts", "1", "--batch-events", "10", "--in-flight", "2", "--failed", "failed.jsonl"]
-            run = command("send", file, "--url", refusing.url, "--type", "t", *options)
-        assert run.returncode == 1
-        failed = (tmp_path / "failed.jsonl").read_bytes().splitlines()
-        assert 160 <= len(failed) <= 180
-        assert f"gave up, as 16 requests in a row failed: nothing after line {len(failed)} of" in run.stderr
-        assert sorted(failed) == sorted(LINES[: len(failed)])
+            options = ["--max-attempts", "1", "--batch-events", "10", "--in-flight", "2", "--failed", str(failed)]
+            assert main(["send", str(file), "--url", refusing.url, "--type", "t", *options]) == 1
+        lines = failed.read_bytes().splitlines()
+        assert 40 <= len(lines) <= 60
+        assert f"gave up, as 4 requests in a row failed: nothing after line {len(lines)} of" in capsys.readouterr().err
+        assert sorted(lines) == sorted(LINES[: len(lines)])
 
-    def test_gives_up_on_a_server_that_takes_nothing(self, file, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(send, "GRACE_S", 0.1)
-        monkeypatch.setattr(send, "PATIENCE_S", 0.1)
+    def test_gives_up_on_a_server_that_takes_nothing(self, file, tmp_path, impatient, capsys):
         failed = tmp_path / "failed.jsonl"
         with Collector() as collector:
             collector.faults.status(401)
@@ -185,10 +195,65 @@ class TestFailures:
             code = main(["send", str(file), "--url", collector.url, "--type", "t", *options])
         out, err = capsys.readouterr()
         assert code == 1
-        assert "gave up, as the server was not well for 0.1 s: " in err
+        assert "gave up, as the server was not well for 0.5 s: " in err
         assert "401" in err
         assert sum(json.loads(out)["failed"].values()) == 2000
         assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:2000])
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("{rest}/nope", "answered 404"),
+            ("{websocket}/nope", "answered 404"),
+            ("http://no.such.invalid", "cannot resolve no.such.invalid"),
+            ("grpc://no.such.invalid", "cannot resolve no.such.invalid"),
+            ("https://{host}", "WRONG_VERSION_NUMBER"),
+            ("wss://{host}", "WRONG_VERSION_NUMBER"),
+            ("grpcs://{grpc}", "WRONG_VERSION_NUMBER"),
+            ("grpc://{host}", "does not speak HTTP/2"),
+            ("http://{grpc}", "did not answer in HTTP/1.1|was lost before the answer"),
+            ("ws://{grpc}", "closed the connection during the WebSocket handshake"),
+        ],
+    )
+    def test_what_is_wrong_is_said_first_and_is_the_reason(self, collector, file, impatient, capsys, url, said):
+        places = {"rest": collector.url, "websocket": collector.ws_url, "grpc": collector.grpc_target}
+        url = url.format(host=collector.url.partition("//")[2], **places)
+        assert main(["send", str(file), "--url", url, "--type", "t", "--json"]) == 1
+        out, err = capsys.readouterr()
+        assert re.search(f"^raccoon-fast send: .*({said}).*; trying again", err)
+        assert re.search(f"gave up, as .*({said})", err)
+        for reason in json.loads(out)["failed"]:
+            assert re.search(rf"({said}).*delivered\)$", reason)
+
+    def test_it_is_said_when_it_happens(self, command, file, pki):
+        with Collector(tls_cert=pki["cert"], tls_key=pki["cert"]) as collector:
+            process = command.start("send", file, "--url", collector.url, "--type", "t")
+            assert b"cannot trust" in process.stderr.readline()
+            assert process.poll() is None  # it waits for the server to be mended
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate()
+            assert b"cannot trust" in out
+
+    def test_a_failure_that_is_mended_is_no_reason_later(self, file, impatient, monkeypatch, capsys):
+        """A 404 at first, then an acknowledgement, then a server that is busy until the end."""
+
+        class ThenBusy(send.Summary):
+            def count(self, settled, failure=""):
+                super().count(settled, failure)
+                if settled.error is None:
+                    collector.faults.status(503)
+
+        monkeypatch.setattr(send, "Summary", ThenBusy)
+        monkeypatch.setattr(send, "PATIENCE_S", 3.0)
+        with Collector() as collector:
+            collector.faults.status(404, times=1)
+            assert main(["send", str(file), "--url", collector.url, "--type", "t", "--in-flight", "1", "--json"]) == 1
+        out, err = capsys.readouterr()
+        assert err.count("404") == 1
+        summary = json.loads(out)
+        assert summary["acknowledged"] == 1000
+        assert "503" in str(summary["failed"])
+        assert "404" not in str(summary["failed"])
 
     def test_a_line_too_large_for_grpc_fails_alone(self, command, collector, tmp_path):
         (tmp_path / "large.jsonl").write_bytes(b'0\n"' + b"x" * (5 << 20) + b'"\n1\n')
@@ -210,12 +275,12 @@ class TestFailures:
         assert run.stderr == "raccoon-fast send: no/such/folder: No such file or directory\n"
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-    def test_failed_is_full(self, command, file, unused_port):
+    def test_failed_is_full(self, file, unused_port, impatient, capsys):
         options = ["--max-attempts", "1", "--failed", "/dev/full", "--json"]
-        run = command("send", file, "--url", f"http://127.0.0.1:{unused_port}", "--type", "t", *options)
-        assert run.returncode == 1
-        assert json.loads(run.stdout)["failed"]
-        assert "/dev/full: No space left on device; not all that failed is in it" in run.stderr
+        assert main(["send", str(file), "--url", f"http://127.0.0.1:{unused_port}", "--type", "t", *options]) == 1
+        out, err = capsys.readouterr()
+        assert json.loads(out)["failed"]
+        assert "/dev/full: No space left on device; not all that failed is in it" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
@@ -289,11 +354,10 @@ class TestTLS:
             assert (run.returncode, run.stderr) == (0, "")
             collector.wait_for(1)
 
-    def test_a_server_that_is_not_trusted_gets_nothing(self, command, pki):
+    def test_a_server_that_is_not_trusted_gets_nothing(self, pki, file, impatient, capsys):
         with Collector(tls_cert=pki["cert"], tls_key=pki["cert"]) as collector:
-            run = command("send", "-", "--url", collector.url, "--type", "t", stdin=b"1")
-            assert run.returncode == 1
-            assert "cannot trust" in run.stdout
+            assert main(["send", str(file), "--url", collector.url, "--type", "t"]) == 1
+            assert "cannot trust" in capsys.readouterr().out
             assert collector.request_count == 0
 
 

@@ -258,7 +258,7 @@ class TestDrop:
         (["drop", "--owner", "me"], "--owner: must be the beginning of an owner's name"),
         (["drop", "--quarantine", "--type", "t0"], "--quarantine drops all of it"),
         (["replay"], "name the server: by its URL on the command line, or by RACCOON_FAST_URL"),
-        (["replay", "--url", "localhost:1"], "must begin with http://"),
+        (["replay", "--url", "localhost:1"], "url must name the protocol: http://localhost:1"),
     ],
 )
 def test_wrong_usage(command, path, left, options, words):

@@ -58,6 +58,15 @@ WRONG = [
     ("headers", {"User-Agent": "mine"}, ValueError),
     ("auth", 5, TypeError),
     ("auth", ("user",), TypeError),
+    ("proxy", 5, TypeError),
+    ("proxy", "proxy:3128", ValueError),
+    ("proxy", "ftp://proxy:3128", ValueError),
+    ("proxy", "http://", ValueError),
+    ("proxy", "http://proxy:0", ValueError),
+    ("proxy", "http://proxy/path", ValueError),
+    ("trust_env", 1, TypeError),
+    ("server_hostname", 5, TypeError),
+    ("server_hostname", "inner.test", ValueError),  # of plain text
     ("tls", "cert.pem", TypeError),
     ("tls", TLS(), ValueError),
 ]
@@ -88,17 +97,64 @@ def test_a_wrong_url(client, url, wrong):
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
 def test_secrets_are_not_shown(client, url):
     secret = "s3cr3t"
-    made = client(url, auth=secret, headers={"X-Key": secret})
+    made = client(url, auth=secret, headers={"X-Key": secret}, proxy=f"http://user:{secret}@proxy:3128")
     assert secret not in repr(made)
+    with pytest.raises(ValueError, match="proxy") as caught:
+        client(url, proxy=f"http://user:{secret}@proxy:0")
+    assert secret not in str(caught.value)
     with pytest.raises(ValueError, match="auth") as caught:
         client(url, auth=f"{secret}\n")
     assert secret not in str(caught.value)
 
 
-@pytest.mark.parametrize("client", [GrpcClient, AsyncGrpcClient, Producer, AsyncProducer])
-def test_grpc_takes_no_ssl_context(client):
-    with pytest.raises(TypeError, match="tls takes TLS"):
-        client("grpcs://h", tls=ssl.create_default_context())
+SECRET = "s3cr3t"
+SHOWS_NOTHING = [
+    {"headers": {"X-Key": f"{SECRET}\r\n"}},
+    {"headers": {"X-Key": f"{SECRET}é"}},
+    {"headers": {"X-Key": SECRET.encode()}},
+    {"headers": [("X-Key", SECRET)]},
+    {"user_id": f"{SECRET}\n"},
+    {"group": f"\x00{SECRET}"},
+    {"auth": f"{SECRET}\u20ac"},
+    {"auth": SECRET.encode()},
+    {"auth": [SECRET]},
+    {"auth": ("user", f"{SECRET}\ud800")},
+    {"auth": ("user", SECRET, "more")},
+    {"tls": {"password": SECRET}},
+]
+
+
+@pytest.mark.parametrize("options", SHOWS_NOTHING, ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_secrets_stay_out_of_errors(client, url, options):
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))) as caught:
+        client(url, **options)
+    error = caught.value
+    assert SECRET not in f"{error} {error!r}"
+    assert error.__suppress_context__ or error.__context__ is None
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_client_s_attributes_show_no_password(client, url):
+    scheme, separator, rest = url.rpartition("://")
+    made = client(f"{scheme}{separator}user:{SECRET}@{rest}", headers={"X-Key": SECRET})
+    assert SECRET not in repr(made.__dict__)
+
+
+@pytest.mark.parametrize("client", [Producer, AsyncProducer])
+def test_one_ssl_context_is_not_for_grpc_and_http(client):
+    """It holds what is offered by ALPN, which differs."""
+    context = ssl.create_default_context()
+    client(["grpcs://h", "grpcs://other"], tls=context)
+    client(["https://h", "wss://h"], tls=context)
+    with pytest.raises(ValueError, match="tls"):
+        client(["grpcs://h", "https://h"], tls=context)
+
+
+@pytest.mark.parametrize("client", [Producer, AsyncProducer])
+def test_a_producer_takes_no_url_without_a_protocol(client):
+    with pytest.raises(ValueError, match="http://localhost:8080, ws://localhost:8080 or grpc://localhost:8080"):
+        client("localhost:8080")
 
 
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])

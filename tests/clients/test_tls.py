@@ -10,8 +10,9 @@ import sys
 import time
 
 import pytest
-from any_client import ASYNC, new_client
+from any_client import ASYNC, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
+from cryptography.hazmat.primitives import serialization
 from scripted import tcp_server
 
 from raccoon_fast import (
@@ -20,6 +21,7 @@ from raccoon_fast import (
     ConnectError,
     DeliveryError,
     GrpcClient,
+    Outcome,
     Producer,
     RestClient,
     RetryPolicy,
@@ -28,6 +30,7 @@ from raccoon_fast import (
     WebSocketClient,
 )
 from raccoon_fast.collector import Collector
+from raccoon_fast.net import resolver
 
 EVENTS = [("page", b"{}")]
 PROTOCOLS = ["rest", "websocket", "grpc"]
@@ -91,7 +94,7 @@ def test_on_asyncio_a_lost_connection_is_a_closed_transport(protocol, files, mon
     assert ignored == []
 
 
-@pytest.mark.parametrize("protocol", ["rest", "websocket"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_context_of_the_users_own(protocol, files):
     context = ssl.create_default_context(cafile=files.ca)
     with serving(files) as collector, client_for(protocol, collector, context) as client:
@@ -151,13 +154,17 @@ def test_mutual_tls(protocol, files):
         assert collector.event_count == 1
 
 
+@pytest.mark.parametrize("certificate", [None, "stranger", "expired_client"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_refused_client_certificate_is_named_as_such(protocol, files):
+def test_a_refused_client_certificate_is_named_as_such(protocol, classes, version, certificate, files):
     """With TLS 1.3 the server's verdict comes after the handshake is over for the client."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
     context.load_cert_chain(files.server)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+    context.set_alpn_protocols(["h2", "http/1.1"])
 
     def script(connection):
         # Closed with bytes unread a socket is reset, and the verdict may be lost with it.
@@ -167,12 +174,14 @@ def test_a_refused_client_certificate_is_named_as_such(protocol, files):
             while held.recv(65536):
                 pass
 
-    with (
-        tcp_server(script) as host,
-        client_of(protocol, host, tls=TLS(ca=files.ca)) as client,
-        pytest.raises(TLSError, match=r"(?i)certificate"),
-    ):
-        client.send(EVENTS)
+    scheme = {"rest": "https", "websocket": "wss", "grpc": "grpcs"}[protocol]
+    tls = TLS(ca=files.ca, cert=None if certificate is None else getattr(files, certificate))
+    with tcp_server(script) as host:
+        made = new_client(protocol, f"{scheme}://{host}", classes, tls=tls)
+        with made if classes is SYNC else OnLoop(made) as client, pytest.raises(TLSError) as no:
+            client.send(EVENTS)
+    assert (no.value.outcome, no.value.retryable) == (Outcome.NOT_DELIVERED, False)
+    assert "certificate" in str(no.value)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -233,9 +242,51 @@ class TestFiles:
                 with client_for(protocol, collector, tls) as client:
                     client.send(EVENTS)
 
-    def test_grpc_takes_no_context(self):
-        with pytest.raises(TypeError, match="TLS"):
-            GrpcClient("grpcs://localhost", tls=ssl.create_default_context())
+    @pytest.fixture
+    def locked(self, files, tmp_path):
+        """The client's certificate and its key, encrypted, in one file."""
+        text = files.client.read_bytes()
+        key = serialization.load_pem_private_key(text, None)
+        encryption = serialization.BestAvailableEncryption(b"s3cret")
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        path = tmp_path / "locked.pem"
+        path.write_bytes(pem + text[text.index(b"-----BEGIN CERTIFICATE") :])
+        return path
+
+    @pytest.mark.parametrize("password", ["s3cret", b"s3cret"])
+    def test_an_encrypted_key_takes_its_password(self, files, locked, password):
+        with serving(files, tls_client_ca=files.ca) as collector:
+            for protocol in PROTOCOLS:
+                for tls in (
+                    TLS(ca=files.ca, cert=locked, password=password),
+                    TLS(ca=files.ca, cert=locked, key=locked, password=password),
+                    TLS(ca=files.ca, cert=files.client, password="is not needed"),
+                ):
+                    with client_for(protocol, collector, tls) as client:
+                        client.send(EVENTS)
+
+    @pytest.mark.parametrize("password", [None, "", "wr0ng", "wr0ng" * 1000])
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_without_it_the_key_is_named_and_nobody_is_asked(self, files, locked, protocol, password, capfd):
+        tls = TLS(ca=files.ca, cert=locked, password=password)
+        with (
+            serving(files, tls_client_ca=files.ca) as collector,
+            client_for(protocol, collector, tls) as client,
+            pytest.raises(TLSError, match=r"password=….*locked\.pem|locked\.pem.*password=…") as caught,
+        ):
+            client.send(EVENTS)
+        assert not caught.value.retryable
+        assert "wr0ng" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}{tls!r}"
+        assert "PEM pass phrase" not in "".join(capfd.readouterr())
+
+    def test_the_password_is_not_shown(self, files):
+        assert "s3cret" not in repr(TLS(cert=files.client, password="s3cret"))
+
+    def test_a_password_needs_a_key(self, files):
+        with pytest.raises(ValueError, match="private key"):
+            TLS(ca=files.ca, password="s3cret")
+        with pytest.raises(TypeError, match=r"^TLS\(password=…\) takes a str, not int$"):
+            TLS(cert=files.client, password=5)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -248,3 +299,34 @@ def test_a_handshake_that_hangs_is_given_up(protocol):
         with pytest.raises(DeliveryError):
             client.send(EVENTS)
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_name_can_be_asked_for(protocol, files):
+    """As for a tunnel: the certificate is for elsewhere.test, the URL has an IP address."""
+    with serving(files, "elsewhere") as collector:
+        with (
+            client_for(protocol, collector, TLS(ca=files.ca), retry=RetryPolicy(max_attempts=1)) as client,
+            pytest.raises(TLSError, match="cannot trust"),
+        ):
+            client.send(EVENTS)
+        with client_for(protocol, collector, TLS(ca=files.ca), server_hostname="Elsewhere.test.") as client:
+            client.send(EVENTS)
+        assert collector.event_count == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_trailing_dot_is_the_resolvers_alone(protocol, files, monkeypatch):
+    real, asked = resolver.look_up, []
+
+    async def look_up(host, port):
+        asked.append(host)
+        return await real("127.0.0.1", port)
+
+    monkeypatch.setattr(resolver, "look_up", look_up)
+    with serving(files) as collector:
+        port = collector.grpc_port if protocol == "grpc" else collector.port
+        with client_of(protocol, f"localhost.:{port}", tls=TLS(ca=files.ca)) as client:
+            client.send(EVENTS)
+        assert asked == ["localhost."]
+        assert collector.event_count == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
 from raccoon_fast.collector.go_json import decode_json_request, encode_json_answer
 from raccoon_fast.collector.messages import SendEventRequest, SendEventResponse
 
@@ -38,7 +39,15 @@ def fields(text: str | bytes) -> Any:
             '{"events": [{"event_bytes": "aGk=", "type": "t"}, {}]}',
             SendEventRequest(events=[{"event_bytes": b"hi", "type": "t"}, {}]),
         ),
-        ('{"events": [null]}', SendEventRequest(events=[{}])),
+        ('{"events": [null], "EVENTS": null}', SendEventRequest()),
+        ('{"events": [null], "Events": [{"type": "t"}]}', SendEventRequest(events=[{"type": "t"}])),
+        ('{"events": [{"event_bytes": [104, null, 105]}]}', SendEventRequest(events=[{"event_bytes": b"h\0i"}])),
+        (
+            '{"events": [{"event_bytes": "aGk=", "type": "a"}, {}], "events": [{"type": "b"}]}',
+            SendEventRequest(events=[{"event_bytes": b"hi", "type": "b"}]),
+        ),
+        ('{"unknown": %s, "req_guid": "g"}' % ("9" * 6000), SendEventRequest(req_guid="g")),
+        ('{"unknown": %s, "req_guid": "g"}' % ("[" * 9000 + "]" * 9000), SendEventRequest(req_guid="g")),
         ('{"events": [{"event_bytes": "aG\\nk="}]}', SendEventRequest(events=[{"event_bytes": b"hi"}])),
         ('{"events": [{"event_bytes": ""}]}', SendEventRequest(events=[{}])),
     ],
@@ -127,3 +136,39 @@ def test_says_what_go_says_of_json_cut_short(text: str) -> None:
 )
 def test_encodes(answer: Any, expected: bytes) -> None:
     assert encode_json_answer(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "req_guid"),
+    [
+        ('{"req_guid": "g", "events": "x"}', "g"),
+        ('{"events": "x", "req_guid": "g"}', "g"),
+        ('{"req_guid": "g", "req_guid": 1}', "g"),
+        ('{"req_guid": "g", "events": [{"event_bytes": "_"}, {"type": 1}]}', "g"),
+        ('{"req_guid": "g"', ""),
+        ('{"req_guid": "g", "x": NaN}', ""),
+        ('{"req_guid": "g"} x', ""),
+        ('["g"]', ""),
+    ],
+)
+def test_the_guid_is_what_go_had_read_when_it_failed(text: str, req_guid: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        decode_json_request(text.encode())
+    assert caught.value.req_guid == req_guid
+
+
+def test_an_event_that_is_null_makes_the_handler_panic() -> None:
+    with pytest.raises(HandlerPanic, match="null"):
+        decode_json_request(b'{"events": [{"type": "a"}, null]}')
+
+
+@pytest.mark.parametrize(
+    ("torn", "read"),
+    [
+        (b"\xf0\x9f\x98", "\N{REPLACEMENT CHARACTER}" * 3),
+        (b"\xe2\x82\xe2\x82\xac", "\N{REPLACEMENT CHARACTER}" * 2 + "\N{EURO SIGN}"),
+        (b"\xed\xa0\x80", "\N{REPLACEMENT CHARACTER}" * 3),
+    ],
+)
+def test_each_byte_that_is_not_utf_8_is_replaced(torn: bytes, read: str) -> None:
+    assert decode_json_request(b'{"req_guid": "%s"}' % torn).req_guid == read

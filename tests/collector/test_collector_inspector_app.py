@@ -106,6 +106,7 @@ def test_events(peer: Any, new_collector: NewCollector) -> None:
         "connection_id": "rest-user",
         "group": "--default--",
         "user_agent": "agent/1",
+        "bad": None,
     }
     assert (third["type"], third["data"], third["text"]) == ("click", {"a": 1}, '{"a":1}')
 

@@ -201,7 +201,7 @@ def test_what_is_open_stays_while_more_comes(open_page: Any, new_collector: NewC
 
 def test_what_comes_is_text_wherever_it_is_shown(open_page: Any, peer: Any, new_collector: NewCollector) -> None:
     """In data, types, guids, ids, headers and reasons; as JSON, as text and in what was rejected."""
-    collector = new_collector(inspect=True)
+    collector = new_collector(inspect=True, group_header="X-User-Group")
     page = open_page(collector)
     title = page.browser.title
     events = [RUNS_SOMETHING, json.dumps({RUNS_SOMETHING: RUNS_SOMETHING})]

@@ -43,7 +43,7 @@ def test_a_wrong_value_is_a_value_error_that_names_the_option(option: str, value
         ("dedup", 1),
         ("max_connections", "1"),
         ("max_connections", True),
-        ("id_header", None),
+        ("id_header", 1),
         ("group_header", b"X-Group"),
         ("ping_interval", "30"),
         ("pong_wait", None),

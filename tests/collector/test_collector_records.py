@@ -21,7 +21,7 @@ NewCollector = Callable[..., Collector]
 
 
 def test_events_of_all_three_protocols_in_order(peer: Any, new_collector: NewCollector) -> None:
-    collector = new_collector()
+    collector = new_collector(group_header="X-User-Group")
     message = SendEventRequest(req_guid="a", events=[{"type": "t", "event_bytes": b"\x00\xff"}])
     message.sent_time.seconds = 1_700_000_000
     message.sent_time.nanos = 500_000_000

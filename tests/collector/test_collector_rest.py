@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gzip
 import re
 import time
@@ -12,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from raccoon_fast.collector import Collector
+from raccoon_fast.collector import Collector, http_connection
 
 NewCollector = Callable[..., Collector]
+
+HEAD = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n"
 
 
 def read_all(connection: Any) -> bytes:
@@ -78,20 +81,22 @@ def test_a_body_too_large_for_memory_is_refused(peer: Any, new_collector: NewCol
 
 
 @pytest.mark.parametrize(("size", "closes"), [(1000, False), (300_000, True)])
-def test_an_unknown_content_type_is_refused_before_the_body_is_read(
+def test_an_unknown_content_type_is_refused_once_a_short_body_came_and_at_once_before_a_long_one(
     size: int, closes: bool, peer: Any, new_collector: NewCollector
 ) -> None:
     collector = new_collector()
     connection = peer.tcp(collector.port)
     head = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % size)
+    if not closes:
+        connection.sendall(bytes(size))
     answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b'"reason":"invalid content type"}')
     if closes:
         assert read_all(connection) == b""
     else:
-        connection.sendall(bytes(size) + b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536).endswith(b"pong")
 
 
@@ -215,3 +220,58 @@ def test_requests_in_a_row_are_answered_in_their_order(peer: Any, new_collector:
         b"%d" % number for number in range(8)
     ]
     assert [request.req_guid for request in collector.requests] == list("01234567")
+
+
+@pytest.mark.parametrize("token", ["h2c", "websocket"])
+def test_a_post_that_offers_an_upgrade_is_an_ordinary_request(token: str, peer: Any, new_collector: Any) -> None:
+    collector = new_collector()
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": token, "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    assert peer.post(collector, headers=headers).status_code == 200
+    assert collector.event_count == 1
+
+
+def test_a_head_without_an_end_is_bounded_in_size(peer: Any, new_collector: Any) -> None:
+    connection = peer.tcp(new_collector().port)
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (2 << 20))
+    assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("_HEAD_S", b"GET /ping HTTP/1.1\r\nHost: x\r\n"),
+        (
+            "_BODY_S",
+            b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        ),
+        ("_IDLE_S", b""),
+    ],
+)
+def test_half_a_request_is_bounded_in_time(
+    limit: str, sent: bytes, peer: Any, new_collector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, limit, 0.2)
+    if limit == "_BODY_S":
+        monkeypatch.setattr(http_connection, "_HEAD_S", 0.1)  # the whole head came
+    connection = peer.tcp(new_collector().port)
+    connection.sendall(sent)
+    assert read_all(connection) == b""
+
+
+def test_pipelined_requests_are_answered_in_order(peer: Any, new_collector: Any) -> None:
+    connection = peer.tcp(new_collector(acks="sync", publish_delay=0.05).port)
+    body = peer.request()
+    post = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n%s"
+    connection.sendall((post % (len(body), body)) * 3 + b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 4
+    assert answers.endswith(b"pong")
+
+
+def test_an_inspector_s_path_is_read_as_every_other(peer: Any, new_collector: Any) -> None:
+    collector = new_collector(inspect=True)
+    connection = peer.tcp(collector.port)
+    for _ in range(2):
+        connection.sendall(b"GET /inspect/summary?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")

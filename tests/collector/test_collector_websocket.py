@@ -9,14 +9,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
+from websockets.sync.client import connect
 
 from raccoon_fast.collector import Collector
-from raccoon_fast.collector.messages import SendEventRequest
+from raccoon_fast.collector.messages import SendEventRequest, SendEventResponse
 
 NewCollector = Callable[..., Collector]
+
+EVENTS = "/api/v1/events"
+HANDSHAKE = (
+    b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
@@ -46,7 +54,9 @@ def test_another_path_is_not_found(peer: Any, new_collector: NewCollector) -> No
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     received = b""
-    while chunk := connection.recv(4096):
+    while not received.endswith(b"page not found\n"):
+        chunk = connection.recv(4096)
+        assert chunk, received
         received += chunk
     assert received.startswith(b"HTTP/1.1 404 ")
     assert received.endswith(b"\r\n\r\n404 page not found\n")
@@ -92,7 +102,7 @@ def test_a_frame_that_breaks_the_protocol_ends_the_connection(peer: Any, new_col
     collector = new_collector()
     connection = peer.raw_websocket(collector)
     connection.sendall(Frame(Opcode.BINARY, b"not masked").serialize(mask=False))
-    assert connection.recv(4096)[:4] == b"\x88\x13" + struct.pack("!H", 1002)
+    assert connection.recv(4096) == b"\x88\x0a" + struct.pack("!H", 1002) + b"bad MASK"
     assert connection.recv(4096) == b""
     collector.wait_until(lambda it: it.connections == 0)
 
@@ -290,3 +300,58 @@ def test_a_refused_handshake_of_a_status_fault(peer: Any, new_collector: NewColl
     assert caught.value.response.status_code == 503
     assert caught.value.response.headers["Retry-After"] == "7"
     peer.websocket(collector)
+
+
+def test_without_a_group_header_an_id_is_refused_whatever_its_group(new_collector: NewCollector) -> None:
+    for options, refused in (({}, True), ({"group_header": "X-User-Group"}, False)):
+        collector = new_collector(**options)
+        with contextlib.ExitStack() as stack:
+            for group in ("a", "b"):
+                headers = {"X-User-ID": "u", "X-User-Group": group}
+                websocket = stack.enter_context(
+                    connect(collector.ws_url + EVENTS, additional_headers=headers, proxy=None)
+                )
+            if not refused:
+                websocket.send(SendEventRequest(req_guid="g").SerializeToString())
+            answer = SendEventResponse.FromString(websocket.recv(timeout=10))
+            assert (answer.code == 5) is refused
+
+
+def test_a_frame_that_comes_with_the_handshake_ends_the_connection(peer: Any, new_collector: NewCollector) -> None:
+    connection = peer.tcp(new_collector().port)
+    connection.sendall(HANDSHAKE + Frame(Opcode.BINARY, peer.request()).serialize(mask=True))
+    with contextlib.suppress(ConnectionResetError):
+        assert connection.recv(4096) == b""
+
+
+def test_a_foreign_origin_is_refused(peer: Any, new_collector: NewCollector) -> None:
+    for origin, status in ((b"http://localhost", b"101"), (b"https://evil.example", b"403")):
+        connection = peer.tcp(new_collector().port)
+        connection.sendall(HANDSHAKE[:-2] + b"Origin: %s\r\n\r\n" % origin)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_request_that_makes_the_handler_panic_ends_the_connection_and_is_logged(
+    peer: Any, new_collector: NewCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = new_collector(inspect=True)
+    websocket = peer.websocket(collector)
+    websocket.send('{"req_guid": "g", "events": [null]}')
+    with pytest.raises(ConnectionClosed):
+        websocket.recv(timeout=10)
+    assert [record.levelname for record in caplog.records if "panic" in record.getMessage()] == ["ERROR"]
+    (bad,) = httpx.get(f"{collector.url}/inspect/bad").json()["bad"]
+    assert "panic" in bad["reason"]
+    assert collector.request_count == 0
+
+
+def test_a_message_without_an_end_is_bounded_in_size(peer: Any, new_collector: NewCollector) -> None:
+    connection = peer.raw_websocket(new_collector())
+    connection.sendall(b"\x82\xff" + struct.pack("!Q", 1 << 40) + bytes(4))
+    chunk = bytes(1 << 20)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(80):
+            connection.sendall(chunk)
+    with contextlib.suppress(ConnectionError):
+        received = connection.recv(4096)
+        assert received == b"" or received[2:4] == struct.pack("!H", 1009)

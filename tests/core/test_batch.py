@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from raccoon_fast.core import _batch_py
 from raccoon_fast.errors import ClientClosedError, DecodeError, MessageTooLargeError, Outcome
+from raccoon_fast.events import Event
 
 WIRES = ["proto", "json"]
 TYPES = st.one_of(st.sampled_from(["a", "b", "page"]), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -214,6 +215,21 @@ class TestAccumulator:
         ]
         assert [batch.receipt for batch in batches] == list(dict.fromkeys(receipts))[:2]
         assert (sink.accumulator.accepted, sink.accumulator.taken) == (7, 6)
+
+    @pytest.mark.parametrize("how", [list, iter], ids=["list", "iterator"])
+    @pytest.mark.parametrize("serializer", [None, bytes], ids=["as it is", "serialized"])
+    @pytest.mark.parametrize("most", [1, 2, 3, 7])
+    def test_emit_many_seals_at_the_count_and_not_one_later(self, impl, wire, how, serializer, most):
+        for before in range(most):
+            for number in range(3 * most + 2):
+                sink = Sink(impl, wire, serializer, max_events=most)
+                for _ in range(before):
+                    sink.accumulator.emit("a", b"x")
+                sink.accumulator.emit_many(how([("a", b"x")] * number))
+                full, left = divmod(before + number, most)
+                assert (sink.accumulator.sealed, sink.sealings) == (full, full)
+                assert sink.accumulator.open_count == left
+                assert [batch.count for batch in sink.take_all()] == [most] * full
 
     def test_one_event_a_batch(self, impl, wire):
         sink = Sink(impl, wire, max_events=1)
@@ -428,10 +444,8 @@ class TestAccumulator:
 
     def test_not_a_pair(self, impl, wire):
         sink = Sink(impl, wire)
-        with pytest.raises(ValueError, match="unpack"):
+        with pytest.raises(TypeError, match="pair"):
             sink.accumulator.emit_many([("a", b"x", 3)])
-        with pytest.raises(TypeError):
-            sink.accumulator.emit_many(5)
         assert sink.accumulator.emit_many([["a", b"x"]]) == [sink.opened[0].receipt]
 
     def test_close(self, impl, wire):
@@ -582,3 +596,73 @@ class TestAccumulator:
         assert len({receipt for receipt, _ in taken}) == len(taken)
         assert all(0 <= count <= 16000 for count in snapshots)
         assert (sink.accumulator.buffered, sink.accumulator.accepted, sink.accumulator.taken) == (0, 16000, 16000)
+
+
+# Each takes apart into two, and is no pair of a type and data.
+NO_PAIRS = [
+    {"type": "page", "data": b"x"},
+    {1: 2, 3: 4},
+    frozenset(["page", "x"]),
+    "ab",
+    b"ab",
+    ("a", b"x", b"y"),
+    ("a",),
+    (),
+    range(2),
+    iter(("a", b"x")),
+    5,
+    None,
+]
+WAYS = ["emit_many list", "emit_many iterator", "emit_some", "batch"]
+
+
+class TestPairs:
+    @pytest.fixture(params=[None, bytes], ids=["as it is", "serialized"])
+    def accumulator(self, impl, wire, request):
+        return impl.batch.Accumulator(
+            lambda: impl.batch.Batch(wire),
+            serializer=request.param,
+            wire=wire,
+            max_events=100,
+            max_bytes=1 << 20,
+            max_event_bytes=1 << 20,
+            buffer_bytes=1 << 20,
+        )
+
+    @pytest.fixture(params=WAYS)
+    def accept(self, impl, wire, accumulator, request):
+        return {
+            "emit_many list": accumulator.emit_many,
+            "emit_many iterator": lambda events: accumulator.emit_many(iter(events)),
+            "emit_some": lambda events: accumulator.emit_some(iter(events), 1000, object(), {}),
+            "batch": impl.batch.Batch(wire).add_many,
+        }[request.param]
+
+    @pytest.mark.parametrize("wrong", NO_PAIRS, ids=lambda wrong: type(wrong).__name__)
+    @pytest.mark.parametrize("before", [0, 3])
+    def test_what_is_no_pair_is_refused_with_its_place(self, accumulator, accept, wrong, before):
+        with pytest.raises(TypeError) as caught:
+            accept([*[("a", b"x")] * before, wrong, ("a", b"x")])
+        assert str(caught.value).startswith(f"events[{before}] must be Event(type, data) or a (type, data) pair, not ")
+        assert len(str(caught.value)) < 200
+        assert accumulator.accepted in (0, before)
+
+    @pytest.mark.parametrize("wrong", [5, None, b"a", ("a",)])
+    def test_a_type_that_is_no_text_is_refused_with_its_place(self, accept, wrong):
+        with pytest.raises(TypeError, match=r"^events\[1\]: type must be a str, not "):
+            accept([("a", b"x"), (wrong, b"x")])
+
+    def test_what_is_a_pair(self, accumulator, accept):
+        accept([("a", b"x"), ["b", b"y"], Event("c", b"z")])
+        assert accumulator.accepted in (0, 3)
+
+    def test_places_go_on_over_several_calls(self, accumulator):
+        events = iter([("a", b"x"), ("a", b"x"), 5])
+        assert accumulator.emit_some(events, 2, object(), {}) == (2, None)
+        with pytest.raises(TypeError, match=r"^events\[2\] must be"):
+            accumulator.emit_some(events, 2, object(), {}, 2)
+
+    @pytest.mark.parametrize("wrong", [Event("a", b"x"), "", "ab", b"", 5, None])
+    def test_what_is_no_events(self, accumulator, wrong):
+        with pytest.raises(TypeError, match=r"^events takes a sequence of Event\(type, data\), not "):
+            accumulator.emit_many(wrong)

@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import ctypes
 import json
 import mmap
@@ -545,6 +546,28 @@ def test_every_length_of_mask(impl, size):
     assert frame[-len(message) :] == bytes(byte ^ key[i % 4] for i, byte in enumerate(message))
 
 
+@pytest.mark.parametrize("data", [0, 200, 70_000], ids=["header of 6", "header of 8", "header of 14"])
+def test_there_is_room_for_the_header_at_every_length_of_guid(make, read, data):
+    """A missing look would write in front of the block: run under AddressSanitizer as well."""
+    lengths = range(MAX_GUID_BYTES + 1) if data < 1000 else range(MAX_GUID_BYTES - 100, MAX_GUID_BYTES + 1)
+    used = stamped(make, [("t", bytes(data))])
+    for length in lengths:
+        req_guid = "g" * length
+        fresh = stamped(make, [("t", bytes(data))], req_guid)
+        used.stamp(req_guid, *NOW)
+        frame = bytes(fresh.websocket_frame(2, b"\x00\xff\x37\x80"))
+        assert frame == bytes(used.websocket_frame(2, b"\x00\xff\x37\x80"))
+        parsed = read_frame(frame).data
+        assert parsed == bytes(fresh.payload())
+        assert fresh.prefixed(b"h" * 20)[20:] == parsed
+        if length % 16 == 0:
+            assert read(parsed) == (req_guid, *NOW, [("t", bytes(data))])
+    for length in range(MAX_GUID_BYTES + 1, MAX_GUID_BYTES + 77):
+        with pytest.raises(ValueError, match="at most 1024"):
+            used.stamp("g" * length, *NOW)
+    assert bytes(used.websocket_frame(2, b"\x00\xff\x37\x80")) == frame
+
+
 def test_a_frame_leaves_the_message_as_it_was(make, read):
     envelope = stamped(make, [("t", b"abc")])
     message = bytes(envelope.payload())
@@ -764,3 +787,21 @@ def test_a_header_has_the_length_in_network_order(impl):
     envelope.stamp(GUID, *NOW)
     header = bytes(envelope.websocket_frame(2, b"abcd")[:14])
     assert struct.unpack("!BBQ4s", header) == (0x82, 0xFF, envelope.nbytes, b"abcd")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is immortal there")
+def test_views_cost_no_reference_to_none(make):
+    envelope = stamped(make, [("t", b"abc")])
+    before = sys.getrefcount(None)
+    for _ in range(10_000):
+        view = envelope.payload()
+        memoryview(view).release()
+        with contextlib.suppress(BufferError, TypeError):
+            ctypes.c_char.from_buffer(view)
+    assert abs(sys.getrefcount(None) - before) < 1000
+
+
+def test_a_view_is_bytes_of_one_dimension(make):
+    view = memoryview(stamped(make, [("t", b"abc")]).payload())
+    assert (view.format, view.itemsize, view.ndim, view.shape, view.strides) == ("B", 1, 1, (len(view),), (1,))
+    assert (view.readonly, view.c_contiguous, view.suboffsets) == (True, True, ())

@@ -226,6 +226,65 @@ def test_a_duplicate_id_that_stays_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     assert 2 < len(transport.attempts) < 10
 
 
+def unwritten() -> AckTimeoutError:
+    return AckTimeoutError("no turn", outcome=Outcome.NOT_DELIVERED)
+
+
+def written(error: Exception, resends: int = 0) -> Step:
+    async def fail(request: Request) -> None:
+        request.was_written, request.resends = True, resends
+        raise error
+
+    return fail
+
+
+def test_what_was_never_written_costs_no_attempt() -> None:
+    lost = ConnectionLostError("closed", outcome=Outcome.NOT_DELIVERED)
+    response, transport = outcome_of(*[unwritten(), lost] * 4, written(ConnectionLostError("lost")), None)
+    assert (response.status, len(transport.attempts)) == (Status.SUCCESS, 10)
+
+
+def test_it_waits_no_longer_than_the_deadline() -> None:
+    policy = RetryPolicy(max_attempts=1, initial=0.02, multiplier=1.0, jitter=None)
+    error, transport = outcome_of(*[unwritten()] * 99, policy=policy, timeout_s=0.3)
+    assert (str(error), error.attempts, error.outcome) == ("no turn", 0, Outcome.NOT_DELIVERED)
+    assert 1 < len(transport.attempts) <= 16
+
+
+def test_without_a_deadline_it_waits_as_long_as_all_attempts_may_take() -> None:
+    async def main() -> None:
+        transport = Scripted(*[unwritten()] * 99)
+        policy = RetryPolicy(max_attempts=2, initial=0.02, multiplier=1.0, jitter=None)
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(AckTimeoutError):
+            await delivery(transport, policy, timeout_s=0.15).deliver(request())
+        assert 0.2 < asyncio.get_running_loop().time() - began_s < 10.0
+
+    run(main)
+
+
+def test_a_request_that_was_written_and_refused_is_an_attempt() -> None:
+    refused_error = ConnectionLostError("refused", outcome=Outcome.NOT_DELIVERED)
+    error, transport = outcome_of(*[written(refused_error)] * 3)
+    assert (error.attempts, error.outcome, len(transport.attempts)) == (3, Outcome.NOT_DELIVERED, 3)
+
+
+def test_what_a_transport_sent_again_by_itself_is_counted() -> None:
+    error, transport = outcome_of(
+        written(ConnectionLostError("1"), 1), written(ConnectError("2"), 2), ConnectError("3")
+    )
+    assert (error.attempts, len(transport.attempts)) == (6, 3)
+    assert error.outcome is Outcome.POSSIBLY_DELIVERED
+
+
+def test_too_large_does_not_lower_what_an_earlier_attempt_left_possible() -> None:
+    error, _ = outcome_of(ConnectionLostError("lost"), MessageTooLargeError("413"))
+    assert isinstance(error, MessageTooLargeError)
+    assert error.outcome is Outcome.POSSIBLY_DELIVERED
+    error, _ = outcome_of(ConnectError("no"), MessageTooLargeError("413"))
+    assert error.outcome is Outcome.NOT_DELIVERED
+
+
 def test_a_guid_in_flight_cannot_be_sent_again() -> None:
     async def main() -> None:
         answered = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 
 POLICY = RetryPolicy(initial=1.0, maximum=8.0, multiplier=2.0, jitter=None)
 FAULT = ConnectionError("down")
@@ -115,3 +115,57 @@ def test_the_least_busy_connection_is_taken() -> None:
     one.end(1)
     assert one.begin() == 1
     assert one.in_flight == 4
+
+
+def test_a_sink_that_fails_now_and_then_is_no_failure_of_the_server() -> None:
+    one = endpoint()
+    for second in range(20):
+        one.unpublished(FAULT, second, second + 0.5)
+        one.unpublished(FAULT, second, second + 0.6)  # in flight with the first: it tells nothing new
+        if second % 2:
+            one.succeeded(alone=True)
+        assert one.healthy
+
+
+def test_a_sink_that_fails_three_times_in_a_row_is_probed() -> None:
+    one = endpoint()
+    for second in range(3):
+        assert one.healthy
+        one.unpublished(FAULT, second, second + 0.5)
+    assert (one.healthy, one.last_error, one.failed_with_batch) == (False, FAULT, False)
+    assert one.ready_s(2.5) == 3.5
+    one.begin()
+    one.unpublished(FAULT, 3.5, 3.6)
+    assert one.ready_s(3.6) > 4.0
+    one.begin()
+    one.succeeded(alone=True)
+    assert one.healthy
+
+
+def test_it_is_told_whether_the_batch_may_be_the_reason() -> None:
+    one = endpoint()
+    one.failed(FAULT, 0.0, 0.0, with_batch=True)
+    assert one.failed_with_batch
+    one.failed(FAULT, 1.0, 1.0)
+    assert not one.failed_with_batch
+
+
+def test_a_transport_apart_is_made_when_it_is_needed() -> None:
+    apart = object()
+    one = Endpoint(parse_address("ws://h", "WebSocket"), [None], POLICY, 1.0, lambda: apart)  # type: ignore
+    assert one.apart is None
+    assert one.open_apart() is apart
+    assert one.apart is apart
+    # Where there may be one connection only, it is shared.
+    only = object()
+    one = Endpoint(parse_address("ws://h", "WebSocket"), [only], POLICY, 1.0)  # type: ignore[list-item]
+    assert (one.open_apart(), one.apart) == (only, None)
+
+
+def test_which_one_is_well() -> None:
+    first, second = endpoint(), endpoint()
+    endpoints = Endpoints([first, second])
+    first.failed(FAULT, 0.0, 0.0)
+    assert endpoints.well(5.0) is second
+    second.pause(10.0)
+    assert endpoints.well(5.0) is None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disk import InlineThread
 
 from raccoon_fast.core.batch import Accumulator, Batch
 from raccoon_fast.delivery import ledger as states
@@ -19,21 +22,15 @@ from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.delivery.spool import Spool
+from raccoon_fast.delivery.spool_records import checksum_of
 from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.delivery.waiting import Waiting
-from raccoon_fast.errors import Outcome
+from raccoon_fast.errors import ClientClosedError, DeliveryError, Outcome
 from raccoon_fast.logs import resolve_logger
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 
 SILENT = resolve_logger(None)
-
-
-class InlineThread:
-    """Stands in for the CallbackThread: runs the disk's work at once, where it is asked for."""
-
-    def submit(self, callback: Callable[..., object], argument: Any) -> None:
-        callback(argument)
 
 
 class House:
@@ -42,6 +39,7 @@ class House:
     def __init__(self, path: Path, max_waiting: int = 4, wire: str = "proto") -> None:
         self.ledger = Ledger()
         self.waiting = Waiting()
+        self.settled: list[Settlement] = []
         self.spool = Spool(path, max_bytes=1 << 20, logger=SILENT)
         self.accumulator = Accumulator(
             self.new_batch,
@@ -58,6 +56,7 @@ class House:
             self.ledger,
             self.waiting,
             self.new_batch,
+            self.settled.append,
             lambda batch: None,
             lambda: None,
             wire,
@@ -99,7 +98,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
+    (tmp_path / "house").mkdir()
+    return tmp_path / "house" / "spool"
 
 
 def test_what_comes_back_may_have_been_delivered(path: Path) -> None:
@@ -160,5 +160,163 @@ def test_quarantine_keeps_a_part_of_a_batch_that_was_split(path: Path) -> None:
         await turn()
         assert (rows(path), rows(path, "quarantine")) == ([], [("part-1", '{"b": 1}', body)])
         await house.reserve.close([], pytest.fail, 1.0)
+
+    run(main())
+
+
+def put_by_another(path: Path, **changed: Any) -> None:
+    """A record of a process that is no more; its checksum holds."""
+    whole = {"req_guid": "theirs", "wire": "proto", "accepted_at": 1000.5, "types": '{"a": 1}', "body": BODY, **changed}
+    if not path.exists():
+        spool = Spool(path, max_bytes=1 << 20, logger=SILENT)
+        spool.adopt()  # makes the file
+        spool.close()
+    row = [whole[name] for name in ("req_guid", "wire", "accepted_at", "types")]
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "INSERT INTO records (owner, req_guid, wire, accepted_at, types, checksum, body)"
+            " VALUES ('dead', ?, ?, ?, ?, ?, ?)",
+            [*row, checksum_of(*row, whole["body"]), whole["body"]],
+        )
+
+
+BODY = b"\x1a\x06\x0a\x01x\x12\x01a"
+NONSENSE: dict[str, dict[str, Any]] = {
+    "unknown wire": {"wire": "avro"},
+    "negative count": {"types": '{"a": -5}'},
+    "no count": {"types": "{}"},
+    "absurd count": {"types": '{"a": 1000000000000000000000}'},
+    "too many": {"types": '{"a": 7}'},
+    "count of another type": {"types": '{"b": 1}'},
+    "huge guid": {"req_guid": "g" * 100_000},
+    "no guid": {"req_guid": ""},
+    "absurd time": {"accepted_at": 1e300},
+    "no events": {"body": b"\xff" * 8},
+    "cut off": {"body": BODY[:-1]},
+}
+
+
+@pytest.mark.parametrize("changed", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("wire", ["proto", "json"])
+def test_a_record_that_makes_no_sense_strands_nothing_behind_it(path: Path, changed: dict[str, Any], wire: str) -> None:
+    async def main() -> None:
+        put_by_another(path, **changed)
+        put_by_another(path)
+        house = House(path, wire=wire)
+        await turn()
+        accepted = house.ledger.total(0)
+        house.reserve.fetch(1 << 20)
+        await turn()
+        assert [batch.req_guid for batch in house.waiting.pop_all()] == ["theirs"]
+        total = house.ledger.total(0)
+        assert (total.spooled, total.queued) == (0, 1)
+        assert total.accepted == accepted.accepted
+        assert sum(total.failed.values()) == total.accepted - 1
+        for counts in [total, *house.ledger.by_type({}).values()]:
+            assert min(counts.accepted, counts.spooled, counts.queued, *counts.failed.values()) >= 0
+        assert house.reserve.fetch_s == float("inf")
+        assert len(rows(path, "quarantine")) == 1
+        await house.reserve.close([], pytest.fail, 1.0)
+
+    run(main())
+
+
+def test_what_is_lost_on_disk_fails_its_receipt(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batches = [house.queued(guid) for guid in ("well", "damaged")]
+        for batch in batches:
+            house.reserve.set_aside(batch, pytest.fail)
+        await turn()
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE records SET body = x'00' WHERE req_guid = 'damaged'")
+        house.reserve.fetch(1 << 20)
+        await turn()
+        assert house.ledger.total(0).failed == {"damaged": 1}
+        assert house.settled == [batches[1].settlement]
+        error = batches[1].receipt.exception()
+        assert isinstance(error, DeliveryError)
+        assert (error.req_guid, error.outcome) == ("damaged", Outcome.POSSIBLY_DELIVERED)
+        assert not batches[0].receipt.done()
+        await house.reserve.close([], pytest.fail, 1.0)
+
+    run(main())
+
+
+def test_a_batch_whose_record_is_gone_is_stored_again(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch = house.queued("g")
+        house.reserve.secure(batch)
+        await turn()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").write_bytes(b"damaged" * 1000)
+        house.reserve.secure(house.queued("other"))
+        await turn()
+        assert len(house.waiting) == 2
+        assert batch is house.waiting.pop_ready()
+        house.reserve.set_aside(batch, pytest.fail)
+        await turn()
+        assert "g" in [row[0] for row in rows(path)]
+        total = house.ledger.total(0)
+        assert (total.spooled, total.failed) == (1, {})
+        await house.reserve.close([], pytest.fail, 1.0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["stored", "refused"])
+def test_what_waits_in_memory_under_durable_is_bounded(path: Path, refuses: bool) -> None:
+    """Also while the disk refuses, when batches are sent without being stored."""
+
+    async def main() -> None:
+        house = House(path, max_waiting=4)
+        await turn()
+        if refuses:
+            house.spool.max_bytes = 0
+        secured = 0
+        for _ in range(50):
+            while house.reserve.may_secure(time.monotonic()):
+                house.reserve.secure(house.queued(f"g{secured}"))
+                secured += 1
+            assert house.reserve.pending <= 4
+            await turn()
+            assert len(house.waiting) <= 8
+        assert (secured <= 8) if refuses else (secured >= 50)
+        assert house.ledger.total(0).spooled == secured - len(house.waiting)
+        await house.reserve.close(house.waiting.pop_all(), lambda batch: None, 5.0)
+
+    run(main())
+
+
+def test_close_leaves_what_is_stored_and_fails_what_is_not(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        stored, refused = house.queued("stored"), house.queued("refused")
+        house.reserve.set_aside(stored, pytest.fail)
+        await turn()
+        house.spool.max_bytes = 0
+        failed: list[Batch] = []
+        await house.reserve.close([refused], failed.append, 5.0)
+        assert failed == [refused]
+        assert isinstance(stored.receipt.exception(), ClientClosedError)
+        assert house.ledger.total(0).spooled == 1
+        assert [row[0] for row in rows(path)] == ["stored"]
+
+    run(main())
+
+
+def test_close_tells_of_what_nobody_will_find(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch = house.queued("g")
+        house.reserve.set_aside(batch, pytest.fail)
+        await turn()
+        shutil.rmtree(path.parent)
+        await house.reserve.close([], pytest.fail, 5.0)
+        total = house.ledger.total(0)
+        assert (total.spooled, total.failed) == (0, {"damaged": 1})
+        assert isinstance(batch.receipt.exception(), DeliveryError)
+        assert "lost" in str(batch.receipt.exception())
 
     run(main())

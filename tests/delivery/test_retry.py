@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
 from raccoon_fast import RetryPolicy
@@ -54,3 +56,37 @@ def test_hours_of_failures_are_no_overflow(multiplier: float) -> None:
 def test_a_wrong_option_is_named(option: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=option):
         RetryPolicy(**{option: value})  # type: ignore[arg-type]
+
+
+class TestProbes:
+    """Waits before a server that is down is tried again."""
+
+    def test_without_jitter_they_grow_by_the_policy_but_no_longer_than_it_is_down(self) -> None:
+        policy = RetryPolicy(initial=0.1, multiplier=2.0, maximum=30.0, jitter=None)
+        assert [policy.probe_s(failures, 0.0) for failures in (1, 2, 4, 5, 10)] == [0.1, 0.2, 0.8, 1.0, 1.0]
+        assert policy.probe_s(10, 12.0) == 12.0
+        assert policy.probe_s(10, 1e6) == 30.0
+        assert policy.probe_s(10_000, 1e6) == 30.0
+
+    def test_an_initial_wait_is_kept(self) -> None:
+        assert RetryPolicy(initial=5.0, jitter=None).probe_s(1, 0.0) == 5.0
+
+    def test_jitter(self) -> None:
+        policy = RetryPolicy(initial=0.1)
+        cases = ((1, 0.0, 0.0, 0.1), (2, 0.1, 0.0, 0.2), (8, 12.0, 6.0, 14.4), (99, 1e6, 15.0, 30.0))
+        for failures, down_s, least, most in cases:
+            drawn = [policy.probe_s(failures, down_s) for _ in range(2_000)]
+            assert least <= min(drawn) < least + 0.05 * (most - least)
+            assert most - 0.05 * (most - least) < max(drawn) <= most
+
+    @pytest.mark.parametrize("down_s", [1.0, 3.0, 12.0, 40.0])
+    def test_a_server_that_is_back_is_found_within_half_of_its_outage(self, down_s: float) -> None:
+        policy = RetryPolicy(initial=0.1)
+        found = []
+        for _ in range(2_000):
+            now_s = failures = 0
+            while now_s < down_s:
+                failures += 1
+                now_s += policy.probe_s(failures, now_s)
+            found.append(now_s - down_s)
+        assert statistics.median(found) <= max(1.0, down_s / 2)

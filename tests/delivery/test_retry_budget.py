@@ -1,4 +1,4 @@
-"""Retries are bounded by first attempts, and by time."""
+"""Retries are bounded by first attempts, by time, and by acknowledgements in a row."""
 
 from __future__ import annotations
 
@@ -39,3 +39,31 @@ def test_time_alone_pays_for_one_a_second() -> None:
     assert taken(budget) == 0
     budget.tick(2.5)
     assert taken(budget) == 3
+
+
+def test_after_four_acknowledgements_in_a_row_each_pays_for_two_retries() -> None:
+    budget = RetryBudget()
+    taken(budget)
+    for _ in range(4):
+        budget.acked()
+    assert taken(budget) == 0
+    for _ in range(3):
+        budget.acked()
+    assert taken(budget) == 6
+
+
+def test_a_failure_ends_the_row() -> None:
+    budget = RetryBudget()
+    taken(budget)
+    for _ in range(100):
+        for _ in range(4):
+            budget.acked()
+        budget.failed()
+    assert taken(budget) == 0
+
+
+def test_what_is_earned_does_not_grow_over_the_reserve() -> None:
+    budget = RetryBudget(reserve=16)
+    for _ in range(1000):
+        budget.acked()
+    assert taken(budget) == 16

@@ -9,7 +9,7 @@ import pytest
 
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.errors import DroppedError, EventsRejectedError
+from raccoon_fast.errors import DroppedError, EventsRejectedError, Outcome
 from raccoon_fast.events import Code, Response, Status
 
 ACK = Response(Status.SUCCESS, Code.OK, 0, "", {})
@@ -53,3 +53,12 @@ def test_a_failure_of_a_part_is_that_of_the_batch(settlement: Settlement) -> Non
     settlement.failed(failure)
     settlement.rejected([("a", b"1")], "why")
     assert settlement.receipt.exception() is failure
+
+
+def test_what_was_possibly_delivered_stays_so(settlement: Settlement) -> None:
+    settlement.split(2)
+    settlement.rejected([("a", b"1")], "why", Outcome.POSSIBLY_DELIVERED)
+    settlement.rejected([("b", b"2")], "what")
+    error = settlement.receipt.exception()
+    assert isinstance(error, EventsRejectedError)
+    assert error.outcome is Outcome.POSSIBLY_DELIVERED

@@ -239,7 +239,7 @@ def test_a_damaged_record_is_put_aside_and_the_others_are_found(path: Path) -> N
     again = new_spool(path)
     again.adopt()
     assert [one.req_guid for one in again.take(1 << 20)] == ["guid-0", "guid-3"]
-    assert again.pop_lost() == {"a": 2 + 7, "b": 2}
+    assert sorted(again.pop_lost().values(), key=len) == [{"a": 7}, {"a": 2, "b": 2}]
     assert again.pop_lost() == {}
     again.close()
     with contextlib.closing(sqlite3.connect(path)) as db, db:
@@ -364,7 +364,7 @@ print("works")
 
 
 def test_a_file_locked_by_another_is_an_error_of_that_call_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raccoon_fast.delivery.spool._BUSY_S", 0.05)
+    monkeypatch.setattr("raccoon_fast.delivery.spool_file._BUSY_S", 0.05)
     spool = new_spool(path)
     spool.put([record(1)])
     other = sqlite3.connect(path, isolation_level=None)

@@ -73,7 +73,7 @@ def test_owners_living_and_dead(path: Path, fill: Fill) -> None:
     living = fill(record("3", "c", accepted_at=20.5))
     idle = fill()
     idle.adopt()
-    names = [dead._owner, living._owner, idle._owner]
+    names = [dead.owner, living.owner, idle.owner]
     dead.close()
     with SpoolView(path) as view:
         owners = view.owners()
@@ -118,7 +118,7 @@ def test_drop_by_type_leaves_the_other_events_of_a_batch(path: Path, fill: Fill,
 def test_drop_by_owner_and_age(path: Path, fill: Fill) -> None:
     first = fill(record("old", "a", accepted_at=10.0), record("new", "a", accepted_at=20.0))
     second = fill(record("other", "b", accepted_at=5.0))
-    owner = first._owner
+    owner = first.owner
     first.close()
     second.close()
     with SpoolView(path) as view:

@@ -22,7 +22,7 @@ PORT, GRPC_PORT = 8080, 8081
 PROGRAM = """
 import json, sys, time
 from raccoon_fast import RAW, Producer, RetryPolicy
-from raccoon_fast.transports import tcp
+from raccoon_fast.net import tcp
 
 urls, options, keepalive = map(json.loads, sys.argv[1:])
 tcp._KEEPALIVE.update(keepalive)

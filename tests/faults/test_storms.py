@@ -13,7 +13,7 @@ from program import finish, start
 from raccoon_fast import RAW, AsyncProducer, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
 from raccoon_fast.delivery.endpoints import Endpoint
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 
 CLIENTS = 200
 

@@ -434,6 +434,47 @@ class TestDogStatsD:
             dog.count("a")
         assert lines_of(receiver) == ["a:1|c|#env:mine,service:shop,version:1.2,dd.internal.entity_id:pod-1"]
 
+    @pytest.mark.parametrize("how", ["url", "url of datagrams", "host"])
+    def test_a_unix_socket(self, tmp_path, variables, how):
+        path = tmp_path / "dsd.socket"
+        scheme = "unixgram" if how == "url of datagrams" else "unix"
+        variables(DOGSTATSD_URL="udp://192.0.2.1:1" if how == "host" else f"{scheme}://{path}", AGENT_HOST="192.0.2.1")
+        logger = Recorder()
+        with DogStatsD(f"unix://{path}" if how == "host" else None, flush_interval=0.05, logger=logger) as dog:
+            dog.count("early", 1)  # nobody listens yet: that is said
+            deadline_s = time.monotonic() + 10
+            while not logger.lines:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+            for name in ("one", "again"):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as agent:
+                    agent.bind(str(path))
+                    agent.settimeout(10)
+                    for number in range(2000):
+                        dog.timing(f"{name}.{number % 7}", number)
+                    lines = []
+                    while len([line for line in lines if line.startswith(name)]) < 2000:
+                        lines += agent.recv(65536).decode().splitlines()
+                path.unlink()
+        (line,) = logger.lines
+        assert f"unix://{path}" in line
+
+    @pytest.mark.parametrize(
+        ("url", "host", "port"),
+        [("udp://agent:99", "agent", 99), ("udp://agent", "agent", 8126), ("", "other", 8126)],
+    )
+    def test_the_url_goes_before_the_host(self, variables, url, host, port):
+        variables(DOGSTATSD_URL=url, AGENT_HOST="other", DOGSTATSD_PORT="8126")
+        assert DogStatsD()._target == f"statsd at {host}:{port}"
+        assert DogStatsD("mine")._target == "statsd at mine:8126"
+        assert DogStatsD(port=7)._target == f"statsd at {host}:7"
+
+    @pytest.mark.parametrize("url", ["unix://relative/path", "tcp://h:1", "udp://", "udp://h:x", "/path"])
+    def test_a_wrong_url_is_named(self, variables, url):
+        variables(DOGSTATSD_URL=url)
+        with pytest.raises(ValueError, match="DD_DOGSTATSD_URL"):
+            DogStatsD()
+
     def test_a_forked_child_sends_its_own(self, receiver):
         dog = DogStatsD("127.0.0.1", port_of(receiver), flush_interval=60)
         dog.count("parent")

@@ -21,6 +21,7 @@ class Files:
     foreign: Path
     client: Path
     stranger: Path
+    expired_client: Path
 
 
 def make_certificates(folder: Path) -> Files:
@@ -45,4 +46,5 @@ def make_certificates(folder: Path) -> Files:
         foreign=pem("foreign", other.issue_cert("127.0.0.1", "localhost")),
         client=pem("client", ca.issue_cert("client@test")),
         stranger=pem("stranger", other.issue_cert("client@test")),
+        expired_client=pem("expired_client", ca.issue_cert("client@test", not_before=past, not_after=past)),
     )

@@ -27,6 +27,7 @@ from raccoon_fast import (
     ServerError,
 )
 from raccoon_fast.collector import Collector
+from raccoon_fast.transports.grpc_transport import says_too_large
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)
@@ -204,6 +205,53 @@ class TestSize:
         with server(behaviour) as target, client(target, retry=SOON) as rpc, pytest.raises(MessageTooLargeError):
             rpc.send(EVENTS)
         assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "grpc: received message larger than max (5242946 vs. 4194304)",
+        "grpc: received message after decompression larger than max 4194304",
+        "Received message larger than max (5242946 vs. 4194304)",
+        "gRPC message exceeds maximum size 4194304: 5242946",
+        "Received message exceeds the maximum configured message size.",
+        "Error, decoded message length too large: found 5242946 bytes, the limit is: 4194304 bytes",
+        "Payload Too Large",
+        "payload too large",
+        "Content Too Large",
+        "Request Entity Too Large",
+        "http: request body too large",
+        "request too large",
+        "client intended to send too large body: 300000 bytes",
+        "the body exceeds the limit of 1048576 bytes",
+        "message size 5242946 is larger than the limit",
+    ],
+)
+def test_words_for_too_large(said):
+    assert says_too_large(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "Request Header Or Cookie Too Large",
+        "Request Header Fields Too Large",
+        "metadata size exceeds limit: the message was not read",
+        "message rate exceeds the limit",
+        "request quota exceeded: 100 requests per second",
+        "message count exceeds limit",
+        "URI too large for the request",
+        "too many requests",
+        "connection limit exceeded",
+        "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+        "cannot publish events: message broker unavailable",
+    ],
+)
+def test_words_for_something_else(said):
+    """Taken for too large, a batch would be cut down to single events, and each refused."""
+    assert not says_too_large(said)
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"<html>"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+import time
 import uuid
 
 import h2.errors
@@ -44,6 +45,7 @@ from raccoon_fast import (
     ConnectError,
     ConnectionLostError,
     GrpcClient,
+    MessageTooLargeError,
     Outcome,
     Producer,
     ProtocolError,
@@ -310,6 +312,94 @@ class TestGoingAway:
             result = rpc.send(EVENTS)
         assert guids == [result.req_guid] * 2
 
+    def test_what_waits_moves_from_connection_to_connection(self) -> None:
+        """nginx ends each after keepalive_requests, whatever waits for its turn, or was written already."""
+        served: list[str] = []
+        last = 2 * 10 - 1
+
+        def on_call(call: Call) -> None:
+            if call.stream > last:
+                return
+            served.append(call.request.req_guid)
+            call.respond()
+            if call.stream == last:
+                call.peer.connection.sock.sendall(frame(GOAWAY, struct.pack(">II", last, 0)))
+
+        with (
+            strict_server(on_call, {Codes.MAX_CONCURRENT_STREAMS: 4}) as (target, peers),
+            client(target, timeout=30.0) as rpc,
+        ):
+            receipts = [rpc.submit(EVENTS) for _ in range(200)]
+            assert [receipt.exception(30) for receipt in receipts] == [None] * 200
+        assert len(peers) >= 20
+        assert set(served) == {receipt.req_guid for receipt in receipts}
+
+    def test_what_is_not_written_is_no_resend(self) -> None:
+        guids: list[str] = []
+
+        def script(connection: Connection) -> None:
+            greet(connection, struct.pack(">HI", 3, 1))  # one stream at a time
+            while True:
+                stream, guid = read_call(connection)
+                guids.append(guid)
+                if connection.number == 0:
+                    connection.sock.sendall(good(stream, guid) + frame(GOAWAY, struct.pack(">II", stream, 0)))
+                    connection.wait_closed()
+                else:
+                    connection.sock.sendall(frame(RST_STREAM, struct.pack(">I", 8), stream=stream))
+
+        with tcp_server(script) as target, client(target) as rpc:
+            first, second = rpc.submit(EVENTS), rpc.submit(EVENTS)
+            assert first.exception(10) is None
+            error = second.exception(10)
+        assert isinstance(error, ConnectionLostError)
+        assert (error.attempts, guids) == (1, [first.req_guid, second.req_guid])
+
+    def test_a_server_that_refuses_one_call_for_good_is_not_asked_without_end(self) -> None:
+        asked: list[str] = []
+
+        def on_call(call: Call) -> None:
+            asked.append(call.request.events[0].type)
+            if asked[-1] == "bad":
+                call.peer.h2.reset_stream(call.stream, h2.errors.ErrorCodes.REFUSED_STREAM)
+            else:
+                call.respond()
+
+        with strict_server(on_call) as (target, _), client(target) as rpc:
+            rpc.send(EVENTS)
+            with pytest.raises(ConnectionLostError) as no:
+                rpc.send([("bad", b"")])
+        assert (no.value.attempts, asked) == (2, ["page", "bad", "bad"])
+
+    def test_a_connection_that_was_left_is_closed_with_the_client(self, run) -> None:
+        ended = threading.Event()
+
+        def script(connection: Connection) -> None:
+            greet(connection)
+            stream, guid = read_call(connection)
+            if connection.number:
+                connection.sock.sendall(good(stream, guid))
+                connection.wait_closed()
+                return
+            connection.sock.sendall(frame(GOAWAY, struct.pack(">II", 2**31 - 1, 0)))
+            connection.wait_closed()
+            ended.set()
+
+        async def main(target: str) -> None:
+            rpc = AsyncGrpcClient(target, serializer=RAW, logger=None, retry=ONCE, timeout=60.0)
+            receipt = rpc.submit(EVENTS)
+            while rpc._transport is None or not rpc._transport._dialer.connection:
+                await asyncio.sleep(0.005)
+            while rpc._transport._dialer.connection.usable:
+                await asyncio.sleep(0.005)
+            await rpc.send(EVENTS)
+            await rpc.close(timeout=0)
+            assert receipt.done()
+            assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
+
+        with tcp_server(script) as target:
+            run(main(target))
+
     def test_refused_again_it_is_told(self) -> None:
         def script(connection: Connection) -> None:
             greet(connection)
@@ -556,6 +646,46 @@ class TestAnswers:
         assert isinstance(error, ServerError)
         assert (error.status, error.retryable) == (code, retryable)
         assert f"HTTP status {status}" in str(error)
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_proxy_may_ask_to_wait(self, status: int) -> None:
+        error = self.error([(":status", str(status)), ("retry-after", "2")], b"<html>\nbusy")
+        assert (error.retry_after_s, error.said) == (2.0, f"HTTP status {status}: <html> busy")
+        assert self.error([(":status", str(status)), ("retry-after", "soon")]).retry_after_s is None
+
+    @pytest.mark.parametrize(
+        ("pushback", "retryable", "wait_s"),
+        [("1500", True, 1.5), ("0", True, 0.0), ("99999999999", True, 300.0), ("-1", False, 30.0), ("x", False, 30.0)],
+    )
+    @pytest.mark.parametrize("trailers_only", [True, False])
+    def test_a_server_may_ask_to_wait_or_not_to_retry(
+        self, pushback: str, retryable: bool, wait_s: float, trailers_only: bool
+    ) -> None:
+        said = [("grpc-status", "14"), ("grpc-retry-pushback-ms", pushback)]
+        error = self.error([*HEAD, *said]) if trailers_only else self.error(HEAD, trailers=said)
+        assert (error.status, error.retryable, error.retry_after_s) == ("UNAVAILABLE", retryable, wait_s)
+
+    def test_what_is_asked_for_is_waited_for(self) -> None:
+        began_s: list[float] = []
+
+        def on_call(call: Call) -> None:
+            began_s.append(time.monotonic())
+            if len(began_s) > 1:
+                call.respond()
+                return
+            fields = [(":status", "503"), ("retry-after", "1")]
+            call.peer.h2.send_headers(call.stream, fields, end_stream=True)
+
+        retry = RetryPolicy(max_attempts=2, initial=0.01)
+        with strict_server(on_call) as (target, _), client(target, retry=retry) as rpc:
+            rpc.send(EVENTS)
+        assert 0.99 <= began_s[1] - began_s[0] < 20.0
+
+    def test_too_large_by_whoever_says_it(self) -> None:
+        for fields in ([(":status", "413")], [*HEAD, ("grpc-status", "2"), ("grpc-message", "Payload Too Large")]):
+            error = self.error(fields)
+            assert isinstance(error, MessageTooLargeError)
+            assert error.size > 0
 
     def test_without_a_status(self) -> None:
         for error in (

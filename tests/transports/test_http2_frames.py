@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from raccoon_fast.clients.options import Settings
 from raccoon_fast.errors import RaccoonError
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.http2 import HTTP2Connection
 from raccoon_fast.transports.http2_frames import (
     END_HEADERS,

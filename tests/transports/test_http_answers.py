@@ -10,7 +10,7 @@ from scripted import answer
 
 from raccoon_fast.errors import MessageTooLargeError, Outcome, ProtocolError, ServerError
 from raccoon_fast.events import Code, Status
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.http_answers import read_answer, retry_after_s, status_is_retryable
 
 ADDRESS = parse_address("http://h", "REST")

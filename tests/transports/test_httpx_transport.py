@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
+import threading
+from typing import Any
 
 import httpx
 import pytest
-from scripted import answer, tcp_server
+from scripted import Connection, answer, tcp_server
 
 from raccoon_fast import (
     RAW,
     AckTimeoutError,
+    AsyncProducer,
     AsyncRestClient,
     ConnectError,
     ConnectionLostError,
     MessageTooLargeError,
+    Outcome,
+    Producer,
     ProtocolError,
     RestClient,
     RetryPolicy,
@@ -50,7 +57,7 @@ def send(run, url: str, **options):
 
 @pytest.fixture
 def collector():
-    with Collector() as collector:
+    with Collector(group_header="X-User-Group") as collector:
         yield collector
 
 
@@ -61,7 +68,7 @@ class TestOverTheUsersHttpx:
         assert send(run, collector.url, **options).response.req_guid == "g"
         (request,) = collector.requests
         assert [(event.type, event.data) for event in collector.events] == EVENTS
-        assert (request.req_guid, request.connection_id, request.group) == ("g", "u", "g")
+        assert (request.req_guid, request.connection_id, request.headers["x-user-group"]) == ("g", "u", "g")
         assert request.headers["x-trace"] == "t"
         assert request.headers["content-type"] == f"application/{wire}"
         assert request.headers["user-agent"].startswith("raccoon_fast/")
@@ -133,6 +140,56 @@ class TestOverTheUsersHttpx:
         with tcp_server(script) as host, pytest.raises((ProtocolError, ConnectionLostError), match=expected):
             send(run, f"http://{host}")
 
+    @pytest.mark.parametrize(
+        ("raised", "expected", "outcome", "attempts"),
+        [
+            (httpx.ConnectTimeout("late"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.PoolTimeout("full"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.ProxyError("403 Forbidden"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.UnsupportedProtocol("no"), ConnectError, Outcome.NOT_DELIVERED, 1),
+            (httpx.CloseError("odd"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.WriteError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.ReadError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.RemoteProtocolError("cut"), ConnectionLostError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.DecodingError("odd"), ProtocolError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.WriteTimeout("late"), AckTimeoutError, Outcome.POSSIBLY_DELIVERED, 1),
+            (httpx.ReadTimeout("late"), AckTimeoutError, Outcome.POSSIBLY_DELIVERED, 1),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    )
+    def test_what_httpx_raises(self, run, raised, expected, outcome, attempts):
+        class Raising(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request):
+                raise raised
+
+        async def once():
+            async with client("http://h", Raising()) as rest:
+                await rest.send(EVENTS)
+
+        with pytest.raises(expected) as no:
+            run(once())
+        assert (no.value.outcome, no.value.attempts) == (outcome, attempts)
+
+    def test_an_answer_to_another_request_ends_the_connection(self, run):
+        numbers = []
+
+        def script(connection):
+            while True:
+                guid = connection.read_message().req_guid
+                numbers.append(connection.number)
+                connection.respond(answer("another" if len(numbers) == 1 else guid))
+
+        async def twice(host):
+            async with client(f"http://{host}", httpx.AsyncHTTPTransport()) as rest:
+                with pytest.raises(ProtocolError, match="another"):
+                    await rest.send(EVENTS)
+                await rest.send(EVENTS)
+                await rest.send(EVENTS)
+
+        with tcp_server(script) as host:
+            run(twice(host))
+        assert numbers == [0, 1, 1]
+
     @pytest.mark.parametrize("wrong", [httpx.Client, httpx.HTTPTransport, "httpx"])
     def test_what_is_neither_is_refused(self, wrong):
         value = wrong if isinstance(wrong, str) else wrong()
@@ -201,6 +258,28 @@ class TestOurConnectionsForTheUser:
         ):
             fetch(run, "GET", f"http://{host}")
 
+    def test_a_request_that_was_written_before_is_not_taken_for_unsent(self, run):
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve():
+            connection = Connection(listener.accept()[0], 0)
+            with connection.sock:
+                connection.read_request()
+                connection.respond(b"")
+                connection.read_request()
+                listener.close()
+
+        async def twice(url):
+            async with httpx.AsyncClient(transport=PooledTransport()) as http:
+                await http.post(url, content=b"x")
+                with pytest.raises(httpx.ReadError):
+                    await http.post(url, content=b"x")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        run(twice(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        thread.join(5)
+
     @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
     def test_methods_whose_answers_are_framed_otherwise(self, run, method):
         with pytest.raises(httpx.LocalProtocolError, match=method):
@@ -214,3 +293,80 @@ class TestOurConnectionsForTheUser:
     def test_other_schemes(self, run):
         with pytest.raises(httpx.UnsupportedProtocol, match="ftp"):
             fetch(run, "GET", "ftp://127.0.0.1/")
+
+
+class TestAProducer:
+    """`transport=` is what RestClient takes."""
+
+    def counting(self, collector: Collector) -> tuple[httpx.AsyncBaseTransport, list[str]]:
+        hosts: list[str] = []
+
+        class Counting(httpx.AsyncHTTPTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                hosts.append(request.url.host)
+                return await super().handle_async_request(request)
+
+        # A client that was handed in is not closed here, and its owner has no way to the producer's event loop.
+        return Counting(limits=httpx.Limits(max_keepalive_connections=0)), hosts
+
+    @pytest.mark.parametrize("how", ["transport", "client", "callable", "callable that makes a client"])
+    def test_sends_over_it(self, how: str) -> None:
+        with Collector() as collector:
+            made, hosts = self.counting(collector)
+            given: Any = {
+                "transport": lambda: made,
+                "client": lambda: httpx.AsyncClient(transport=made),
+                "callable": lambda: lambda: made,
+                "callable that makes a client": lambda: lambda: httpx.AsyncClient(transport=made),
+            }[how]()
+            with Producer(collector.url, serializer=RAW, logger=None, batch_events=10, transport=given) as producer:
+                for _ in range(500):
+                    producer.emit("t", b"x")
+                assert producer.flush(20) == 0
+            assert collector.event_count == 500
+            assert len(hosts) == 50
+
+    def test_one_per_url(self) -> None:
+        down = httpx.MockTransport(lambda request: httpx.Response(503))
+        with Collector() as collector:
+            made, hosts = self.counting(collector)
+            urls = ["http://down.test", collector.url, collector.ws_url]
+
+            async def main() -> None:
+                given = [down, lambda: made, None]
+                async with AsyncProducer(urls, serializer=RAW, logger=None, transport=given) as producer:
+                    await producer.emit("t", b"x")
+                    assert await producer.flush(20) == 0
+
+            asyncio.run(main())
+            assert collector.event_count == 1
+            assert hosts == ["127.0.0.1"]
+
+    @pytest.mark.parametrize(
+        ("url", "options", "said"),
+        [
+            ("ws://h", {"transport": httpx.MockTransport(None)}, "transport is for REST"),
+            (["http://h", "ws://h"], {"transport": [None]}, "one for each url"),
+            (["http://h", "ws://h"], {"transport": [None, httpx.MockTransport(None)]}, "ws://h/api/v1/events is not"),
+            ("http://h", {"transport": 5}, "transport takes an httpx.AsyncClient"),
+            ("http://h", {"transport": httpx.MockTransport(None), "proxy": "http://h"}, "of httpx itself"),
+            ("http+unix:///r", {"transport": httpx.MockTransport(None)}, "of httpx itself"),
+        ],
+    )
+    def test_wrong_options(self, url: Any, options: Any, said: str) -> None:
+        with pytest.raises((TypeError, ValueError), match=said):
+            Producer(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "said", "retryable"),
+    [(lambda: None, "must return an httpx.AsyncClient", False), (lambda: 1 / 0, "ZeroDivisionError", True)],
+)
+def test_a_callable_that_makes_none(made: Any, said: str, retryable: bool) -> None:
+    once = RetryPolicy(max_attempts=1)
+    with (
+        RestClient("http://h", serializer=RAW, logger=None, retry=once, transport=made) as client,
+        pytest.raises(ConnectError, match=said) as caught,
+    ):
+        client.send([("t", b"x")])
+    assert caught.value.retryable is retryable

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import threading
 import time
 
 import pytest
-from scripted import SendEventRequest, answer, tcp_server
+from any_client import ASYNC, SYNC, OnLoop, new_client
+from scripted import Connection, SendEventRequest, answer, tcp_server
 
 from raccoon_fast import (
     RAW,
@@ -25,7 +27,7 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
-from raccoon_fast.transports.tcp import open_tcp
+from raccoon_fast.net.tcp import open_tcp
 
 ONCE = RetryPolicy(max_attempts=1)
 SOON = RetryPolicy(max_attempts=3, initial=0.01)
@@ -115,6 +117,95 @@ def test_a_kept_connection_that_was_closed_is_replaced_at_once(end):
         for _ in range(3):
             rest.send(EVENTS)
     assert served == [0, 1, 2]
+
+
+def dying(connection):
+    """Answers a request, reads the one after it, and ends."""
+    connection.respond(answer(connection.read_message().req_guid))
+    connection.read_message()
+
+
+def test_a_request_sent_again_on_a_fresh_connection_is_counted():
+    seen = []
+
+    def script(connection):
+        seen.append(connection.number)
+        if connection.number == 0:
+            dying(connection)
+        else:
+            connection.read_message()
+
+    with tcp_server(script) as host, client(host, retry=ONCE) as rest:
+        rest.send(EVENTS)
+        with pytest.raises(ConnectionLostError) as no:
+            rest.send(EVENTS)
+    assert (seen, no.value.attempts) == ([0, 1], 2)
+
+
+@pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
+def test_a_hidden_resend_that_cannot_connect_leaves_possible_what_was_written(classes):
+    """The server may have kept the events before it was gone."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run():
+        connection = Connection(listener.accept()[0], 0)
+        with connection.sock:
+            connection.respond(answer(connection.read_message().req_guid))
+            connection.read_message()
+            listener.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    made = new_client("rest", f"http://127.0.0.1:{listener.getsockname()[1]}", classes)
+    with made if classes is SYNC else OnLoop(made) as rest:
+        rest.send(EVENTS)
+        with pytest.raises(ConnectError) as no:
+            rest.send(EVENTS)
+    thread.join(5)
+    assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
+    assert no.value.attempts == 1
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 No", b"400 No"])
+def test_an_answer_to_another_request_ends_the_connection_at_once(status):
+    """What follows would be the answer to another one as well (RFC 9112, 9.2)."""
+    ended = threading.Event()
+    numbers = []
+
+    def script(connection):
+        guid = connection.read_message().req_guid
+        numbers.append(connection.number)
+        if connection.number == 0:
+            connection.respond(answer("another", status=2, code=2), status)
+            connection.wait_closed()
+            ended.set()
+        else:
+            connection.respond(answer(guid))
+
+    with tcp_server(script) as host, client(host, retry=ONCE) as rest:
+        with pytest.raises(ProtocolError, match="another"):
+            rest.send(EVENTS)
+        assert ended.wait(10)
+        rest.send(EVENTS)
+    assert numbers == [0, 1]
+
+
+def test_half_an_answer_behind_an_answer_ends_the_connection():
+    ended = threading.Event()
+
+    def script(connection):
+        said = answer(connection.read_message().req_guid)
+        more = b"HTTP/1.1 200 OK\r\nX-Old: " if connection.number == 0 else b""
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said)
+        connection.sock.sendall(head + said + more)
+        if connection.number == 0:
+            connection.wait_closed()
+            ended.set()
+
+    with tcp_server(script) as host, client(host, retry=ONCE) as rest:
+        rest.send(EVENTS)
+        assert ended.wait(10)
+        rest.send(EVENTS)
 
 
 def test_a_connection_that_says_something_unasked_is_not_used_again():

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections import Counter
 
 import pytest
-from scripted import answer, ended, tcp_server
+from scripted import Connection, answer, ended, tcp_server
 
 from raccoon_fast.core.envelope import ProtoEnvelope
-from raccoon_fast.errors import AckTimeoutError, ClientClosedError, ConnectionLostError, ProtocolError, ServerError
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    Outcome,
+    ProtocolError,
+    ServerError,
+)
 from raccoon_fast.logs import resolve_logger
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.base import Identity, Link, Request
 from raccoon_fast.transports.rest import RestTransport
 
@@ -120,6 +130,53 @@ def test_a_kept_connection_that_was_closed_is_replaced_and_no_failure(end, run):
     with tcp_server(script) as host:
         run(main(host))
     assert served == [0, 1, 2]
+
+
+def test_what_cannot_be_written_again_stays_possibly_delivered(run):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection = Connection(listener.accept()[0], 0)
+        with connection.sock:
+            obliging(connection, 1)
+            connection.read_message()
+            listener.close()
+
+    async def main(host):
+        rest = RestTransport(link(host), connections=1)
+        await warm(rest)
+        sent = request("a")
+        with pytest.raises(ConnectError) as no:
+            await ended(rest.start(sent, 10.0))
+        assert (no.value.outcome, sent.was_written, sent.resends) == (Outcome.POSSIBLY_DELIVERED, True, 0)
+        await rest.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    run(main(f"127.0.0.1:{listener.getsockname()[1]}"))
+    thread.join(5)
+
+
+def test_an_answer_to_another_request_ends_the_connection(run):
+    numbers = []
+
+    def script(connection):
+        while True:
+            guid = connection.read_message().req_guid
+            numbers.append(connection.number)
+            connection.respond(answer("another" if guid == "a" else guid))
+
+    async def main(host):
+        rest = RestTransport(link(host), connections=1)
+        await warm(rest)
+        with pytest.raises(ProtocolError, match="another"):
+            await ended(rest.start(request("a"), 10.0))
+        assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
+        await rest.close()
+
+    with tcp_server(script) as host:
+        run(main(host))
+    assert numbers == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

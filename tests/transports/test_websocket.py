@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 import threading
 import time
 
 import pytest
+from any_client import ASYNC, SYNC, OnLoop, new_client
 from scripted import SendEventRequest, answer, ended, guid_of, speak_websocket, tcp_server, websocket_server
 from trial import Lines
 from websockets.frames import Opcode
+from websockets.http11 import Request as HandshakeRequest
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
 from raccoon_fast import (
     RAW,
@@ -457,6 +463,249 @@ def test_a_close_by_the_server_is_followed_by_a_new_connection(code):
         ws.send(EVENTS)
 
 
+class TestGoodbye:
+    """A server's Close frame, after which it answers nothing (RFC 6455, 5.5.1)."""
+
+    @staticmethod
+    def server(seen, code=1012):
+        """Says goodbye to its first connection, and leaves TCP open."""
+
+        def script(connection):
+            frames = seen.setdefault(connection.number, [])
+
+            def received(frame, protocol):
+                frames.append((frame.opcode, time.monotonic()))
+                if frame.opcode is Opcode.BINARY:
+                    protocol.send_binary(answer(guid_of(bytes(frame.data))))
+                    if connection.number == 0:
+                        protocol.send_close(code, "bye")
+                        goodbye_s.append(time.monotonic())
+
+            def write(data):
+                connection.sock.sendall(data)
+
+            goodbye_s = seen.setdefault("goodbye_s", [])
+            protocol = ServerProtocol()
+            while data := connection.sock.recv(65536):
+                protocol.receive_data(data)
+                for event in protocol.events_received():
+                    if isinstance(event, HandshakeRequest):
+                        protocol.send_response(protocol.accept(event))
+                    else:
+                        received(event, protocol)
+                for reply in protocol.data_to_send():
+                    if reply:
+                        write(reply)
+            seen[f"ended {connection.number}"] = time.monotonic()
+
+        return tcp_server(script)
+
+    @pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
+    def test_nothing_is_written_after_it_and_the_connection_is_given_up(self, classes):
+        seen = {}
+        with self.server(seen) as host:
+            made = new_client("websocket", f"ws://{host}", classes, timeout=30.0)
+            with made if classes is SYNC else OnLoop(made) as ws:
+                ws.send(EVENTS)
+                if classes is ASYNC:
+                    ws.run(asyncio.sleep(0.05))  # its event loop runs only while it is called
+                else:
+                    eventually(lambda: len(seen[0]) == 2)
+                began_s = time.monotonic()
+                ws.send(EVENTS)
+                assert time.monotonic() - began_s < 10.0
+                if classes is ASYNC:
+                    ws.run(asyncio.sleep(1.0))
+                eventually(lambda: "ended 0" in seen)
+        assert [opcode for opcode, _ in seen[0]] == [Opcode.BINARY, Opcode.CLOSE]
+        assert 0.5 < seen["ended 0"] - seen["goodbye_s"][0] < 10.0
+        assert Opcode.BINARY in [opcode for opcode, _ in seen[1]]
+
+    def test_what_is_in_flight_fails_at_once(self):
+        def script(connection):
+            def received(frame, protocol):
+                if frame.opcode is Opcode.BINARY:
+                    protocol.send_close(1001, "a\x1b[31m" + "b" * 100)
+
+            speak_websocket(connection, received)
+            connection.wait_closed()
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE, timeout=30.0) as ws:
+            began_s = time.monotonic()
+            with pytest.raises(ConnectionLostError, match=r"closed the connection: 1001 a\[31mb{100}$") as no:
+                ws.send(EVENTS)
+            assert time.monotonic() - began_s < 10.0
+        assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
+
+    def test_the_rest_of_a_request_does_not_follow_it(self):
+        """A server that closes in the middle of a message need not read it to its end."""
+        ended = threading.Event()
+
+        def script(connection):
+            def received(frame, protocol):
+                raise AssertionError
+
+            head = bytearray()
+
+            class Cut(Exception):
+                pass
+
+            def write(data):
+                connection.sock.sendall(data)
+                head.extend(data)
+                raise Cut
+
+            with contextlib.suppress(Cut):
+                speak_websocket(connection, received, write)
+            connection.sock.recv(1000)
+            said = struct.pack(">H", 1009) + b"too big"
+            connection.sock.sendall(bytes([0x88, len(said)]) + said)
+            connection.sock.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                while connection.sock.recv(65536):
+                    pass
+            ended.set()
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE, timeout=30.0) as ws:
+            with pytest.raises(MessageTooLargeError, match="1009: too big"):
+                ws.send([("a", bytes(20_000_000))])
+            assert ended.wait(10)
+
+
+class TestCulprit:
+    """Close 1009 among several requests does not say which of them it is about."""
+
+    @pytest.mark.parametrize("bad", [0, 2, 7])
+    def test_each_that_was_in_flight_goes_alone_until_it_is_known(self, bad):
+        most: dict[int, int] = {}
+
+        def script(connection):
+            held = []
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                message = SendEventRequest.FromString(bytes(frame.data))
+                held.append(message)
+                most[connection.number] = max(most.get(connection.number, 0), len(held))
+                if connection.number == 0 and len(held) < 8:
+                    return
+                if any(one.events[0].type == "bad" for one in held):
+                    protocol.send_close(1009, "too big")
+                else:
+                    for one in held:
+                        protocol.send_binary(answer(one.req_guid))
+                held.clear()
+
+            speak_websocket(connection, received)
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=SOON) as ws:
+            kinds = ["bad" if number == bad else "good" for number in range(8)]
+            receipts = [ws.submit([(kind, b"")]) for kind in kinds]
+            failures = [receipt.exception(20) for receipt in receipts]
+        assert [type(error) for error in failures] == [
+            MessageTooLargeError if kind == "bad" else type(None) for kind in kinds
+        ]
+        assert failures[bad].outcome is Outcome.POSSIBLY_DELIVERED  # what its first attempt left possible
+        assert most[0] == 8
+        assert {count for number, count in most.items() if number} == {1}
+
+    def test_a_suspect_that_comes_back_late_goes_alone_all_the_same(self, run):
+        """When the connection carries many at a time again."""
+
+        def script(connection):
+            held = []
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                message = SendEventRequest.FromString(bytes(frame.data))
+                kind = message.events[0].type
+                held.append(kind)
+                if connection.number == 0:
+                    if len(held) == 8:
+                        protocol.send_close(1009, "")
+                elif kind == "bad":
+                    protocol.send_close(1009, "")
+                elif protocol.state is OPEN:
+                    protocol.send_binary(answer(message.req_guid))
+
+            speak_websocket(connection, received)
+
+        async def main(url):
+            later = RetryPolicy(max_attempts=2, initial=2.0, jitter=None)
+            async with AsyncWebSocketClient(url, serializer=RAW, logger=None, retry=later, timeout=20.0) as ws:
+                receipts = [ws.submit([(kind, b"")]) for kind in ["bad"] + ["good"] * 7]
+                while ws._transport is None or not (connection := ws._transport._dialer.connection):
+                    await asyncio.sleep(0.005)
+                while connection.usable:
+                    await asyncio.sleep(0.005)
+                await asyncio.gather(*(ws.send([("filler", b"")]) for _ in range(64 * 8)))
+                assert ws._transport._dialer.connection.window.limit == 8
+                failures = await asyncio.gather(*receipts, return_exceptions=True)
+                assert isinstance(failures[0], MessageTooLargeError)
+                assert [isinstance(failure, Exception) for failure in failures[1:]] == [False] * 7
+
+        with tcp_server(script) as host:
+            run(main(f"ws://{host}"))
+
+    def test_a_suspect_that_does_not_come_back_holds_up_nobody(self, run):
+        def script(connection):
+            held = []
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                held.append(guid_of(bytes(frame.data)))
+                if connection.number:
+                    protocol.send_binary(answer(held[-1]))
+                elif len(held) == 4:
+                    protocol.send_close(1009, "")
+
+            speak_websocket(connection, received)
+
+        async def main(url):
+            async with AsyncWebSocketClient(url, serializer=RAW, logger=None, retry=ONCE, timeout=10.0) as ws:
+                for receipt in [ws.submit(EVENTS) for _ in range(4)]:
+                    with pytest.raises(ConnectionLostError):
+                        await receipt
+                await asyncio.gather(*(ws.send(EVENTS) for _ in range(100)))
+
+        with tcp_server(script) as host:
+            run(main(f"ws://{host}"))
+
+    def test_an_abandoned_request_may_be_the_one(self, run):
+        """What nobody waits for any more is still on the connection: the other is not blamed for it."""
+
+        def script(connection):
+            held = []
+
+            def received(frame, protocol):
+                if frame.opcode is not Opcode.BINARY:
+                    return
+                held.append(guid_of(bytes(frame.data)))
+                if connection.number == 0 and len(held) == 2:
+                    protocol.send_close(1009, "")
+                elif connection.number:
+                    protocol.send_binary(answer(held[-1]))
+
+            speak_websocket(connection, received)
+
+        async def main(url):
+            async with AsyncWebSocketClient(url, serializer=RAW, logger=None, retry=SOON, timeout=10.0) as ws:
+                abandoned = asyncio.ensure_future(ws.send([("bad", b"")]))
+                while ws._transport is None or ws._transport._dialer.connection is None:
+                    await asyncio.sleep(0.005)
+                while not ws._transport._dialer.connection.acks:
+                    await asyncio.sleep(0.005)
+                abandoned.cancel()
+                await asyncio.gather(abandoned, return_exceptions=True)
+                await ws.send(EVENTS)
+
+        with tcp_server(script) as host:
+            run(main(f"ws://{host}"))
+
+
 def test_close_1009_says_that_the_request_is_too_large():
     with websocket_server(obliging, max_size=1000) as url, client(url) as ws, pytest.raises(MessageTooLargeError):
         ws.send([("a", b"x" * 2000)])
@@ -482,6 +731,58 @@ class TestHandshake:
             ws.send(EVENTS)
         assert no.value.retryable is retryable
         assert len(tries) == (5 if retryable else 1)
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\nwhy?",
+            b"HTTP/1.0 403 No\r\n\r\nwhy?",
+            b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwhy?\r\n0\r\n\r\n",
+            b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\nwhy?",
+        ],
+    )
+    @pytest.mark.parametrize("held", [False, True], ids=["closed", "held open"])
+    def test_a_refusal_as_any_proxy_writes_it(self, reply, held):
+        def script(connection):
+            connection.read_head()
+            connection.sock.sendall(reply)
+            if held:
+                connection.wait_closed()
+
+        with tcp_server(script) as host, client(f"ws://{host}") as ws, pytest.raises(ServerError) as no:
+            ws.send(EVENTS)
+        assert (no.value.status, no.value.said, no.value.retryable) == (403, "why?", False)
+        assert (no.value.outcome, no.value.response) == (Outcome.NOT_DELIVERED, None)
+
+    def test_a_frame_behind_the_101_that_comes_in_pieces(self):
+        """And whose first piece ends as a head does."""
+
+        def script(connection):
+            def write(data):
+                connection.sock.sendall(data + b"\x89\x08\r\n\r\n")
+                time.sleep(0.05)
+                connection.sock.sendall(b"abcd")
+                raise EOFError
+
+            protocol = ServerProtocol()
+            greeted = False
+            while data := connection.sock.recv(65536):
+                protocol.receive_data(data)
+                for event in protocol.events_received():
+                    if isinstance(event, HandshakeRequest):
+                        protocol.send_response(protocol.accept(event))
+                    elif event.opcode is Opcode.BINARY:
+                        protocol.send_binary(answer(guid_of(bytes(event.data))))
+                for reply in protocol.data_to_send():
+                    if reply and not greeted:
+                        greeted = True
+                        with contextlib.suppress(EOFError):
+                            write(reply)
+                    elif reply:
+                        connection.sock.sendall(reply)
+
+        with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE) as ws:
+            ws.send(EVENTS)
 
     @pytest.mark.parametrize(
         "reply",

@@ -14,14 +14,14 @@ import orjson
 
 from raccoon_fast.cli.bench.chart import PARTS, Bar, draw_svg, draw_text
 from raccoon_fast.cli.bench.load import run_step
-from raccoon_fast.cli.connect import ServerOptions, protocol_of
+from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, LineReader
 from raccoon_fast.cli.terminal import confirm, open_progress, write_line, write_note, write_picture, write_table
 from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.net.address import parse_address, protocol_of
 from raccoon_fast.producer import Producer
 from raccoon_fast.serializers import RAW
-from raccoon_fast.transports.address import parse_address
 
 if TYPE_CHECKING:
     import argparse

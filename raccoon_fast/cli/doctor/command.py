@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from raccoon_fast.cli.connect import ServerOptions, protocol_of
+from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
 from raccoon_fast.cli.doctor.network import can_connect, check_network
@@ -19,7 +19,7 @@ from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_line
 from raccoon_fast.clients.options import Settings
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address, protocol_of
 
 if TYPE_CHECKING:
     import argparse
@@ -84,7 +84,8 @@ def _guesses(urls: list[str]) -> Iterator[str]:
     """Where gRPC would be, unless one of the URLs says it."""
     if any(url.startswith("grpc") for url in urls):
         return
-    for host in dict.fromkeys(parse_address(url, protocol_of(url)).host for url in urls if "s://" not in url):
+    addresses = [parse_address(url, protocol_of(url)) for url in urls]
+    for host in dict.fromkeys(one.host for one in addresses if not one.secure and not one.unix_path):
         yield f"grpc://{f'[{host}]' if ':' in host else host}:{_GRPC_PORT}"
 
 
@@ -109,7 +110,7 @@ class _Patient:
 
     def examine(self, event_type: str, may_probe: Callable[[], bool]) -> Findings[None]:
         """Checks one thing after the other, as far as it makes sense; asks `may_probe` before an event is sent."""
-        if self._is_guess and not can_connect(self.link.address, self._timeout_s):
+        if self._is_guess and not can_connect(self.link, self._timeout_s):
             fix = "name it as grpc://host:port, if there is one"
             yield Finding("grpc", SKIP, f"nothing listens at port {_GRPC_PORT}, where a Raccoon's gRPC would be", fix)
             return
@@ -135,8 +136,8 @@ class _Patient:
 
     def _speak_http(self) -> Findings[dict[str, str]]:
         scheme, rest = self._url.split("://", 1)
-        secure = "s" if scheme in ("https", "wss") else ""
-        urls = {"rest": f"http{secure}://{rest}", "websocket": f"ws{secure}://{rest}"}
+        ending = "+unix" if scheme.endswith("+unix") else "s" if self.link.address.secure else ""
+        urls = {"rest": f"http{ending}://{rest}", "websocket": f"ws{ending}://{rest}"}
         if not (yield from check_rest(self._link(urls["rest"]), self._timeout_s)):
             del urls["rest"]
             if scheme.startswith("http"):

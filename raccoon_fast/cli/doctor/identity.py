@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import socket
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings, fix_for, fix_for_status
+from raccoon_fast.cli.doctor.way import open_socket
 from raccoon_fast.core.answers import decode_proto_answer
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.errors import AckTimeoutError, DecodeError, RaccoonError, ServerError, TLSError
@@ -135,11 +135,13 @@ async def _connected(
     address = link.address
     loop = asyncio.get_running_loop()
     # A socket of ours, as a client has it: the library would go through the proxy that the environment names.
-    sock = await loop.run_in_executor(None, socket.create_connection, (address.host, address.port), timeout_s)
-    secure: dict[str, Any] = {"ssl": link.ssl_context(), "server_hostname": address.host} if address.secure else {}
+    sock = await loop.run_in_executor(None, open_socket, link, timeout_s)
+    secure: dict[str, Any] = {}
+    if address.secure:
+        secure = {"ssl": link.ssl_context(), "server_hostname": link.server_hostname or address.server_name}
     headers = _headers_with(link, id_header, user_id)
     async with connect(
-        str(address),
+        address.uri,
         sock=sock,
         additional_headers={name: value for name, value in headers.items() if name != "User-Agent"},
         user_agent_header=link.user_agent,

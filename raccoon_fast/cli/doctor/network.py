@@ -1,17 +1,20 @@
-"""From a name to a connection: addresses, TCP, TLS."""
+"""Connection checks: resolves the host, opens TCP, asks the proxy for a tunnel, negotiates TLS."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings
+from raccoon_fast.cli.doctor.way import open_secure, open_socket
+from raccoon_fast.errors import ConnectError, TLSError
+from raccoon_fast.net import resolver
+from raccoon_fast.net.spread import Spread
 
 if TYPE_CHECKING:
-    from raccoon_fast.transports.address import Address
     from raccoon_fast.transports.base import Link
 
 __all__ = ["can_connect", "check_network", "speaks_tls"]
@@ -25,64 +28,75 @@ _OTHER_NAMES = (62, 64)  # of a host, of an address
 
 
 def check_network(link: Link, timeout_s: float) -> Findings[bool]:
-    """Resolves, connects and, for a secure address, looks at the certificates; returns whether to go on."""
-    address = link.address
-    found = yield from _resolve(address)
-    if not (yield from _connect(address, found, timeout_s)):
-        return False
+    """Resolves, connects, through the proxy if there is one, and looks at certificates; returns whether to go on."""
+    address, proxy = link.address, link.proxy
+    if address.unix_path:
+        if not (yield from _open("connect", link, timeout_s, str(address), "start the server, or check the path")):
+            return False
+    else:
+        host, port = (address.host, address.port) if proxy is None else (proxy.host, proxy.port)
+        found = yield from _resolve(host, port, "" if proxy is None else f"the proxy {proxy}: ")
+        if not (yield from _connect(port, found, timeout_s)):
+            return False
+        if proxy is not None and not (yield from _tunnel(link, timeout_s)):
+            return False
     return (yield from _check_tls(link, timeout_s)) if address.secure else True
 
 
-def can_connect(address: Address, timeout_s: float) -> bool:
+def can_connect(link: Link, timeout_s: float) -> bool:
     """Whether anything listens there."""
     try:
-        socket.create_connection((address.host, address.port), timeout_s).close()
+        open_socket(link, timeout_s).close()
     except OSError:
         return False
     return True
 
 
-def speaks_tls(address: Address, timeout_s: float) -> bool:
+def speaks_tls(link: Link, timeout_s: float) -> bool:
     """Whether a TLS handshake succeeds there, whatever the certificate is."""
     try:
-        with _handshake(address, _trusting_context(), timeout_s):
+        with open_secure(link, _trusting_context(), timeout_s):
             return True
     except OSError:
         return False
 
 
-def _resolve(address: Address) -> Findings[list[str]]:
+def _resolve(host: str, port: int, whose: str) -> Findings[list[str]]:
+    """The addresses, in the order in which clients try them."""
     began_s = time.perf_counter()
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        found = asyncio.run(_look_up(host, port))
     except OSError as error:
         fix = "check the name; if it is right, this machine's DNS (/etc/resolv.conf), or its search domain"
-        yield Finding("resolve", FAIL, f"{address.host}: {error.strerror or error}", fix)
+        yield Finding("resolve", FAIL, f"{whose}{host}: {error.strerror or error}", fix)
         return []
-    hosts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-    yield Finding("resolve", OK, f"{address.host} is {', '.join(hosts)} ({_ms(time.perf_counter() - began_s)})")
-    return hosts
+    yield Finding("resolve", OK, f"{whose}{host} is {', '.join(found)} ({_ms(time.perf_counter() - began_s)})")
+    return found
 
 
-def _connect(address: Address, hosts: list[str], timeout_s: float) -> Findings[bool]:
-    times: list[str] = []
-    failures: list[str] = []
-    slow = refused = False
+async def _look_up(host: str, port: int) -> list[str]:
+    found = Spread().order(await resolver.look_up(host, port))
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+def _connect(port: int, hosts: list[str], timeout_s: float) -> Findings[bool]:
+    """Tries each address, so that one that clients pass over shows as well."""
+    answers: list[str] = []
+    works = slow = refused = False
     for host in hosts:
         began_s = time.perf_counter()
         try:
-            socket.create_connection((host, address.port), timeout_s).close()
+            socket.create_connection((host, port), timeout_s).close()
         except OSError as error:
             slow |= isinstance(error, TimeoutError)
             refused |= isinstance(error, ConnectionRefusedError)
-            failures.append(f"{host}: {error.strerror or error}")
+            answers.append(f"{host}: {error.strerror or error}")
         else:
-            times.append(f"{host} in {_ms(time.perf_counter() - began_s)}")
-    if times:
-        detail = f"port {address.port}: {', '.join([*times, *failures])}"
-        fix = (
-            "every connection may wait for the address that does not answer: take it out of DNS, or open the way to it"
-        )
+            works = True
+            answers.append(f"{host} in {_ms(time.perf_counter() - began_s)}")
+    if works:
+        detail = f"port {port}: {', '.join(answers)}"
+        fix = "a new connection may wait 0.25 s for the address that does not answer: take it out of DNS, or mend it"
         yield Finding("connect", WARN, detail, fix) if slow else Finding("connect", OK, detail)
     elif hosts:
         fix = (
@@ -90,13 +104,38 @@ def _connect(address: Address, hosts: list[str], timeout_s: float) -> Findings[b
             if refused
             else ("nothing comes back: look for a firewall, and check address and port")
         )
-        yield Finding("connect", FAIL, f"port {address.port}: {', '.join(failures)}", fix)
-    return bool(times)
+        yield Finding("connect", FAIL, f"port {port}: {', '.join(answers)}", fix)
+    return works
+
+
+def _tunnel(link: Link, timeout_s: float) -> Findings[bool]:
+    detail = f"{link.proxy} connects to {link.address.authority}"
+    fix = (
+        "ask for this host and port to be let through, give the proxy's user and password (--proxy), or exempt the "
+        "server from it (NO_PROXY)"
+    )
+    return (yield from _open("proxy", link, timeout_s, detail, fix))
+
+
+def _open(check: str, link: Link, timeout_s: float, detail: str, fix: str) -> Findings[bool]:
+    began_s = time.perf_counter()
+    try:
+        open_socket(link, timeout_s).close()
+    except OSError as error:
+        said = str(error) if isinstance(error, ConnectError) else f"{link.address}: {error.strerror or error}"
+        yield Finding(check, FAIL, said, fix)
+        return False
+    yield Finding(check, OK, f"{detail} in {_ms(time.perf_counter() - began_s)}")
+    return True
 
 
 def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     address = link.address
-    context = link.ssl_context()
+    try:
+        context = link.ssl_context()
+    except TLSError as error:
+        yield Finding("tls", FAIL, str(error), "set RACCOON_FAST_TLS_PASSWORD")
+        return False
     assert context is not None
     is_grpc = address.scheme == "grpcs"
     if is_grpc:
@@ -104,14 +143,14 @@ def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     failure: ssl.SSLError | None = None
     version = alpn = ""
     try:
-        with _handshake(address, context, timeout_s) as connection:
+        with open_secure(link, context, timeout_s) as connection:
             version, alpn = connection.version() or "", connection.selected_alpn_protocol() or ""
     except ssl.SSLError as error:
         failure = error
     except OSError as error:
         yield Finding("tls", FAIL, f"the handshake ended early: {error}", "is there a TLS server at this port?")
         return False
-    chain = _chain(address, timeout_s)
+    chain = _chain(link, timeout_s)
     if failure is not None and not chain:
         plain = {"https": "http", "wss": "ws", "grpcs": "grpc"}[address.scheme]
         fix = f"is this a port for plain text? Then use {plain}://"
@@ -120,7 +159,7 @@ def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     names = [_name(certificate, "subject") for certificate in chain]
     detail = " <- ".join(dict.fromkeys([*names, _name(chain[-1], "issuer")])) if chain else "the certificate"
     if failure is not None:
-        yield _untrusted(address, failure, chain, detail)
+        yield _untrusted(link, failure, chain, detail)
         return False
     if is_grpc and alpn != "h2":
         fix = "the proxy before the server must offer HTTP/2 (h2) by ALPN, which gRPC needs"
@@ -130,7 +169,7 @@ def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     return True
 
 
-def _untrusted(address: Address, failure: ssl.SSLError, chain: list[dict[str, Any]], detail: str) -> Finding:
+def _untrusted(link: Link, failure: ssl.SSLError, chain: list[dict[str, Any]], detail: str) -> Finding:
     code = getattr(failure, "verify_code", 0)
     said = getattr(failure, "verify_message", "") or failure.reason or str(failure)
     if code in (_EXPIRED, _NOT_YET_VALID):
@@ -138,7 +177,11 @@ def _untrusted(address: Address, failure: ssl.SSLError, chain: list[dict[str, An
         return Finding("tls", FAIL, f"{detail}: {said} ({dates})", "renew the certificate, or set this machine's clock")
     if code in _OTHER_NAMES:
         names = ", ".join(value for _, value in chain[0].get("subjectAltName", ()))
-        fix = f"use a name that the certificate is for ({names or 'it has none'}), or have one made for {address.host}"
+        asked = link.server_hostname or link.address.server_name
+        fix = (
+            f"use a name that the certificate is for ({names or 'it has none'}), name it by --server-hostname, or have "
+            f"one made for {asked}"
+        )
         return Finding("tls", FAIL, f"{detail}: {said}", fix)
     if code in _UNKNOWN_ISSUERS:
         fix = "name the CA's certificate by --ca (RACCOON_FAST_TLS_CA), or let the server send its whole chain"
@@ -157,15 +200,6 @@ def _expiry(chain: list[dict[str, Any]], detail: str) -> Finding:
     return Finding("tls", OK, detail)
 
 
-@contextlib.contextmanager
-def _handshake(address: Address, context: ssl.SSLContext, timeout_s: float) -> Any:
-    with (
-        socket.create_connection((address.host, address.port), timeout_s) as plain,
-        context.wrap_socket(plain, server_hostname=address.host) as connection,
-    ):
-        yield connection
-
-
 def _trusting_context() -> ssl.SSLContext:
     """To look at certificates, never to send anything."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -174,12 +208,13 @@ def _trusting_context() -> ssl.SSLContext:
     return context
 
 
-def _chain(address: Address, timeout_s: float) -> list[dict[str, Any]]:
+def _chain(link: Link, timeout_s: float) -> list[dict[str, Any]]:
     """What the server shows, its own first, as getpeercert() has it; nothing where it cannot be had."""
     try:
-        with _handshake(address, _trusting_context(), timeout_s) as connection:
+        with open_secure(link, _trusting_context(), timeout_s) as connection:
             # The ssl module has no public way to certificates that are not trusted, and they are what needs a look.
-            return [one.get_info() for one in connection._sslobj.get_unverified_chain()]  # noqa: SLF001
+            inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001
+            return [one.get_info() for one in inner.get_unverified_chain()]
     except (OSError, AttributeError):
         return []
 

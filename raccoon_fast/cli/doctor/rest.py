@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.cli.doctor.finding import FAIL, OK, WARN, Finding, Findings, fix_for_status
 from raccoon_fast.cli.doctor.network import speaks_tls
+from raccoon_fast.cli.doctor.way import open_secure, open_socket
 from raccoon_fast.core.answers import decode_proto_answer
 from raccoon_fast.errors import DecodeError
 from raccoon_fast.events import Code, Status
@@ -57,13 +58,11 @@ def check_rest(link: Link, timeout_s: float) -> Findings[bool]:
 
 def _ask(link: Link, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
     address = link.address
-    connection = (
-        http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=link.ssl_context())
-        if address.secure
-        else http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
-    )
+    connection = http.client.HTTPConnection(address.host, address.port)
+    context = link.ssl_context()
+    connection.sock = open_socket(link, timeout_s) if context is None else open_secure(link, context, timeout_s)
     try:
-        headers = {**link.request_headers(), "Content-Type": "application/proto"}
+        headers = {"Host": address.authority, **link.request_headers(), "Content-Type": "application/proto"}
         connection.request(method, path, body=None if method == "GET" else b"", headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST_BYTES)
@@ -77,7 +76,7 @@ def _unanswered(link: Link, error: Exception, timeout_s: float) -> Finding:
         # With TLS 1.3 the server's verdict on a client's certificate comes after the handshake, in an alert or in none.
         fix = "does it want a client's certificate, or another? --cert and --key (RACCOON_FAST_TLS_CERT, _KEY)"
         return Finding("rest", FAIL, f"the server ended the connection: {error}", fix)
-    if not address.secure and speaks_tls(address, timeout_s):
+    if not address.secure and speaks_tls(link, timeout_s):
         return Finding("rest", FAIL, f"port {address.port} speaks TLS", "use https:// (wss:// for WebSocket)")
     if isinstance(error, TimeoutError):
         fix = "is this a port for HTTP? Give it longer by --timeout if it is"

@@ -14,9 +14,14 @@ GET /inspect/events?type=TYPE&limit=1..500&after=NUMBER
     published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time (or null), received_time,
     and of its data format, data (for "json" and "protobuf", else null), text, message and problem, as `Decoded`. Of
     many a second not all are kept; all are counted.
+    bad: null, or what is wrong with its data (path, reason), where its type has a schema or a message.
+GET /inspect/good?type=TYPE&limit=1..500&after=NUMBER
+    As events, without those that are bad.
 GET /inspect/bad?limit=1..500&after=NUMBER
     bad, last: the same of requests that were rejected: number, time, protocol, code, reason, req_guid, connection_id,
-    group, user_agent, size, format, text, problem; see `Rejection`.
+    group, user_agent, size, format, text, problem; see `Rejection`. events: the last `limit` events whose data does not
+    match their type: type, req_guid, protocol, connection_id, size, format, text, path, reason; event_count: how many
+    there were.
 GET /inspect/faults
     faults: fault (a method of Faults), description, arguments (with what they are unless given), has_times, on, value
     (its first argument), times_left (null: until it is switched off), happened.
@@ -52,8 +57,9 @@ from raccoon_fast.collector.faults import Faults
 from raccoon_fast.collector.inspector.decoding import EventDecoder
 from raccoon_fast.collector.inspector.fault_switches import FaultSwitches, LiveNetwork
 from raccoon_fast.collector.inspector.guard import Guard
-from raccoon_fast.collector.inspector.journal import Journal, KeptEvent, Rejection
+from raccoon_fast.collector.inspector.journal import MAX_DATA_BYTES, Journal, KeptEvent, Rejection
 from raccoon_fast.collector.inspector.responses import JsonResponse, error_response
+from raccoon_fast.collector.judging import BadEvent, EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.websocket import Registry
@@ -77,12 +83,14 @@ class Inspection(NamedTuple):
     Attributes:
         journal: What passed.
         decoder: Shows an event's data.
+        judge: Tells good events from bad ones.
         faults: Checks and switches on what the page asks for.
         clear: Forgets what came in.
     """
 
     journal: Journal
     decoder: EventDecoder
+    judge: EventJudge
     faults: Faults
     clear: Callable[[], None]
 
@@ -122,6 +130,7 @@ class Inspector:
             Route(f"{PATH}/page/{{name}}", self._page),
             Route(f"{PATH}/summary", self._summary),
             Route(f"{PATH}/events", self._events),
+            Route(f"{PATH}/good", self._good),
             Route(f"{PATH}/bad", self._bad),
             Route(f"{PATH}/faults", self._faults, methods=["GET", "POST"]),
             Route(f"{PATH}/reset", self._reset, methods=["POST"]),
@@ -158,12 +167,27 @@ class Inspector:
         shown = [self._show_event(event) for event in events]
         return JsonResponse({"events": shown, "last": events[-1].number if events else after or 0})
 
+    async def _good(self, request: Request) -> Response:
+        query = _query(request, "type", "limit", "after")
+        after = _whole_number(query, "after", 0)
+        events = self._inspection.journal.events(_limit(query), after, query.get("type"))
+        shown = [shown for event in events if (shown := self._show_event(event))["bad"] is None]
+        return JsonResponse({"events": shown, "last": events[-1].number if events else after or 0})
+
     async def _bad(self, request: Request) -> Response:
         query = _query(request, "limit", "after")
         after = _whole_number(query, "after", 0)
         rejections = self._inspection.journal.rejections(_limit(query), after)
         shown = [self._show_rejection(rejection) for rejection in rejections]
-        return JsonResponse({"bad": shown, "last": rejections[-1].number if rejections else after or 0})
+        judge = self._inspection.judge
+        return JsonResponse(
+            {
+                "bad": shown,
+                "last": rejections[-1].number if rejections else after or 0,
+                "events": [self._show_bad_event(bad) for bad in judge.bad_events[-_limit(query) :]],
+                "event_count": judge.bad_count,
+            }
+        )
 
     async def _faults(self, request: Request) -> Response:
         _query(request)
@@ -212,6 +236,7 @@ class Inspector:
                 "acks": options.acks,
                 "sink": os.fspath(options.sink),
                 "protocols": protocols,
+                "bad_events": self._inspection.judge.bad_count,
                 "types": [count._asdict() for count in journal.types],
                 "connection_count": self._ledger.connections,
                 "connections": connections,
@@ -221,6 +246,8 @@ class Inspector:
 
     def _show_event(self, event: KeptEvent) -> dict[str, Any]:
         decoded, request = self._inspection.decoder.decode(event.type, event.data, event.size), event.request
+        is_whole = len(event.data) == event.size
+        fault = self._inspection.judge.fault_of(event.type, event.data) if is_whole else None
         return {
             "number": event.number,
             "type": event.type,
@@ -237,6 +264,22 @@ class Inspector:
             "connection_id": request.connection_id,
             "group": request.group,
             "user_agent": request.user_agent,
+            "bad": None if fault is None else fault._asdict(),
+        }
+
+    def _show_bad_event(self, bad: BadEvent) -> dict[str, Any]:
+        event, data = bad.event, bad.event.data[:MAX_DATA_BYTES]
+        decoded = self._inspection.decoder.decode(event.type, data, len(event.data))
+        return {
+            "type": event.type,
+            "req_guid": event.req_guid,
+            "protocol": event.protocol,
+            "connection_id": event.connection_id,
+            "size": len(event.data),
+            "format": decoded.format,
+            "text": decoded.text,
+            "path": bad.path,
+            "reason": bad.reason,
         }
 
     def _show_rejection(self, rejection: Rejection) -> dict[str, Any]:

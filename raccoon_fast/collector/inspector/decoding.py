@@ -85,6 +85,11 @@ class EventDecoder:
                 raise ValueError(f"messages: {path} has no message {name!r} (for {event_type!r})") from None
             self._classes[event_type] = message_factory.GetMessageClass(descriptor)
 
+    @property
+    def message_classes(self) -> Mapping[str, Any]:
+        """By event type, the class of the message that its data is."""
+        return self._classes
+
     def decode(self, event_type: str | None, data: bytes, size: int) -> Decoded:
         """Decode what is there of an event's data.
 

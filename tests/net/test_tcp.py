@@ -14,9 +14,9 @@ from scripted import tcp_server
 
 from raccoon_fast.errors import ConnectError, TLSError
 from raccoon_fast.logs import resolve_logger
-from raccoon_fast.transports.address import parse_address
+from raccoon_fast.net.address import parse_address
+from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.transports.base import Identity, Link
-from raccoon_fast.transports.tcp import open_tcp
 
 
 class Figures:

@@ -1,0 +1,56 @@
+"""What is wrong with the way to a server, taken from a producer's log while its batches still wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.errors import DeliveryError, TransportError
+from raccoon_fast.logs import resolve_logger
+
+if TYPE_CHECKING:
+    from raccoon_fast.logs import Logger
+
+__all__ = ["FailureLog"]
+
+
+class FailureLog:
+    """A producer's logger that keeps the last failure that its user may have to mend.
+
+    Such a failure is one that no retry mends (a 404, a certificate), or one of the transport (an unknown name, the
+    wrong protocol, a port where nobody listens). A server that is busy, or cannot publish, is not such a failure.
+
+    Args:
+        target: Gets every line as well; None for nobody.
+    """
+
+    def __init__(self, target: Logger | None) -> None:
+        self._target = resolve_logger(target)
+        self._failure = ""
+
+    def take(self) -> str:
+        """Returns the failure since the last call, or ""; safe from any thread."""
+        failure, self._failure = self._failure, ""
+        return failure
+
+    def debug(self, msg: str, *args: Any) -> None:
+        """Passes it on."""
+        self._target.debug(msg, *args)
+
+    def info(self, msg: str, *args: Any) -> None:
+        """Passes it on."""
+        self._target.info(msg, *args)
+
+    def warning(self, msg: str, *args: Any) -> None:
+        """Passes it on, and keeps a failure."""
+        self._target.warning(msg, *args)
+        self._keep(args)
+
+    def error(self, msg: str, *args: Any) -> None:
+        """Passes it on, and keeps a failure."""
+        self._target.error(msg, *args)
+        self._keep(args)
+
+    def _keep(self, args: tuple[Any, ...]) -> None:
+        for error in args:
+            if isinstance(error, TransportError) or (isinstance(error, DeliveryError) and not error.retryable):
+                self._failure = str(error)

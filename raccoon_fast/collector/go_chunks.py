@@ -1,0 +1,84 @@
+"""A chunked body as Go reads it: `net/http/internal/chunked.go` and `body.readTrailer`, Go 1.22."""
+
+from __future__ import annotations
+
+__all__ = ["ChunkedBody"]
+
+_MAX_LINE_BYTES = 4096
+_MAX_EXCESS_BYTES = 16 << 10
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+class ChunkedBody:
+    """Takes a body apart as it comes.
+
+    Attributes:
+        data: What was read of the body.
+        is_complete: Whether the last chunk and the trailer were read.
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_complete = False
+        self._left = -1  # bytes of the chunk at hand; -1 before its line
+        self._excess = 0
+
+    def feed(self, buffer: bytearray) -> None:
+        """Take from the start of `buffer` what belongs to the body.
+
+        Raises:
+            ValueError: Go refuses it.
+        """
+        while not self.is_complete:
+            if self._left < 0:
+                if not self._take_line(buffer):
+                    return
+            elif self._left:
+                chunk = buffer[: self._left]
+                del buffer[: len(chunk)]
+                self.data += chunk
+                self._left -= len(chunk)
+                if self._left:
+                    return
+            elif len(buffer) < 2:
+                return
+            elif buffer[:2] != b"\r\n":
+                raise ValueError("malformed chunked encoding")
+            else:
+                del buffer[:2]
+                self._left = -1
+
+    def _take_line(self, buffer: bytearray) -> bool:
+        """Read a chunk's length, and the trailer behind the last one; False while more has to come."""
+        end = buffer.find(b"\n", 0, _MAX_LINE_BYTES)
+        if end < 0:
+            if len(buffer) >= _MAX_LINE_BYTES:
+                raise ValueError("header line too long")
+            return False
+        digits = buffer[:end].rstrip(b" \t\r\n").partition(b";")[0]
+        if not digits or len(digits) > 16 or not _HEX.issuperset(digits):
+            raise ValueError("invalid byte in chunk length")
+        size = int(digits, 16)
+        if size == 0:
+            return self._take_trailer(buffer, end + 1)
+        self._excess = max(0, self._excess + end + 2 - 16 - 2 * size)
+        if self._excess > _MAX_EXCESS_BYTES:
+            raise ValueError("chunked encoding contains too much non-data")
+        del buffer[: end + 1]
+        self._left = size
+        return True
+
+    def _take_trailer(self, buffer: bytearray, start: int) -> bool:
+        if buffer[start : start + 2] == b"\r\n":
+            end = start + 2
+        else:
+            if len(buffer) < start + 2:
+                return False
+            end = buffer.find(b"\r\n\r\n", start, start + _MAX_LINE_BYTES) + 4
+            if end < 4:
+                if len(buffer) >= start + _MAX_LINE_BYTES:
+                    raise ValueError("suspiciously long trailer after chunked body")
+                return False
+        del buffer[:end]
+        self.is_complete = True
+        return True

@@ -1,0 +1,80 @@
+"""JSON nested deeper than Python's parser follows, made shallow.
+
+Go's encoding/json reads values that are nested 10,000 deep; Python's json ends at its recursion limit. Deep values mean
+nothing to a request, so that it is enough to check their syntax and to leave them out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from raccoon_fast.collector.decode_errors import MalformedRequest
+
+__all__ = ["without_depths"]
+
+_MAX_DEPTH = 10_000
+# Deeper than any member of a request: an event's event_bytes as a list of numbers is at depth 4.
+_KEPT_DEPTH = 8
+
+_ENDS = {"{": "}", "[": "]"}
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SCALAR = re.compile(
+    r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"'
+    r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null"
+)
+
+
+def without_depths(text: str) -> str:
+    """Return `text` with null in place of each object and list that is too deep to matter.
+
+    Raises:
+        MalformedRequest: It is no JSON, or nested over 10,000 deep.
+    """
+    kept: list[str] = []
+    stack: list[str] = []
+    at = _SPACE.match(text, 0).end()  # type: ignore[union-attr]
+    # What may come: a value ("v"), a value or the end of a list ("V"), a name ("n"), a name or the end of an object
+    # ("N"), a colon (":"), a comma or the end (",").
+    wanted = "v"
+    while True:
+        char = text[at : at + 1]
+        start = at
+        if wanted == "," and not stack:
+            break
+        if wanted in "vV" and char in ("{", "["):
+            stack.append(char)
+            if len(stack) > _MAX_DEPTH:
+                raise MalformedRequest("exceeded max depth")
+            if len(stack) == _KEPT_DEPTH + 1:
+                kept.append("null")
+            wanted = "N" if char == "{" else "V"
+            at += 1
+        elif stack and char == _ENDS[stack[-1]] and wanted in (",", "V", "N"):
+            is_kept = len(stack) <= _KEPT_DEPTH
+            stack.pop()
+            if is_kept:
+                kept.append(char)
+            wanted = ","
+            at = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
+            continue
+        elif wanted == "," and char == ",":
+            wanted = "n" if stack[-1] == "{" else "v"
+            at += 1
+        elif wanted == ":" and char == ":":
+            wanted = "v"
+            at += 1
+        else:
+            match = _SCALAR.match(text, at)
+            is_name = wanted in "nN"
+            if match is None or wanted in ",:" or (is_name and char != '"'):
+                words = f"invalid character {char!r}" if char else "unexpected end of JSON input"
+                raise MalformedRequest(words)
+            wanted = ":" if is_name else ","
+            at = match.end()
+        if len(stack) <= _KEPT_DEPTH:
+            kept.append(text[start:at])
+        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+    if at < len(text):
+        raise MalformedRequest(f"invalid character {text[at]!r} after top-level value")
+    return "".join(kept)

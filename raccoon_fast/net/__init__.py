@@ -1,0 +1,1 @@
+"""How a server is reached: its address, the way there, and the connection."""

@@ -1,0 +1,235 @@
+"""Server addresses: what a URL may be, and what it means, for each transport."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+__all__ = [
+    "EVENTS_PATH",
+    "PROTOCOLS",
+    "Address",
+    "decode_userinfo",
+    "parse_address",
+    "parse_host",
+    "protocol_of",
+    "without_userinfo",
+]
+
+#: The one path of REST and WebSocket on a Raccoon server.
+EVENTS_PATH = "/api/v1/events"
+
+# And what is taken for one (Unicode's compatibility forms).
+_AT = re.compile("[@\ufe6b\uff20]")
+_SCHEMES = {
+    "REST": {"http": (False, 80), "https": (True, 443)},
+    "WebSocket": {"ws": (False, 80), "wss": (True, 443)},
+    "gRPC": {"grpc": (False, 8081), "grpcs": (True, 443)},
+}
+_UNIX = "+unix"
+#: The protocol that each scheme of a URL names; "unix" alone names none.
+PROTOCOLS = {
+    scheme: protocol for protocol, schemes in _SCHEMES.items() for scheme in (*schemes, next(iter(schemes)) + _UNIX)
+}
+
+# What a name may be made of, once it is ASCII: RFC 952 and 1123, and the underscore that container names have.
+_NAME = re.compile(r"(?=.{1,254}$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
+_UNIX_PATH_BYTES = 107  # sun_path of sockaddr_un, Linux; without its final NUL
+
+
+class Address(NamedTuple):
+    """Where a transport connects.
+
+    Attributes:
+        scheme: "http", "https", "ws", "wss", "grpc" or "grpcs".
+        host: What is looked up: a name in ASCII (IDNA A-labels), or an IP address, without brackets; "localhost" for a
+            Unix socket.
+        port: 1 to 65535; 0 for a Unix socket.
+        path: Path and query; "" for gRPC.
+        secure: Whether TLS is spoken.
+        userinfo: (user, password) from the URL, percent-decoded, or None.
+        unix_path: Path of the Unix socket to connect to; "" for TCP.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    secure: bool
+    userinfo: tuple[str, str] | None = None
+    unix_path: str = ""
+
+    @property
+    def authority(self) -> str:
+        """What Host and `:authority` hold: host:port, without the port that HTTP has by default.
+
+        RFC 9110, 4.2.3 and RFC 9113, 8.3.1: that is 443 with TLS and 80 without, whatever the URL's own scheme has. An
+        IPv6 address stands in brackets, without its zone, which means nothing elsewhere (RFC 6874, 4).
+        """
+        if self.unix_path:
+            return self.host
+        return self._netloc(443 if self.secure else 80)
+
+    @property
+    def server_name(self) -> str:
+        """The name that TLS asks for and checks: without a trailing dot (RFC 6066, 3) or an IPv6 zone."""
+        return self.host.partition("%")[0].removesuffix(".")
+
+    @property
+    def uri(self) -> str:
+        """The URL of a request, as HTTP has it; of a Unix socket, that of "localhost"."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    def _netloc(self, default_port: int | None) -> str:
+        host = self.host.partition("%")[0]
+        host = f"[{host}]" if ":" in host else host
+        return host if self.port == default_port else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        # Never the userinfo: addresses are logged.
+        if self.unix_path:
+            return f"{self.scheme}{_UNIX}://{self.unix_path}"
+        # A gRPC port is always shown: readers of a log do not know the default.
+        default_port = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(self.scheme)
+        return f"{self.scheme}://{self._netloc(default_port)}{self.path}"
+
+
+def protocol_of(url: object) -> str:
+    """The protocol that a URL's scheme names, where nothing else says it.
+
+    Returns:
+        "REST", "WebSocket" or "gRPC".
+
+    Raises:
+        TypeError: `url` is not a str.
+        ValueError: It has no scheme, or one that names no protocol; the message has the spellings to choose from.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str such as http://host:port, not {type(url).__name__}")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        spellings = ", ".join(f"{name}://{without_userinfo(url)}" for name in ("http", "ws"))
+        raise ValueError(f"url must name the protocol: {spellings} or grpc://{without_userinfo(url)}")
+    if scheme.lower() == "unix":
+        spellings = ", ".join(f"{name}{_UNIX}://{rest}" for name in ("http", "ws"))
+        raise ValueError(f"url must name the protocol: {spellings} or grpc{_UNIX}://{rest}, not {url!r}")
+    if scheme.lower() not in PROTOCOLS:
+        raise ValueError(f"url must begin with one of {', '.join(PROTOCOLS)}, not {scheme!r}")
+    return PROTOCOLS[scheme.lower()]
+
+
+def parse_address(url: str, protocol: str) -> Address:
+    """Read a URL for one protocol.
+
+    A URL without a path gets `/api/v1/events`. For gRPC, `host:port` alone is plain text, as `grpc://host:port`.
+    `unix:///path/to/socket`, or `http+unix`, `ws+unix`, `grpc+unix` for the protocol, is plain text over a Unix socket.
+
+    Args:
+        url: The user's URL.
+        protocol: "REST", "WebSocket" or "gRPC".
+
+    Raises:
+        TypeError: `url` is not a str.
+        ValueError: The scheme, host or port is missing, unknown or malformed; the message says what was expected.
+    """
+    schemes = _SCHEMES[protocol]
+    expected = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError(f"url must not hold spaces or control characters: {without_userinfo(url)!r}")
+    try:
+        parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose message may hold a part of the password
+        raise ValueError(
+            f"url {without_userinfo(url)!r} cannot be read: a port is a number from 1 to 65535, an IPv6 address "
+            "stands in brackets, and what is no letter or digit in a user or password is percent-encoded"
+        ) from None
+    if parts.scheme in ("unix", next(iter(schemes)) + _UNIX):
+        return _unix_address(parts, next(iter(schemes)), protocol)
+    if parts.scheme not in schemes:
+        raise ValueError(f"url must be {expected} for {protocol}, not {without_userinfo(url)!r}")
+    secure, default_port = schemes[parts.scheme]
+    if not host:
+        raise ValueError(f"url must name a host, as in {expected}: {without_userinfo(url)!r}")
+    if port == 0:
+        raise ValueError(f"url's port must be 1 to 65535: {without_userinfo(url)!r}")
+    if parts.fragment:
+        raise ValueError(f"url must not have a #fragment: {without_userinfo(url)!r}")
+    path = parts.path
+    if protocol == "gRPC":
+        if path not in ("", "/") or parts.query:
+            raise ValueError(f"url must not have a path for gRPC: {without_userinfo(url)!r}")
+        path = ""
+    else:
+        path = EVENTS_PATH if path in ("", "/") else path
+        path += f"?{parts.query}" if parts.query else ""
+        if not path.isascii():
+            raise ValueError(f"url's path must be percent-encoded ASCII: {without_userinfo(url)!r}")
+    userinfo = None if parts.username is None else decode_userinfo(parts.username, parts.password or "")
+    return Address(parts.scheme, parse_host(host), port or default_port, path, secure, userinfo)
+
+
+def _unix_address(parts: SplitResult, scheme: str, protocol: str) -> Address:
+    if parts.netloc:
+        hint = f"{parts.scheme}:///{parts.netloc}{parts.path}"
+        raise ValueError(f"url of a Unix socket must hold an absolute path: {hint} (three slashes)")
+    if parts.query or parts.fragment:
+        raise ValueError(f"url of a Unix socket must not hold a query or a #fragment: {parts.geturl()!r}")
+    path = unquote(parts.path)
+    if path in ("", "/") or "\0" in path:
+        raise ValueError(f"url of a Unix socket must hold its path, as in {parts.scheme}:///run/raccoon.sock")
+    if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
+        raise ValueError(f"url: the path of a Unix socket is {_UNIX_PATH_BYTES} bytes at most: {path!r}")
+    return Address(scheme, "localhost", 0, "" if protocol == "gRPC" else EVENTS_PATH, secure=False, unix_path=path)
+
+
+def parse_host(host: str) -> str:
+    """A URL's host as it is looked up: IDNA A-labels, an IPv6 zone behind a bare `%`.
+
+    Raises:
+        ValueError: It is not a valid name.
+    """
+    if ":" in host:
+        address, separator, zone = host.partition("%")
+        # RFC 6874: a zone is set off by "%25"; the bare "%" of the commands ip and ping is understood too.
+        return address + separator + unquote(zone.removeprefix("25") if len(zone) > 2 else zone)
+    name = host
+    if not host.isascii():
+        import idna
+
+        try:
+            name = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise ValueError(f"url's host is not a valid name: {host!r}: {error}") from None
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"url's host is not a valid name: {host!r}")
+    return name
+
+
+def decode_userinfo(user: str, password: str) -> tuple[str, str]:
+    """Percent-decoded, and fit for Basic authentication (RFC 7617, 2). Messages show neither."""
+    try:
+        user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("url's user and password must be percent-encoded UTF-8") from None
+    if ":" in user:
+        raise ValueError("url's user must not hold a colon: Basic authentication ends it there")
+    if any(character < " " or character == "\x7f" for character in user + password):
+        raise ValueError("url's user and password must not hold control characters")
+    return user, password
+
+
+def without_userinfo(url: str) -> str:
+    """The URL as it may stand in a message: a password in it is a secret, also one that is not percent-encoded."""
+    tail = _AT.split(url)[-1]
+    if tail == url:
+        return url
+    scheme, separator, _ = url.partition("://")
+    return f"{scheme}{separator}…@{tail}" if separator else f"…@{tail}"

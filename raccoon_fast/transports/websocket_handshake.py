@@ -1,0 +1,95 @@
+"""Reads a server's answer to a WebSocket handshake, up to where its frames begin."""
+
+from __future__ import annotations
+
+import httptools
+
+__all__ = ["HandshakeReader"]
+
+_END_OF_HEAD = b"\r\n\r\n"
+_PROTOCOL = b"HTTP/1."
+# Protects from a peer that sends headers without end.
+_MOST_HEAD_BYTES = 64 * 1024
+# Of a refusal's body; the rest is not waited for.
+_MOST_BODY_BYTES = 1024
+
+
+class HandshakeReader:
+    """Finds the head of the 101, skips interim answers, and reads a refusal as any proxy writes it.
+
+    `websockets` reads HTTP/1.1 alone, takes 103 for the final answer, and waits for the whole body of a refusal, which
+    may have no length and be followed by nothing. So it is handed the head of the final answer only if that is a 101,
+    or nothing that is HTTP.
+
+    Attributes:
+        status: The status of a refusal, as soon as its head is there; 0 before, and where there is none.
+        retry_after: The refusal's Retry-After, or "".
+        body: The beginning of the refusal's body.
+        is_whole: Whether there is nothing more to wait for.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.retry_after = ""
+        self.body = b""
+        self.is_whole = False
+        self._data = b""
+        self._parser: httptools.HttpResponseParser | None = None
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Take what was received.
+
+        Returns:
+            The head of a 101, or what is no HTTP, for `websockets` to judge; and what came behind it. None while there
+            is neither.
+        """
+        if self._parser is not None:
+            self._read_refusal(data)
+            return None
+        self._data += data
+        while True:
+            head, end, rest = self._data.partition(_END_OF_HEAD)
+            if not _may_be_http(self._data, bool(end)):
+                return self._data, b""
+            if not end:
+                return None
+            status = int(head[9:12])
+            if status == 101:
+                return head + end, rest
+            if not 100 <= status <= 199:
+                break
+            self._data = rest  # it only announces the answer (RFC 9110, 15.2)
+        self.status = status
+        self._parser = httptools.HttpResponseParser(self)
+        self._read_refusal(self._data)
+        return None
+
+    def _read_refusal(self, data: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.is_whole = True  # what could be read of it has to do
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self.body = (self.body + body)[:_MOST_BODY_BYTES]
+        self.is_whole = len(self.body) == _MOST_BODY_BYTES
+
+    def on_message_complete(self) -> None:
+        self.is_whole = True
+
+
+def _may_be_http(data: bytes, has_head: bool) -> bool:
+    """Whether this is, or may become, a head whose status can be read: `HTTP/1.x NNN`, lines that end in CRLF."""
+    line = data[:12]
+    if not line.startswith(_PROTOCOL[: len(line)]):
+        return False
+    if has_head:
+        return len(line) == 12 and line[8:9] == b" " and line[9:12].isdigit()
+    return len(data) <= _MOST_HEAD_BYTES and b"\n" not in data.replace(b"\r\n", b"")

@@ -1,0 +1,113 @@
+"""Which failed batch is a suspect, which suspect is convicted, and when each is sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery.retry import RetryPolicy
+from raccoon_fast.delivery.suspects import Suspects, Trouble
+from raccoon_fast.errors import ConnectionLostError, DeliveryError, ServerError
+
+RESET = ConnectionLostError("reset")
+FORBIDDEN = ServerError("forbidden", status=403)
+LOAD_STATUSES = (429, 500, 503, "UNAVAILABLE", "RESOURCE_EXHAUSTED")
+LOAD = [ServerError("busy", status=status, retryable=True) for status in LOAD_STATUSES]
+
+
+def failed(trouble: Trouble, error: DeliveryError, acked: int, *, has_others: bool = True) -> bool:
+    """As the engine tells it of a failure among others."""
+    return trouble.failed(error, trouble.others_passed(acked) or not has_others)
+
+
+@pytest.mark.parametrize("error", [RESET, FORBIDDEN])
+def test_a_second_failure_while_others_get_through(error: DeliveryError) -> None:
+    trouble = Trouble(error, 7)
+    assert not failed(trouble, error, 7)
+    assert failed(trouble, error, 8)
+
+
+@pytest.mark.parametrize("error", LOAD, ids=lambda error: str(error.status))
+def test_what_asks_for_less_load_makes_no_suspect_so_soon(error: DeliveryError) -> None:
+    trouble = Trouble(error, 0)
+    assert [failed(trouble, error, acked) for acked in range(5)] == [False, False, False, True, True]
+
+
+def test_a_server_that_takes_nothing_makes_no_suspects() -> None:
+    trouble = Trouble(RESET, 7)
+    assert not any(failed(trouble, RESET, 7) for _ in range(20))
+    # Not even where no other batch is left to tell.
+    assert not any(failed(trouble, RESET, 7, has_others=False) for _ in range(20))
+
+
+def test_the_last_batch_is_a_suspect_if_others_got_through_since_it_was_first_sent() -> None:
+    trouble = Trouble(RESET, 7)
+    assert not failed(trouble, RESET, 20, has_others=False)
+    assert failed(trouble, RESET, 20, has_others=False)
+
+
+def test_failures_alone_convict() -> None:
+    trouble = Trouble(RESET, 0)
+    failed(trouble, RESET, 1)
+    failed(trouble, RESET, 2)
+    assert [trouble.failed_alone(RESET), trouble.is_convicted] == [False, False]
+    assert [trouble.failed_alone(RESET), trouble.is_convicted] == [True, True]
+    part = trouble.of_part()
+    assert (part.is_suspect, part.is_convicted, part.failures_alone, part.error) == (True, True, 0, RESET)
+    assert part.failed_alone(RESET)
+
+
+def test_failures_that_are_about_load_convict_later() -> None:
+    trouble = Trouble(LOAD[0], 0)
+    trouble.others_passed(1)
+    assert [trouble.failed_alone(LOAD[0]) for _ in range(3)] == [False, False, True]
+    assert [trouble.of_part().failed_alone(LOAD[0]), trouble.is_convicted] == [False, True]
+
+
+def test_nobody_is_convicted_where_nobody_got_through() -> None:
+    trouble = Trouble(RESET, 0)
+    assert not any(trouble.failed_alone(RESET) for _ in range(20))
+
+
+# Waiting
+
+POLICY = RetryPolicy(initial=1.0, multiplier=2.0, maximum=60.0, jitter=None)
+
+
+def suspect(failures_alone: int = 0, deadline_s: float = 100.0) -> Batch:
+    batch = Batch("proto")
+    batch.add("t", b"x")
+    batch.deadline_s = deadline_s
+    batch.trouble = Trouble(RESET, 0)
+    batch.trouble.failures_alone = failures_alone
+    return batch
+
+
+def test_each_waits_longer_after_each_failure() -> None:
+    suspects = Suspects(POLICY)
+    assert (suspects.due_s, suspects.deadline_s, len(suspects)) == (float("inf"), float("inf"), 0)
+    for failures, due_s in ((0, 10.0), (1, 11.0), (2, 12.0), (5, 26.0)):
+        suspects.add(suspect(failures), 10.0)
+        assert suspects.due_s == due_s
+        suspects.pop()
+
+
+def test_one_at_a_time() -> None:
+    suspects = Suspects(POLICY)
+    suspects.add(suspect(), 0.0)
+    suspects.is_busy = True
+    assert suspects.due_s == float("inf")
+    suspects.is_busy = False
+    assert suspects.due_s == 0.0
+
+
+def test_what_is_overdue_is_handed_out_once() -> None:
+    suspects = Suspects(POLICY)
+    early, late = suspect(deadline_s=5.0), suspect(deadline_s=9.0)
+    suspects.add(late, 0.0)
+    suspects.add(early, 0.0)
+    assert suspects.pop_overdue(4.9) == []
+    assert suspects.pop_overdue(5.0) == [early]
+    assert (suspects.deadline_s, [*suspects]) == (9.0, [late])
+    assert suspects.pop_all() == [late]
+    assert len(suspects) == 0

@@ -1,0 +1,213 @@
+"""Producers keep the language's rules: they can be subclassed, mocked, wrapped; and say why they cannot be pickled."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import pickle
+from collections.abc import Iterable, Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from raccoon_fast import (
+    JSON,
+    PROTO,
+    RAW,
+    AsyncGrpcClient,
+    AsyncProducer,
+    AsyncRestClient,
+    AsyncWebSocketClient,
+    Event,
+    GrpcClient,
+    Producer,
+    RestClient,
+    WebSocketClient,
+)
+from raccoon_fast.collector import Collector
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+def datas(collector: Collector) -> list[bytes]:
+    return [event.data for event in collector.events]
+
+
+class Marking(Producer):
+    def emit(self, type: str, data: Any) -> Any:  # noqa: A002
+        return super().emit(type, data + b"!")
+
+
+class MarkingMany(Marking):
+    def emit_many(self, events: Iterable[Any]) -> Any:
+        return super().emit_many([(event_type, data + b"?") for event_type, data in events])
+
+
+class AsyncMarking(AsyncProducer):
+    async def emit(self, type: str, data: Any) -> Any:  # noqa: A002
+        return await super().emit(type, data + b"!")
+
+
+class AsyncMarkingMany(AsyncMarking):
+    async def emit_many(self, events: Iterable[Any]) -> Any:
+        return await super().emit_many([(event_type, data + b"?") for event_type, data in events])
+
+
+def emit_all(cls: Any, collector: Collector) -> None:
+    if issubclass(cls, Producer):
+        with cls(collector.ws_url, serializer=RAW, logger=None) as producer:
+            producer.emit("a", b"one")
+            producer.emit_many([("a", b"two"), ("a", b"three")])
+        return
+
+    async def main() -> None:
+        async with cls(collector.ws_url, serializer=RAW, logger=None) as producer:
+            await producer.emit("a", b"one")
+            await producer.emit_many([("a", b"two"), ("a", b"three")])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cls", [Marking, AsyncMarking])
+def test_an_override_of_emit_gets_every_event(collector: Collector, cls: Any) -> None:
+    emit_all(cls, collector)
+    assert datas(collector) == [b"one!", b"two!", b"three!"]
+
+
+@pytest.mark.parametrize("cls", [MarkingMany, AsyncMarkingMany])
+def test_an_override_of_both_gets_each_event_once(collector: Collector, cls: Any) -> None:
+    emit_all(cls, collector)
+    assert datas(collector) == [b"one!", b"two?", b"three?"]
+
+
+def test_a_subclass_that_overrides_nothing(collector: Collector) -> None:
+    class Plain(Producer):
+        pass
+
+    emit_all(Plain, collector)
+    assert datas(collector) == [b"one", b"two", b"three"]
+    producer = Plain(collector.ws_url)
+    assert producer.emit.__self__ is producer._accumulator  # type: ignore[attr-defined]
+    producer.close()
+
+
+def test_a_mock_of_the_class_reaches_objects_made_before_and_after(collector: Collector) -> None:
+    with Producer(collector.ws_url, serializer=RAW, logger=None) as before:
+        direct = before.emit
+        with mock.patch.object(Producer, "emit") as emit:
+            with Producer(collector.ws_url, serializer=RAW, logger=None) as after:
+                before.emit("a", b"x")
+                after.emit("a", b"y")
+                after.emit_many([("a", b"z")])
+            assert [call.args for call in emit.call_args_list] == [("a", b"x"), ("a", b"y"), ("a", b"z")]
+        assert before.emit == direct
+        before.emit("a", b"real")
+    assert datas(collector) == [b"real"]
+
+
+def test_a_mock_of_one_object_is_left_alone(collector: Collector) -> None:
+    with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
+        with mock.patch.object(producer, "emit") as emit:
+            with mock.patch.object(Producer, "emit"):
+                producer.emit("a", b"x")
+            producer.emit("a", b"y")
+            assert emit.call_count == 2
+        producer.emit("a", b"real")
+    assert datas(collector) == [b"real"]
+
+
+def test_a_wrapper_as_instrumentation_makes_one(collector: Collector) -> None:
+    seen = []
+    original = Producer.emit
+
+    def wrapped(self: Producer, *args: Any, **kwargs: Any) -> Any:
+        seen.append(args)
+        return original(self, *args, **kwargs)
+
+    patched = mock.patch.object(Producer, "emit", wrapped)
+    with patched, Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
+        producer.emit("a", b"x")
+    assert (seen, datas(collector)) == ([("a", b"x")], [b"x"])
+
+
+def test_it_is_called_through_its_class(collector: Collector) -> None:
+    with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
+        Producer.emit(producer, "a", b"x")
+        Producer.emit_many(producer, [("a", b"y")])
+    assert datas(collector) == [b"x", b"y"]
+
+
+def test_it_describes_itself() -> None:
+    assert [*inspect.signature(Producer.emit).parameters] == ["self", "type", "data"]
+    assert mock.create_autospec(Producer, instance=True).emit("a", b"x") is not None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"type": "page"}, "ab", frozenset("ax"), 5, ("a", b"x", b"y")], ids=["dict", "str", "set", "int", "three"]
+)
+def test_what_is_no_pair_is_refused_as_send_does(collector: Collector, wrong: Any) -> None:
+    events = [("a", b"x"), wrong]
+
+    async def of_async() -> list[str]:
+        async with AsyncProducer(collector.ws_url, serializer=RAW, logger=None) as producer:
+            errors = []
+            for call in (producer.emit_many, producer.emit_batch):
+                with pytest.raises(TypeError) as caught:
+                    await call(events)
+                errors.append(str(caught.value))
+            return errors
+
+    with RestClient(collector.url, serializer=RAW, logger=None) as client, pytest.raises(TypeError) as refused:
+        client.send(events)
+    said = str(refused.value)
+    assert said.startswith("events[1] must be")
+    with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
+        for call in (producer.emit_many, producer.emit_batch):
+            with pytest.raises(TypeError) as caught:
+                call(events)
+            assert str(caught.value) == said
+    assert asyncio.run(of_async()) == [said, said]
+
+
+@pytest.mark.parametrize("wrong", [Event("a", b"x"), "ab", 5])
+def test_what_is_no_events_is_refused_as_send_does(collector: Collector, wrong: Any) -> None:
+    with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
+        for call in (producer.emit_many, producer.emit_batch):
+            with pytest.raises(TypeError, match=r"^events takes a sequence of"):
+                call(wrong)
+        assert producer.stats().total.accepted == 0
+
+
+MADE = [
+    (Producer, "ws://h"),
+    (AsyncProducer, "ws://h"),
+    (RestClient, "http://h"),
+    (AsyncRestClient, "http://h"),
+    (WebSocketClient, "ws://h"),
+    (AsyncWebSocketClient, "ws://h"),
+    (GrpcClient, "grpc://h"),
+    (AsyncGrpcClient, "grpc://h"),
+]
+
+
+@pytest.mark.parametrize(("cls", "url"), MADE, ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_holds_connections_cannot_be_pickled_and_says_what_to_do(cls: Any, url: str, how: Any) -> None:
+    one = cls(url, logger=None)
+    with pytest.raises(TypeError, match=f"^{cls.__name__} cannot be pickled .* make a {cls.__name__} there$"):
+        how(one)
+    if hasattr(one, "_running") or cls is Producer:
+        one.close(0)
+
+
+@pytest.mark.parametrize("serializer", [RAW, PROTO, JSON], ids=repr)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_serializers_pickle_as_themselves(serializer: Any, protocol: int) -> None:
+    assert pickle.loads(pickle.dumps(serializer, protocol)) is serializer
+    assert copy.deepcopy(serializer) is serializer
