@@ -9,9 +9,11 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from raccoon_fast import forks
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.core._request import check_events, pair_of
+from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
@@ -195,6 +197,7 @@ class AsyncProducer(BaseProducer):
         """
         if timeout != 0:
             positive("timeout", timeout)
+        forks.check()
         if self._engine is None:
             return 0
         self._check_loop()
@@ -210,6 +213,7 @@ class AsyncProducer(BaseProducer):
         """
         if timeout != 0:
             positive("timeout", timeout)
+        forks.check()
         if self._report is None and self._engine is not None:
             self._check_loop()
         self._closed = True
@@ -258,10 +262,22 @@ class AsyncProducer(BaseProducer):
         return self._accumulator.emit(event_type, data)
 
     def _bind(self) -> None:
+        if not forks.PAGE[0]:
+            forks.check()
         if self._loop is None:
             self._start()
         elif asyncio.get_running_loop() is not self._loop:
             self._check_loop()
+
+    def _loop_trouble(self) -> str:
+        is_gone = self._loop is not None and self._loop.is_closed() and self._report is None
+        return "the event loop of this producer was closed" if is_gone else ""
+
+    def _after_fork(self) -> None:
+        lifetime.inherit(self._loop)
+        self._loop = self._room = self._closing = self._dropped = None
+        self._accumulator.on_open = self._accumulator.on_sealed = _nothing
+        super()._after_fork()
 
     def _check_loop(self) -> None:
         assert self._loop is not None
@@ -341,6 +357,10 @@ class AsyncProducer(BaseProducer):
             future.exception()
             self._dropped = AsyncReceipt("", future)
         return self._dropped
+
+
+def _nothing(_: object = None) -> None:
+    pass
 
 
 # As they are written, whatever takes their place in the class later.

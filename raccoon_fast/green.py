@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +10,28 @@ import gevent
 import gevent.event
 from gevent.monkey import get_original
 
+from raccoon_fast.threads import Condition, Event
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Condition", "Event", "Queue", "new_lock", "new_rlock", "new_thread"]
+    from raccoon_fast.threads import Wait
+
+__all__ = ["Queue", "new_lock", "new_rlock", "new_thread", "new_wait"]
 
 new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 new_rlock: Callable[[], Any] = get_original("_thread", "RLock")
 _start_new_thread = get_original("_thread", "start_new_thread")
+_get_ident = get_original("_thread", "get_ident")
 _this_thread = get_original("_thread", "_local")()
 
 
 class Thread:
-    """As threading.Thread, a daemon of the system."""
+    """As raccoon_fast.threads.Thread."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         self._target = target
+        self._ident = 0
         self._ended = Event()
 
     def start(self) -> None:
@@ -37,8 +42,13 @@ class Thread:
         """Wait for its end, while other greenlets run."""
         self._ended.wait(timeout)
 
+    def is_current(self) -> bool:
+        """Whether the caller runs on it."""
+        return bool(self._ident == _get_ident())
+
     def _run_here(self) -> None:
         _this_thread.is_ours = True
+        self._ident = _get_ident()
         self._run()
 
     def _run(self) -> None:
@@ -53,11 +63,18 @@ class Thread:
 class _GreenThread(Thread):
     """A greenlet among those of the thread that starts it, if there are any."""
 
+    def __init__(self, target: Callable[[], None]) -> None:
+        super().__init__(target)
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
     def start(self) -> None:
         if getattr(_this_thread, "is_ours", False):
             super().start()  # our own threads run no greenlets
         else:
-            gevent.spawn(self._run)
+            self._greenlet = gevent.spawn(self._run)
+
+    def is_current(self) -> bool:
+        return super().is_current() or (self._greenlet is not None and self._greenlet is gevent.getcurrent())
 
 
 def new_thread(target: Callable[[], None], *, may_be_green: bool) -> Thread:
@@ -65,27 +82,43 @@ def new_thread(target: Callable[[], None], *, may_be_green: bool) -> Thread:
     return _GreenThread(target) if may_be_green else Thread(target)
 
 
+def new_wait(keeps_hub: bool) -> Wait:
+    """See raccoon_fast.threads."""
+    return _NativeWait() if getattr(_this_thread, "is_ours", False) else _GreenWait(keeps_hub)
+
+
 class _GreenWait:
     """A wait of one greenlet: its hub runs the others, and is woken by any thread."""
 
     def __init__(self, keeps_hub: bool) -> None:
         self._event = gevent.event.Event()
-        self._closing = new_lock()  # to send to a watcher that is closed is not allowed
-        self._watcher: Any = gevent.get_hub().loop.async_(ref=keeps_hub)
-        self._watcher.start(self._event.set)
+        watcher = gevent.get_hub().loop.async_(ref=keeps_hub)
+        watcher.start(self._event.set)
+        # One of two takes it: whoever ends the wait, to send; or the wait, to close. To send to a closed watcher is not
+        # allowed.
+        self._watcher = deque([watcher])
+        self._sent: Any = None
 
-    def wait(self, timeout: float | None) -> None:
+    def wait(self, timeout_s: float | None) -> bool:
+        was_told = False
         try:
-            self._event.wait(timeout)
+            was_told = timeout_s != 0 and bool(self._event.wait(timeout_s))
         finally:
-            with self._closing:
-                watcher, self._watcher = self._watcher, None
+            try:
+                watcher = self._watcher.pop()
+            except IndexError:
+                self._event.wait()  # it is about to be sent
+                watcher, was_told = self._sent, True
             watcher.close()
+        return was_told
 
     def end(self) -> None:
-        with self._closing:
-            if self._watcher is not None:
-                self._watcher.send()
+        try:
+            watcher = self._watcher.pop()
+        except IndexError:
+            return  # nobody waits any more
+        self._sent = watcher
+        watcher.send()
 
 
 class _NativeWait:
@@ -95,85 +128,11 @@ class _NativeWait:
         self._lock = new_lock()
         self._lock.acquire()
 
-    def wait(self, timeout: float | None) -> None:
-        self._lock.acquire(True, -1 if timeout is None else timeout)
+    def wait(self, timeout_s: float | None) -> bool:
+        return bool(self._lock.acquire(True, -1 if timeout_s is None else timeout_s))
 
     def end(self) -> None:
         self._lock.release()
-
-
-class Condition:
-    """As threading.Condition; greenlets of any hub may wait, and our own threads.
-
-    Args:
-        keeps_hub: Whether a hub has something to do while a greenlet waits. Where nothing else is left, `gevent.wait()`
-            returns in spite of waits that do not count.
-    """
-
-    def __init__(self, *, keeps_hub: bool = True) -> None:
-        self._keeps_hub = keeps_hub
-        self._waits: deque[_GreenWait | _NativeWait] = deque()
-        self._lock = new_lock()
-        self.acquire = self._lock.acquire
-        self.release = self._lock.release
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let go of the lock until told, for at most so many seconds. Returns whether it was told."""
-        wait = _NativeWait() if getattr(_this_thread, "is_ours", False) else _GreenWait(self._keeps_hub)
-        self._waits.append(wait)
-        self._lock.release()
-        try:
-            wait.wait(timeout)
-        finally:
-            self._lock.acquire()
-            was_told = wait not in self._waits
-            if not was_told:
-                self._waits.remove(wait)
-        return was_told
-
-    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Wait until `predicate` holds, for at most so many seconds. Returns what it said last."""
-        deadline_s = None if timeout is None else time.monotonic() + timeout
-        while not (answer := predicate()):
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                break
-            self.wait(left_s)
-        return answer
-
-    def notify(self, n: int = 1) -> None:
-        """Tell `n` of those that wait."""
-        for _ in range(min(n, len(self._waits))):
-            self._waits.popleft().end()
-
-    def notify_all(self) -> None:
-        """Tell all that wait."""
-        self.notify(len(self._waits))
-
-
-class Event:
-    """As threading.Event."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._is_set = False
-
-    def set(self) -> None:
-        """Let all go on that wait."""
-        with self._changed:
-            self._is_set = True
-            self._changed.notify_all()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, for at most so many seconds. Returns whether it is."""
-        with self._changed:
-            return bool(self._changed.wait_for(lambda: self._is_set, timeout))
 
 
 class Queue:
@@ -185,15 +144,13 @@ class Queue:
 
     def put(self, item: Any) -> None:
         """Append an item."""
-        with self._changed:
-            self._items.append(item)
-            self._changed.notify()
+        self._items.append(item)
+        self._changed.notify_all()
 
     def get(self) -> Any:
         """Wait for an item and take it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items)
-            return self._items.popleft()
+        self._changed.wait_for(lambda: self._items)
+        return self._items.popleft()
 
     def empty(self) -> bool:
         """Whether there is none."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import binascii
 import os
 
+from raccoon_fast import forks
+
 __all__ = ["new_guid"]
 
 # A system call serves so many.
@@ -43,5 +45,4 @@ def _draw() -> list[str]:
     return [guids[at : at + _SIZE] for at in range(0, len(guids), _SIZE)]
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ready.clear)  # they are the parent's
+forks.in_child(_ready.clear)  # they are the parent's

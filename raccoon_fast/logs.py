@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from raccoon_fast.threads import is_main
+
 __all__ = ["CONSOLE", "Log", "Logger", "redact_headers", "resolve_logger"]
 
 
@@ -80,7 +82,9 @@ class Log:
             return
         try:
             target(msg, *args)
-        except Exception as error:  # noqa: BLE001 - a logger's fault must not cost an event
+        except BaseException as error:
+            if not isinstance(error, Exception) and is_main():
+                raise  # it may come from a signal handler: a Ctrl-C, or sys.exit()
             if self._failed:
                 return
             self._failed = True

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import concurrent.futures
 import contextlib
 import os
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from raccoon_fast import forks
 from raccoon_fast.clients.options import positive, whole
 from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
-from raccoon_fast.delivery.ledger import Ledger
-from raccoon_fast.delivery.loop_thread import LoopThread
+from raccoon_fast.delivery.ledger import FAILED
+from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.errors import DroppedError
+from raccoon_fast.errors import ClientClosedError, DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
-from raccoon_fast.threads import new_condition, new_future, new_lock, result_of, wait_for
+from raccoon_fast.threads import Condition, require_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,13 +38,20 @@ if TYPE_CHECKING:
     from raccoon_fast.clients.options import ClientOptions
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
+    from raccoon_fast.delivery.loop_thread import Call
+    from raccoon_fast.events import Response
     from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["Producer"]
 
 _CLOSE_S = 5.0
-# For each of what `close` ends: connections, the disk, the thread.
-_MARGIN_S = 5.0
+# Beyond a caller's timeout: for the loop to answer, for what `close` ends, and for a disk that takes what is left.
+_MARGIN_S = 0.02
+_CLOSE_MARGIN_S = 0.4
+_DISK_MARGIN_S = 5.0
+# The first event waits for the engine, but not for good: the code that it interrupts, if a finalizer emits it, may hold
+# a lock that the loop's thread needs.
+_START_S = 0.25
 # A disk that refused is asked again while an `emit` waits.
 _SPILL_AGAIN_S = 1.0
 
@@ -168,20 +178,24 @@ class Producer(BaseProducer, metaclass=_Patchable):
             )
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
-        self._thread: LoopThread | None = None
-        self._lock = new_lock()
-        self._room = new_condition()
-        self._blocked = 0
+        # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
+        self._threads: dict[bool, LoopThread] = {}
+        self._room = Condition()
+        self._last_opened: Batch | None = None
         self._dropped: Receipt | None = None
-        self._closing: concurrent.futures.Future[None] | None = None
+        # Who takes it ends what `close` has begun.
+        self._to_close = deque([None])
+        self._engine_closing: asyncio.Future[None] | None = None
+        # Of a loop that has ended by itself.
+        self._orphan: Engine | None = None
         self._report: Report | None = None
+        self._begin_accepting()
         # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
         self._shortcuts = {"emit": self._accumulator.emit, "emit_many": self._accumulator.emit_many}
         self._take_shortcuts()
         _made.add(self)
-        lifetime.made(self)
         if self._has_spooled:
-            self._start()
+            self._started()
 
     def emit(self, type: str, data: Any) -> Receipt:  # noqa: A002 - the proto field's name
         """Accept one event. Never does I/O.
@@ -249,8 +263,8 @@ class Producer(BaseProducer, metaclass=_Patchable):
             OSError, RuntimeError: As `emit`.
             Exception: Whatever the serializer raises, as it is. No event was accepted, as with the errors above.
         """
-        if self._engine is None:
-            self._start()  # which may fail: before an event is accepted
+        forks.check()
+        self._started()  # which may fail: before an event is accepted
         receipt: Receipt = self._accumulator.add_batch(self._filled_batch(events, req_guid))
         return receipt
 
@@ -265,10 +279,26 @@ class Producer(BaseProducer, metaclass=_Patchable):
         """
         if timeout != 0:
             positive("timeout", timeout)
-        engine, thread = self._engine, self._thread
-        if engine is None or thread is None:
+        forks.check()
+        accepted = self._accumulator.accepted
+        thread = self._thread
+        if thread is None and (self._closed or not accepted):
             return 0
-        return result_of(thread.submit(engine.flush(timeout)))
+        try:
+            thread = self._started()
+            call = thread.submit(self._flush(timeout))
+        except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
+            return self._unsettled(accepted)
+        try:
+            return call.result(0 if thread.is_current() else timeout + _MARGIN_S)
+        except concurrent.futures.TimeoutError:
+            call.cancel()
+        except (concurrent.futures.CancelledError, ClientClosedError):
+            pass  # another thread closes the producer
+        except BaseException:
+            call.cancel()
+            raise
+        return self._unsettled(accepted)
 
     def close(self, timeout: float = _CLOSE_S) -> Report:
         """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
@@ -278,38 +308,79 @@ class Producer(BaseProducer, metaclass=_Patchable):
         """
         if timeout != 0:
             positive("timeout", timeout)
-        with self._lock:
-            closing, self._closing = self._closing, self._closing or new_future()
-            self._closed = True
-            self._accumulator.close()
-        if closing is None:
-            try:
-                self._close(timeout)
-            finally:
-                self._report = self.stats()
-                self._closing.set_result(None)
-            self._tell(self._report)
-        else:
-            with contextlib.suppress(concurrent.futures.TimeoutError):  # of another thread's close
-                wait_for(closing, timeout)
+        self._begin_close(timeout)()
         return self.report
 
-    def _close(self, timeout: float) -> None:
-        engine, thread, self._thread = self._engine, self._thread, None
+    def _begin_close(self, timeout_s: float) -> Callable[[], object]:
+        forks.check()
+        deadline_s = time.monotonic() + timeout_s
+        self._closed = True
+        self._accumulator.close()
+        self._room.notify_all()
+        thread = self._thread
+        call: Call[None] | None = None
+        if thread is not None:
+            with contextlib.suppress(ClientClosedError, RuntimeError):  # it has ended, or none can be started
+                call = thread.submit(self._close_engine(timeout_s))
+            if thread.is_current():
+                return _nothing  # it goes on when this call has returned
+
+        def wait() -> None:
+            # Whoever is first ends it. The others, a signal handler that interrupted it among them, wait for the engine
+            # only, which does not depend on the first.
+            try:
+                self._to_close.pop()
+            except IndexError:
+                is_first = False
+            else:
+                is_first = True
+            try:
+                if call is not None:
+                    call.exception(max(0.0, deadline_s - time.monotonic()) + self._close_margin_s)
+            except concurrent.futures.TimeoutError:
+                pass
+            finally:
+                if is_first:
+                    self._end_close(thread, deadline_s)
+                elif thread is not None and thread.is_over and self._report and self.stats().total.unsettled:
+                    self._abandon()  # what an `emit` that a signal handler closed the producer in went on to accept
+                    self._report = self.stats()
+
+        return wait
+
+    @property
+    def _close_margin_s(self) -> float:
+        return _CLOSE_MARGIN_S if self._spool is None else _DISK_MARGIN_S
+
+    def _end_close(self, thread: LoopThread | None, deadline_s: float) -> None:
+        end_s = deadline_s + self._close_margin_s
+        self._disk.stop(_left_s(end_s))
+        self._callbacks.stop(_left_s(end_s))
+        if thread is not None:
+            thread.stop(_left_s(end_s))
+        if thread is None or thread.is_over:
+            self._abandon()
+        else:
+            self._options.settings.logger.error(HELD_UP)
         lifetime.ended(self)
-        with self._room:
-            self._room.notify_all()
-        if engine is None or thread is None:
+        self._report = report = self.stats()
+        self._tell(report)
+
+    def _abandon(self) -> None:
+        """Fail what is left where the engine could not, or there is none."""
+        engine = self._engine or self._orphan
+        if engine is not None:
+            engine.fail_rest()
             return
-        try:
-            # The margin is for closing connections, which is bounded on its own.
-            result_of(thread.submit(engine.close(timeout)), timeout + _MARGIN_S)
-        except concurrent.futures.TimeoutError:
-            self._options.settings.logger.error("the event loop is held up: does auth, the logger or stats block?")
-        finally:
-            self._disk.stop(_MARGIN_S)
-            self._callbacks.stop(1.0)
-            thread.stop(_MARGIN_S)
+        self._accumulator.seal()
+        while (batch := self._accumulator.take()) is not None:
+            self._ledger.add(batch.types, FAILED + "closed")
+            batch.settlement.failed(
+                ClientClosedError(
+                    "the producer was closed before the batch was sent", req_guid=batch.settlement.receipt.req_guid
+                )
+            )
+            self._accumulator.release(batch.nbytes)
 
     def _tell(self, report: Report) -> None:
         total = report.total
@@ -354,7 +425,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
-        promise = Promise()
+        promise: Promise[Response] = Promise()
         receipt = Receipt(req_guid, promise, self._callbacks)
         batch.settlement = Settlement(receipt, promise)
         batch.receipt = receipt
@@ -364,80 +435,148 @@ class Producer(BaseProducer, metaclass=_Patchable):
         return batch
 
     def _make_batch(self) -> Batch:
-        if self._engine is None:
-            self._start()  # which may fail: before an event is accepted
+        forks.check()
+        self._started()  # which may fail: before an event is accepted
         return self._new_batch()
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            if self._engine is not None:
-                return
-            thread = LoopThread(self._options.settings.logger)
+    @property
+    def _thread(self) -> LoopThread | None:
+        return self._threads.get(True)
 
-            async def start() -> Engine:
-                return self._new_engine(threadsafe=True)
-
+    def _started(self) -> LoopThread:
+        """The thread with the event loop, started; safe from any thread, and in a finalizer that interrupts a start."""
+        thread = self._threads.get(True)
+        if thread is not None and self._engine is not None and not thread.is_over:
+            return thread
+        if self._closed:
+            raise self._closed_error()
+        if thread is not None and thread.is_over and self._threads.pop(True, None) is thread:
+            self._options.settings.logger.error("the event loop had ended; another one is started")
+            self._orphan, self._engine = self._engine or self._orphan, None
+            self._begin_accepting()
+            thread = None
+        is_first = thread is None
+        if thread is None:
+            require_threads()
+            mine = LoopThread(self._options.settings.logger)
             try:
-                self._engine = thread.run(start())
-            except BaseException:
-                thread.stop(_MARGIN_S)
+                thread = self._threads.setdefault(True, mine)
+            except BaseException:  # a Ctrl-C
+                if self._threads.get(True) is not mine:
+                    mine.stop(0.0)
                 raise
-            self._thread = thread
-            self._room = new_condition()  # gevent may have patched since, and nobody waits yet
+            if thread is not mine:  # another thread was faster, or a signal handler
+                mine.stop(0.0)
+                is_first = False
             lifetime.began(self)
+        if not thread.is_current():
+            built = thread.submit(self._built())
+            if is_first:
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    built.result(_START_S)
+        return thread
+
+    def _loop_trouble(self) -> str:
+        thread = self._thread
+        if thread is None or not thread.is_over or self._closed:
+            return ""
+        with contextlib.suppress(OSError, RuntimeError, ClientClosedError):
+            self._started()
+        return "the event loop had ended; another one is started"
+
+    async def _built(self) -> Engine:
+        """The engine, on its loop; made there by the first who asks."""
+        engine = self._engine
+        if engine is None:
+            engine = self._engine = self._new_engine(threadsafe=True)
+            orphan, self._orphan = self._orphan, None
+            if orphan is not None:
+                engine.take_over(orphan)
+            # What was accepted until now.
+            if self._last_opened is not None:
+                engine.batch_opened(self._last_opened)
+            engine.batch_sealed()
+        return engine
+
+    def _begin_accepting(self) -> None:
+        """Accept events before there is an engine."""
+        self._accumulator.on_open = self._opened
+        self._accumulator.on_sealed = self._sealed
+
+    def _opened(self, batch: Batch) -> None:
+        self._last_opened = batch
+        if self._engine is not None:
+            self._engine.batch_opened(batch)
+
+    def _sealed(self) -> None:
+        if self._engine is not None:
+            self._engine.batch_sealed()
+
+    async def _flush(self, timeout_s: float) -> int:
+        return await (await self._built()).flush(timeout_s)
+
+    async def _close_engine(self, timeout_s: float) -> None:
+        """Once, whoever asks; each waits for it as long as it likes."""
+        engine = await self._built()
+        if self._engine_closing is None:
+            self._engine_closing = asyncio.ensure_future(engine.close(timeout_s))
+        await asyncio.shield(self._engine_closing)
+
+    def _unsettled(self, accepted: int) -> int:
+        """Events among the first so many accepted that are not settled, as seen from outside of the loop."""
+        later = self._accumulator.accepted - accepted
+        return max(0, self.stats().total.unsettled - later)
 
     def _wait_for_room(self, size: int) -> bool:
+        thread = self._started()
+        if thread.is_current() or self._callbacks.is_current() or self._disk.is_current():
+            raise self._full()  # it would wait for itself
         deadline_s = time.monotonic() + self._options.block_timeout_s
         limit = self._options.buffer_bytes
-        with self._room:
-            self._blocked += 1
-            try:
-                while self._accumulator.buffered + size > limit:
-                    if self._closed:
-                        raise self._closed_error()
-                    remaining_s = deadline_s - time.monotonic()
-                    if remaining_s <= 0:
-                        raise self._full()
-                    self._room.wait(min(remaining_s, _SPILL_AGAIN_S))
-                    self._spill()
-            finally:
-                self._blocked -= 1
+
+        def may_go_on() -> bool:
+            return self._closed or self._accumulator.buffered + size <= limit
+
+        while not self._room.wait_for(may_go_on, min(max(0.0, deadline_s - time.monotonic()), _SPILL_AGAIN_S)):
+            if time.monotonic() >= deadline_s:
+                raise self._full()
+            self._spill()
+            self._started()
+        if self._closed:
+            raise self._closed_error()
         return True
 
     def _room_made(self) -> None:
-        # Whoever is about to wait has counted itself before it looks at the buffer, and we look after releasing.
-        if self._blocked:
-            with self._room:
-                self._room.notify_all()
+        self._room.notify_all()
 
     @property
     def _dropped_receipt(self) -> Receipt:
         if self._dropped is None:
-            promise = Promise()
+            promise: Promise[Response] = Promise()
             promise.set_exception(DroppedError("dropped: the buffer was full"))
             self._dropped = Receipt("", promise, self._callbacks)
         return self._dropped
 
     def _after_fork(self) -> None:
-        """In the child: begin anew. The parent's thread does not exist here, and its events are not ours to send."""
-        lifetime.inherit(self._thread, self._engine)  # their loop's descriptors are the parent's too
-        self._thread = self._engine = None
-        self._closing = None
-        self._lock = new_lock()
-        self._room = new_condition()
-        self._blocked = 0
-        self._ledger = Ledger()
-        self._pool.clear()
-        if self._spool is not None:
-            self._spool.after_fork()
-        self._disk = self._new_disk_thread()
-        self._sender.forget()
+        lifetime.inherit(self._thread, self._orphan)
+        self._threads = {}
+        self._orphan = None
+        self._engine_closing = None
+        self._to_close = deque([None])
+        self._room = Condition()
+        self._last_opened = None
         self._callbacks = CallbackThread(self._options.settings.logger)
         self._dropped = None
-        self._made_s = time.monotonic()
-        self._accumulator.reset()
+        super()._after_fork()
+        self._begin_accepting()
+
+
+def _left_s(end_s: float) -> float:
+    return max(_MARGIN_S, end_s - time.monotonic())
+
+
+def _nothing() -> None:
+    pass
 
 
 # As they are written, whatever takes their place in the class later.

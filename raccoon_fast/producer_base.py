@@ -9,9 +9,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from raccoon_fast import forks
 from raccoon_fast.clients.options import refuse_pickling
 from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.core.batch import Accumulator, Batch
+from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.engine import Engine, EngineSettings
 from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
@@ -103,6 +105,7 @@ class BaseProducer(abc.ABC):
             buffer_bytes=options.buffer_bytes,
         )
         self._accumulator.on_full = self._make_room
+        lifetime.made(self)
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)
@@ -151,15 +154,19 @@ class BaseProducer(abc.ABC):
 
         `accepted` is the sum of all other counts at every moment, in total and for each type.
         """
-        with self._ledger.lock:
-            waiting = self._accumulator.waiting_types()
-            return Report(
-                total=self._ledger.total(sum(waiting.values())),
-                by_type=self._ledger.by_type(waiting),
-                retries=self._engine.retries if self._engine is not None else 0,
-                server_acks=self._options.server_acks,
-                seconds=time.monotonic() - self._made_s,
-            )
+        forks.check()
+        return self._ledger.consistent(self._read)
+
+    def _read(self) -> Report:
+        waiting = self._accumulator.waiting_types()
+        seen = self._ledger.seen()
+        return Report(
+            total=self._ledger.total(sum(waiting.values()), seen),
+            by_type=self._ledger.by_type(waiting, seen),
+            retries=self._engine.retries if self._engine is not None else 0,
+            server_acks=self._options.server_acks,
+            seconds=time.monotonic() - self._made_s,
+        )
 
     @property
     def spool_owner(self) -> str:
@@ -172,6 +179,7 @@ class BaseProducer(abc.ABC):
         Asked again and again, it also tells when nothing has moved for longer than an attempt may take, whatever the
         cause: an event loop that is blocked knows of no failure.
         """
+        forks.check()
         engine = self._engine
         servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
         reasons = []
@@ -183,6 +191,8 @@ class BaseProducer(abc.ABC):
             reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s: {total.unsettled} events wait")
         if self._closed:
             reasons.append("the producer is closed")
+        if trouble := self._loop_trouble():
+            reasons.append(trouble)
         if servers and not any(server.ok for server in servers):
             reasons.append(f"no server is well: {servers[0].last_error}")
         if engine is not None and (late := engine.late_reason(total.unsettled, now_s)):
@@ -194,6 +204,10 @@ class BaseProducer(abc.ABC):
     @abc.abstractmethod
     def _new_batch(self, req_guid: str | None = None) -> Batch:
         """A batch with a settlement and a receipt of its own, under this guid or a fresh one."""
+
+    @abc.abstractmethod
+    def _loop_trouble(self) -> str:
+        """Why the event loop does not run, or ""; where it can be started anew, it is."""
 
     @abc.abstractmethod
     def _wait_for_room(self, size: int) -> Any: ...
@@ -280,6 +294,19 @@ class BaseProducer(abc.ABC):
         if self._accumulator.buffered <= self._low_bytes:
             self._room_made()
 
+    def _after_fork(self) -> None:
+        """In the child: begin anew. The parent's loop does not run here, and its events are not ours to send."""
+        lifetime.inherit(self._engine)  # its loop's descriptors are the parent's too
+        self._engine = None
+        self._ledger = Ledger()
+        self._pool.clear()
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._disk = self._new_disk_thread()
+        self._sender.forget()
+        self._made_s = time.monotonic()
+        self._accumulator.reset()
+
     # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
 
     def _make_room(self, types: Mapping[str, int], size: int) -> Any:
@@ -302,7 +329,7 @@ class BaseProducer(abc.ABC):
         """Give up the batch that waits longest; False if all there is is in flight."""
         accumulator = self._accumulator
         while True:
-            with self._ledger.lock:
+            with self._ledger.change():
                 batch = accumulator.take()
                 if batch is not None:
                     self._ledger.add(batch.types, DROPPED + "drop_oldest")

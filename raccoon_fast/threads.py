@@ -1,62 +1,67 @@
-"""Threads, and what passes between them, that work under gevent's monkey patching as well.
+"""Threads, and what they wait with: no lock is held while Python code can run.
 
-There a thread is a greenlet, which would keep its event loop, or the disk it waits for, between all other greenlets and
-their turn. So these are threads of the system, what they share with their users are real locks, and a user who waits
-for them waits as a greenlet does. Without gevent all of it is what the standard library has.
+A finalizer or a signal handler may run between any two steps of Python code, in the thread that holds a lock as well,
+and may use the same producer. Therefore a condition here has no lock: whoever waits enters a deque first and looks
+afterwards, whoever changes something wakes those in the deque afterwards, and each step on a deque is atomic.
+
+The same classes work under gevent's monkey patching. There a thread of the standard library is a greenlet, which
+would keep its event loop, or the disk it waits for, between all other greenlets and their turn. So these are threads
+of the system, and a greenlet that waits for them lets the other greenlets run.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import queue
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable
 
 __all__ = [
+    "Condition",
+    "Event",
     "Thread",
     "is_green",
-    "new_condition",
-    "new_event",
-    "new_future",
+    "is_main",
     "new_lock",
     "new_queue",
     "new_rlock",
     "new_thread",
-    "result_of",
-    "wait_for",
+    "new_wait",
+    "require_threads",
 ]
 
-_T_co = TypeVar("_T_co", covariant=True)
-# The longest that a Ctrl-C may go unnoticed.
+# A Ctrl-C goes unnoticed for this long at most: CPython does not see one that comes just as a wait begins.
 _SLICE_S = 1.0
 
 
 class Thread(Protocol):
-    """What is used of a threading.Thread."""
+    """A daemon thread."""
 
     def start(self) -> None:
-        """Run its target in it. RuntimeError where no thread can be started."""
+        """Run its target. RuntimeError where the system starts no thread."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, at most so many seconds."""
+        """Wait for its end, at most this many seconds."""
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on it."""
 
 
-class Awaited(Protocol[_T_co]):
-    """What is used of a concurrent.futures.Future."""
+class Wait(Protocol):
+    """One wait of one thread or greenlet."""
 
-    def done(self) -> bool:
-        """Whether it is settled."""
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for `end`, at most this long; None is without a bound. Called once. Returns whether `end` was called."""
 
-    def result(self, timeout: float | None = None) -> _T_co:
-        """Wait for it; what it was settled with."""
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for it; the failure it was settled with, if it was one."""
+    def end(self) -> None:
+        """Wake whoever waits. Called once, by any thread."""
 
 
 def is_green() -> bool:
@@ -65,22 +70,46 @@ def is_green() -> bool:
     return monkey is not None and bool(monkey.is_object_patched("_thread", "start_new_thread"))
 
 
+def is_main() -> bool:
+    """Whether the caller runs on the main thread, where signal handlers run and sys.exit() ends the program."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def require_threads() -> None:
+    """Check that threads run.
+
+    Raises:
+        RuntimeError: Under uWSGI without `--enable-threads`: threads can be started there, and never run.
+    """
+    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    if isinstance(options, dict) and not any(map(_is_on, map(options.get, ("enable-threads", "threads")))):
+        raise RuntimeError(
+            "uWSGI runs no Python threads, and events are delivered by one: start uWSGI with --enable-threads "
+            "(enable-threads = true)"
+        )
+
+
+def _is_on(value: object) -> bool:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return value is not None and text.lower() not in ("false", "off", "no", "n", "0")
+
+
 def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = False) -> Thread:
     """A daemon thread of the system, not started.
 
     Args:
         target: Run in it.
-        name: For whoever looks at a list of threads.
+        name: Its name in `threading.enumerate()`.
         may_be_green: Whether it only runs what its users may run themselves: then it is a greenlet where theirs are.
     """
     if is_green():
         green: Thread = _green().new_thread(target, may_be_green=may_be_green)
         return green
-    return threading.Thread(target=target, name=name, daemon=True)
+    return _NativeThread(target, name)
 
 
 def new_lock() -> threading.Lock:
-    """A lock to be held for moments: whoever holds it must not wait for anything."""
+    """A lock to be held for moments: its holder must not wait for anything."""
     return _green().new_lock() if is_green() else threading.Lock()
 
 
@@ -89,58 +118,136 @@ def new_rlock() -> threading.RLock:
     return _green().new_rlock() if is_green() else threading.RLock()
 
 
-def new_condition() -> threading.Condition:
-    """As threading.Condition, on a lock that is not for holding it twice."""
-    return _green().Condition() if is_green() else threading.Condition()
-
-
-def new_event() -> threading.Event:
-    """As threading.Event."""
-    return _green().Event() if is_green() else threading.Event()
-
-
 def new_queue() -> queue.SimpleQueue[Any]:
     """As queue.SimpleQueue; one thread takes from it."""
     return _green().Queue() if is_green() else queue.SimpleQueue()
 
 
-def new_future() -> concurrent.futures.Future[Any]:
-    """As concurrent.futures.Future."""
-    import concurrent.futures  # which loads logging
+def new_wait(*, keeps_hub: bool = True) -> Wait:
+    """A wait that has not begun.
 
-    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    if is_green():
-        future._condition = _green().Condition()  # noqa: SLF001 - all its waits and wake-ups go over this
-    return future
-
-
-def wait_for(future: Awaited[object], timeout_s: float | None = None) -> None:
-    """Wait until it is settled, in slices: CPython does not notice a Ctrl-C that comes just as a wait begins.
-
-    Raises:
-        concurrent.futures.TimeoutError: It was not, in so many seconds; None waits without a bound.
+    Args:
+        keeps_hub: Whether gevent's hub has something to do while a greenlet waits. Where nothing else is left,
+            `gevent.wait()` returns in spite of waits that do not count.
     """
-    import concurrent.futures  # as above
+    if is_green():
+        green: Wait = _green().new_wait(keeps_hub)
+        return green
+    return _NativeWait()
 
-    end_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-    while not future.done():
-        left_s = max(0.0, end_s - time.monotonic())
+
+class Condition:
+    """As threading.Condition, without a lock: change what the predicate looks at, then notify."""
+
+    __slots__ = ("_keeps_hub", "_waits")
+
+    def __init__(self, *, keeps_hub: bool = True) -> None:
+        self._keeps_hub = keeps_hub
+        self._waits: deque[Wait] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waits)
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Wait until `predicate` holds, at most this many seconds. Returns what it returned last."""
+        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            if answer := predicate():
+                return answer
+            wait = new_wait(keeps_hub=self._keeps_hub)
+            self._waits.append(wait)
+            try:
+                # Whoever changed it before this look may have seen no wait; whoever does so after it sees this one.
+                left_s = 0.0 if (answer := predicate()) else max(0.0, deadline_s - time.monotonic())
+                # A timer would keep the hub.
+                wait.wait(min(left_s, _SLICE_S) if self._keeps_hub or left_s <= 0.0 else None)
+            finally:
+                with contextlib.suppress(ValueError):  # it was woken
+                    self._waits.remove(wait)
+            if left_s <= 0.0:
+                return answer
+
+    def notify_all(self) -> None:
+        """Wake all that wait."""
+        while self._waits:
+            try:
+                wait = self._waits.popleft()
+            except IndexError:  # another thread took it
+                return
+            wait.end()
+
+
+class Event:
+    """As threading.Event, without a lock."""
+
+    __slots__ = ("_changed", "_is_set")
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether `set` was called."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let all go on that wait."""
+        self._is_set = True
+        self._changed.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most this many seconds. Returns whether it is."""
+        return self._is_set or bool(self._changed.wait_for(self.is_set, timeout))
+
+
+class _NativeWait:
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        # In C, where a signal handler runs between two tries: nothing is held then.
+        return self._lock.acquire(True, -1 if timeout_s is None else timeout_s)
+
+    def end(self) -> None:
+        self._lock.release()
+
+
+class _NativeThread:
+    """A thread that starts without a lock, unlike threading.Thread.
+
+    A finalizer that interrupts `threading.Thread.start` would deadlock in starting another one.
+    """
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        self._target = target
+        self._name = name
+        self._ident = 0
+        self._ended = Event()
+
+    def start(self) -> None:
+        _thread.start_new_thread(self._run, ())
+
+    def join(self, timeout: float | None = None) -> None:
+        self._ended.wait(timeout)
+
+    def is_current(self) -> bool:
+        return self._ident == _thread.get_ident()
+
+    def _run(self) -> None:
+        self._ident = _thread.get_ident()
         try:
-            future.exception(min(_SLICE_S, left_s))
-        except concurrent.futures.CancelledError:
-            return
-        except concurrent.futures.TimeoutError:
-            if left_s <= _SLICE_S:
-                raise
-
-
-def result_of(future: Awaited[_T_co], timeout_s: float | None = None) -> _T_co:
-    """`future.result(timeout_s)`, waited for as `wait_for` does."""
-    try:
-        wait_for(future, timeout_s)
-        return future.result(0)
-    finally:
-        del future  # or a failure would lead to this frame, and that to the failure
+            threading.current_thread().name = self._name  # which enters it into threading's list
+            self._target()
+        except BaseException:  # noqa: BLE001 - nobody is above to see it
+            sys.excepthook(*sys.exc_info())
+        finally:
+            threading._active.pop(self._ident, None)  # type: ignore[attr-defined]  # noqa: SLF001 - which Python < 3.13 keeps
+            self._ended.set()
 
 
 def _green() -> Any:

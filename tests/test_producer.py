@@ -511,7 +511,7 @@ class TestOverflow:
 
         thread = threading.Thread(target=emit)
         thread.start()
-        wait_until(lambda: producer._blocked == 1)
+        wait_until(lambda: producer._room.waiting == 1)
         report = producer.close(timeout=0)
         thread.join(10)
         assert len(ended) == 1

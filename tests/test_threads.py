@@ -1,10 +1,11 @@
-"""Threads, locks and waits under gevent's monkey patching; without it they are the standard library's own."""
+"""Threads and waits, with and without gevent's monkey patching."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import queue
+import sys
 import threading
+import time
+import types
 
 import pytest
 from program import run
@@ -37,15 +38,108 @@ def in_thread(target):
 """
 
 
-def test_without_gevent_they_are_the_standard_library_s() -> None:
-    assert not threads.is_green()
-    assert isinstance(threads.new_thread(lambda: None, "x"), threading.Thread)
-    assert isinstance(threads.new_condition(), threading.Condition)
-    assert isinstance(threads.new_event(), threading.Event)
-    assert isinstance(threads.new_queue(), queue.SimpleQueue)
-    assert type(threads.new_lock()) is type(threading.Lock())
-    assert type(threads.new_rlock()) is type(threading.RLock())
-    assert threads.new_future()._condition.__class__ is concurrent.futures.Future()._condition.__class__
+def test_a_thread_is_listed_under_its_name_while_it_runs() -> None:
+    began, release = threading.Event(), threading.Event()
+    thread = threads.new_thread(lambda: (began.set(), release.wait(10)), "raccoon-test")  # type: ignore[arg-type,return-value]
+    thread.start()
+    assert began.wait(10)
+    assert [(one.name, one.daemon) for one in threading.enumerate() if one.name == "raccoon-test"] == [
+        ("raccoon-test", True)
+    ]
+    assert not thread.is_current()
+    release.set()
+    thread.join(10)
+    assert "raccoon-test" not in [one.name for one in threading.enumerate()]
+
+
+def test_a_thread_starts_where_the_standard_library_s_would_wait_for_the_code_it_interrupts() -> None:
+    """As in a finalizer that runs within `threading.Thread.start`."""
+    ended = threading.Event()
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]
+        threads.new_thread(ended.set, "raccoon-test").start()
+    assert ended.wait(10)
+
+
+def test_what_a_thread_raises_is_shown_and_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    thread = threads.new_thread(leave, "raccoon-test")
+    thread.start()
+    thread.join(10)
+    assert "SystemExit: 3" in capsys.readouterr().err
+
+
+class TestCondition:
+    def test_a_wait_with_a_bound(self) -> None:
+        condition = threads.Condition()
+        assert condition.wait_for(lambda: False, 0) is False
+        assert condition.wait_for(lambda: False, 0.01) is False
+        assert condition.wait_for(lambda: 3, 0) == 3
+        assert condition.waiting == 0
+
+    def test_no_change_is_missed(self) -> None:
+        for _ in range(300):
+            condition = threads.Condition()
+            done: list[int] = []
+            both = threading.Barrier(2)
+
+            def change(
+                condition: threads.Condition = condition, done: list[int] = done, both: threading.Barrier = both
+            ) -> None:
+                both.wait()
+                done.append(1)
+                condition.notify_all()
+
+            thread = threading.Thread(target=change)
+            thread.start()
+            both.wait()
+            begun_s = time.monotonic()
+            assert condition.wait_for(lambda done=done: done, 30)
+            assert time.monotonic() - begun_s < 0.9  # not by the slice that a Ctrl-C may take
+            thread.join()
+
+    def test_a_signal_handler_may_wait_for_what_the_code_it_interrupts_waits_for(self) -> None:
+        program = """
+import signal, threading, time
+from raccoon_fast import threads
+
+event = threads.Event()
+seen = []
+def handler(*_):
+    seen.append(event.wait(0.0001))
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+for _ in range(300):
+    event = threads.Event()
+    threads.new_thread(event.set, "set").start()
+    assert event.wait(30)
+    event.set()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(seen) > 10)
+"""
+        assert run(program) == ["True"]
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ({}, False),
+        ({"enable-threads": b"false"}, False),
+        ({"enable-threads": True}, True),
+        ({"enable-threads": b"true"}, True),
+        ({"threads": b"4"}, True),
+    ],
+)
+def test_uwsgi_s_option_is_named_where_threads_do_not_run(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], runs: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))  # type: ignore[arg-type]
+    if runs:
+        threads.require_threads()
+    else:
+        with pytest.raises(RuntimeError, match="--enable-threads"):
+            threads.require_threads()
 
 
 class TestGreen:
@@ -98,24 +192,25 @@ assert shown == [ZeroDivisionError]
 """
         run(HEAD + program)
 
-    def test_futures_cross_threads_both_ways(self) -> None:
+    def test_promises_cross_threads_both_ways(self) -> None:
         program = """
 import concurrent.futures
-futures = [threads.new_future() for _ in range(200)]
+from raccoon_fast.delivery.promise import Promise
+promises = [Promise() for _ in range(200)]
 def settle():
-    for number, future in enumerate(futures):
+    for number, promise in enumerate(promises):
         native_sleep(0.0005)
-        future.set_result(number)
-waiting = [gevent.spawn(future.result, 10) for future in futures]
+        promise.set_result(number)
+waiting = [gevent.spawn(promise.result, 10) for promise in promises]
 before = ticks
 in_thread(settle)
 assert [greenlet.get() for greenlet in waiting] == list(range(200))
 assert ticks > before
 try:
-    threads.new_future().result(0.01)
+    Promise().result(0.01)
 except concurrent.futures.TimeoutError:
     print("timed out")
-late = threads.new_future()
+late = Promise()
 got = []
 thread = in_thread(lambda: got.append(late.result(10)))
 gevent.sleep(0.01)
@@ -143,20 +238,21 @@ assert items.empty()
 
     def test_a_wait_that_is_killed_leaves_nothing(self) -> None:
         program = """
-condition = threads.new_condition()
+condition = threads.Condition()
+told = []
 def wait():
-    with condition:
-        condition.wait(10)
+    return condition.wait_for(lambda: told, 10)
 killed, woken = gevent.spawn(wait), gevent.spawn(wait)
 gevent.sleep(0.01)
+assert condition.waiting == 2
 killed.kill()
-with condition:
-    condition.notify()  # for the one that is left
-woken.get(timeout=5)
-with condition:
-    assert not condition.wait(0.01)
-    assert condition.wait_for(lambda: False, 0.01) is False
-    assert condition.wait_for(lambda: 3, 0.01) == 3
+assert condition.waiting == 1
+told.append(1)
+condition.notify_all()
+assert woken.get(timeout=5)
+assert condition.wait_for(lambda: False, 0.01) is False
+assert condition.wait_for(lambda: 3, 0.01) == 3
+assert condition.waiting == 0
 """
         run(HEAD + program)
 
@@ -165,52 +261,10 @@ with condition:
 items = threads.new_queue()
 gevent.spawn(items.get)
 gevent.sleep(0.01)
-event = threads.new_event()
+event = threads.Event()
 in_thread(lambda: (native_sleep(0.05), event.set()))
 ticker.kill()
 assert event.wait(10)  # an event does keep it: nothing else is left to do
 assert gevent.wait(timeout=5)
 """
         run(HEAD + program)
-
-
-class Slow(concurrent.futures.Future):
-    """Notes how long it is waited for at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[float | None] = []
-
-    def exception(self, timeout=None):
-        self.waits.append(timeout)
-        if len(self.waits) == 3:
-            self.set_result("there")
-        return super().exception(0)
-
-
-def test_a_wait_is_never_long_at_a_time_for_a_ctrl_c_may_go_unnoticed_in_it() -> None:
-    future = Slow()
-    assert threads.result_of(future) == "there"
-    assert future.waits == [1.0, 1.0, 1.0]
-
-
-def test_a_wait_with_a_bound() -> None:
-    future: concurrent.futures.Future[int] = concurrent.futures.Future()
-    for timeout_s in (0, 0.01, -1):
-        with pytest.raises(concurrent.futures.TimeoutError):
-            threads.result_of(future, timeout_s)
-    future.set_result(5)
-    assert threads.result_of(future, 0) == threads.result_of(future) == 5
-
-
-def test_a_wait_for_what_failed_or_was_cancelled() -> None:
-    own = TimeoutError("its own")
-    failed: concurrent.futures.Future[int] = concurrent.futures.Future()
-    failed.set_exception(own)
-    with pytest.raises(TimeoutError) as caught:
-        threads.result_of(failed, 5)
-    assert caught.value is own
-    cancelled: concurrent.futures.Future[int] = concurrent.futures.Future()
-    cancelled.cancel()
-    with pytest.raises(concurrent.futures.CancelledError):
-        threads.result_of(cancelled, 5)

@@ -16,6 +16,7 @@ from raccoon_fast.net.address import parse_host
 from raccoon_fast.net.proxy import proxy_for
 from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
+from raccoon_fast.threads import is_main
 from raccoon_fast.tls import TLS
 from raccoon_fast.transports.base import Identity, Link
 
@@ -233,8 +234,19 @@ def _authorization(auth: object) -> Callable[[], str] | None:
             ) from None
         return lambda: f"Basic {credentials}"
     if callable(auth):
-        return lambda: _checked_authorization(auth())
+        return lambda: _checked_authorization(_called(auth))
     raise TypeError(f"auth takes (user, password), a bearer token as str, or a callable, not {type(auth).__name__}")
+
+
+def _called(auth: Callable[[], str]) -> object:
+    try:
+        return auth()
+    except Exception:
+        raise
+    except BaseException as error:  # sys.exit() in it must not end the event loop's thread
+        if is_main():
+            raise
+        raise RuntimeError(f"auth raised {type(error).__name__}") from error
 
 
 def _checked_authorization(value: object) -> str:

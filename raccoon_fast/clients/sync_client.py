@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from raccoon_fast import forks
+from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
 from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
-from raccoon_fast.delivery.loop_thread import LoopThread
+from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.receipts import Receipt
-from raccoon_fast.errors import ClientClosedError, Outcome
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
-from raccoon_fast.threads import new_lock, result_of
+from raccoon_fast.threads import require_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
+    from raccoon_fast.delivery.promise import Promise
     from raccoon_fast.events import App, Event, Response
     from raccoon_fast.transports.base import Request
 
 __all__ = ["Client"]
 
 _A = TypeVar("_A", bound=AsyncClient)
+# Beyond a caller's timeout: for the loop to say so itself, and to close connections.
+_MARGIN_S = 0.02
+_CLOSE_MARGIN_S = 0.4
 
 
 class _Running(Generic[_A]):
@@ -57,9 +64,9 @@ class Client(Generic[_A]):
         self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here
         self._app: tuple[App | None] | None = None
-        self._running: _Running[_A] | None = None
+        # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
+        self._running: dict[bool, _Running[_A]] = {}
         self._closed = False
-        self._lock = new_lock()
         lifetime.made(self)
 
     def __reduce__(self) -> NoReturn:
@@ -94,13 +101,22 @@ class Client(Generic[_A]):
         timeout_s = None if timeout is None else positive("timeout", timeout)
         running = self._started()
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
-        future = running.thread.submit(_deliver(running.client, request, timeout_s))
+        call = running.thread.submit(_deliver(running.client, request, timeout_s))
         try:
-            return SendResult(request.req_guid, result_of(future))
+            return SendResult(request.req_guid, call.result(None if timeout_s is None else timeout_s + _MARGIN_S))
         except concurrent.futures.CancelledError:
             raise _abandoned(request) from None
+        except concurrent.futures.TimeoutError:
+            if call.done():
+                raise  # the request's own AckTimeoutError
+            call.cancel()
+            raise AckTimeoutError(
+                f"not acknowledged within {timeout_s:g} s: {HELD_UP}",
+                req_guid=request.req_guid,
+                outcome=Outcome.POSSIBLY_DELIVERED,
+            ) from None
         except BaseException:
-            future.cancel()
+            call.cancel()
             raise
 
     def submit(self, events: Iterable[Event | tuple[str, Any]], *, req_guid: str | None = None) -> Receipt:
@@ -120,18 +136,18 @@ class Client(Generic[_A]):
         """
         running = self._started()
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
-        future = running.thread.submit(_deliver(running.client, request, None))
+        call = running.thread.submit(_deliver(running.client, request, None))
         logger = running.client._settings.logger  # noqa: SLF001
-        # Not `request`: a future keeps its callbacks, a receipt's refer back to it, and so a garbage collection would
+        # Not `request`: a call keeps its callbacks, a receipt's refer back to it, and so a garbage collection would
         # have to come before the request's buffer is freed.
         guid = request.req_guid
 
-        def log_failure(done: concurrent.futures.Future[Response]) -> None:
-            if not done.cancelled() and done.exception() is not None:
-                logger.warning("request %s was not acknowledged: %s", guid, done.exception())
+        def log_failure(done: Promise[Response]) -> None:
+            if (error := done.exception(0)) is not None:
+                logger.warning("request %s was not acknowledged: %s", guid, error)
 
-        future.add_done_callback(log_failure)
-        return Receipt(guid, future, running.callbacks)
+        call.add_done_callback(log_failure)
+        return Receipt(guid, call, running.callbacks)
 
     def acks(self, maxsize: int = 10_000) -> AckStream:
         """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.
@@ -155,11 +171,7 @@ class Client(Generic[_A]):
             ClientClosedError: The client is closed.
         """
         running = self._started()
-
-        async def set_app() -> None:
-            running.client.set_app(app)
-
-        result_of(running.thread.submit(set_app()))
+        running.client._settings.link.user_agent = user_agent(app)  # noqa: SLF001 - two halves of one class
         self._app = (app,)
 
     def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
@@ -172,18 +184,38 @@ class Client(Generic[_A]):
         """
         if timeout != 0:
             positive("timeout", timeout)
-        with self._lock:
-            self._closed = True
-            running, self._running = self._running, None
+        self._begin_close(timeout)()
+
+    def _begin_close(self, timeout_s: float) -> Callable[[], object]:
+        forks.check()
+        self._closed = True
+        running = self._running.pop(True, None)
         if running is None:
-            return
-        lifetime.ended(self)
+            return _nothing
+        deadline_s = time.monotonic() + timeout_s
         try:
-            # The margin is for closing connections, which is bounded on its own.
-            result_of(running.thread.submit(running.client.close(timeout)), timeout + 5.0)
-        finally:
-            running.callbacks.stop(1.0)
-            running.thread.stop(5.0)
+            closing = running.thread.submit(running.client.close(timeout_s))
+        except BaseException:
+            self._end_close(running, 0.0)
+            raise
+
+        def wait() -> None:
+            end_s = deadline_s + _CLOSE_MARGIN_S
+            try:
+                closing.result(max(0.0, end_s - time.monotonic()))
+            except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+                pass  # what is left ends with the loop
+            finally:
+                self._end_close(running, max(_MARGIN_S, end_s - time.monotonic()))
+
+        return wait
+
+    def _end_close(self, running: _Running[_A], timeout_s: float) -> None:
+        lifetime.ended(self)
+        running.callbacks.stop(timeout_s)
+        running.thread.stop(timeout_s)
+        if not running.thread.is_over and not running.thread.is_current():
+            running.client._settings.logger.error(HELD_UP)  # noqa: SLF001 - two halves of one class
 
     def __enter__(self) -> Self:
         return self
@@ -192,28 +224,34 @@ class Client(Generic[_A]):
         self.close()
 
     def _started(self) -> _Running[_A]:
-        running = self._running
-        if running is not None and not self._closed:
-            return running
-        with self._lock:
-            if self._closed:
-                raise ClientClosedError("the client was closed")
-            if self._running is not None:
-                return self._running
+        forks.check()
+        running = self._running.get(True)
+        if self._closed:
+            raise ClientClosedError("the client was closed")
+        if running is None or running.thread.is_over:
+            if running is not None and self._running.pop(True, None) is running:
+                running.client._settings.logger.error("the event loop had ended; another one is started")  # noqa: SLF001
+            require_threads()
             client, self._made = self._made or self._make(), None
             if self._app is not None:
                 client.set_app(self._app[0])
-            self._running = running = _Running(client)
+            mine = _Running(client)
+            running = self._running.setdefault(True, mine)
+            if running is not mine:  # another thread was faster, or a signal handler
+                mine.thread.stop(0.0)
+            elif self._closed:  # meanwhile
+                self._running.pop(True, None)
+                mine.thread.stop(0.0)
+                raise ClientClosedError("the client was closed")
             lifetime.began(self)
-            return running
+        running.thread.start()
+        return running
 
     def _after_fork(self) -> None:
-        self._lock = new_lock()  # another thread may have held it, and does not exist here
-        if self._running is not None:
-            # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
-            # unregistered, from here.
-            lifetime.inherit(self._running)
-            self._running = None
+        # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
+        # unregistered, from here.
+        lifetime.inherit(*self._running.values())
+        self._running.clear()
 
 
 async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:
@@ -230,3 +268,7 @@ def _abandoned(request: Request) -> ClientClosedError:
         req_guid=request.req_guid,
         outcome=Outcome.POSSIBLY_DELIVERED,
     )
+
+
+def _nothing() -> None:
+    pass

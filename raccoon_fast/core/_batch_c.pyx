@@ -17,6 +17,7 @@ from raccoon_fast.core._envelope_c cimport _Envelope, take_buffer
 
 from collections import deque
 
+from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event, refuse_type
@@ -24,6 +25,8 @@ from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch"]
 
+cdef const uint8_t[::1] _PAGE = forks.PAGE
+cdef const uint8_t _CLOSED = 0
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
 # Bytes of an event that are neither data nor type, at most.
 cdef int64_t _MOST_AROUND = 64
@@ -136,8 +139,12 @@ cdef class Accumulator:
     cdef int64_t max_bytes
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
-    cdef bint is_closed
+    # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
+    cdef const uint8_t* is_open
     cdef Batch batch
+    # The open batch while `on_open` has not returned for it. Whoever comes meanwhile, as a signal handler or a finalizer
+    # in the same thread may, calls it too: it may wait for what it emits, and whoever opened the batch cannot go on.
+    cdef Batch untold
     cdef object batches
     cdef int64_t held
     cdef int64_t events_in
@@ -152,6 +159,7 @@ cdef class Accumulator:
         self.max_bytes = max_bytes
         self.max_event_bytes = max_event_bytes
         self.buffer_bytes = buffer_bytes
+        self.is_open = &_PAGE[0]
         self.reset()
 
     @property
@@ -227,8 +235,7 @@ cdef class Accumulator:
         if size > self.max_event_bytes:
             refuse_batch(size, self.max_event_bytes, batch.envelope.events)
         while True:
-            if self.is_closed:
-                raise ClientClosedError("the producer was closed")
+            self.require_open()
             if self.held + size <= self.buffer_bytes:
                 break
             answer = self.on_full(batch.envelope.tally(), size)
@@ -272,11 +279,11 @@ cdef class Accumulator:
 
     def close(self):
         """Accept nothing from now on. Idempotent."""
-        self.is_closed = True
+        self.is_open = &_CLOSED
 
     def reset(self):
         """Forget every batch and every count; in a forked child."""
-        self.batch = None
+        self.batch = self.untold = None
         self.batches = deque()
         self.held = self.events_in = self.events_out = 0
 
@@ -292,6 +299,13 @@ cdef class Accumulator:
                 counts[type_] = counts.get(type_, 0) + count
         return counts
 
+    cdef int require_open(self) except -1:
+        if not self.is_open[0]:
+            forks.check()  # which resets the accumulator in a forked child
+            if not self.is_open[0]:
+                raise ClientClosedError("the producer was closed")
+        return 0
+
     cdef int keep(self, Batch batch) except -1:
         self.batches.append(batch)
         batch.envelope.trim()
@@ -304,7 +318,7 @@ cdef class Accumulator:
         cdef Batch batch = self.batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
-        if batch is None or self.is_closed:
+        if batch is None or self.untold is not None or not self.is_open[0]:
             return at
         size = batch.envelope.stop
         end = batch.envelope.write_run(
@@ -387,7 +401,8 @@ cdef class Accumulator:
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
         return (
             batch is not None
-            and not self.is_closed
+            and self.untold is None
+            and self.is_open[0]
             and batch.envelope.events + 1 < self.max_events
             and most <= self.max_event_bytes
             and self.held + most <= self.buffer_bytes
@@ -408,8 +423,7 @@ cdef class Accumulator:
         cdef bint opened = False
         cdef bint sealed = False
         while True:
-            if self.is_closed:
-                raise ClientClosedError("the producer was closed")
+            self.require_open()
             size = <int64_t> self.gauge.size_of(type_, length)
             if size > self.max_event_bytes:
                 refuse_event(size, self.max_event_bytes)
@@ -427,7 +441,7 @@ cdef class Accumulator:
                 if batch is not None:
                     self.keep(batch)
                     sealed = True
-                self.batch = batch = fresh
+                self.batch = self.untold = batch = fresh
                 opened = True
             else:
                 batch.put(type_, raw, length)
@@ -440,10 +454,30 @@ cdef class Accumulator:
             sealed = True
         receipt = batch.receipt  # whoever takes the batch from here on may clear it
         if opened:
-            self.on_open(batch)
+            self.tell(True)
         if sealed:
             self.on_sealed()
+        if self.untold is not None and not opened:
+            self.tell(False)
         return receipt
+
+    cdef int tell(self, bint is_ours) except -1:
+        """Call `on_open` for the batch that it was not called for, or not to its end."""
+        cdef Batch batch = self.untold
+        if batch is None:
+            return 0
+        if not is_ours:
+            self.untold = None  # first, for the hook may emit
+            if batch is not self.batch:
+                return 0  # it is sealed by now
+        try:
+            self.on_open(batch)
+        except Exception:
+            self.untold = None  # but not after a Ctrl-C
+            raise
+        if self.untold is batch:
+            self.untold = None
+        return 0
 
 
 def _nothing(*_):

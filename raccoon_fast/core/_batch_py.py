@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock
 
+if TYPE_CHECKING:
+    import threading
+
 __all__ = ["Accumulator", "Batch"]
+
+_PAGE = forks.PAGE
+# Another thread has the lock for moments; a finalizer that runs in one of them may have it for long.
+_PATIENCE_S = 0.05
+_STUCK_S = 5.0
+# Batches whose events are counted one by one, at most.
+_MOST_LATE = 64
 
 
 class Batch:
@@ -84,6 +97,13 @@ class Batch:
             self._counts[self._last_type] = self._counts.get(self._last_type, 0) + self._run
             self._run = 0
         return self._counts
+
+    def types_so_far(self) -> Mapping[str, int]:
+        """As `types`, for another thread than its owner's: changes nothing."""
+        counts = self._counts.copy()
+        if run := self._run:
+            counts[self._last_type] = counts.get(self._last_type, 0) + run
+        return counts
 
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
         """Append one event; arguments and errors as those of the envelope's `add`."""
@@ -186,6 +206,8 @@ class Accumulator:
         self._buffer_bytes = buffer_bytes
         self._closed = False
         self._open: Batch | None
+        # The open batch while `on_open` has not returned for it: whoever comes meanwhile calls it too.
+        self._untold: Batch | None
         self._sealed: deque[Batch]
         self._buffered: int
         self._accepted: int
@@ -195,17 +217,17 @@ class Accumulator:
     @property
     def buffered(self) -> int:
         """Bytes of events that were accepted and not released."""
-        return self._buffered
+        return self._buffered + sum([*self._late_bytes])
 
     @property
     def accepted(self) -> int:
         """Events accepted so far."""
-        return self._accepted
+        return self._accepted + sum([*self._late_events])
 
     @property
     def taken(self) -> int:
         """Events of the batches that were taken or dropped so far."""
-        return self._taken
+        return self._taken + sum([*self._late_taken])
 
     @property
     def open_count(self) -> int:
@@ -237,6 +259,8 @@ class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As the envelope's `add`.
         """
+        if not _PAGE[0]:
+            forks.check()
         if self._serializer is not None:
             data = self._serializer(data)
         # Whatever may be wrong with the event is found before anything is changed for it.
@@ -245,28 +269,33 @@ class Accumulator:
         if data.__class__ is not bytes:
             data = own_data(data)
         fresh: Batch | None = None
+        opened = sealed = False
         while True:
-            sealed = opened = False
-            with self._lock:
+            lock = self._enter()
+            if lock is None:
+                return self._emit_alone(type, data)
+            try:
                 if self._closed:
                     raise ClientClosedError("the producer was closed")
                 size = self._gauge.measure(type, len(data))
                 if size > self._max_event_bytes:
                     refuse_event(size, self._max_event_bytes)
-                is_full = self._buffered + size > self._buffer_bytes
+                is_full = (self.buffered if self._late_bytes else self._buffered) + size > self._buffer_bytes
                 if not is_full:
                     batch = self._open
                     is_needed = batch is None or batch.nbytes + size > self._max_bytes
                     if not is_needed or fresh is not None:
                         previous = batch
                         if is_needed:
-                            batch, opened = fresh, True
+                            batch = fresh
                         assert batch is not None
                         batch.add(type, data)
-                        if opened and previous is not None:
+                        if is_needed and previous is not None:
                             self._sealed.append(previous)
                             sealed = True
-                        self._open = batch
+                        if is_needed:
+                            self._open = self._untold = batch
+                            opened = True
                         self._buffered += size
                         self._accepted += 1
                         if batch.count >= self._max_events:
@@ -275,6 +304,8 @@ class Accumulator:
                             sealed = True
                         receipt = batch.receipt  # whoever takes the batch from here on may clear it
                         break
+            finally:
+                self._leave(lock)
             if is_full:
                 answer = self.on_full({type: 1}, size)
                 if answer is not True:
@@ -282,9 +313,54 @@ class Accumulator:
             else:
                 fresh = self._make_batch()
         if opened:
-            self.on_open(batch)
+            self._tell(True)
         if sealed:
             self.on_sealed()
+        if self._untold is not None and not opened:
+            self._tell(False)
+        return receipt
+
+    def _tell(self, is_ours: bool) -> None:
+        """Call `on_open` for the batch that it was not called for, or not to its end."""
+        batch = self._untold
+        if batch is None:
+            return
+        if not is_ours:
+            self._untold = None  # first, for the hook may emit
+            if batch is not self._open:
+                return  # it is sealed by now
+        try:
+            self.on_open(batch)
+        except Exception:
+            self._untold = None  # but not after a Ctrl-C
+            raise
+        if self._untold is batch:
+            self._untold = None
+
+    def _emit_alone(self, type: str, data: bytes) -> Any:  # noqa: A002 - the proto field's name
+        """Accept one event as a batch of its own, while the code that this call interrupts changes the open one."""
+        batch = self._make_batch()
+        batch.add(type, data)
+        size = batch.nbytes
+        if size > self._max_event_bytes:
+            refuse_event(size, self._max_event_bytes)
+        return self._append_alone(batch)
+
+    def _append_alone(self, batch: Batch) -> Any:
+        receipt, size = batch.receipt, batch.nbytes
+        while True:
+            if self._closed:
+                raise ClientClosedError("the producer was closed")
+            if self.buffered + size <= self._buffer_bytes:
+                break
+            answer = self.on_full(batch.types, size)
+            if answer is not True:
+                return answer
+        self._late_bytes.append(size)
+        self._late_events.append(batch.count)
+        self._sealed.append(batch)
+        self._fold()
+        self.on_sealed()
         return receipt
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
@@ -341,53 +417,49 @@ class Accumulator:
             MessageTooLargeError: It is over `max_event_bytes`.
             ClientClosedError: `close` was called.
         """
-        receipt, size = batch.receipt, batch.nbytes
+        forks.check()
+        size = batch.nbytes
         if size > self._max_event_bytes:
             refuse_batch(size, self._max_event_bytes, batch.count)
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise ClientClosedError("the producer was closed")
-                if self._buffered + size <= self._buffer_bytes:
-                    self._sealed.append(batch)
-                    self._buffered += size
-                    self._accepted += batch.count
-                    break
-            answer = self.on_full(batch.types, size)
-            if answer is not True:
-                return answer
-        self.on_sealed()
-        return receipt
+        return self._append_alone(batch)
 
     def seal(self) -> bool:
         """Seal the open batch. Returns whether there was one."""
-        with self._lock:
+        lock = self._enter()
+        if lock is None:
+            self._is_seal_wanted = True
+            return False
+        try:
             batch = self._open
             if batch is None:
                 return False
             self._sealed.append(batch)
             self._open = None
+        finally:
+            self._leave(lock)
         self.on_sealed()
         return True
 
     def take(self) -> Batch | None:
         """Hand over the sealed batch that waits longest, or None."""
-        with self._lock:
-            if not self._sealed:
-                return None
+        try:
             batch = self._sealed.popleft()
-            self._taken += batch.count
-            return batch
+        except IndexError:
+            return None
+        self._late_taken.append(batch.count)
+        if len(self._late_taken) >= _MOST_LATE:
+            self._fold()
+        return batch
 
     def hold(self, nbytes: int) -> None:
         """Count bytes that came from elsewhere: a batch that was stored."""
-        with self._lock:
-            self._buffered += nbytes
+        self._late_bytes.append(nbytes)
+        self._fold()
 
     def release(self, nbytes: int) -> None:
         """Give back the room of a batch."""
-        with self._lock:
-            self._buffered -= nbytes
+        self._late_bytes.append(-nbytes)
+        self._fold()
 
     def limit_bytes(self, max_bytes: int) -> None:
         """Seal batches before they grow over so many bytes from now on, if that is less than before."""
@@ -395,13 +467,19 @@ class Accumulator:
 
     def close(self) -> None:
         """Accept nothing from now on. Idempotent."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
 
     def reset(self) -> None:
         """Forget every batch and every count; in a forked child, where another thread may have held the lock."""
         self._lock = new_lock()
-        self._open = None
+        self._holder = 0
+        # What is counted while another call holds the lock, until it is counted with the rest.
+        self._late_bytes: deque[int] = deque()
+        self._late_events: deque[int] = deque()
+        self._late_taken: deque[int] = deque()
+        self._is_seal_wanted = False
+        self._stuck_s = 0.0
+        self._open = self._untold = None
         self._sealed = deque()
         self._buffered = 0
         self._accepted = 0
@@ -410,11 +488,67 @@ class Accumulator:
     def waiting_types(self) -> dict[str, int]:
         """Events by type of the batches that were not taken yet, all at one moment."""
         counts: dict[str, int] = {}
-        with self._lock:
-            for batch in self._sealed if self._open is None else [*self._sealed, self._open]:
-                for type_, count in batch.types.items():
+        lock = self._enter()
+        try:
+            open_batch = self._open
+            for batch in [*self._sealed] if open_batch is None else [*self._sealed, open_batch]:
+                # Where this call interrupts a change of the open batch, the batch is counted as far as that got.
+                for type_, count in batch.types_so_far().items():
                     counts[type_] = counts.get(type_, 0) + count
+        finally:
+            if lock is not None:
+                self._leave(lock)
         return counts
+
+    # No call waits for good for another one: a finalizer or a signal handler runs in the thread that it interrupts, or
+    # makes that thread wait for the one that emits.
+
+    def _enter(self) -> threading.Lock | None:
+        """Take the lock; None where the code that this call interrupts has it, or another thread has it for long."""
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            if self._holder == get_ident():
+                return None
+            if not lock.acquire(timeout=_PATIENCE_S):
+                if not self._holder:
+                    self._look_whether_stuck(lock)
+                return None
+        self._holder = get_ident()
+        return lock
+
+    def _look_whether_stuck(self, lock: threading.Lock) -> None:
+        """Make a new lock where a Ctrl-C came just after a call had taken it, and nobody will release it."""
+        now_s = time.monotonic()
+        if not self._stuck_s:
+            self._stuck_s = now_s
+        elif now_s - self._stuck_s > _STUCK_S and lock is self._lock:
+            self._lock = new_lock()
+            self._stuck_s = 0.0
+
+    def _leave(self, lock: threading.Lock) -> None:
+        if self._late_bytes or self._late_events or len(self._late_taken) >= _MOST_LATE:
+            self._count_late()
+        self._stuck_s = 0.0
+        self._holder = 0
+        lock.release()
+        if self._is_seal_wanted:
+            self._is_seal_wanted = False
+            self.seal()
+
+    def _fold(self) -> None:
+        lock = self._lock
+        if lock.acquire(blocking=False):
+            self._holder = get_ident()
+            self._leave(lock)
+
+    def _count_late(self) -> None:
+        # Taken out first: for a moment they count too little, where too much would have a flush wait for nothing.
+        while self._late_bytes:
+            self._buffered += self._late_bytes.popleft()
+        while self._late_events:
+            self._accepted += self._late_events.popleft()
+        while len(self._late_taken) >= _MOST_LATE:
+            self._taken += self._late_taken.popleft()
 
 
 def _nothing(*_: object) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from raccoon_fast.threads import new_condition
+from raccoon_fast.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,23 +33,22 @@ class AckStream:
         self._acks: deque[Ack] = deque()
         self._maxsize = maxsize
         self._unsubscribe = unsubscribe
-        self._changed = new_condition()
+        self._changed = Condition()
         self._ended = False
 
     def publish(self, ack: Ack) -> None:
         """Append one, dropping the oldest of too many (called by the client)."""
-        with self._changed:
-            if len(self._acks) >= self._maxsize:
+        if len(self._acks) >= self._maxsize:
+            with contextlib.suppress(IndexError):  # a reader took the last one
                 self._acks.popleft()
                 self.dropped += 1
-            self._acks.append(ack)
-            self._changed.notify()
+        self._acks.append(ack)
+        self._changed.notify_all()
 
     def end(self) -> None:
         """Nothing more will come (called by the client)."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._ended = True
+        self._changed.notify_all()
 
     def get(self, timeout: float | None = None) -> Ack | None:
         """The next one, or None once the stream has ended.
@@ -58,10 +59,17 @@ class AckStream:
         Raises:
             TimeoutError: None came in time.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._acks or self._ended, timeout):
+        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            is_ended = self._ended  # looked at first: nothing is appended after the end
+            try:
+                return self._acks.popleft()
+            except IndexError:
+                if is_ended:
+                    return None
+            left_s = None if timeout is None else deadline_s - time.monotonic()
+            if not self._changed.wait_for(lambda: self._acks or self._ended, left_s):
                 raise TimeoutError(f"no acknowledgement within {timeout:g} s")
-            return self._acks.popleft() if self._acks else None
 
     def close(self) -> None:
         """End the subscription; what was not taken is still handed out. Idempotent."""

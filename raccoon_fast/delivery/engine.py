@@ -27,6 +27,7 @@ from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.suspects import Suspects, Trouble
 from raccoon_fast.delivery.waiting import Waiting
+from raccoon_fast.delivery.wake import Wake
 from raccoon_fast.errors import ConnectError, DeliveryError, MessageTooLargeError, Outcome, ServerError, TransportError
 from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
@@ -142,8 +143,8 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._pumped_s = time.monotonic()
-        self._woken = False
-        self._spilling = False
+        self._wake = Wake(self._call, self._pump)
+        self._wake_spill = Wake(self._call, self._spill)
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
         self._newest_s = 0.0
@@ -174,15 +175,11 @@ class Engine:
 
     def batch_sealed(self) -> None:
         """The accumulator has one more batch to take."""
-        if not self._woken:
-            self._woken = True
-            self._call(self._pump)
+        self._wake.ask()
 
     def spill(self) -> None:
         """The buffer is full: move what waits longest to the spool."""
-        if not self._spilling:
-            self._spilling = True
-            self._call(self._spill)
+        self._wake_spill.ask()
 
     # On the loop
 
@@ -228,6 +225,18 @@ class Engine:
                     await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
                 self._sender.end()
 
+    def take_over(self, other: Engine) -> None:
+        """Deliver what is left of an engine whose loop has ended."""
+        for batch in other._leftovers():
+            self._outstanding.add(batch)
+            self._waiting.add(batch)
+
+    def fail_rest(self) -> None:
+        """Fail what is not settled: the loop has ended before `close` could."""
+        for batch in self._leftovers():
+            self._end_closed(batch)
+        self._sender.end()
+
     def health(self) -> list[tuple[str, bool, str]]:
         """Each server: its address, whether it is well, and what it failed with last."""
         return [
@@ -256,7 +265,6 @@ class Engine:
     # Starting attempts
 
     def _pump(self) -> None:
-        self._woken = False
         if self._closed:
             return
         now_s = time.monotonic()
@@ -320,7 +328,7 @@ class Engine:
         return batch.deadline_s - now_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
 
     def _take(self, state: str) -> Batch | None:
-        with self._ledger.lock:
+        with self._ledger.change():
             batch = self._accumulator.take()
             if batch is None:
                 return None
@@ -376,7 +384,6 @@ class Engine:
             reserve.fetch(self._settings.batch_bytes * room if endpoint.healthy else 1)
 
     def _spill(self) -> None:
-        self._spilling = False
         reserve = self._reserve
         if reserve is None or self._closed or reserve.pending or reserve.ready_s > time.monotonic():
             return
@@ -428,7 +435,7 @@ class Engine:
             self._narrow(batch, "too large", error)
         except DeliveryError as error:
             self._failed(batch, endpoint, transport, request, error, began_s, acked, now_s)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
             self._logger.error("an attempt failed unexpectedly: %r", error)
             local = TransportError(f"the attempt failed in this process: {error!r}")
             if request.was_written:
@@ -445,10 +452,8 @@ class Engine:
             self._outcomes.acked(batch, response)
         if endpoint.apart is not None and not (self._suspects or self._suspects.is_busy):
             self._close_apart(endpoint)
-        if not self._woken:
-            # Those that end in the same round are followed by one look at what is next.
-            self._woken = True
-            self._loop.call_soon(self._pump)
+        # Those that end in the same round are followed by one look at what is next.
+        self._wake.ask_on_loop(self._loop.call_soon)
 
     def _failed(
         self,

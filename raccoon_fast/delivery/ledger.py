@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from raccoon_fast.threads import new_rlock
+from raccoon_fast.threads import new_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Counts", "Ledger"]
+__all__ = ["Change", "Counts", "Ledger"]
 
 QUEUED = "queued"
 IN_FLIGHT = "in_flight"
@@ -21,6 +22,11 @@ SPOOLED = "spooled"
 FAILED = "failed:"
 DROPPED = "dropped:"
 DAMAGED = FAILED + "damaged"
+
+_T = TypeVar("_T")
+_NO_EVENTS: dict[str, int] = {}
+# Each lets other threads run.
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -59,51 +65,124 @@ class Counts:
 
 
 class Ledger:
-    """Moves events from one state to the next; thread-safe.
+    """Moves events from one state to the next. Safe from any thread, and no call waits for another one.
+
+    A signal handler or a finalizer may use a producer while the thread that it interrupts moves events. So nobody waits
+    for a lock here: whoever finds that another one writes leaves its move in a deque, and the other one makes it. The
+    states of a type are replaced, never changed, so that a reader has each type as it was at one moment.
 
     Args by type are mappings of event type to number of events: a batch's.
     """
 
     def __init__(self) -> None:
-        #: Held around whatever takes events from where they wait, so that no snapshot sees them twice or not at all.
-        self.lock = new_rlock()
-        self._by_type: defaultdict[str, defaultdict[str, int]] = defaultdict(_no_events)
+        self._by_type: dict[str, dict[str, int]] = {}
+        self._writing = new_lock()
+        self._left: deque[tuple[dict[str, int], str | None, str]] = deque()
+        # What moves events from elsewhere into the ledger at this moment, and the last that did.
+        self._changes: list[Change] = []
+        self._last_change: Change | None = None
 
     def add(self, types: Mapping[str, int], state: str) -> None:
         """Events that were not here before."""
-        with self.lock:
-            for event_type, count in types.items():
-                self._by_type[event_type][state] += count
+        self._move(types, None, state)
 
     def move(self, types: Mapping[str, int], before: str, after: str) -> None:
         """Events that were in state `before`."""
-        with self.lock:
-            for event_type, count in types.items():
-                states = self._by_type[event_type]
-                states[before] -= count
-                states[after] += count
+        self._move(types, before, after)
 
-    def by_type(self, waiting: Mapping[str, int]) -> dict[str, Counts]:
+    def change(self) -> Change:
+        """A context around whatever takes events from where they wait and adds them here: see `consistent`."""
+        return Change(self._changes, self._note)
+
+    def consistent(self, read: Callable[[], _T]) -> _T:
+        """What `read` returns where no change happens meanwhile, so that it sees no events twice and misses none.
+
+        It is tried some times only: a signal handler may have interrupted a change, which then cannot end.
+        """
+        for _ in range(_TRIES):
+            last = self._last_change
+            if not self._changes:
+                seen = read()
+                if not self._changes and self._last_change is last:
+                    return seen
+            time.sleep(0)
+        return read()
+
+    def seen(self) -> dict[str, dict[str, int]]:
+        """The states of each type, as they are now."""
+        by_type = self._by_type.copy()
+        for types, before, after in [*self._left]:
+            _apply(by_type, types, before, after)
+        return by_type
+
+    def by_type(
+        self, waiting: Mapping[str, int], seen: Mapping[str, Mapping[str, int]] | None = None
+    ) -> dict[str, Counts]:
         """Counts of each type.
 
         Args:
-            waiting: Events that wait in the accumulator, read under `lock`.
+            waiting: Events that wait in the accumulator.
+            seen: What `seen` returned; None asks it.
         """
-        with self.lock:
-            types = {*self._by_type, *waiting}
-            return {one: _counts(self._by_type.get(one, {}), waiting.get(one, 0)) for one in sorted(types)}
+        by_type = self.seen() if seen is None else seen
+        types = {*by_type, *waiting}
+        return {one: _counts(by_type.get(one, _NO_EVENTS), waiting.get(one, 0)) for one in sorted(types)}
 
-    def total(self, waiting: int) -> Counts:
-        """Counts of all events together; `waiting` as in by_type."""
-        with self.lock:
-            total: Counter[str] = Counter()
-            for states in self._by_type.values():
-                total.update(states)
+    def total(self, waiting: int, seen: Mapping[str, Mapping[str, int]] | None = None) -> Counts:
+        """Counts of all events together; arguments as in by_type."""
+        total: Counter[str] = Counter()
+        for states in (self.seen() if seen is None else seen).values():
+            total.update(states)
         return _counts(total, waiting)
 
+    def _move(self, types: Mapping[str, int], before: str | None, after: str) -> None:
+        if self._writing.acquire(blocking=False):
+            try:
+                _apply(self._by_type, types, before, after)
+            finally:
+                self._writing.release()
+        else:
+            self._left.append(({**types}, before, after))
+        while self._left and self._writing.acquire(blocking=False):
+            self._make_one_left()
 
-def _no_events() -> defaultdict[str, int]:
-    return defaultdict(int)
+    def _make_one_left(self) -> None:
+        try:
+            if self._left:
+                with self.change():
+                    _apply(self._by_type, *self._left[0])
+                    self._left.popleft()
+        finally:
+            self._writing.release()
+
+    def _note(self, change: Change) -> None:
+        self._last_change = change
+
+
+class Change:
+    """See Ledger.change."""
+
+    __slots__ = ("_changes", "_note")
+
+    def __init__(self, changes: list[Change], note: Callable[[Change], object]) -> None:
+        self._changes = changes
+        self._note = note
+
+    def __enter__(self) -> None:
+        self._changes.append(self)
+        self._note(self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._changes.remove(self)
+
+
+def _apply(by_type: dict[str, dict[str, int]], types: Mapping[str, int], before: str | None, after: str) -> None:
+    for event_type, count in types.items():
+        states = by_type.get(event_type, _NO_EVENTS).copy()
+        if before is not None:
+            states[before] = states.get(before, 0) - count
+        states[after] = states.get(after, 0) + count
+        by_type[event_type] = states
 
 
 def _counts(states: Mapping[str, int], waiting: int) -> Counts:

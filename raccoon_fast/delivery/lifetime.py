@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
+import time
 import weakref
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-__all__ = ["began", "ended", "inherit", "made"]
+from raccoon_fast import forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["EXIT_S", "began", "ended", "inherit", "made"]
+
+_T = TypeVar("_T")
+#: Seconds that all together have at the end of the process.
+EXIT_S = 5.0
 
 
-class _Threaded(Protocol):
-    def close(self) -> object:
-        """Bounded in time, and idempotent."""
-
+class _Forked(Protocol):
     def _after_fork(self) -> None:
         """In the child: forget what is the parent's. Must not close, wait or log."""
 
 
-_all: weakref.WeakSet[_Threaded] = weakref.WeakSet()
+class _Threaded(_Forked, Protocol):
+    def _begin_close(self, timeout_s: float) -> Callable[[], object]:
+        """Begin to close without waiting; returns what waits for the end of it, and is bounded by the timeout."""
+
+
+_all: weakref.WeakSet[_Forked] = weakref.WeakSet()
 # Strong references: a producer nobody holds any more may still have events to deliver.
 _open: set[_Threaded] = set()
 _inherited: list[Any] = []
 _finalized_pid = 0
 
 
-def made(one: _Threaded) -> None:
-    """It exists, and has no thread yet."""
+def made(one: _Forked) -> None:
+    """It exists: forked children are told of it."""
     _all.add(one)
 
 
@@ -54,16 +67,31 @@ def inherit(*what: object) -> None:
 
 
 def _close_all() -> None:
-    for one in [*_open]:
-        one.close()
+    """Close all side by side, within one deadline; what one of them raises or waits for costs the others nothing."""
+    forks.check()
+    deadline_s = time.monotonic() + EXIT_S
+    waits = [_guarded(functools.partial(_begin_close, one, deadline_s)) for one in [*_open]]
+    for wait in waits:
+        if wait is not None:
+            _guarded(wait)
+
+
+def _begin_close(one: _Threaded, deadline_s: float) -> Callable[[], object]:
+    return one._begin_close(max(0.0, deadline_s - time.monotonic()))  # noqa: SLF001 - each class's own half
+
+
+def _guarded(step: Callable[[], _T]) -> _T | None:
+    try:
+        return step()
+    except BaseException:  # noqa: BLE001 - a Ctrl-C as well: it ends one wait, and the others are closed all the same
+        return None
 
 
 def _after_fork_in_child() -> None:
     _open.clear()
     for one in [*_all]:
-        one._after_fork()  # noqa: SLF001 - each class's own half of this
+        one._after_fork()  # noqa: SLF001 - each class's own half
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -34,21 +35,28 @@ class Linger:
         self._loop = loop
         self._call = call
         self._batch: Batch | None = None
-        self._is_set = False
+        self._looks = 0
+        self._asked_after = -1
+        self._is_timed = False
 
     def opened(self, batch: Batch) -> None:
         """This batch got its first event; the one before it is not open any more."""
         self._batch = batch
-        if not self._is_set:
-            # Before the call, so that a thread that comes between calls once too often, not once too few.
-            self._is_set = True
-            self._call(self._set)
+        # As Wake.ask: nothing is lost where a signal handler or a finalizer comes between two steps.
+        looks = self._looks
+        if self._asked_after != looks:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, as in Wake.ask
+                self._call(self._set)
+            self._asked_after = looks
 
     def _set(self) -> None:
-        self._loop.call_later(self._linger_s, self._look)
+        if not self._is_timed:
+            self._is_timed = True
+            self._loop.call_later(self._linger_s, self._look)
 
     def _look(self) -> None:
-        self._is_set = False
+        self._is_timed = False
+        self._looks += 1  # whoever opens a batch from here on asks again
         batch = self._batch
         if batch is None or not self._accumulator.open_count:
             return
@@ -56,5 +64,5 @@ class Linger:
         if age_s >= self._linger_s:
             self._accumulator.seal()
         else:
-            self._is_set = True
+            self._is_timed = True
             self._loop.call_later(self._linger_s - age_s, self._look)

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from raccoon_fast.threads import new_event
+from raccoon_fast.threads import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raccoon_fast.events import Response
-
 __all__ = ["Promise"]
 
+_T = TypeVar("_T")
 
-class Promise:
-    """As concurrent.futures.Future, without cancellation; a batch has one, and mostly nobody waits for it.
 
-    So it has no lock: who waits leaves a callback first and looks whether it is settled then, and who settles it does
-    so before looking for callbacks.
+class Promise(Generic[_T]):
+    """As concurrent.futures.Future, without cancellation and without a lock.
+
+    Whoever waits leaves a callback first and looks then whether it is settled; whoever settles it does so before it
+    looks for callbacks. So a signal handler may wait for a promise while the code that it interrupted settles it, or
+    waits for it too.
     """
 
     __slots__ = ("_callbacks", "_error", "_is_done", "_result")
 
     def __init__(self) -> None:
         self._is_done = False
-        self._result: Response | None = None
+        self._result: _T | None = None
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Promise], object]] = []
+        self._callbacks: list[Callable[[Promise[_T]], object]] = []
 
     def done(self) -> bool:
         """Whether it is settled."""
         return self._is_done
 
-    def set_result(self, result: Response) -> None:
+    def set_result(self, result: _T) -> None:
         """Settle it, once."""
         self._result = result
         self._settled()
@@ -45,7 +46,7 @@ class Promise:
         self._error = error
         self._settled()
 
-    def result(self, timeout: float | None = None) -> Response:
+    def result(self, timeout: float | None = None) -> _T:
         """Wait for what it is settled with.
 
         Args:
@@ -72,7 +73,7 @@ class Promise:
         self._wait(timeout)
         return self._error
 
-    def add_done_callback(self, callback: Callable[[Promise], object]) -> None:
+    def add_done_callback(self, callback: Callable[[Promise[_T]], object]) -> None:
         """Call `callback(self)` once it is settled, by who settles it, or now if it is; it must not raise."""
         self._callbacks.append(callback)
         if self._is_done:
@@ -94,15 +95,15 @@ class Promise:
     def _wait(self, timeout: float | None) -> None:
         if self._is_done:
             return
-        event = new_event()
+        settled = Condition()
 
         def wake(_: object) -> None:
-            event.set()
+            settled.notify_all()
 
         self.add_done_callback(wake)
         try:
-            if not event.wait(timeout):
+            if not settled.wait_for(self.done, timeout):
                 raise concurrent.futures.TimeoutError
         finally:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # it is being called
                 self._callbacks.remove(wake)

@@ -6,8 +6,6 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING
 
-from raccoon_fast.threads import result_of, wait_for
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -28,7 +26,7 @@ class Receipt:
     def __init__(
         self,
         req_guid: str,
-        future: concurrent.futures.Future[Response] | Promise,
+        future: Promise[Response],
         callbacks: CallbackThread,
     ) -> None:
         self.req_guid = req_guid
@@ -50,7 +48,7 @@ class Receipt:
             RaccoonError: The request failed; see `send`.
         """
         try:
-            return result_of(self._future, timeout)
+            return self._future.result(timeout)
         except concurrent.futures.TimeoutError:
             if self._future.done():
                 raise  # the request's own AckTimeoutError
@@ -63,8 +61,7 @@ class Receipt:
             TimeoutError: The outcome was not there in time.
         """
         try:
-            wait_for(self._future, timeout)
-            return self._future.exception(0)
+            return self._future.exception(timeout)
         except concurrent.futures.TimeoutError:
             raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
 

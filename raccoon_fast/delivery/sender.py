@@ -95,9 +95,9 @@ class Sender:
         try:
             _stamp(request)
             return transport.start(request, timeout_s)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
             failed = Attempt()
-            failed.set_exception(error)
+            failed.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             return failed
 
     def answer(self, attempt: AnyAttempt, request: Request, since_s: float) -> Response:

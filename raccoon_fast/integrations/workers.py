@@ -11,10 +11,11 @@ epoch, was run before, never gets the connection that they went out on.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from raccoon_fast import forks
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -149,5 +150,4 @@ def _after_fork_in_child() -> None:
 
 _lock = threading.Lock()
 _workers: dict[Hashable, Worker] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)

@@ -7,10 +7,13 @@ import contextlib
 import os
 import socket
 import ssl
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from aiohappyeyeballs import start_connection
 
+from raccoon_fast import forks
 from raccoon_fast.errors import ConnectError, TLSError, TransportError
 from raccoon_fast.net import resolver
 from raccoon_fast.net.proxy import connect_socks, hand_on, open_tunnel
@@ -113,7 +116,10 @@ async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried
             spread.failed([host])
             raise
         with contextlib.suppress(OSError):  # the connection may have ended already: whoever uses it will see why
-            _tune(transport.get_extra_info("socket"))
+            sock = transport.get_extra_info("socket")
+            _tune(sock)
+            if sock is not None:
+                _opened[protocol] = (sock.fileno(), os.fstat(sock.fileno()).st_ino)
         spread.opened(protocol, host, name, len(found))
     return protocol
 
@@ -229,6 +235,29 @@ def connect_error(
     if isinstance(error, socket.gaierror):
         return ConnectError(f"cannot resolve {(proxy or address).host}: {error.strerror or error}")
     return ConnectError(f"cannot connect to {way}: {error or type(error).__name__}{several}")
+
+
+# Descriptor and inode of each connection, by protocol.
+_opened: weakref.WeakKeyDictionary[asyncio.BaseProtocol, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+def _let_go_in_child() -> None:
+    """Close the child's copies of the parent's sockets, or a server would not see the end of the parent.
+
+    The numbers stay taken, by /dev/null, for the objects of the parent's loop to close; and nothing is told to that
+    loop, whose epoll instance is the parent's too.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for number, inode in [*_opened.values()]:
+        with contextlib.suppress(OSError):
+            if os.fstat(number).st_ino == inode:
+                os.dup2(null, number, inheritable=False)
+    os.close(null)
+    _opened.clear()
+
+
+if sys.platform != "win32":
+    forks.in_child(_let_go_in_child)
 
 
 def _tune(sock: socket.socket | None) -> None:

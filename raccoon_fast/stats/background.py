@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 import atexit
-import os
 import threading
 import weakref
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from raccoon_fast import forks
 from raccoon_fast.logs import CONSOLE, resolve_logger
-from raccoon_fast.threads import new_event, new_lock, new_thread
+from raccoon_fast.threads import Event, new_lock, new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ class BackgroundSink(abc.ABC):
         self._closed = True
         self._wake.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(timeout)
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class BackgroundSink(abc.ABC):
         self._failed = False
         self._thread = None
         self._starting = new_lock()
-        self._wake = new_event()
+        self._wake = Event()
 
     def _run(self) -> None:
         writer = self._new_writer()
@@ -164,7 +164,7 @@ _open: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
 
 
 def _begin_anew_after_fork() -> None:
-    for sink in _open:
+    for sink in [*_open]:
         sink._reset()  # noqa: SLF001 - the hook is the class's own; it holds instances weakly
 
 
@@ -173,6 +173,5 @@ def _close_at_exit() -> None:
         sink.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_after_fork)
+forks.in_child(_begin_anew_after_fork)
 atexit.register(_close_at_exit)

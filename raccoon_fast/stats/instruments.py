@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from raccoon_fast import forks
 from raccoon_fast.stats.background import BackgroundSink, Writer
 
 if TYPE_CHECKING:
@@ -16,8 +17,16 @@ __all__ = ["InstrumentSink"]
 # Held while a library is at work, and over a fork: a child could never get a lock of the library's that our thread held
 # then.
 _working = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _working
+    _working = threading.Lock()
+
+
+forks.in_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_working.acquire, after_in_parent=_working.release, after_in_child=_working.release)
+    os.register_at_fork(before=lambda: _working.acquire(), after_in_parent=lambda: _working.release())
 
 
 class InstrumentSink(BackgroundSink):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from raccoon_fast.logs import CONSOLE, resolve_logger
 from raccoon_fast.stats.background import BackgroundSink
+from raccoon_fast.threads import is_main
 
 if TYPE_CHECKING:
     from raccoon_fast.logs import Log
@@ -104,16 +105,18 @@ class _Guarded:
     def timing(self, name: str, ms: float) -> None:
         try:
             self._sink.timing(name, ms)
-        except Exception as error:  # noqa: BLE001 - a fault of the user's sink must not cost an event
+        except BaseException as error:  # noqa: BLE001 - a fault of the user's sink must not cost an event or a thread
             self._report(error)
 
     def count(self, name: str, n: int) -> None:
         try:
             self._sink.count(name, n)
-        except Exception as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as above
             self._report(error)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
+        if not isinstance(error, Exception) and is_main():
+            raise error  # it may come from a signal handler: a Ctrl-C, or sys.exit()
         if not self._failed:
             self._failed = True
             self._log.error("stats failed: %r; not logged again", error)

@@ -224,6 +224,7 @@ def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkey
     thread = loop_thread.LoopThread(resolve_logger(None))
     held, gate = threading.Event(), threading.Event()
     thread.loop.call_soon_threadsafe(lambda: (held.set(), gate.wait(10)))
+    thread.start()
     assert held.wait(10)
 
     async def fail():
@@ -232,7 +233,7 @@ def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkey
     future = thread.submit(fail())
     stopping = threading.Thread(target=thread.stop, args=(10.0,))
     stopping.start()
-    while not thread._stopped:
+    while not thread._is_stopped:
         time.sleep(0.001)
     gate.set()
     stopping.join(10)

@@ -16,9 +16,10 @@ class One:
     def __init__(self, name):
         self.name = name
         lifetime.made(self)
-    def close(self):
+    def _begin_close(self, timeout_s):
         print("close", self.name, flush=True)
         lifetime.ended(self)
+        return lambda: None
     def _after_fork(self):
         print("forked", self.name, flush=True)
 """
@@ -69,3 +70,33 @@ process.join()
 """
     )
     assert run(program) == ["forked child", "close child"]
+
+
+def test_all_are_closed_side_by_side_within_one_deadline_whatever_one_of_them_does(program: Path) -> None:
+    program.write_text(
+        HEAD
+        + """
+import time
+class Hanging(One):
+    def _begin_close(self, timeout_s):
+        print("begin", self.name, flush=True)
+        deadline_s = time.monotonic() + timeout_s
+        def wait():
+            time.sleep(max(0, deadline_s - time.monotonic()))
+            print("waited", self.name, flush=True)
+        return wait
+class Failing(One):
+    def _begin_close(self, timeout_s):
+        sys.exit(4)
+lifetime.EXIT_S = 0.5
+ones = [Hanging("a"), Failing("b"), Hanging("c"), Hanging("d")]
+for one in ones: lifetime.began(one)
+begun_s = time.monotonic()
+lifetime._close_all()
+assert 0.5 <= time.monotonic() - begun_s < 1.0
+lifetime._open.clear()
+"""
+    )
+    said = run(program)
+    assert sorted(said[:3]) == ["begin a", "begin c", "begin d"]
+    assert sorted(said[3:]) == ["waited a", "waited c", "waited d"]

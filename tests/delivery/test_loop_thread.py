@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
+import time
 
 import pytest
 
+from raccoon_fast.delivery import loop_thread
 from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.errors import ClientClosedError
 from raccoon_fast.logs import resolve_logger
@@ -57,37 +60,102 @@ class Interrupted:
         self._whole.call_soon_threadsafe(*args)
         self._interrupt("call_soon_threadsafe")
 
-    def __enter__(self):
-        return self._whole.__enter__()
-
-    def __exit__(self, *error):
-        self._whole.__exit__(*error)
-        self._interrupt("__exit__")
-
     def _interrupt(self, method):
         if method == self._method and self._comes:
             self._comes = False
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("part", "method"), [("loop", "call_soon_threadsafe"), ("_lock", "__exit__")])
-def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread, part, method):
-    ended = threading.Event()
+def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread):
+    async def wait():
+        await asyncio.sleep(60)
+
+    async def others():
+        await asyncio.sleep(0.01)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    thread.start()
+    for method in ("call_soon_threadsafe",):
+        whole, thread.loop = thread.loop, Interrupted(thread.loop, method)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                thread.submit(wait())
+        finally:
+            thread.loop = whole
+        assert thread.submit(others()).result(5) == set()
+
+
+class Logger:
+    def __init__(self):
+        self.errors = []
+
+    def info(self, text, *args):
+        pass
+
+    def error(self, text, *args):
+        self.errors.append(text % args)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("own")])
+def test_what_is_raised_on_it_goes_no_further(error):
+    logger = Logger()
+    thread = LoopThread(resolve_logger(logger))
+
+    def leave():
+        raise error
+
+    async def leave_a_task():
+        raise error
+
+    thread.submit(where()).result(5)
+    thread.loop.call_soon_threadsafe(leave)
+    assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+    with pytest.raises(type(error)):
+        thread.submit(leave_a_task()).result(5)
+    assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+    assert not thread.is_over
+    thread.stop(5.0)
+    assert repr(error) in logger.errors[0]
+
+
+def test_a_call_of_the_loop_s_stop_does_not_end_it():
+    logger = Logger()
+    thread = LoopThread(resolve_logger(logger))
+    thread.submit(where()).result(5)
+    for _ in range(3):
+        thread.loop.call_soon_threadsafe(thread.loop.stop)
+        assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+    thread.stop(5.0)
+    assert all("stop()" in line for line in logger.errors)
+
+
+def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(monkeypatch):
+    monkeypatch.setattr(loop_thread, "new_event_loop", asyncio.SelectorEventLoop)
+    thread = LoopThread(resolve_logger(None))
+    thread.submit(where()).result(5)
+
+    begun = threading.Event()
 
     async def wait():
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
+        begun.set()
+        await asyncio.get_running_loop().create_future()
 
-    whole = getattr(thread, part)
-    setattr(thread, part, Interrupted(whole, method))
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            thread.submit(wait())
-        assert ended.wait(5)
-    finally:
-        setattr(thread, part, whole)
+    waiting = thread.submit(wait())
+    assert begun.wait(30)
+
+    def fail(timeout=None):
+        raise OSError("no descriptor")
+
+    thread.loop._selector.select = fail
+    thread.loop.call_soon_threadsafe(lambda: None)
+    assert waiting.exception(30) is not None
+    deadline_s = time.monotonic() + 30
+    while not thread.is_over:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+    with pytest.raises(ClientClosedError):
+        thread.submit(where())
+    thread.stop(30.0)
 
 
 def test_stop_cancels_what_runs_and_refuses_what_comes(thread):
@@ -104,7 +172,8 @@ def test_stop_cancels_what_runs_and_refuses_what_comes(thread):
     thread.stop(5.0)
     thread.stop(5.0)
     assert outcome == ["cancelled"]
-    assert future.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(0)
     with pytest.raises(ClientClosedError):
         thread.submit(where())
 
@@ -117,21 +186,13 @@ def test_stop_from_the_loop_does_not_wait_for_itself(thread):
 
 
 def test_what_nobody_handles_is_logged():
-    errors = []
-
-    class Logger:
-        def info(self, text, *args):
-            pass
-
-        def error(self, text, *args):
-            errors.append(text % args)
-
-    thread = LoopThread(resolve_logger(Logger()))
+    logger = Logger()
+    thread = LoopThread(resolve_logger(logger))
 
     async def fail_later():
         asyncio.get_running_loop().call_soon(lambda: 1 // 0)
 
     thread.submit(fail_later()).result(5)
     thread.stop(5.0)
-    assert len(errors) == 1
-    assert "ZeroDivisionError" in errors[0]
+    assert len(logger.errors) == 1
+    assert "ZeroDivisionError" in logger.errors[0]

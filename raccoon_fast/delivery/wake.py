@@ -1,0 +1,50 @@
+"""Have an event loop do something soon, once however often it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Wake"]
+
+
+class Wake:
+    """One thing that a loop does when it is asked to. `ask` may be called from any thread.
+
+    There is no flag that is set before the loop is called, or after it: a signal handler that comes in between, and
+    waits for what it asks for, would wait for the code that it interrupts. Instead it is noted which run was asked for.
+
+    Args:
+        call: The loop's call_soon, or call_soon_threadsafe where others than its own thread ask.
+        target: What is to be done.
+    """
+
+    __slots__ = ("_asked_after", "_call", "_runs", "_target")
+
+    def __init__(self, call: Callable[..., object], target: Callable[[], object]) -> None:
+        self._call = call
+        self._target = target
+        self._runs = 0
+        self._asked_after = -1
+
+    def ask(self) -> None:
+        """Have it done after this call."""
+        runs = self._runs
+        if self._asked_after != runs:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: a signal handler closed the producer
+                self._call(self._run)
+            self._asked_after = runs
+
+    def ask_on_loop(self, call_soon: Callable[..., object]) -> None:
+        """As `ask`, on the loop itself, for less."""
+        runs = self._runs
+        if self._asked_after != runs:
+            call_soon(self._run)
+            self._asked_after = runs
+
+    def _run(self) -> None:
+        self._runs += 1
+        self._target()

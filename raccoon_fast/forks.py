@@ -1,0 +1,76 @@
+"""Forked children begin anew, whoever forked them.
+
+Python's fork hooks (`os.register_at_fork`) run for a fork that Python makes. uWSGI by default, and every other fork
+made in C, runs none of them: the child then has its parent's queues, locks and connections, and none of its threads.
+So whatever has to begin anew registers here, and is told by the hook or, where none ran, by the first `check` in the
+child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["PAGE", "check", "in_child"]
+
+# Linux 4.14 and later, madvise(2): the child finds zeros in the page.
+_MADV_WIPEONFORK = 18
+# Another thread that begins anew has that long; it takes no time of note.
+_PATIENCE_S = 5.0
+
+
+def _new_page() -> mmap.mmap | bytearray:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # another system, or an older Linux
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_MADV_WIPEONFORK)
+        return page
+    return bytearray(1)
+
+
+#: Its first byte is 1, and 0 in a forked child that has not begun anew: cheap enough to be asked for each event, where
+#: `check` costs a system call. On systems that cannot wipe a page it is always 1.
+PAGE = _new_page()
+PAGE[0] = 1
+
+_hooks: list[Callable[[], object]] = []
+_pid = _beginning = os.getpid()
+_locks: dict[int, threading.RLock] = {}
+
+
+def in_child(hook: Callable[[], object]) -> None:
+    """Have `hook` called in each forked child, before anything else is done there. It must not wait or log."""
+    _hooks.append(hook)
+
+
+def check() -> None:
+    """Begin anew if this process is a fork that has not done so. Safe from any thread."""
+    if os.getpid() != _pid:
+        _begin_anew()
+
+
+def _begin_anew() -> None:
+    global _pid, _beginning
+    pid = os.getpid()
+    lock = _locks.setdefault(pid, threading.RLock())
+    lock.acquire(timeout=_PATIENCE_S)
+    try:
+        if pid in (_pid, _beginning):
+            return  # another thread did it; or a finalizer asks while this one does it
+        _beginning = pid
+        for hook in _hooks:
+            hook()
+        PAGE[0] = 1
+        _pid = pid
+    finally:
+        with contextlib.suppress(RuntimeError):  # it was not had in time
+            lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
