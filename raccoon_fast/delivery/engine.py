@@ -20,15 +20,16 @@ from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
 from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
+from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
-from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
+from raccoon_fast.delivery.outcomes import Outcomes, is_poison
 from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
-from raccoon_fast.delivery.suspects import Suspects, Trouble
+from raccoon_fast.delivery.suspects import Suspects
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.delivery.wake import Wake
-from raccoon_fast.errors import ConnectError, DeliveryError, MessageTooLargeError, Outcome, ServerError, TransportError
+from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, TransportError
 from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
@@ -133,11 +134,21 @@ class Engine:
         # All attempts under way; how many of them are of suspects, which take no room from the others.
         self._attempts: dict[AnyAttempt, Batch] = {}
         self._alone = 0
-        self._acked = 0
         self._in_flight_bytes = 0
         self._outstanding = Outstanding(accumulator)
         self._outcomes = Outcomes(
             ledger, self._outstanding, accumulator, recycle, settings.wire, settings.delivery_timeout_s
+        )
+        self._failures = Failures(
+            endpoints,
+            ledger,
+            self._outcomes,
+            self._waiting,
+            self._suspects,
+            self._budget,
+            settings.policy,
+            self._has_others,
+            logger,
         )
         self._linger = Linger(accumulator, settings.linger_s, self._loop, self._call)
         self._timer: asyncio.TimerHandle | None = None
@@ -208,7 +219,7 @@ class Engine:
                 await self.flush(timeout_s)
         finally:
             self._accumulator.seal()
-            self._closed = True
+            self._closed = self._failures.is_closing = True
             if self._timer is not None:
                 self._timer.cancel()
             try:
@@ -371,7 +382,9 @@ class Engine:
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         attempt = self._sender.start(transport, request, timeout_s)
         self._attempts[attempt] = batch
-        attempt.add_done_callback(functools.partial(self._ended, batch, endpoint, index, request, now_s, self._acked))
+        attempt.add_done_callback(
+            functools.partial(self._ended, batch, endpoint, index, request, now_s, self._failures.acked)
+        )
 
     # Disk
 
@@ -420,95 +433,44 @@ class Engine:
         if attempt.cancelled():
             endpoint.released()
             batch.outcome = Outcome.POSSIBLY_DELIVERED
-            self._put_back(batch)
+            self._failures.put_back(batch)
             return
         if request.resends:
             self.retries += request.resends
+        failure: DeliveryError | None = None
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
         except MessageTooLargeError as error:
             if error.outcome is not Outcome.NOT_DELIVERED:
                 batch.outcome = error.outcome
-            self._well(endpoint)
+            self._failures.well(endpoint)
             if batch.count > 1:
                 self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
-            self._narrow(batch, "too large", error)
+            self._failures.narrow(batch, "too large", error)
         except DeliveryError as error:
-            self._failed(batch, endpoint, transport, request, error, began_s, acked, now_s)
+            failure = error
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
             self._logger.error("an attempt failed unexpectedly: %r", error)
-            local = TransportError(f"the attempt failed in this process: {error!r}")
+            failure = TransportError(f"the attempt failed in this process: {error!r}")
             if request.was_written:
-                local.outcome = Outcome.POSSIBLY_DELIVERED
+                failure.outcome = Outcome.POSSIBLY_DELIVERED
             request.was_written = True  # something was tried, and this batch may be the reason that it failed
-            self._failed(batch, endpoint, transport, request, local, began_s, acked, now_s)
         else:
-            self._well(endpoint)
-            self._acked += 1
+            self._failures.well(endpoint)
+            self._failures.acked += 1
             self._budget.acked()
             self.drain.acked(batch.count)
             if transport != _ALONE:
                 self._concurrency.acked(began_s, now_s)
             self._outcomes.acked(batch, response)
+        if failure is not None:
+            if transport != _ALONE and not is_poison(failure):
+                self._concurrency.failed(began_s, now_s)
+            self._failures.failed(batch, endpoint, request, failure, began_s, acked, now_s)
         if endpoint.apart is not None and not (self._suspects or self._suspects.is_busy):
             self._close_apart(endpoint)
         # Those that end in the same round are followed by one look at what is next.
         self._wake.ask_on_loop(self._loop.call_soon)
-
-    def _failed(
-        self,
-        batch: Batch,
-        endpoint: Endpoint,
-        transport: int,
-        request: Request,
-        error: DeliveryError,
-        began_s: float,
-        acked: int,
-        now_s: float,
-    ) -> None:
-        if error.outcome is not Outcome.NOT_DELIVERED:
-            batch.outcome = error.outcome
-        if not request.was_written:
-            batch.attempts -= 1  # nothing was tried
-        error.__traceback__ = None  # its frames would keep the batch's buffer
-        error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
-        trouble = batch.trouble
-        if trouble is None:
-            trouble = batch.trouble = Trouble(error, acked)
-        trouble.error = error
-        if is_poison(error):
-            self._well(endpoint)
-            self._narrow(batch, "BAD_REQUEST", error)
-            return
-        if transport != _ALONE:
-            self._concurrency.failed(began_s, now_s)
-        max_attempts = self._settings.policy.max_attempts
-        if max_attempts is not None and batch.attempts >= max_attempts:
-            self._outcomes.failed(batch, states.IN_FLIGHT, reason_of(error), error)
-            self._charge(endpoint, error, began_s, now_s)
-            return
-        response = error.response if isinstance(error, ServerError) else None
-        if response is not None and response.req_guid and error.retry_after_s is None:
-            # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
-            self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-            self._waiting.add_delayed(batch, now_s + self._settings.policy.delay_s(batch.attempts))
-            self._charge(endpoint, error, began_s, now_s)
-            return
-        may_be_batch = request.was_written and response is None and not isinstance(error, ConnectError)
-        is_charged, is_over = True, False
-        if may_be_batch:
-            others_passed = trouble.others_passed(self._acked)
-            if trouble.is_suspect:
-                is_over = trouble.failed_alone(error) and self._tell_apart(batch, trouble, now_s)
-                is_charged = not (others_passed or trouble.is_convicted)
-            elif trouble.failed(error, others_passed or not self._has_others()):
-                is_charged = not others_passed
-        if not is_over:
-            self._put_back(batch)
-        if is_charged or error.retry_after_s is not None:
-            self._charge(endpoint, error, began_s, now_s, with_batch=may_be_batch)
-        elif not endpoint.healthy:
-            endpoint.released()
 
     def _has_others(self) -> bool:
         """Whether there are batches that never failed, and may tell whether a server is well."""
@@ -519,43 +481,6 @@ class Engine:
             return True
         return any(batch.trouble is None for batch in self._waiting)
 
-    def _charge(
-        self, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float, *, with_batch: bool = False
-    ) -> None:
-        """A failure of the server, of its sink, or of the way there."""
-        was_healthy = endpoint.healthy
-        if isinstance(error, ServerError) and error.response is not None and error.response.req_guid:
-            self._budget.failed()
-            endpoint.unpublished(error, began_s, now_s)
-        else:
-            endpoint.failed(error, began_s, now_s, with_batch=with_batch)
-        if error.retry_after_s is not None:
-            endpoint.pause(now_s + self._settings.policy.pause_s(error.retry_after_s))
-        if was_healthy and not endpoint.healthy and not self._closed:
-            log = self._logger.warning if error.retryable else self._logger.error
-            log("%s fails: %s; its events wait", endpoint.address, error)
-
-    def _tell_apart(self, batch: Batch, trouble: Trouble, now_s: float) -> bool:
-        """Send the halves of a batch that is convicted, or end it; returns False if it is to wait as it is."""
-        if not trouble.is_told:
-            trouble.is_told = True
-            self._logger.error(
-                "a batch of %d events (%s) fails while others get through: %s; it is sent by itself, in ever smaller "
-                "parts, to find the events that are refused",
-                batch.count,
-                batch.settlement.receipt.req_guid,
-                trouble.error,
-            )
-        if self._outcomes.can_split(batch):
-            for part in self._outcomes.split(batch):
-                part.trouble = trouble.of_part()
-                self._suspects.add(part, now_s)
-            return True
-        if batch.count > 1 or trouble.error.retryable:
-            return False  # it may yet get through before its deadline
-        self._outcomes.refused(batch, states.IN_FLIGHT, trouble.error)
-        return True
-
     def _close_apart(self, endpoint: Endpoint) -> None:
         """No suspect is left: let go of the connection for them."""
         assert endpoint.apart is not None
@@ -563,23 +488,6 @@ class Engine:
         endpoint.apart = None
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-
-    def _well(self, endpoint: Endpoint) -> None:
-        was_healthy = endpoint.healthy
-        endpoint.succeeded(was_healthy or self._endpoints.alone(endpoint))
-        if endpoint.healthy and not was_healthy:
-            self._logger.info("%s is well again", endpoint.address)
-
-    def _narrow(self, batch: Batch, reason: str, error: Exception) -> None:
-        for part in reversed(self._outcomes.narrow(batch, reason, str(error))):
-            self._waiting.add_first(part)
-
-    def _put_back(self, batch: Batch) -> None:
-        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-        if batch.trouble is not None and batch.trouble.is_suspect:
-            self._suspects.add(batch, time.monotonic())
-        else:
-            self._waiting.add(batch)
 
     # The end
 
