@@ -20,8 +20,9 @@ __all__ = ["make_parser"]
 _SEND = f"""\
 Sends each line of FILE, the line's own bytes, as one event. FILE may be gzip and of any size: memory stays bounded.
 Blank lines are passed over. The first line that is no event ends the run (exit code 2), once the lines before it are
-sent. So do (1) a server that takes nothing for {PATIENCE_S:.0f} s, and {GIVE_UP_AFTER} requests in a row that were not
-acknowledged. What the server fails with is shown when it happens. Ctrl-C stops the reading, gives what is in flight
+sent. So do (1) a server that takes nothing for {PATIENCE_S:.0f} s or, with --max-attempts, cannot be reached to begin
+with, and {GIVE_UP_AFTER} requests in a row that were not acknowledged. What the server fails with is shown when it
+happens. Ctrl-C stops the reading, gives what is in flight
 {GRACE_S:.0f} s, and sums up; a second one ends it.
 """
 _COLLECT = """\

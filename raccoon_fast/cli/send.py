@@ -18,6 +18,7 @@ from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
 from raccoon_fast.cli.summary import Summary
 from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
+from raccoon_fast.errors import ConnectError
 from raccoon_fast.serializers import RAW
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ class _Sending:
             return
         if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
             self._given_up = f"{GIVE_UP_AFTER} requests in a row failed"
+        elif isinstance(settled.error, ConnectError) and not self.summary.acknowledged and not self._given_up:
+            self._given_up = f"the server cannot be reached: {settled.error} (raccoon-fast doctor finds out why)"
         if self._failed is not None:
             try:
                 _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.failed))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.sender import Sender
     from raccoon_fast.transports.base import Request, Transport
 
-__all__ = ["MAX_ATTEMPTS", "Delivery"]
+__all__ = ["MAX_ATTEMPTS", "Delivery", "is_unwritten"]
 
 #: Where the policy does not say.
 MAX_ATTEMPTS = 3
@@ -145,10 +145,10 @@ class Delivery:
             else:
                 self._connect_failures = 0
                 return response
-            is_unwritten = _is_unwritten(error, request)
+            waited = is_unwritten(error, request)
             outcome = worse(outcome, error.outcome)
             resends += request.resends
-            attempts -= is_unwritten
+            attempts -= waited
             error.req_guid, error.attempts, error.outcome = request.req_guid, attempts + resends, outcome
             now_s = self._loop.time()
             if self._closing.is_set():
@@ -163,7 +163,7 @@ class Delivery:
                 refusals += 1
                 wait_until_s = now_s + min(_DUPLICATE_ID_MOST_S, _DUPLICATE_ID_FIRST_S * 2 ** min(refusals - 1, 16))
                 continue
-            if is_unwritten:
+            if waited:
                 unwritten += 1
                 wait_until_s = now_s + policy.delay_s(unwritten)
                 if wait_until_s >= patience_s:
@@ -208,7 +208,7 @@ class Delivery:
         )
 
 
-def _is_unwritten(error: DeliveryError, request: Request) -> bool:
+def is_unwritten(error: DeliveryError, request: Request) -> bool:
     """Whether the attempt failed while the request waited for its turn: that costs no attempt.
 
     A connection that cannot be made does, and so does one whose handshake is refused: the server was tried.

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from raccoon_fast.delivery import ledger as states
+from raccoon_fast.delivery.attempts import is_unwritten
 from raccoon_fast.delivery.outcomes import is_poison, reason_of
 from raccoon_fast.delivery.suspects import Trouble
 from raccoon_fast.errors import ConnectError, Outcome, ServerError
@@ -116,8 +117,8 @@ class Failures:
         """
         if error.outcome is not Outcome.NOT_DELIVERED:
             batch.outcome = error.outcome
-        if not request.was_written:
-            batch.attempts -= 1  # nothing was tried
+        if is_unwritten(error, request):
+            batch.attempts -= 1
         error.__traceback__ = None  # its frames would keep the batch's buffer
         error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
         trouble = batch.trouble

@@ -61,5 +61,5 @@ def unused_port():
 
 @pytest.fixture
 def collector():
-    with Collector() as collector:
+    with Collector(group_header="X-User-Group") as collector:
         yield collector

@@ -44,7 +44,7 @@ SOON = RetryPolicy(max_attempts=4, initial=0.01)
 
 @pytest.fixture(scope="module")
 def running():
-    with Collector() as collector:
+    with Collector(group_header="X-User-Group") as collector:
         yield collector
 
 
