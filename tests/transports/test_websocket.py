@@ -337,7 +337,7 @@ class TestAnswersThatMatchNothing:
         with websocket_server(script) as url, client(url, logger=log) as ws:
             for _ in range(5):
                 ws.send(EVENTS)
-            connections = ws._running.client._transport._dialer.connection
+            connections = ws._running[True].client._transport._dialer.connection
             eventually(lambda: connections.acks.unknown == 10 and connections.acks.duplicates == 5)
         assert len([line for line in log.lines if "stranger" in line]) == 1
         assert len([line for line in log.lines if "ignored" in line]) == 1
@@ -359,7 +359,7 @@ class TestAnswersThatMatchNothing:
             receipt._future.cancel()  # as Ctrl-C in `send` does
             release.set()
             ws.send(EVENTS)
-            assert ws._running.client._transport._dialer.connection.acks.late == 1
+            assert ws._running[True].client._transport._dialer.connection.acks.late == 1
 
     @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"", "<html>", "{}"])
     def test_garbage_ends_the_connection_and_nothing_is_lost(self, garbage):
