@@ -25,6 +25,8 @@ __all__ = ["HTTPAnswer", "HTTPConnection"]
 
 #: Names and values of one answer's headers together; protects from a peer that sends headers without end.
 MAX_HEADER_BYTES = 64 * 1024
+# Bytes around a byte of the body: a chunk of one byte is "1", CRLF, the byte, CRLF.
+_MOST_FRAMING = 8
 
 # RFC 9112 6.3: without any of them the body ends with the connection.
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -81,6 +83,7 @@ class HTTPConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._answer_bytes = 0  # of all that came in the current exchange
         self._framed = False
         self._until_close = False
         self._answer: HTTPAnswer | None = None
@@ -123,6 +126,7 @@ class HTTPConnection(asyncio.Protocol):
         assert transport is not None
         self.reusable = False
         self._answered = False
+        self._answer_bytes = 0
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._ended = ended
@@ -212,6 +216,12 @@ class HTTPConnection(asyncio.Protocol):
                 if is_first and self.reusable:
                     self._learn(data, self._answer)
                 self._end(self._answer)
+                return
+            # The parser keeps a header until it is whole, and passes over reasons and chunk extensions.
+            self._answer_bytes += len(data)
+            if self._answer_bytes > MAX_HEADER_BYTES + (_MOST_FRAMING + 1) * self._body_bytes:
+                said = f"{self._link.address} answered with over {MAX_HEADER_BYTES} bytes of headers without their end"
+                self._fail(ProtocolError(said))
 
     def eof_received(self) -> bool:
         if self._until_close and self._ended is not None:

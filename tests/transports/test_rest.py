@@ -462,6 +462,47 @@ def test_answers_that_are_none_are_refused_and_bounded(sent, said):
         rest.send(EVENTS)
 
 
+@pytest.mark.parametrize("size", [1000, 70_000])
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 ", b"a"),
+        (b"HTTP/1.1 200 OK\r\n", b"a"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: ", b"a"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ],
+    ids=["reason", "name", "value", "chunk extension", "trailer", "interim answers"],
+)
+def test_a_part_of_an_answer_without_end_is_refused_at_64_kb(begin, more, size):
+    """RFC 9112, 3 and 5: a recipient bounds what it takes. The parser keeps a field until it is whole, however long."""
+
+    def script(connection):
+        connection.read_message()
+        connection.sock.sendall(begin + more * (70_000 // len(more)) if size == 70_000 else begin)
+        for _ in range(70 if size == 1000 else 0):
+            connection.sock.sendall(more * (size // len(more) + 1))
+        connection.wait_closed()  # and the rest of it never comes
+
+    refused = pytest.raises(ProtocolError, match="over 65536 bytes of headers")
+    with tcp_server(script) as host, client(host, timeout=60.0) as rest, refused:
+        rest.send(EVENTS)
+
+
+def test_a_body_in_chunks_of_a_byte_is_an_answer():
+    """Of 200 kB: what frames the chunks is five times as long, and over what headers may be."""
+    body = answer("g", reason="x" * 200_000)
+
+    def script(connection):
+        connection.read_message()
+        chunks = b"".join(b"1\r\n%c\r\n" % octet for octet in body)
+        connection.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+    with tcp_server(script) as host, client(host) as rest:
+        assert len(rest.send(EVENTS, req_guid="g").response.reason) == 200_000
+
+
 @pytest.mark.parametrize("when", ["with the answer", "later"])
 def test_bytes_nobody_asked_for_end_the_connection(when):
     """They could be taken for the answer to the next request."""
