@@ -49,8 +49,6 @@ _SETTINGS = wire.encode_settings(
 )
 # The connection's window is filled up again when this much of it was used.
 _REFILL = wire.DEFAULT_WINDOW // 2
-# Frames that answer a server, such as a PING's, while it reads nothing.
-_MOST_UNREAD = 10_000
 # Less than so much is written in one piece, as a copy costs less there than several buffers do.
 _SMALL = 4096
 
@@ -83,7 +81,6 @@ class HTTP2Connection(SharedConnection):
         # What waits for the server's limit of streams; what is open and not written whole.
         self._queue: deque[HTTP2Stream] = deque()
         self._unwritten: dict[int, HTTP2Stream] = {}
-        self._unread = 0
         # The server's settings, and its window of the connection.
         self._max_streams = wire.MAX_STREAM
         self._first_window = wire.DEFAULT_WINDOW
@@ -214,10 +211,6 @@ class HTTP2Connection(SharedConnection):
         if not self._opened.done() and isinstance(error, ConnectionLostError):
             error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
         self._end(error)
-
-    def resume_writing(self) -> None:
-        self._unread = 0
-        super().resume_writing()
 
     # What comes in
 
@@ -409,10 +402,7 @@ class HTTP2Connection(SharedConnection):
         if transport is None or transport.is_closing():
             return
         transport.write(wire.encode_frame(kind, flags, stream_id, payload))
-        if not self._writable:
-            self._unread += 1
-            if self._unread > _MOST_UNREAD:
-                self._end(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
+        self._answer_written()
 
     def _reset(self, stream: HTTP2Stream, code: ErrorCode) -> None:
         """End the stream on our side."""

@@ -6,7 +6,7 @@ import abc
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from raccoon_fast.errors import ConnectError
+from raccoon_fast.errors import ConnectError, ProtocolError
 from raccoon_fast.transports.base import lost_error
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["SharedConnection"]
 
 _CLOSE_TIMEOUT_S = 1.0
+# Frames that answer a server, such as a PING's, while it reads nothing; protects from one that only asks.
+_MOST_UNREAD = 10_000
 
 
 class SharedConnection(asyncio.Protocol, abc.ABC):
@@ -37,6 +39,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._lost: asyncio.Future[None] = self._loop.create_future()
         # False while the socket takes no more (asyncio's flow control).
         self._writable = True
+        self._unread = 0
         self._timer = DeadlineTimer(self._expire)
 
     @property
@@ -89,6 +92,14 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
             self._opened.set_exception(error)
             self._opened.exception()  # whoever opened may be gone
 
+    def _answer_written(self) -> None:
+        """Count a frame that answers the server; too many that it does not read end the connection."""
+        if self._writable:
+            return
+        self._unread += 1
+        if self._unread > _MOST_UNREAD:
+            self._end(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
+
     @abc.abstractmethod
     def _pump(self) -> None:
         """Write what waits, as far as the server's limits and the socket allow."""
@@ -110,6 +121,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._unread = 0
         self._pump()
 
     @abc.abstractmethod

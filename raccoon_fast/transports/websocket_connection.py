@@ -72,6 +72,8 @@ _CLOSE_TIMEOUT_S = 0.8
 # How long the rest of a refusal's body is waited for, for the sake of the words in it.
 _REFUSAL_TIMEOUT_S = 0.25
 _UNKNOWN_LOG_INTERVAL_S = 60.0
+# Of one answer; protects from a peer that sends empty ones without end.
+_MOST_FRAGMENTS = 10_000
 
 
 class _Queued(NamedTuple):
@@ -345,6 +347,9 @@ class WebSocketConnection(SharedConnection):
                 self._fragments, self._fragments_opcode = [bytes(frame.data)], frame.opcode
         elif frame.opcode is Opcode.CONT:
             self._fragments.append(bytes(frame.data))
+            if len(self._fragments) > _MOST_FRAGMENTS:
+                self._break(f"sent an answer in over {_MOST_FRAGMENTS} fragments")
+                return
             if frame.fin:
                 fragments, self._fragments = self._fragments, []
                 self._message_received(self._fragments_opcode, b"".join(fragments))
@@ -479,6 +484,9 @@ class WebSocketConnection(SharedConnection):
         for data in self._protocol.data_to_send():
             if data:
                 transport.write(data)
+                self._answer_written()
+                if self.error is not None:
+                    return
             elif transport.can_write_eof():
                 transport.write_eof()
             else:

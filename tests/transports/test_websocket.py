@@ -947,6 +947,37 @@ class TestFramesFromTheServer:
         assert connections == ([0] if accepted else [0, 1])
 
 
+@pytest.mark.parametrize(
+    ("begin", "more", "said"),
+    [
+        (b"\x02\x00", b"\x00\x00", "sent an answer in over 10000 fragments"),
+        (b"\x01\x01{", b"\x00\x00", "sent an answer in over 10000 fragments"),
+        (b"\x02\x7f" + (1 << 16).to_bytes(8, "big") + bytes(1 << 16), b"\x00\x00", "over 10000 fragments"),
+        (b"", b"\x89\x7d" + b"p" * 125, "asks more than it takes answers to"),
+    ],
+    ids=["empty fragments", "of a text", "behind 64 KiB", "pings"],
+)
+def test_a_server_that_sends_without_end_and_reads_nothing_is_left(begin, more, said):
+    """RFC 6455, 5.4 and 5.5.2, bound neither fragments nor pings; 10.4 leaves that to us."""
+    ended = threading.Event()
+
+    def script(connection):
+        def write(greeting):
+            connection.sock.sendall(greeting + begin)
+            try:
+                while True:
+                    connection.sock.sendall(more * 1000)
+            finally:
+                ended.set()
+
+        speak_websocket(connection, lambda frame, protocol: None, write)
+
+    with tcp_server(script) as host, client(f"ws://{host}", timeout=60.0, retry=ONCE) as ws:
+        with pytest.raises(ProtocolError, match=said):
+            ws.send(EVENTS)
+        assert ended.wait(10)
+
+
 def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
     """asyncio would buffer it all: writing pauses when the socket's buffer is full, and no request goes out then."""
 
