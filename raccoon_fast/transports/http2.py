@@ -239,12 +239,21 @@ class HTTP2Connection(SharedConnection):
         # Frames of other types are to be ignored (RFC 9113, 4.1), and so is PRIORITY.
 
     def _block_received(self, stream_id: int, flags: int, block: bytes) -> None:
-        fields = wire.read_block(block)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_known(stream_id)  # an answer to what was given up is nobody's
-        elif stream.block_received(fields, bool(flags & wire.END_STREAM)):
-            self._ended(stream)
+        try:
+            fields = wire.read_block(block)
+            if stream is not None and stream.block_received(fields, bool(flags & wire.END_STREAM)):
+                self._ended(stream)
+        except wire.MalformedError as error:
+            self._refuse(stream, error)
+
+    def _refuse(self, stream: HTTP2Stream | None, error: wire.MalformedError) -> None:
+        """What came on a stream is no answer; those on other streams are not concerned (RFC 9113, 8.1.1)."""
+        if stream is not None:
+            self._reset(stream, ErrorCode.PROTOCOL_ERROR)
+            stream.end(ProtocolError(f"{self._link.address} broke HTTP/2: {error}"))
 
     def _data_received(self, stream_id: int, flags: int, payload: bytes) -> None:
         self._used += len(payload)
@@ -258,11 +267,14 @@ class HTTP2Connection(SharedConnection):
         if flags & wire.PADDED:
             payload = wire.strip_padding(payload, wire.PADDED)
         is_end = bool(flags & wire.END_STREAM)
-        if not stream.data_received(payload, is_end):
+        try:
+            has_ended = stream.data_received(payload, is_end)
+        except wire.MalformedError as error:
+            self._refuse(stream, error)
             return
-        if is_end:
+        if has_ended and is_end:
             self._ended(stream)
-        else:
+        elif has_ended:
             self._reset(stream, ErrorCode.CANCEL)  # more than is taken: the server may stop
 
     def _check_known(self, stream_id: int) -> None:
@@ -286,9 +298,11 @@ class HTTP2Connection(SharedConnection):
                 self._max_streams = value
             elif name == wire.INITIAL_WINDOW_SIZE:
                 if value > wire.MAX_WINDOW:
-                    raise wire.FrameError(f"a window of {value}")
+                    raise _too_wide(value)
                 for stream in self._streams.values():
                     stream.window += value - self._first_window
+                    if stream.window > wire.MAX_WINDOW:
+                        raise _too_wide(stream.window)
                 self._first_window = value
             elif name == wire.MAX_FRAME_SIZE:
                 if not wire.DEFAULT_FRAME_SIZE <= value < 1 << 24:
@@ -312,7 +326,7 @@ class HTTP2Connection(SharedConnection):
             self._window += more
             window = self._window
         if window > wire.MAX_WINDOW:
-            raise wire.FrameError(f"a window of {window}")
+            raise _too_wide(window)
 
     def _reset_received(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -434,3 +448,8 @@ class HTTP2Connection(SharedConnection):
             return None
         self._pump()
         return min((stream.deadline_s for stream in (*self._streams.values(), *self._queue)), default=None)
+
+
+def _too_wide(window: int) -> wire.FrameError:
+    """The server opens a window to more than it may be (RFC 9113, 6.9.1 and 6.9.2)."""
+    return wire.FrameError(f"a window of {window}", ErrorCode.FLOW_CONTROL_ERROR)

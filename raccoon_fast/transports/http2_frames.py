@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ __all__ = [
     "Fields",
     "FrameError",
     "FrameReader",
+    "MalformedError",
     "encode_frame",
     "encode_header",
     "encode_settings",
@@ -39,6 +41,8 @@ DEFAULT_WINDOW = 65_535
 MAX_WINDOW = MAX_STREAM = 2**31 - 1
 #: Names and values of one answer's header block; protects from a peer that sends headers without end.
 MAX_BLOCK_BYTES = 64 * 1024
+# Frames of one header block; protects from a peer that sends empty ones without end (RFC 9113, 10.5).
+_MOST_CONTINUATIONS = 128
 
 #: Names, in lower case, and values, in their order.
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -56,6 +60,10 @@ HAS_PRIORITY = 0x20
 )
 
 _OF_BLOCKS = (HEADERS, CONTINUATION)
+# RFC 9113, 8.2.1: no control characters, spaces, upper case or colons in a name; no NUL, LF or CR in a value.
+_IS_NAME = re.compile(rb"[!-9;-@\[-~]+").fullmatch
+_ENDS_VALUE = re.compile(rb"[\x00\n\r]").search
+_IS_STATUS = re.compile(rb"[1-9][0-9][0-9]").fullmatch
 _SETTING = struct.Struct(">HI")
 
 
@@ -98,16 +106,21 @@ class FrameError(ValueError):
         self.code = code
 
 
+class MalformedError(ValueError):
+    """An answer in well-formed frames breaks HTTP: an error of its stream alone (RFC 9113, 8.1.1)."""
+
+
 class FrameReader:
     """Cuts what is received into frames, and puts header blocks together. Not thread-safe."""
 
-    __slots__ = ("_block", "_block_flags", "_block_stream", "_rest")
+    __slots__ = ("_block", "_block_flags", "_block_frames", "_block_stream", "_rest")
 
     def __init__(self) -> None:
         self._rest = b""
         # Of a block that goes on; none does on stream 0.
         self._block_stream = 0
         self._block_flags = 0
+        self._block_frames = 0
         self._block = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -148,10 +161,13 @@ class FrameReader:
             payload = strip_padding(payload, flags)
             if flags & END_HEADERS:
                 return flags, payload
-            self._block_stream, self._block_flags, self._block = stream, flags, bytearray()
+            self._block_stream, self._block_flags, self._block_frames, self._block = stream, flags, 0, bytearray()
         elif kind != CONTINUATION or not stream or stream != self._block_stream:
             raise FrameError(f"a frame of type {kind} on stream {stream}, where a header block goes on or never began")
         self._block += payload
+        self._block_frames += 1
+        if self._block_frames > _MOST_CONTINUATIONS:
+            raise FrameError(f"a header block of over {_MOST_CONTINUATIONS} frames", ErrorCode.ENHANCE_YOUR_CALM)
         if len(self._block) > MAX_BLOCK_BYTES:
             raise FrameError(f"a header block of over {MAX_BLOCK_BYTES} bytes", ErrorCode.ENHANCE_YOUR_CALM)
         if not flags & END_HEADERS:
@@ -224,11 +240,38 @@ def read_block(block: bytes) -> Fields:
     Raises:
         FrameError: It breaks RFC 7541, refers to a dynamic table, or is over MAX_BLOCK_BYTES once it is unpacked, each
             field counted with 32 bytes more (RFC 9113, 6.5.2).
+        MalformedError: Fields are in it that no answer may have.
     """
     decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
     decoder.max_allowed_table_size = decoder.header_table_size = 0
     try:
-        return tuple((name, value) for name, value in decoder.decode(block, raw=True))
+        fields = tuple((name, value) for name, value in decoder.decode(block, raw=True))
     except HPACKError as error:
         said = f"a header block that cannot be read: {error or type(error).__name__}"
         raise FrameError(said, ErrorCode.COMPRESSION_ERROR) from error
+    _check_fields(fields)
+    return fields
+
+
+def _check_fields(fields: Fields) -> None:
+    """See that the fields may stand in an answer's head or trailers (RFC 9113, 8.2.1 and 8.3).
+
+    Connection-specific fields (8.2.2) pass: some proxies leave them in, and they mean nothing here.
+
+    Raises:
+        MalformedError: They may not.
+    """
+    for number, (name, value) in enumerate(fields):
+        if name[:1] == b":":
+            if name != b":status" or number:
+                raise MalformedError(f"a pseudo-header field {_shown(name)} in the wrong place")
+            if not _IS_STATUS(value) or value == b"101":  # there is no switching of protocols (8.6)
+                raise MalformedError(f"a status of {_shown(value)}")
+        elif not _IS_NAME(name):
+            raise MalformedError(f"a header field named {_shown(name)}")
+        if _ENDS_VALUE(value):
+            raise MalformedError(f"a line break or NUL in {_shown(name)}")
+
+
+def _shown(octets: bytes) -> str:
+    return repr(octets[:40].decode("latin-1"))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["HTTP2Answer", "HTTP2Stream"]
 
 
+_WITHOUT_BODY = (b"204", b"304")
+
+
 class HTTP2Answer(NamedTuple):
     """A final answer; `written_s` is time.monotonic() of its request's last write."""
 
@@ -124,17 +127,25 @@ class HTTP2Stream:
 
         Raises:
             FrameError: There should be none.
+            MalformedError: The head or the trailers, or the length of the body, are not those of an answer.
         """
+        has_status = fields[:1] and fields[0][0] == b":status"
         if self._fields is None:
-            if not is_end and fields[:1] and fields[0][0] == b":status" and fields[0][1][:1] == b"1":
+            if not has_status:
+                raise wire.MalformedError("an answer without :status")
+            if fields[0][1][:1] == b"1":
+                if is_end:
+                    raise wire.MalformedError("an interim answer that ends the stream")
                 return False  # it only announces the answer (RFC 9110 15.2)
             self._fields = fields
             if is_end:
                 self._answered(())
-        elif is_end:
-            self._answered(fields)
-        else:
+        elif not is_end:
             raise wire.FrameError("trailers that do not end the stream")
+        elif has_status:
+            raise wire.MalformedError("trailers with :status")
+        else:
+            self._answered(fields)
         return is_end
 
     def data_received(self, data: bytes, is_end: bool) -> bool:
@@ -142,6 +153,7 @@ class HTTP2Stream:
 
         Raises:
             FrameError: There should be none.
+            MalformedError: The body is not as long as it was said to be.
         """
         if self._fields is None:
             raise wire.FrameError("DATA before HEADERS")
@@ -155,6 +167,13 @@ class HTTP2Stream:
 
     def _answered(self, trailers: Fields) -> None:
         assert self._fields is not None
+        for name, value in self._fields:
+            # A 204 and a 304 have no body, and may say how long it would be (RFC 9113, 8.1.1).
+            if name == b"content-length" and value != b"%d" % len(self._body):
+                if self._fields[0][1] in _WITHOUT_BODY:
+                    continue
+                said = f"content-length {value[:20].decode('latin-1')!r} with a body of {len(self._body)} bytes"
+                raise wire.MalformedError(said)
         self.end(HTTP2Answer(self._fields, bytes(self._body), trailers, self._written_s))
 
     def end(self, outcome: HTTP2Answer | RaccoonError | None) -> None:

@@ -35,7 +35,7 @@ from h2_peer import (
     read_frame,
     strict_server,
 )
-from scripted import Connection, answer, tcp_server
+from scripted import Connection, SendEventRequest, answer, tcp_server
 from trial import wait_until
 
 from raccoon_fast import (
@@ -442,10 +442,10 @@ class TestGoingAway:
             run(main(target))
 
 
-def good(stream: int, guid: str) -> bytes:
+def good(stream: int, guid: str, block: bytes = BLOCK) -> bytes:
     """An answer as most servers write it."""
     return (
-        frame(HEADERS, BLOCK, flags=END_HEADERS, stream=stream)
+        frame(HEADERS, block, flags=END_HEADERS, stream=stream)
         + frame(DATA, message(answer(guid)), stream=stream)
         + frame(HEADERS, TRAILERS, flags=END_HEADERS | END_STREAM, stream=stream)
     )
@@ -534,16 +534,26 @@ def bad(stream: int) -> dict[str, tuple[bytes, int]]:
             frame(HEADERS, bytes(16_000), stream=stream) + 5 * frame(CONTINUATION, bytes(16_000), stream=stream),
             11,
         ),
+        "continuations without end": (  # RFC 9113, 10.5
+            frame(HEADERS, stream=stream) + 1000 * frame(CONTINUATION, stream=stream),
+            11,
+        ),
         "a promise": (frame(PUSH_PROMISE, bytes(4) + BLOCK, flags=END_HEADERS, stream=stream), 1),
         "a window by nothing": (frame(WINDOW_UPDATE, bytes(4)), 1),
-        "a window that is too wide": (frame(WINDOW_UPDATE, struct.pack(">I", 2**31 - 1)), 1),
+        "a window that is too wide": (frame(WINDOW_UPDATE, struct.pack(">I", 2**31 - 1)), 3),
+        "a stream's window that is too wide": (frame(WINDOW_UPDATE, struct.pack(">I", 2**31 - 1), stream=stream), 3),
+        "a stream's window that settings make too wide": (  # RFC 9113, 6.9.2
+            frame(WINDOW_UPDATE, struct.pack(">I", 2**30), stream=stream)
+            + frame(SETTINGS, struct.pack(">HI", 4, 2**31 - 1)),
+            3,
+        ),
         "a window in two bytes": (frame(WINDOW_UPDATE, b"\x00\x01"), 1),
         "a short ping": (frame(PING, bytes(7)), 1),
         "a short goodbye": (frame(GOAWAY, bytes(7)), 1),
         "a short reset": (frame(RST_STREAM, bytes(3), stream=stream), 1),
         "a setting in five bytes": (frame(SETTINGS, bytes(5)), 6),
         "settings of a stream": (frame(SETTINGS, stream=stream), 1),
-        "a first window that is too wide": (frame(SETTINGS, struct.pack(">HI", 4, 2**31)), 1),
+        "a first window that is too wide": (frame(SETTINGS, struct.pack(">HI", 4, 2**31)), 3),
         "frames that are too small": (frame(SETTINGS, struct.pack(">HI", 5, 16_383)), 1),
     }
 
@@ -572,6 +582,106 @@ def test_what_is_not_http2_ends_the_connection_and_is_said(kind: str) -> None:
         assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
         rpc.send(EVENTS)
     assert told == [(0, bad(1)[kind][1])]
+
+
+def malformed(stream: int, guid: str) -> dict[str, bytes]:
+    """Answers in well-formed frames that RFC 9113, 8.1.1, has a client refuse."""
+    body = message(answer(guid))
+    head, end = END_HEADERS, END_HEADERS | END_STREAM
+    block = frame(HEADERS, BLOCK, flags=head, stream=stream)
+    data = frame(DATA, body, stream=stream)
+    trailers = frame(HEADERS, TRAILERS, flags=end, stream=stream)
+    long, short = (b"\x0f\x0d\x02%02d" % (len(body) + more) for more in (1, -1))  # content-length
+
+    def with_field(field: bytes) -> bytes:
+        return frame(HEADERS, BLOCK + field, flags=head, stream=stream) + data + trailers
+
+    return {
+        # 8.2.1
+        "an upper-case name": with_field(b"\x00\x03X-a\x011"),
+        "a space in a name": with_field(b"\x00\x03x a\x011"),
+        "a colon in a name": with_field(b"\x00\x03x:a\x011"),
+        "a name of no characters": with_field(b"\x00\x00\x011"),
+        "a name in UTF-8": with_field(b"\x00\x02\xc3\xa4\x011"),
+        "a line break in a value": with_field(b"\x00\x01x\x03a\r\n"),
+        "a NUL in a value": with_field(b"\x00\x01x\x01\x00"),
+        "an upper-case name in the trailers": block
+        + data
+        + frame(HEADERS, b"\x00\x0bGrpc-Status\x010", flags=end, stream=stream),
+        # 8.3.2
+        "no status": frame(HEADERS, BLOCK[1:], flags=head, stream=stream) + data + trailers,
+        "no status and no body": trailers,
+        "no field": frame(HEADERS, b"", flags=head, stream=stream) + data + trailers,
+        "a status behind a field": frame(HEADERS, BLOCK[1:] + BLOCK[:1], flags=head, stream=stream) + data + trailers,
+        "two statuses": frame(HEADERS, BLOCK[:1] + BLOCK, flags=head, stream=stream) + data + trailers,
+        "a status of two digits": frame(HEADERS, b"\x08\x0220" + BLOCK[1:], flags=head, stream=stream)
+        + data
+        + trailers,
+        "a status of words": frame(HEADERS, b"\x08\x02OK" + BLOCK[1:], flags=head, stream=stream) + data + trailers,
+        "a request's pseudo-header": with_field(b"\x84"),
+        # 8.1
+        "trailers with a status": block + data + frame(HEADERS, BLOCK[:1] + TRAILERS, flags=end, stream=stream),
+        "an interim answer and an end": frame(HEADERS, b"\x08\x03103", flags=end, stream=stream),
+        # 8.6
+        "another protocol": frame(HEADERS, b"\x08\x03101", flags=head, stream=stream) + block + data + trailers,
+        # 8.1.1
+        "a length that is too large": with_field(long),
+        "a length that is too small": with_field(short),
+        "a length that is too large, without trailers": frame(HEADERS, BLOCK + long, flags=head, stream=stream)
+        + frame(DATA, body, flags=END_STREAM, stream=stream),
+        "a length of nothing": frame(HEADERS, BLOCK + long, flags=end, stream=stream),
+        "a length in words": with_field(b"\x0f\x0d\x03two"),
+        "two lengths": with_field(b"\x0f\x0d\x02%02d" % len(body) + long),
+    }
+
+
+@pytest.mark.parametrize("kind", malformed(1, ""))
+def test_a_malformed_answer_is_refused_and_others_on_the_connection_are_not(kind: str) -> None:
+    told = []
+
+    def script(connection: Connection) -> None:
+        greet(connection)
+        first, bad_guid = read_call(connection)
+        second, good_guid = read_call(connection)
+        connection.sock.sendall(malformed(first, bad_guid)[kind] + good(second, good_guid))
+        while True:
+            frame_kind, _, stream, payload = read_frame(connection)
+            if frame_kind == RST_STREAM:
+                told.append((stream, struct.unpack(">I", payload)[0]))
+            elif frame_kind == DATA:
+                guid = SendEventRequest.FromString(payload[5:]).req_guid
+                connection.sock.sendall(good(stream, guid))
+
+    with tcp_server(script) as target, client(target) as rpc:
+        bad_one, good_one = rpc.submit(EVENTS), rpc.submit(EVENTS)
+        error = bad_one.exception(10)
+        assert good_one.exception(10) is None
+        assert isinstance(error, ProtocolError), error
+        assert "broke HTTP/2" in str(error)
+        assert error.outcome is Outcome.POSSIBLY_DELIVERED
+        rpc.send(EVENTS)  # the connection is still there
+    assert told == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"\x0f\x0d\x02%02d" % len(message(answer(str(uuid.UUID(int=0))))),  # a content-length that is right
+        b"\x00\x0aconnection\x0akeep-alive",  # as some proxies leave it in (RFC 9113, 8.2.2)
+        b"\x00\x01x\x03 a ",
+        b"\x00\x01x\x05caf\xc3\xa9",
+        b"\x00\x10x!#$%&'*+-.^_`|~\x00",
+    ],
+)
+def test_fields_that_do_no_harm_pass(field: bytes) -> None:
+    def script(connection: Connection) -> None:
+        greet(connection)
+        stream, guid = read_call(connection)
+        connection.sock.sendall(good(stream, guid, BLOCK + field))
+        connection.wait_closed()
+
+    with tcp_server(script) as target, client(target) as rpc:
+        rpc.send(EVENTS, req_guid=str(uuid.UUID(int=0)))
 
 
 class TestGreeting:
