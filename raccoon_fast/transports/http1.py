@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -27,6 +28,9 @@ __all__ = ["HTTPAnswer", "HTTPConnection"]
 MAX_HEADER_BYTES = 64 * 1024
 # Bytes around a byte of the body: a chunk of one byte is "1", CRLF, the byte, CRLF.
 _MOST_FRAMING = 8
+
+# RFC 9110, 5.5: not in a field's value. A folded line comes without its line break, as RFC 9112, 5.2, has it read.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 # RFC 9112 6.3: without any of them the body ends with the connection.
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -129,6 +133,7 @@ class HTTPConnection(asyncio.Protocol):
         self._answer_bytes = 0
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
+            self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines; the rest on_header refuses
         self._ended = ended
         self._written_s = time.monotonic()
         self._written = not transport.is_closing()  # or connection_lost is on its way, with the reason
@@ -261,6 +266,8 @@ class HTTPConnection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES:
             raise ProtocolError(f"{self._link.address} answered with over {MAX_HEADER_BYTES} bytes of headers")
+        if _CONTROL(value):
+            raise ProtocolError(f"{self._link.address} did not answer in HTTP/1.1: a control character in a header")
         name = name.lower()
         self._headers.append((name, value))
         if name in _FRAMING:

@@ -102,7 +102,7 @@ def read_answer(
     wire: str,
     req_guid: str,
     address: Address,
-    words: Callable[[bytes], str],
+    words: Callable[[bytes | str], str],
 ) -> Response:
     """Turn an HTTP answer to an events request into a Response.
 
@@ -126,17 +126,24 @@ def read_answer(
     response = _decode(body, wire)
     if response is not None and response.req_guid != req_guid and (response.req_guid or status == 200):
         raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {req_guid!r}")
-    if status == 413:
-        raise too_large(address, "413", words(body))
-    if status == 200:
-        if response is None:
-            content_type = words((header("content-type") or "no content type").encode("latin-1", "replace"))
-            raise ProtocolError(
-                f"{address} answered 200 with {content_type} that is not a Raccoon's answer "
-                f"({words(body)!r}); is this a Raccoon server?"
-            )
+    if response is not None and status == 200:
         return response
-    raise status_error(status, address, words(body), retry_after=header("retry-after"), response=response)
+    coding = "" if response is not None else _coding(body, header)
+    said = words(f"a body in {coding}, which was not asked for" if coding else body)
+    if status == 413:
+        raise too_large(address, "413", said)
+    if status != 200:
+        raise status_error(status, address, said, retry_after=header("retry-after"), response=response)
+    if coding:
+        raise ProtocolError(
+            f"{address} answered 200 with {said}; switch off the compression of answers in the proxy or server, and "
+            "give no Accept-Encoding in headers="
+        )
+    content_type = words((header("content-type") or "no content type").encode("latin-1", "replace"))
+    raise ProtocolError(
+        f"{address} answered 200 with {content_type} that is not a Raccoon's answer "
+        f"({said!r}); is this a Raccoon server?"
+    )
 
 
 def too_large(address: Address, status: str, said: str = "") -> MessageTooLargeError:
@@ -184,6 +191,16 @@ def status_error(
         outcome=http_outcome(status) if unread else Outcome.POSSIBLY_DELIVERED,
         retry_after_s=retry_after_s(retry_after),
     )
+
+
+def _coding(body: bytes, header: Callable[[str], str]) -> str:
+    """The Content-Encoding that makes the body unreadable, or "" (RFC 9110, 8.4); httpx may have undone it already."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        coding = header("content-encoding").strip()[:40]
+        return "" if coding.lower() == "identity" else coding
+    return ""
 
 
 def _decode(body: bytes, wire: str) -> Response | None:

@@ -344,6 +344,10 @@ def _start_of_head(link: Link, identity: Mapping[str, str], content_type: str) -
     """A POST's head up to its body's length. Values were checked for CR and LF when the client was made."""
     address = link.address
     lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.authority}"]
-    lines += [f"{name}: {value}" for name, value in link.request_headers(identity).items()]
+    headers = link.request_headers(identity)
+    if not any(name.lower() == "accept-encoding" for name in headers):
+        # Without it a server may choose any coding (RFC 9110, 12.5.3); none is decoded here.
+        lines.append("Accept-Encoding: identity")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Type: {content_type}", "Content-Length: "]
     return "\r\n".join(lines).encode("latin-1")

@@ -61,6 +61,7 @@ class HandshakeReader:
             self._data = rest  # it only announces the answer (RFC 9110, 15.2)
         self.status = status
         self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines (RFC 9112, 5.2)
         self._read_refusal(self._data)
         return None
 

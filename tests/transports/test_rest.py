@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import random
 import socket
 import threading
@@ -460,6 +461,111 @@ def test_answers_that_are_none_are_refused_and_bounded(sent, said):
 
     with tcp_server(script) as host, client(host) as rest, pytest.raises(ProtocolError, match=said):
         rest.send(EVENTS)
+
+
+def folded(guid: str, field: bytes) -> bytes:
+    body = answer(guid)
+    length = b"" if b"ength" in field else b"Content-Length: %d\r\n" % len(body)
+    return b"HTTP/1.1 200 OK\r\n" + field.replace(b"LENGTH", b"%d" % len(body)) + length + b"\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X-A: a\r\n b\r\n\tc\r\n",
+        b"X-A:\r\n b\r\n",
+        b"X-A: a  \r\n   b\r\nX-B: c\r\n",
+        b"Content-Length:\r\n LENGTH\r\n",
+        b"Connection: x,\r\n keep-alive\r\n",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 10_000])
+def test_a_folded_header_is_read_as_one_line(field, piece):
+    """RFC 9112, 5.2: a user agent replaces each obs-fold with spaces; and the connection is kept."""
+    numbers = []
+
+    def script(connection):
+        while True:
+            sent = folded(connection.read_message().req_guid, field)
+            numbers.append(connection.number)
+            for start in range(0, len(sent), piece):
+                connection.sock.sendall(sent[start : start + piece])
+
+    with tcp_server(script) as host, client(host) as rest:
+        for _ in range(3):
+            rest.send(EVENTS)
+    assert numbers == [0, 0, 0]
+
+
+def test_a_folded_retry_after_is_understood():
+    def script(connection):
+        connection.read_message()
+        connection.respond(b"", b"503 Service Unavailable", b"Retry-After:\r\n 7\r\n")
+
+    with tcp_server(script) as host, client(host) as rest, pytest.raises(ServerError) as no:
+        rest.send(EVENTS)
+    assert no.value.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X-A: a\x00b\r\n",
+        b"X-A: a\x01b\r\n",
+        b"X-A: a\x7fb\r\n",
+        b"X-A: a\rb\r\n",
+        b"X-A: a\nb\r\n",
+        b"X A: a\r\n",
+        b"X-A : a\r\n",
+        b"X-A\r\n : a\r\n",
+        b"Content-Length: 1\r\n 2\r\n",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 10_000])
+def test_headers_that_are_none_are_refused(field, piece):
+    """RFC 9110, 5.5; RFC 9112, 5.1: what lets folded lines pass lets nothing else pass."""
+
+    def script(connection):
+        sent = folded(connection.read_message().req_guid, field)
+        for start in range(0, len(sent), piece):
+            connection.sock.sendall(sent[start : start + piece])
+        connection.wait_closed()
+
+    refused = pytest.raises(ProtocolError, match="did not answer in HTTP")
+    with tcp_server(script) as host, client(host) as rest, refused:
+        rest.send(EVENTS)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept-encoding": "br"}])
+def test_no_content_coding_is_asked_for_unless_the_user_does(headers):
+    """RFC 9110, 12.5.3: without the field a server may choose any."""
+    seen = []
+
+    def script(connection):
+        _, head = connection.read_head()
+        seen.append(head.get(b"accept-encoding"))
+        connection.respond(b"", b"400 Bad Request")
+
+    with tcp_server(script) as host, client(host, headers=headers) as rest, pytest.raises(ServerError):
+        rest.send(EVENTS)
+    assert seen == [b"br" if headers else b"identity"]
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"x-zip"])
+def test_an_answer_in_a_content_coding_is_named_so(coding):
+    """RFC 9110, 8.4."""
+
+    def script(connection):
+        status = b"502 Bad Gateway" if connection.number else b"200 OK"
+        packed = gzip.compress(answer(connection.read_message().req_guid))
+        connection.respond(packed, status, b"Content-Encoding: %s\r\n" % coding)
+
+    said = f"with a body in {coding.decode()}, which was not asked for"
+    with tcp_server(script) as host, client(host) as rest:
+        with pytest.raises(ProtocolError, match=f"answered 200 {said}"):
+            rest.send(EVENTS)
+        with pytest.raises(ServerError, match=f"answered 502: {said[5:]}; the proxy"):
+            rest.send(EVENTS)
 
 
 @pytest.mark.parametrize("size", [1000, 70_000])

@@ -35,6 +35,7 @@ def test_a_101(before: bytes, rest: bytes, piece: int) -> None:
     ("said", "body", "is_whole"),
     [
         (b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy", b"busy", True),
+        (b"HTTP/1.1 503 Busy\r\nRetry-After:\r\n 7\r\nContent-Length: 4\r\n\r\nbusy", b"busy", True),
         (b"HTTP/1.0 503 Busy\r\nretry-after: 7\r\n\r\nbusy", b"busy", False),
         (
             b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\n\r\n",
