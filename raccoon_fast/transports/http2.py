@@ -186,6 +186,13 @@ class HTTP2Connection(SharedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert self.transport is not None
+        tls = self.transport.get_extra_info("ssl_object")
+        chosen = "h2" if tls is None else tls.selected_alpn_protocol()
+        if chosen != "h2":  # RFC 9113, 3.2; a server that chose nothing may speak anything
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            said = f"it chose {chosen or 'no protocol'} by ALPN, not h2; is this the port for gRPC?"
+            self._end(ConnectError(f"{self._link.address} does not offer HTTP/2: {said}"))
+            return
         self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, _SETTINGS))
 
     def data_received(self, data: bytes) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import h2.errors
 import h2.events
 import h2.settings
 import pytest
+from certificates import make_certificates
 from h2_peer import (
     BLOCK,
     CONTINUATION,
@@ -40,6 +43,7 @@ from trial import wait_until
 
 from raccoon_fast import (
     RAW,
+    TLS,
     AckTimeoutError,
     AsyncGrpcClient,
     ConnectError,
@@ -718,6 +722,40 @@ class TestGreeting:
             pytest.raises(ConnectError, match="before its greeting"),
         ):
             rpc.send(EVENTS)
+
+
+@pytest.mark.parametrize("offered", [["h2"], ["h2", "http/1.1"], ["http/1.1"], ["spdy/3"], []])
+def test_what_tls_agrees_on_is_http2(tmp_path: Path, offered: list[str]) -> None:
+    """RFC 9113, 3.2: HTTP/2 over TLS is negotiated by ALPN; not a byte of it goes to who did not choose it."""
+    files = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server)
+    if offered:
+        context.set_alpn_protocols(offered)
+    told: list[bytes] = []
+
+    def script(connection: Connection) -> None:
+        if "h2" not in offered:
+            try:
+                told.append(context.wrap_socket(connection.sock, server_side=True).recv(100))
+            except OSError:  # the client ended TCP without a word
+                told.append(b"")
+            return
+        connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        greet(connection)
+        stream, guid = read_call(connection)
+        connection.sock.sendall(good(stream, guid))
+        connection.wait_closed()
+
+    with tcp_server(script) as target, client(f"grpcs://{target}", tls=TLS(ca=str(files.ca))) as rpc:
+        if "h2" in offered:
+            rpc.send(EVENTS)
+            return
+        with pytest.raises(ConnectError, match="does not offer HTTP/2: it chose no protocol by ALPN") as no:
+            rpc.send(EVENTS)
+        assert no.value.outcome is Outcome.NOT_DELIVERED
+        wait_until(lambda: len(told) == 1)
+    assert told == [b""]
 
 
 class TestAnswers:
