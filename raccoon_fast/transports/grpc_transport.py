@@ -164,7 +164,8 @@ class GrpcTransport(Transport):
     async def _open(self, before: HTTP2Connection | None) -> HTTP2Connection:
         link = self._link
         self._leaving = [one for one in (*self._leaving, before) if one is not None and one.error is None]
-        connection = await open_tcp(link, lambda: HTTP2Connection(link), link.connect_timeout_s)
+        has_table = before is not None and before.needs_table
+        connection = await open_tcp(link, lambda: HTTP2Connection(link, has_table=has_table), link.connect_timeout_s)
         await connection.open(link.connect_timeout_s)
         # An id of its own, as every connection has.
         self._identity, self._head_agent = link.identity.headers(), None

@@ -39,13 +39,10 @@ __all__ = ["HTTP2Connection", "RefusedError"]
 
 # An answer and what frames it: one that is larger is an error before the window is used up.
 _WINDOW = MAX_ANSWER_BYTES + wire.DEFAULT_FRAME_SIZE
-_SETTINGS = wire.encode_settings(
-    (
-        (wire.HEADER_TABLE_SIZE, 0),
-        (wire.ENABLE_PUSH, 0),
-        (wire.INITIAL_WINDOW_SIZE, _WINDOW),
-        (wire.MAX_HEADER_LIST_SIZE, wire.MAX_BLOCK_BYTES),
-    )
+_SETTINGS = (
+    (wire.ENABLE_PUSH, 0),
+    (wire.INITIAL_WINDOW_SIZE, _WINDOW),
+    (wire.MAX_HEADER_LIST_SIZE, wire.MAX_BLOCK_BYTES),
 )
 # The connection's window is filled up again when this much of it was used.
 _REFILL = wire.DEFAULT_WINDOW // 2
@@ -64,14 +61,20 @@ class HTTP2Connection(SharedConnection):
 
     Args:
         link: The server.
+        has_table: Whether the server may refer to header fields it sent before; each block is decoded then.
 
     Attributes:
         error: Why it is closed; None while it is not.
         has_answered: Whether it carried a whole exchange.
+        needs_table: Whether it ended because the server refers to such fields though it was told not to, as h2o 2.2
+            does: a connection with a table is what it needs.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, has_table: bool = False) -> None:
         super().__init__(link)
+        self._table_bytes = wire.TABLE_BYTES if has_table else 0
+        self._read_block = wire.TableReader().read_block if has_table else wire.read_block
+        self.needs_table = has_table
         self.error: TransportError | None = None
         self.has_answered = False
         self._frames = wire.FrameReader()
@@ -193,7 +196,8 @@ class HTTP2Connection(SharedConnection):
             said = f"it chose {chosen or 'no protocol'} by ALPN, not h2; is this the port for gRPC?"
             self._end(ConnectError(f"{self._link.address} does not offer HTTP/2: {said}"))
             return
-        self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, _SETTINGS))
+        settings = wire.encode_settings(((wire.HEADER_TABLE_SIZE, self._table_bytes), *_SETTINGS))
+        self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, settings))
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
@@ -250,7 +254,7 @@ class HTTP2Connection(SharedConnection):
         if stream is None:
             self._check_known(stream_id)  # an answer to what was given up is nobody's
         try:
-            fields = wire.read_block(block)
+            fields = self._read_block(block)
             if stream is not None and stream.block_received(fields, bool(flags & wire.END_STREAM)):
                 self._ended(stream)
         except wire.MalformedError as error:
@@ -368,6 +372,7 @@ class HTTP2Connection(SharedConnection):
         """The server does not keep to HTTP/2."""
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         address = self._link.address
+        self.needs_table |= isinstance(error, wire.TableError)
         if self._opened.done():
             self._send(wire.GOAWAY, 0, 0, bytes(4) + int(error.code).to_bytes(4, "big"))
             self._end(ProtocolError(f"{address} broke HTTP/2: {error}"))

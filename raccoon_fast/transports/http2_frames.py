@@ -2,7 +2,7 @@
 
 Both sides do without HPACK's dynamic table: ours tells the server to (SETTINGS_HEADER_TABLE_SIZE of 0), and what it
 sends refers to nothing sent before. So a block means the same wherever it stands, and one that came before need not
-be decoded again.
+be decoded again. A server that uses the table all the same is offered one on its next connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from hpack import Decoder
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, InvalidTableIndex, InvalidTableSizeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +25,8 @@ __all__ = [
     "FrameError",
     "FrameReader",
     "MalformedError",
+    "TableError",
+    "TableReader",
     "encode_frame",
     "encode_header",
     "encode_settings",
@@ -41,6 +43,8 @@ DEFAULT_WINDOW = 65_535
 MAX_WINDOW = MAX_STREAM = 2**31 - 1
 #: Names and values of one answer's header block; protects from a peer that sends headers without end.
 MAX_BLOCK_BYTES = 64 * 1024
+#: HPACK's dynamic table where nothing is said of it (RFC 9113, 6.5.2).
+TABLE_BYTES = 4096
 # Frames of one header block; protects from a peer that sends empty ones without end (RFC 9113, 10.5).
 _MOST_CONTINUATIONS = 128
 
@@ -64,6 +68,7 @@ _OF_BLOCKS = (HEADERS, CONTINUATION)
 _IS_NAME = re.compile(rb"[!-9;-@\[-~]+").fullmatch
 _ENDS_VALUE = re.compile(rb"[\x00\n\r]").search
 _IS_STATUS = re.compile(rb"[1-9][0-9][0-9]").fullmatch
+_OF_TABLES = (InvalidTableIndex, InvalidTableSizeError)
 _SETTING = struct.Struct(">HI")
 
 
@@ -104,6 +109,10 @@ class FrameError(ValueError):
     def __init__(self, message: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TableError(FrameError):
+    """A header block makes use of a dynamic table that is not there, or not so large."""
 
 
 class MalformedError(ValueError):
@@ -238,17 +247,38 @@ def read_block(block: bytes) -> Fields:
     """The fields of a header block, in order.
 
     Raises:
-        FrameError: It breaks RFC 7541, refers to a dynamic table, or is over MAX_BLOCK_BYTES once it is unpacked, each
-            field counted with 32 bytes more (RFC 9113, 6.5.2).
+        TableError: It makes use of a dynamic table.
+        FrameError: It breaks RFC 7541, or is over MAX_BLOCK_BYTES once it is unpacked, each field counted with 32 bytes
+            more (RFC 9113, 6.5.2).
         MalformedError: Fields are in it that no answer may have.
     """
+    return _decode(_new_decoder(0), block)
+
+
+class TableReader:
+    """Reads header blocks that refer to those before, each of a connection in turn. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._decoder = _new_decoder(TABLE_BYTES)
+
+    def read_block(self, block: bytes) -> Fields:
+        """As the function, with a dynamic table of TABLE_BYTES."""
+        return _decode(self._decoder, block)
+
+
+def _new_decoder(table_bytes: int) -> Decoder:
     decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
-    decoder.max_allowed_table_size = decoder.header_table_size = 0
+    decoder.max_allowed_table_size = decoder.header_table_size = table_bytes
+    return decoder
+
+
+def _decode(decoder: Decoder, block: bytes) -> Fields:
     try:
         fields = tuple((name, value) for name, value in decoder.decode(block, raw=True))
     except HPACKError as error:
         said = f"a header block that cannot be read: {error or type(error).__name__}"
-        raise FrameError(said, ErrorCode.COMPRESSION_ERROR) from error
+        kind = TableError if isinstance(error, _OF_TABLES) else FrameError
+        raise kind(said, ErrorCode.COMPRESSION_ERROR) from error
     _check_fields(fields)
     return fields
 

@@ -38,6 +38,7 @@ from h2_peer import (
     read_frame,
     strict_server,
 )
+from hpack import Encoder
 from scripted import Connection, SendEventRequest, answer, tcp_server
 from trial import wait_until
 
@@ -56,6 +57,7 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
+from raccoon_fast.transports.http2_frames import FrameError, TableReader
 
 ONCE = RetryPolicy(max_attempts=1)
 EVENTS = [("page", b"{}")]
@@ -686,6 +688,99 @@ def test_fields_that_do_no_harm_pass(field: bytes) -> None:
 
     with tcp_server(script) as target, client(target) as rpc:
         rpc.send(EVENTS, req_guid=str(uuid.UUID(int=0)))
+
+
+class TestTable:
+    """RFC 7541, 4.2: a table of 0 has to be kept to, which h2o 2.2 does not do."""
+
+    @staticmethod
+    def serve(offers: list[int], ends: int | None = None):
+        """A server with a table of 4,096 bytes whatever it is told; it ends each connection after `ends` answers."""
+
+        def script(connection: Connection) -> None:
+            greet(connection)
+            encoder = Encoder()
+            answered = 0
+            while True:
+                kind, flags, stream, payload = read_frame(connection)
+                if kind == SETTINGS and not flags:
+                    offers.append(dict(struct.iter_unpack(">HI", payload))[1])
+                if kind != DATA:
+                    continue
+                guid = SendEventRequest.FromString(payload[5:]).req_guid
+                block = encoder.encode([*HEAD, ("server", "h2o/2.2.6")])
+                trailers = encoder.encode([("grpc-status", "0"), ("x-number", str(answered % 3))])
+                connection.sock.sendall(
+                    frame(HEADERS, block, flags=END_HEADERS, stream=stream)
+                    + frame(DATA, message(answer(guid)), stream=stream)
+                    + frame(HEADERS, trailers, flags=END_HEADERS | END_STREAM, stream=stream)
+                )
+                answered += 1
+                if answered == ends:
+                    connection.sock.sendall(frame(GOAWAY, struct.pack(">II", stream, 0)))
+                    connection.wait_closed()
+
+        return script
+
+    def test_a_server_that_uses_one_is_offered_one(self) -> None:
+        offers: list[int] = []
+        retry = RetryPolicy(max_attempts=2, initial=0.01)
+        with tcp_server(self.serve(offers)) as target, client(target, retry=retry) as rpc:
+            for _ in range(20):
+                rpc.send(EVENTS)
+        assert offers == [0, 4096]
+
+    def test_also_on_each_connection_after_that(self) -> None:
+        offers: list[int] = []
+        retry = RetryPolicy(max_attempts=2, initial=0.01)
+        with tcp_server(self.serve(offers, ends=4)) as target, client(target, retry=retry) as rpc:
+            for _ in range(12):
+                rpc.send(EVENTS)
+        assert offers == [0, 4096, 4096, 4096]
+
+    def test_answers_to_what_was_given_up_fill_it_too(self, run) -> None:
+        """A block that nobody waits for has to be decoded as well (RFC 9113, 4.3)."""
+        fields = [(":status", "200"), ("x-filled", "long enough to be indexed")]
+        called = threading.Event()
+
+        def script(connection: Connection) -> None:
+            greet(connection)
+            first, _ = read_call(connection)
+            if connection.number == 0:
+                connection.sock.sendall(frame(HEADERS, b"\xbe", flags=END_HEADERS, stream=first))
+                connection.wait_closed()
+                return
+            called.set()
+            while read_frame(connection)[0] != RST_STREAM:
+                pass
+            encoder = Encoder()
+            connection.sock.sendall(frame(HEADERS, encoder.encode(fields), flags=END_HEADERS, stream=first))
+            block = encoder.encode(fields)
+            assert len(block) == 2  # both by their number
+            stream, guid = read_call(connection)
+            connection.sock.sendall(good(stream, guid, block))
+            connection.wait_closed()
+
+        async def main(target: str) -> None:
+            async with AsyncGrpcClient(target, serializer=RAW, logger=None, retry=ONCE) as rpc:
+                with pytest.raises(ProtocolError, match="cannot be read"):
+                    await rpc.send(EVENTS)
+                task = asyncio.ensure_future(rpc.send(EVENTS))
+                while not called.is_set():
+                    await asyncio.sleep(0.001)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await rpc.send(EVENTS)
+
+        with tcp_server(script) as target:
+            run(main(target))
+
+    def test_a_table_is_bounded(self) -> None:
+        """A server may not make it larger than was offered (RFC 7541, 6.3)."""
+        reader = TableReader()
+        with pytest.raises(FrameError):
+            reader.read_block(b"\x3f\xe2\x1f\x88")
 
 
 class TestGreeting:
