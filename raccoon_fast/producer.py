@@ -286,6 +286,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
             return 0
         try:
             thread = self._started()
+            self._accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
             call = thread.submit(self._flush(timeout))
         except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
             return self._unsettled(accepted)

@@ -323,3 +323,16 @@ producer.close(timeout=0)
     *grown, accepted = map(int, out.split())
     assert accepted == 4_000_001
     assert max(grown) < (32 << 20) + (32 << 20)
+
+
+def test_a_flush_that_does_not_wait_sends_what_waits_though_the_loop_is_held_up(collector: Collector) -> None:
+    gate = threading.Event()
+    with Producer(collector.ws_url, serializer=RAW, logger=None, linger=60.0) as producer:
+        producer.emit("a", b"first")
+        assert producer.flush(10) == 0
+        assert producer._thread is not None
+        producer._thread.loop.call_soon_threadsafe(gate.wait, 20)
+        receipt = producer.emit("a", b"second")
+        assert producer.flush(0) == 1
+        gate.set()
+        receipt.result(timeout=10)
