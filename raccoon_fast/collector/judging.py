@@ -103,18 +103,25 @@ class EventJudge:
         """How many events were bad."""
         return self._count
 
-    def judge(self, batch: Batch) -> None:
-        """Judge the events of a batch that is published."""
+    def judge(self, batch: Batch) -> dict[int, Fault]:
+        """Judge the events of a batch that is published.
+
+        Returns:
+            What is wrong, by the index of the bad event.
+        """
+        faults: dict[int, Fault] = {}
         if not self._checks:
-            return
+            return faults
         if batch.types and self._checks.keys().isdisjoint(batch.types):
-            return
-        for event in batch.events():
+            return faults
+        for index, event in enumerate(batch.events()):
             fault = self.fault_of(event.type, event.data)
             if fault is not None:
+                faults[index] = fault
                 with self._lock:
                     self._count += 1
                     self._bad.append(BadEvent(event, *fault))
+        return faults
 
     def fault_of(self, event_type: str, data: bytes) -> Fault | None:
         """What is wrong with an event's data; None where nothing is, or nothing is known of its type."""

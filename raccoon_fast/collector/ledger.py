@@ -11,6 +11,7 @@ from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, Counts,
 
 if TYPE_CHECKING:
     from raccoon_fast.collector.inspector.journal import Journal
+    from raccoon_fast.collector.judging import Fault
 
 __all__ = ["Ledger"]
 
@@ -51,12 +52,12 @@ class Ledger:
                 self._journal.received(batch)
             self._notify()
 
-    def published(self, batch: Batch) -> None:
-        """A request's events are in the sink."""
+    def published(self, batch: Batch, faults: Mapping[int, Fault] | None = None) -> None:
+        """A request's events are in the sink; `faults` are those of its bad events, by index."""
         with self._changed:
             self._event_counts[batch.source.protocol] += len(batch.message.events)
             if self._journal is not None:
-                self._journal.published(batch)
+                self._journal.published(batch, faults)
             self._notify()
 
     def rejected(self, source: Source, code: str, reason: str, *, req_guid: str = "", data: bytes = b"") -> None:

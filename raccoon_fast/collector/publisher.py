@@ -113,10 +113,10 @@ class Publisher:
         except OSError as error:
             self._fail(batch, done, str(error))
             return
-        self._judge.judge(batch)
+        faults = self._judge.judge(batch)
         if self._follow is not None:
             self._tell(self._follow, batch)
-        self._ledger.published(batch)
+        self._ledger.published(batch, faults)
         done("")
 
     def _tell(self, follow: Callable[[ReceivedEvent], object], batch: Batch) -> None:

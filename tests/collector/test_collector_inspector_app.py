@@ -129,6 +129,63 @@ def test_events_by_type_limit_and_cursor(peer: Any, new_collector: NewCollector)
     assert numbers(limit=500) == ([1, 2, 3, 4], 4)
 
 
+def test_events_by_filter_say_what_is_hidden(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    use_all_three(peer, collector)
+    answer = get(collector, "events", type="page", client="rest", search="1", limit=1)
+    assert [event["number"] for event in answer["events"]] == [2]
+    assert (answer["searched"], answer["hidden"]) == (4, {"type": 1, "client": 1, "search": 1})
+    assert [event["number"] for event in get(collector, "events", until=2)["events"]] == [1, 2]
+    assert [event["number"] for event in get(collector, "good", protocol="grpc")["events"]] == [4]
+    response = httpx.get(f"{collector.url}/inspect/events?quality=fine")
+    assert (response.status_code, response.json()["error"]) == (400, "quality must be one of good, bad, not 'fine'")
+
+
+def test_one_event_with_headers_and_bytes(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    secrets = {"Authorization": "Bearer s3cret", "Cookie": "s3cret", "X-Api-Key": "s3cret", "X-Auth-Token": "s3cret"}
+    peer.post(collector, headers={"X-Shop": "one", **secrets})
+    answer = httpx.get(f"{collector.url}/inspect/event?number=1")
+    assert "s3cret" not in answer.text + httpx.get(f"{collector.url}/inspect/export").text
+    event = answer.json()
+    assert (event["number"], event["type"], event["base64"], event["headers"]["x-shop"]) == (1, "page", "MA==", "one")
+    assert {event["headers"][name.lower()] for name in secrets} == {"(masked)"}
+    assert httpx.get(f"{collector.url}/inspect/event?number=2").status_code == 404
+    assert httpx.get(f"{collector.url}/inspect/event").json()["error"].startswith("number is missing")
+
+
+def test_export_is_json_lines_of_what_the_filters_pass(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    use_all_three(peer, collector)
+    response = httpx.get(f"{collector.url}/inspect/export?type=page")
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert [(line["number"], line["data"], line["base64"]) for line in lines] == [
+        (1, 0, "MA=="),
+        (2, 1, "MQ=="),
+        (4, 0, "MA=="),
+    ]
+
+
+def test_types_are_searched_sorted_and_paged(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    events = [{"type": f"type_{number:04}"} for number in range(1000)]
+    peer.post(collector, SendEventRequest(events=[*events, {"type": "type_0500"}]).SerializeToString())
+    answer = get(collector, "types", search="PE_05", sort="events", limit=3)
+    assert [it["type"] for it in answer["types"]] == ["type_0500", "type_0501", "type_0502"]
+    assert answer["types"][0]["events"] == {"rest": 2, "websocket": 0, "grpc": 0}
+    assert (answer["matched"], answer["type_count"], answer["uncounted"]) == (100, 1000, None)
+    answer = get(collector, "types", offset=998, sort="name")
+    assert [it["type"] for it in answer["types"]] == ["type_0998", "type_0999"]
+    summary = get(collector, "summary")
+    assert (len(summary["types"]), summary["types"][-1]["type"]) == (201, None)
+    assert summary["types"][-1]["events"]["rest"] == 801
+    assert (summary["type_count"], summary["last_number"]) == (1000, 1001)
+    response = httpx.get(f"{collector.url}/inspect/types?sort=size")
+    assert response.json()["error"] == "sort must be one of events, name, rate, bad, last, not 'size'"
+
+
 def test_protobuf_events_are_decoded(peer: Any, new_collector: NewCollector) -> None:
     messages = {"flight": "raccoon_fast.flights.v1.Flight"}
     collector = new_collector(inspect=True, descriptors=DESCRIPTORS, messages=messages)
@@ -291,7 +348,10 @@ def test_clear_resets_it_too(peer: Any, new_collector: NewCollector) -> None:
         ("events?after=%C2%B2", "after must be a whole number"),
         ("events?after=" + "9" * 60, "after must be a whole number"),
         ("events?limit=1&limit=2", "limit is there twice"),
-        ("events?typ=page", "'typ' is no parameter here: type, limit, after"),
+        (
+            "events?typ=page",
+            "'typ' is no parameter here: type, guid, client, protocol, quality, search, limit, after, until",
+        ),
         ("bad?type=page", "'type' is no parameter here: limit, after"),
         ("summary?x=1", "'x' is no parameter here: there are none"),
     ],

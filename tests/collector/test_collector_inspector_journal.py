@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from raccoon_fast.collector.inspector import journal as journals
 from raccoon_fast.collector.inspector.journal import MAX_DATA_BYTES, MAX_EVENTS, MAX_REJECTIONS, MAX_TYPES, Journal
+from raccoon_fast.collector.judging import Fault
 from raccoon_fast.collector.messages import SendEventRequest
 from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, Source
 
+FAULT = Fault("$.n", "is wrong")
 NOW_S = 1_700_000_000.0
 
 
@@ -32,7 +35,7 @@ def batch(
 
 
 def counts(journal: Journal) -> dict[str | None, dict[str, int]]:
-    return {it.type: it.events for it in journal.types}
+    return {it.type: it.events for it in journal.first_types(MAX_TYPES)}
 
 
 def test_counts_by_type_and_protocol(journal: Journal) -> None:
@@ -44,16 +47,90 @@ def test_counts_by_type_and_protocol(journal: Journal) -> None:
         "b": {REST: 1, WEBSOCKET: 0, GRPC: 0},
         "": {REST: 0, WEBSOCKET: 0, GRPC: 1},
     }
-    assert [it.last_time for it in journal.types] == [NOW_S + 1, NOW_S, NOW_S]
+    assert [it.last_time for it in journal.first_types(MAX_TYPES)] == [NOW_S + 1, NOW_S, NOW_S]
 
 
 def test_types_beyond_the_bound_are_counted_together(journal: Journal) -> None:
     journal.published(batch(journal, *(f"t{i}" for i in range(MAX_TYPES + 30))))
     journal.published(batch(journal, "t1", "new"))
-    assert len(journal.types) == MAX_TYPES + 1
+    assert len(journal.first_types(MAX_TYPES)) == MAX_TYPES + 1
     assert counts(journal)["t1"][REST] == 2
     assert counts(journal)[None][REST] == 31
-    assert sum(sum(it.events.values()) for it in journal.types) == MAX_TYPES + 32
+    assert sum(sum(it.events.values()) for it in journal.first_types(MAX_TYPES)) == MAX_TYPES + 32
+
+
+def test_types_that_are_not_listed_are_summed(journal: Journal) -> None:
+    journal.published(batch(journal, *(f"t{i}" for i in range(10)), "t1", "t9"))
+    listed = journal.first_types(4)
+    assert [it.type for it in listed] == ["t0", "t1", "t2", "t3", None]
+    assert [it.all for it in listed] == [1, 2, 1, 1, 7]
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("events", ["b", "c", "A", "d"]),
+        ("name", ["A", "b", "c", "d"]),
+        ("rate", ["d", "A", "b", "c"]),
+        ("bad", ["c", "b", "A", "d"]),
+        ("last", ["d", "A", "b", "c"]),
+    ],
+)
+def test_types_are_found_in_order(order: str, names: list[str], journal: Journal) -> None:
+    now_s = time.time()
+    journal.published(batch(journal, *["b"] * 4, *["c"] * 3, now_s=now_s - 60), {5: FAULT})
+    journal.published(batch(journal, *["A"] * 2, now_s=now_s - 20))
+    journal.published(batch(journal, "d", now_s=now_s))
+    matched, found = journal.find_types("", order, 0, 10)
+    assert (matched, [it.type for it in found]) == (4, names)
+    assert [it.type for it in journal.find_types("", order, 1, 2)[1]] == names[1:3]
+    assert [it.type for it in journal.find_types("a", order, 0, 10)[1]] == ["A"]
+    assert journal.find_types("nowhere", order, 0, 10) == (0, [])
+
+
+def test_the_rate_of_a_type_rises_and_falls(journal: Journal) -> None:
+    now_s = time.time()
+    for second in range(30, 0, -1):
+        journal.published(batch(journal, *["page"] * 100, now_s=now_s - second))
+    (page,) = journal.first_types(1)
+    assert 70 < page.rate < 130
+    journal.clear()
+    journal.published(batch(journal, *["page"] * 100, now_s=now_s - 60))
+    assert journal.first_types(1)[0].rate < 0.1
+
+
+def test_bad_events_are_counted_and_kept_in_a_flood(journal: Journal) -> None:
+    journal.published(batch(journal, *["often"] * MAX_EVENTS))  # there is no reserve left
+    journal.published(batch(journal, *["often"] * 1000), {3: FAULT, 500: FAULT})
+    for second in range(20):
+        journal.published(batch(journal, *["often"] * 1000, now_s=NOW_S + second))
+    assert journal.first_types(1)[0].bad == 2
+    bad = [event for event in journal.kept() if event.fault is not None]
+    assert [(event.number, event.fault) for event in bad] == [(MAX_EVENTS + 4, FAULT), (MAX_EVENTS + 501, FAULT)]
+    assert journal.event(MAX_EVENTS + 4) == bad[0]
+    assert journal.event(1) is None
+    journal.clear()
+    assert (journal.kept(), journal.event(MAX_EVENTS + 4)) == ([], None)
+
+
+def test_many_types_with_large_data_stay_bounded(journal: Journal) -> None:
+    data = b"x" * MAX_DATA_BYTES
+    for second in range(60):
+        names = [f"t{second * 100 + number}" for number in range(100)]
+        journal.published(batch(journal, *names, now_s=NOW_S + second, data=data))
+    kept = list(journal._by_type.newest_types())
+    assert 1500 < len(kept) < 2100  # 32 MiB
+    assert journal.events(10, type_="t5999")
+    assert journal.events(10, type_="t0") == []
+    assert journal.find_types("t0", "events", 0, 1)[0] == 1  # it is counted all the same
+
+
+def test_each_of_many_types_in_one_request_cannot_keep_an_event(journal: Journal) -> None:
+    journal.published(batch(journal, *["often"] * MAX_EVENTS))
+    journal.published(batch(journal, *(f"t{i}" for i in range(MAX_TYPES + 5))))
+    assert len(list(journal._by_type.newest_types())) == 2000 + 10
+    assert journal.uncounted is not None
+    assert (journal.number_of_types, journal.uncounted.all) == (MAX_TYPES, 6)
 
 
 def test_a_long_type_is_cut(journal: Journal) -> None:
@@ -164,7 +241,12 @@ def test_clear_forgets_all_but_the_numbers(journal: Journal) -> None:
     journal.published(batch(journal, "a", "b"))
     journal.rejected(NOW_S, source(), "400", "why", "", b"")
     journal.clear()
-    assert (journal.types, journal.latencies, journal.events(9), journal.rejections(9)) == ([], {}, [], [])
+    assert (journal.first_types(MAX_TYPES), journal.latencies, journal.events(9), journal.rejections(9)) == (
+        [],
+        {},
+        [],
+        [],
+    )
     assert journal.rejection_counts == {REST: 0, WEBSOCKET: 0, GRPC: 0}
     assert journal.since >= began
     journal.published(batch(journal, "a"))

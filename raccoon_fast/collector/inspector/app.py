@@ -5,18 +5,29 @@ GET /inspect
 GET /inspect/summary
     time, since (when counting began); port, grpc_port, tls, acks, sink (the collector's); protocols: by "rest",
     "websocket" and "grpc" requests, events, rejected (counts), latency (null, or requests, median, p95 and maximum,
-    seconds from sent_time; see `Latency`); types: type (null: all beyond the first 200), events (by protocol),
-    last_time; connection_count, connections (the newest 200 over WebSocket: connection_id, group, user_agent, since);
-    faults (the names of those that are on).
-GET /inspect/events?type=TYPE&limit=1..500&after=NUMBER
-    events, in order of their numbers: the last `limit` (100) that are kept, of one type or all, or with `after` the
-    first behind that number; last: the number to ask for what is behind them. An event has number (it counts those
-    published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time (or null), received_time,
-    and of its data format, data (for "json" and "protobuf", else null), text, message and problem, as `Decoded`. Of
-    many a second not all are kept; all are counted.
-    bad: null, or what is wrong with its data (path, reason), where its type has a schema or a message.
-GET /inspect/good?type=TYPE&limit=1..500&after=NUMBER
+    seconds from sent_time; see `Latency`); bad_events (how many); types: the first 200 in order of appearance: type
+    (null: all others), events (by protocol), last_time, bad, rate; type_count; last_number (of the newest event);
+    connection_count, connections (the newest 200 over WebSocket: connection_id, group, user_agent, since); faults (the
+    names of those that are on).
+GET /inspect/types?search=PART&sort=events|name|rate|bad|last&offset=NUMBER&limit=1..500
+    types: `limit` of the types with `search` in their name, as in the summary; matched: how many there are; type_count:
+    how many types are counted apart; uncounted: null, or the events of all types beyond 20,000, as a type.
+GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
+    events, in order of their numbers: the last `limit` (100) that are kept and pass the filters, or with `after` the
+    first behind that number; none behind `until`. last: the number to ask for what is behind them. searched: how many
+    events were looked at; hidden: by filter, how many of those it hid that the filters before it had passed. An event
+    has number (it counts those published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time
+    (or null), received_time, and of its data format, data (for "json" and "protobuf", else null), text, message and
+    problem, as `Decoded`; bad: null, or what is wrong with its data (path, reason), where its type has a schema or a
+    message. Of many a second not all are kept; all are counted.
+    FILTERS: type; guid, client, search (part of the guid, of the client's id or group, of the data; in any case);
+    protocol=rest|websocket|grpc; quality=good|bad.
+GET /inspect/good?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     As events, without those that are bad.
+GET /inspect/event?number=NUMBER
+    One event: the members above; headers (those that may hold a secret are masked), base64 (its data, up to 16 KiB).
+GET /inspect/export?FILTERS
+    The events that are kept and pass the filters, as JSON lines, each with the members of GET /inspect/event.
 GET /inspect/bad?limit=1..500&after=NUMBER
     bad, last: the same of requests that were rejected: number, time, protocol, code, reason, req_guid, connection_id,
     group, user_agent, size, format, text, problem; see `Rejection`. events: the last `limit` events whose data does not
@@ -36,10 +47,13 @@ of 400 or more and {"error": WHY}. Times are UNIX seconds. Members may be added,
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import functools
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from pathlib import PurePath
 from typing import Any, NamedTuple, Protocol
@@ -48,7 +62,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -56,8 +70,16 @@ from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
 from raccoon_fast.collector.inspector.decoding import EventDecoder
 from raccoon_fast.collector.inspector.fault_switches import FaultSwitches, LiveNetwork
+from raccoon_fast.collector.inspector.filters import FILTERS, Filters, Found
 from raccoon_fast.collector.inspector.guard import Guard
-from raccoon_fast.collector.inspector.journal import MAX_DATA_BYTES, Journal, KeptEvent, Rejection
+from raccoon_fast.collector.inspector.journal import (
+    MAX_DATA_BYTES,
+    TYPE_ORDERS,
+    Journal,
+    KeptEvent,
+    Rejection,
+)
+from raccoon_fast.collector.inspector.queries import limit_of, order_of, query_of, whole_number
 from raccoon_fast.collector.inspector.responses import JsonResponse, error_response
 from raccoon_fast.collector.judging import BadEvent, EventJudge
 from raccoon_fast.collector.ledger import Ledger
@@ -69,10 +91,10 @@ __all__ = ["PATH", "Inspection", "Inspector", "Served"]
 #: Of the page; what else there is lies below.
 PATH = "/inspect"
 
-_DEFAULT_LIMIT = 100
-_MAX_LIMIT = 500
 _MAX_CONNECTIONS = 200
-_MAX_ORDER_BYTES = 64 << 10
+_MAX_SUMMARY_TYPES = 200
+# Names of headers whose values may be secrets.
+_SECRET = re.compile("authorization|x-auth|cookie|token|secret|password|api-?key", re.IGNORECASE)
 # Not `mimetypes`, which asks the machine: a script of another type is not run under nosniff.
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -131,6 +153,9 @@ class Inspector:
             Route(f"{PATH}/summary", self._summary),
             Route(f"{PATH}/events", self._events),
             Route(f"{PATH}/good", self._good),
+            Route(f"{PATH}/event", self._event),
+            Route(f"{PATH}/export", self._export),
+            Route(f"{PATH}/types", self._types),
             Route(f"{PATH}/bad", self._bad),
             Route(f"{PATH}/faults", self._faults, methods=["GET", "POST"]),
             Route(f"{PATH}/reset", self._reset, methods=["POST"]),
@@ -157,50 +182,102 @@ class Inspector:
         return Response(_page_files()[name], media_type=media_type)
 
     async def _summary(self, request: Request) -> Response:
-        _query(request)
+        query_of(request)
         return self._answer_summary()
 
+    async def _types(self, request: Request) -> Response:
+        query = query_of(request, "search", "sort", "offset", "limit")
+        journal, order = self._inspection.journal, query.get("sort", "events")
+        if order not in TYPE_ORDERS:
+            raise HTTPException(400, f"sort must be one of {', '.join(TYPE_ORDERS)}, not {order[:50]!r}")
+        offset = whole_number(query, "offset", 0) or 0
+        matched, found = journal.find_types(query.get("search", ""), order, offset, limit_of(query))
+        uncounted = journal.uncounted
+        return JsonResponse(
+            {
+                "types": [count._asdict() for count in found],
+                "matched": matched,
+                "type_count": journal.number_of_types,
+                "uncounted": None if uncounted is None else uncounted._asdict(),
+            }
+        )
+
     async def _events(self, request: Request) -> Response:
-        query = _query(request, "type", "limit", "after")
-        after = _whole_number(query, "after", 0)
-        events = self._inspection.journal.events(_limit(query), after, query.get("type"))
-        shown = [self._show_event(event) for event in events]
-        return JsonResponse({"events": shown, "last": events[-1].number if events else after or 0})
+        return self._answer_events(query_of(request, *FILTERS, "limit", "after", "until"))
 
     async def _good(self, request: Request) -> Response:
-        query = _query(request, "type", "limit", "after")
-        after = _whole_number(query, "after", 0)
-        events = self._inspection.journal.events(_limit(query), after, query.get("type"))
-        shown = [shown for event in events if (shown := self._show_event(event))["bad"] is None]
-        return JsonResponse({"events": shown, "last": events[-1].number if events else after or 0})
+        return self._answer_events(query_of(request, *FILTERS, "limit", "after", "until"), only_good=True)
+
+    def _answer_events(self, query: dict[str, str], *, only_good: bool = False) -> Response:
+        after, until, limit = whole_number(query, "after", 0), whole_number(query, "until", 0), limit_of(query)
+        searched, found = self._find(query, until)
+        events = found.events[-limit:] if after is None else [it for it in found.events if it.number > after][:limit]
+        return JsonResponse(
+            {
+                "events": [self._show_event(event) for event in events if not only_good or event.fault is None],
+                "last": events[-1].number if events else after or 0,
+                "searched": searched,
+                "hidden": found.hidden,
+            }
+        )
+
+    def _find(self, query: Mapping[str, str], until: int | None = None) -> tuple[int, Found]:
+        try:
+            filters = Filters(query, self._inspection.decoder)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        kept = self._inspection.journal.kept(filters.type)
+        if until is not None:
+            kept = [event for event in kept if event.number <= until]
+        return len(kept), filters.find(kept)
+
+    async def _event(self, request: Request) -> Response:
+        number = whole_number(query_of(request, "number"), "number", 1)
+        if number is None:
+            raise HTTPException(400, "number is missing: /inspect/event?number=1")
+        event = self._inspection.journal.event(number)
+        if event is None:
+            raise HTTPException(404, f"event {number} is not kept any more, or never came")
+        return JsonResponse(self._show_whole(event))
+
+    async def _export(self, request: Request) -> Response:
+        _, found = self._find(query_of(request, *FILTERS))
+
+        async def lines() -> AsyncIterator[bytes]:
+            for event in found.events:
+                yield orjson.dumps(self._show_whole(event), option=orjson.OPT_APPEND_NEWLINE)
+                await asyncio.sleep(0)  # what comes in meanwhile is not kept waiting
+
+        headers = {"content-disposition": 'attachment; filename="events.jsonl"'}
+        return StreamingResponse(lines(), headers=headers, media_type="application/x-ndjson")
 
     async def _bad(self, request: Request) -> Response:
-        query = _query(request, "limit", "after")
-        after = _whole_number(query, "after", 0)
-        rejections = self._inspection.journal.rejections(_limit(query), after)
+        query = query_of(request, "limit", "after")
+        after = whole_number(query, "after", 0)
+        rejections = self._inspection.journal.rejections(limit_of(query), after)
         shown = [self._show_rejection(rejection) for rejection in rejections]
         judge = self._inspection.judge
         return JsonResponse(
             {
                 "bad": shown,
                 "last": rejections[-1].number if rejections else after or 0,
-                "events": [self._show_bad_event(bad) for bad in judge.bad_events[-_limit(query) :]],
+                "events": [self._show_bad_event(bad) for bad in judge.bad_events[-limit_of(query) :]],
                 "event_count": judge.bad_count,
             }
         )
 
     async def _faults(self, request: Request) -> Response:
-        _query(request)
+        query_of(request)
         if request.method == "POST":
             try:
-                await self._switches.switch(await _order(request))
+                await self._switches.switch(await order_of(request))
             except (TypeError, ValueError) as error:
                 raise HTTPException(400, str(error)) from None
         return JsonResponse({"faults": self._switches.state})
 
     async def _reset(self, request: Request) -> Response:
-        _query(request)
-        if await _order(request):
+        query_of(request)
+        if await order_of(request):
             raise HTTPException(400, "reset takes no arguments: send {}")
         self._inspection.clear()
         return self._answer_summary()
@@ -237,7 +314,9 @@ class Inspector:
                 "sink": os.fspath(options.sink),
                 "protocols": protocols,
                 "bad_events": self._inspection.judge.bad_count,
-                "types": [count._asdict() for count in journal.types],
+                "types": [count._asdict() for count in journal.first_types(_MAX_SUMMARY_TYPES)],
+                "type_count": journal.number_of_types,
+                "last_number": journal.last_number,
                 "connection_count": self._ledger.connections,
                 "connections": connections,
                 "faults": self._switches.on,
@@ -246,8 +325,6 @@ class Inspector:
 
     def _show_event(self, event: KeptEvent) -> dict[str, Any]:
         decoded, request = self._inspection.decoder.decode(event.type, event.data, event.size), event.request
-        is_whole = len(event.data) == event.size
-        fault = self._inspection.judge.fault_of(event.type, event.data) if is_whole else None
         return {
             "number": event.number,
             "type": event.type,
@@ -264,8 +341,12 @@ class Inspector:
             "connection_id": request.connection_id,
             "group": request.group,
             "user_agent": request.user_agent,
-            "bad": None if fault is None else fault._asdict(),
+            "bad": None if event.fault is None else event.fault._asdict(),
         }
+
+    def _show_whole(self, event: KeptEvent) -> dict[str, Any]:
+        headers = {name: "(masked)" if _SECRET.search(name) else value for name, value in event.request.headers.items()}
+        return {**self._show_event(event), "headers": headers, "base64": base64.b64encode(event.data).decode()}
 
     def _show_bad_event(self, bad: BadEvent) -> dict[str, Any]:
         event, data = bad.event, bad.event.data[:MAX_DATA_BYTES]
@@ -293,58 +374,6 @@ class Inspector:
 def _page_files() -> dict[str, bytes]:
     folder = resources.files("raccoon_fast.collector.inspector").joinpath("page")
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-
-
-def _query(request: Request, *allowed: str) -> dict[str, str]:
-    """The query's parameters.
-
-    Raises:
-        HTTPException: One is not known here, or is there twice.
-    """
-    query: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in allowed:
-            raise HTTPException(400, f"{name!r} is no parameter here: {', '.join(allowed) or 'there are none'}")
-        if name in query:
-            raise HTTPException(400, f"{name} is there twice")
-        query[name] = value
-    return query
-
-
-def _limit(query: Mapping[str, str]) -> int:
-    limit = _whole_number(query, "limit", 1, _MAX_LIMIT)
-    return _DEFAULT_LIMIT if limit is None else limit
-
-
-def _whole_number(query: Mapping[str, str], name: str, low: int, high: int = 2**63 - 1) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    # The length first: int() takes long for a long text, or refuses it.
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if not low <= value <= high:
-        raise HTTPException(400, f"{name} must be a whole number from {low} to {high}, not {text[:50]!r}")
-    return value
-
-
-async def _order(request: Request) -> dict[str, Any]:
-    """The JSON object in a request's body.
-
-    Raises:
-        HTTPException: It is none, or too long.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_ORDER_BYTES:
-            raise HTTPException(413, f"an order has up to {_MAX_ORDER_BYTES} bytes")
-    try:
-        order = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise HTTPException(400, f"the body must be a JSON object, such as {{}}: {error}") from None
-    if not isinstance(order, dict):
-        raise HTTPException(400, f"the body must be a JSON object, not {order!r:.50}")
-    return order
 
 
 async def _explain(_: Request, error: Exception) -> Response:

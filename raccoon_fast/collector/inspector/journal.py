@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from raccoon_fast.collector.inspector.kept_by_type import KeptByType
+from raccoon_fast.collector.judging import Fault
 from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, ReceivedRequest, Source
 from raccoon_fast.core.event_types import tally_types
 from raccoon_fast.errors import DecodeError
@@ -17,6 +22,7 @@ __all__ = [
     "MAX_EVENTS",
     "MAX_REJECTIONS",
     "MAX_TYPES",
+    "TYPE_ORDERS",
     "Journal",
     "KeptEvent",
     "Latency",
@@ -30,19 +36,23 @@ MAX_DATA_BYTES = 16 << 10
 MAX_EVENTS = 500
 #: The last rejections that are kept.
 MAX_REJECTIONS = 200
-#: So many types are counted apart.
-MAX_TYPES = 200
+#: So many types are counted apart; 20,000 need about 10 MB.
+MAX_TYPES = 20_000
 
-# Of a type that is rare, so that others do not push it out. All together bound the memory: to 45 MB, where every event
-# is as large as what is kept of one.
-_MAX_EVENTS_OF_A_TYPE = 10
+# A search looks at so many of the kept events: it runs on the collector's event loop.
+_MAX_SEARCHED = 5000
 _MAX_TYPE_LENGTH = 200
 _MAX_REASON_LENGTH = 500
 
 # To keep an event costs more than to receive it. So when more come than anyone could look at, only some are kept: so
-# many a second and the last of each request first, with MAX_EVENTS in reserve; and of every type one now and then.
+# many a second and the last of each request first, with MAX_EVENTS in reserve; and of every type, and of bad events,
+# one now and then.
 _KEPT_A_SECOND = 1000
 _KEPT_OF_A_TYPE_EVERY_S = 0.1
+_KEPT_APART_A_SECOND = 2000
+
+# A type's rate is a mean over about so long, in which older events count for less.
+_RATE_S = 5.0
 
 _LATENCIES = 1000
 
@@ -56,6 +66,7 @@ class KeptEvent(NamedTuple):
         size: The bytes of Event.event_bytes.
         data: The first MAX_DATA_BYTES of them.
         request: The request that brought it.
+        fault: What is wrong with its data; None where nothing is, or nothing is known of its type.
     """
 
     number: int
@@ -63,6 +74,7 @@ class KeptEvent(NamedTuple):
     size: int
     data: bytes
     request: ReceivedRequest
+    fault: Fault | None = None
 
 
 class Rejection(NamedTuple):
@@ -99,14 +111,23 @@ class TypeCount(NamedTuple):
     """How many events of a type were published.
 
     Attributes:
-        type: Event.type, cut to 200 characters; None stands for all types beyond the first 200.
+        type: Event.type, cut to 200 characters; None stands for all types that are not listed.
         events: By protocol.
         last_time: When the last request with one was read, UNIX seconds.
+        bad: How many of the events are bad.
+        rate: Events per second, over the last few seconds.
     """
 
     type: str | None
     events: dict[str, int]
     last_time: float
+    bad: int
+    rate: float
+
+    @property
+    def all(self) -> int:
+        """Over all protocols."""
+        return sum(self.events.values())
 
 
 class Latency(NamedTuple):
@@ -127,15 +148,54 @@ class Latency(NamedTuple):
 
 _Numbered = TypeVar("_Numbered", KeptEvent, Rejection)
 
+#: How types can be ordered, by the name of the order. Types that are equal in it are ordered by name.
+TYPE_ORDERS: Mapping[str, Callable[[TypeCount], tuple[Any, ...]]] = {
+    "events": lambda it: (-it.all, it.type),
+    "name": lambda it: (it.type,),
+    "rate": lambda it: (-it.rate, -it.all, it.type),
+    "bad": lambda it: (-it.bad, -it.all, it.type),
+    "last": lambda it: (-it.last_time, it.type),
+}
+
 
 class _Type:
-    __slots__ = ("counts", "kept_time", "last_time", "recent")
+    __slots__ = ("bad", "counts", "kept_time", "last_time", "rate")
 
     def __init__(self) -> None:
         self.counts = _zeros()
+        self.bad = 0
         self.last_time = 0.0
         self.kept_time = 0.0
-        self.recent: deque[KeptEvent] = deque(maxlen=_MAX_EVENTS_OF_A_TYPE)
+        self.rate = 0.0
+
+    def add(self, protocol: str, count: int, now_s: float) -> None:
+        self.rate = self.rate_at(now_s) + count / _RATE_S
+        self.counts[protocol] += count
+        self.last_time = now_s
+
+    def rate_at(self, now_s: float) -> float:
+        return self.rate * math.exp(-abs(now_s - self.last_time) / _RATE_S)
+
+    def count(self, name: str | None, now_s: float) -> TypeCount:
+        return TypeCount(name, self.counts.copy(), self.last_time, self.bad, self.rate_at(now_s))
+
+
+class _Reserve:
+    """So many events a second may be kept, and at most one second's worth, or `most`, at once."""
+
+    def __init__(self, per_second: float, most: float) -> None:
+        self._per_second = per_second
+        self._most = most
+        self._left = most
+        self._time = 0.0
+
+    def take(self, wanted: int, now_s: float) -> int:
+        """How many of the `wanted` events may be kept."""
+        self._left = min(self._left + abs(now_s - self._time) * self._per_second, self._most)
+        self._time = now_s
+        taken = min(wanted, int(self._left))
+        self._left -= taken
+        return taken
 
 
 class Journal:
@@ -149,8 +209,8 @@ class Journal:
         self._lock = lock
         self._last_number = 0
         self._last_rejection = 0
-        self._reserve = float(MAX_EVENTS)
-        self._reserve_time = 0.0
+        self._reserve = _Reserve(_KEPT_A_SECOND, MAX_EVENTS)
+        self._apart_reserve = _Reserve(_KEPT_APART_A_SECOND, _KEPT_APART_A_SECOND)
         self.clear()
 
     def clear(self) -> None:
@@ -160,7 +220,10 @@ class Journal:
             self.since = time.time()
             self._types: dict[str, _Type] = {}
             self._others = _Type()
+            self._total = _Type()
             self._recent: deque[KeptEvent] = deque(maxlen=MAX_EVENTS)
+            self._by_type = KeptByType()
+            self._bad: deque[KeptEvent] = deque(maxlen=MAX_EVENTS)
             self._latencies: dict[str, deque[float]] = {name: deque(maxlen=_LATENCIES) for name in _zeros()}
             self._rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
             self._rejection_counts = _zeros()
@@ -189,24 +252,30 @@ class Journal:
         if sent_time is not None:
             self._latencies[batch.source.protocol].append(batch.received_time - sent_time)
 
-    def published(self, batch: Batch) -> None:
-        """A request's events are in the sink."""
+    def published(self, batch: Batch, faults: Mapping[int, Fault] | None = None) -> None:
+        """A request's events are in the sink; `faults` are those of its bad events, by index."""
         events, protocol, now_s = batch.message.events, batch.source.protocol, batch.received_time
-        first = len(events) - self._take_reserve(len(events), now_s)
-        apart = []
+        first = len(events) - self._reserve.take(len(events), now_s)
+        self._total.add(protocol, len(events), now_s)
+        apart = set()
         for name, (count, last) in batch.types.items():
             record = self._types.get(name) or self._record(_cut(name))
-            record.counts[protocol] += count
-            record.last_time = now_s
+            record.add(protocol, count, now_s)
             if last >= first:
                 record.kept_time = now_s
-            elif abs(now_s - record.kept_time) >= _KEPT_OF_A_TYPE_EVERY_S:
+            elif abs(now_s - record.kept_time) >= _KEPT_OF_A_TYPE_EVERY_S and self._apart_reserve.take(1, now_s):
                 record.kept_time = now_s
-                apart.append(last)
+                apart.add(last)
+        faults = faults or {}
+        self._total.bad += len(faults)
+        for index in faults:
+            self._record(_cut(events[index].type)).bad += 1
+            if index < first and index not in apart and self._apart_reserve.take(1, now_s):
+                apart.add(index)
         if apart or first < len(events):
             request = batch.summary()
             for index in (*sorted(apart), *range(first, len(events))):
-                self._keep(events[index], self._last_number + index + 1, request)
+                self._keep(events[index], self._last_number + index + 1, request, faults.get(index))
         self._last_number += len(events)
 
     def rejected(self, time_s: float, source: Source, code: str, reason: str, req_guid: str, data: bytes) -> None:
@@ -231,14 +300,56 @@ class Journal:
 
     # Read
 
-    @property
-    def types(self) -> list[TypeCount]:
-        """In order of appearance; None, if there is one, at the end."""
+    def first_types(self, limit: int) -> list[TypeCount]:
+        """The first `limit` types in order of appearance; behind them None, if there are more."""
+        now_s = time.time()
         with self._lock:
-            counts = [TypeCount(name, it.counts.copy(), it.last_time) for name, it in self._types.items()]
-            if self._others.last_time:
-                counts.append(TypeCount(None, self._others.counts.copy(), self._others.last_time))
+            counts = [record.count(name, now_s) for name, record in itertools.islice(self._types.items(), limit)]
+            total = self._total.count(None, now_s)
+        rest = {protocol: count - sum(it.events[protocol] for it in counts) for protocol, count in total.events.items()}
+        if any(rest.values()):
+            bad, rate = total.bad - sum(it.bad for it in counts), total.rate - sum(it.rate for it in counts)
+            counts.append(TypeCount(None, rest, total.last_time, bad, max(rate, 0.0)))
         return counts
+
+    def find_types(self, search: str, order: str, offset: int, limit: int) -> tuple[int, list[TypeCount]]:
+        """Types with `search` in their name, in any case.
+
+        Args:
+            search: Part of the name.
+            order: A key of TYPE_ORDERS.
+            offset: So many of them are left out.
+            limit: Of the next, so many are returned.
+
+        Returns:
+            How many there are, and those asked for.
+        """
+        wanted, now_s = search.casefold(), time.time()
+        with self._lock:
+            found = [record.count(name, now_s) for name, record in self._types.items() if wanted in name.casefold()]
+        return len(found), heapq.nsmallest(offset + limit, found, TYPE_ORDERS[order])[offset:]
+
+    def type_count(self, name: str) -> TypeCount | None:
+        """The counts of one type; None where none came."""
+        with self._lock:
+            record = self._types.get(name)
+            return None if record is None else record.count(name, time.time())
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last event that was published; 0 before the first."""
+        return self._last_number
+
+    @property
+    def number_of_types(self) -> int:
+        """How many types are counted apart."""
+        return len(self._types)
+
+    @property
+    def uncounted(self) -> TypeCount | None:
+        """The events of all types beyond the first MAX_TYPES; None where there are none."""
+        with self._lock:
+            return self._others.count(None, time.time()) if self._others.last_time else None
 
     @property
     def latencies(self) -> dict[str, Latency]:
@@ -255,13 +366,37 @@ class Journal:
 
     def events(self, limit: int, after: int | None = None, type_: str | None = None) -> list[KeptEvent]:
         """Events in order of their numbers: the last `limit`, or the first `limit` behind the number `after`."""
-        with self._lock:
-            events = list(self._recent)
-            of_type = list(self._types[type_].recent) if type_ in self._types else []
-        if type_ is not None:
-            chosen = {event.number: event for event in (*of_type, *events) if event.type == type_}
-            events = [chosen[number] for number in sorted(chosen)]
+        if type_ is None:
+            with self._lock:
+                events = list(self._recent)
+        else:
+            events = [event for event in self.kept(type_) if event.type == type_]
         return _page(events, limit, after)
+
+    def kept(self, type_: str | None = None) -> list[KeptEvent]:
+        """The events to search, in order of their numbers.
+
+        Args:
+            type_: All events that are kept of this type are among them.
+
+        Returns:
+            The last events over all types, the last bad ones, and the last ones of `type_`, or without it of as many
+            types as make 5000 in all, the types seen most recently first.
+        """
+        with self._lock:
+            events = {event.number: event for event in (*self._recent, *self._bad)}
+            of_types = self._by_type.newest_types() if type_ is None else self._by_type.of(type_)
+            for event in of_types:
+                if len(events) >= _MAX_SEARCHED:
+                    break
+                events[event.number] = event
+        return [events[number] for number in sorted(events)]
+
+    def event(self, number: int) -> KeptEvent | None:
+        """The event of a number; None where it is no longer kept."""
+        with self._lock:
+            everywhere = itertools.chain(reversed(self._recent), self._bad, self._by_type.newest_types())
+            return next((event for event in everywhere if event.number == number), None)
 
     def rejections(self, limit: int, after: int | None = None) -> list[Rejection]:
         """Rejections, as `events`."""
@@ -269,20 +404,13 @@ class Journal:
             rejections = list(self._rejections)
         return _page(rejections, limit, after)
 
-    def _take_reserve(self, wanted: int, now_s: float) -> int:
-        """How many of the `wanted` events may be kept."""
-        gained = abs(now_s - self._reserve_time) * _KEPT_A_SECOND
-        self._reserve = min(self._reserve + gained, MAX_EVENTS)
-        self._reserve_time = now_s
-        taken = min(wanted, int(self._reserve))
-        self._reserve -= taken
-        return taken
-
-    def _keep(self, event: Any, number: int, request: ReceivedRequest) -> None:
+    def _keep(self, event: Any, number: int, request: ReceivedRequest, fault: Fault | None) -> None:
         name, data = _cut(event.type), event.event_bytes
-        kept = KeptEvent(number, name, len(data), data[:MAX_DATA_BYTES], request)
+        kept = KeptEvent(number, name, len(data), data[:MAX_DATA_BYTES], request, fault)
         self._recent.append(kept)
-        self._record(name).recent.append(kept)
+        self._by_type.add(kept)
+        if fault is not None:
+            self._bad.append(kept)
 
     def _record(self, name: str) -> _Type:
         record = self._types.get(name)
