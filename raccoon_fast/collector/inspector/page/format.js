@@ -42,3 +42,17 @@ export function dateTime(epochSeconds) {
   if (Number.isNaN(date.getTime())) return String(epochSeconds);
   return `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, "0")}-${String(date.getDate()).padStart(2, "0")} ${time(epochSeconds)}`;
 }
+
+/** A part of a whole, in percent; nothing where there is none. */
+export function share(part, whole) {
+  if (part === 0 || whole === 0) return "0";
+  const percent = (part / whole) * 100;
+  return percent < 0.1 ? "<0.1 %" : `${RATE.format(percent)} %`;
+}
+
+/** How long ago, short. */
+export function ago(value) {
+  const whole = Math.max(0, Math.floor(value));
+  if (whole < 60) return `${whole} s`;
+  return whole < 3600 ? `${Math.floor(whole / 60)} min` : `${count(Math.floor(whole / 3600))} h`;
+}

@@ -3,8 +3,10 @@ import { element } from "./dom.js";
 // From token to token, and not by JSON.parse: that would round long numbers and drop the first of two members of a name.
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 
-/** JSON text, indented and coloured, as a list of nodes. */
-export function jsonNodes(text) {
+const coloured = (token, kind) => element("span", { class: kind }, token);
+
+/** JSON text, indented and coloured, as a list of nodes. `show(token, kind)` makes the node of a name or value. */
+export function jsonNodes(text, show = coloured) {
   const tokens = text.match(TOKEN) ?? [];
   const nodes = [];
   let depth = 0;
@@ -25,7 +27,7 @@ export function jsonNodes(text) {
     } else if (token === ":") {
       nodes.push(": ");
     } else {
-      nodes.push(element("span", { class: kindOf(token, next) }, token));
+      nodes.push(show(token, kindOf(token, next)));
     }
   });
   return nodes;

@@ -1,29 +1,40 @@
 import { setText } from "./dom.js";
-import { Entries, EVENTS, REJECTIONS } from "./entries.js";
+import { Entries } from "./entries.js";
 import { Faults } from "./faults.js";
+import { Filters, whyNone } from "./filters.js";
 import * as format from "./format.js";
+import { EVENTS, REJECTIONS } from "./kinds.js";
 import { Overview } from "./overview.js";
 import { Rates } from "./rates.js";
+import * as state from "./state.js";
+import { Types } from "./types.js";
 
 const POLL_MS = 1000;
 const TIMEOUT_MS = 10000;
 const SHOWN = 50;
 
 const get = (id) => document.getElementById(id);
-const [state, message, pause, filter, newer] = ["state", "message", "pause", "filter", "newer"].map(get);
+const [status, message, pause, newer] = ["state", "message", "pause", "newer"].map(get);
 const rates = new Rates();
-const overview = new Overview(showType);
-const events = new Entries(get("events"), EVENTS);
+const overview = new Overview();
+const events = new Entries(get("events"), EVENTS, (event) => ask(`event?number=${event.number}`));
 const rejections = new Entries(get("rejections"), REJECTIONS);
+const types = new Types(lookAtTypes, showType);
+const filters = new Filters(ask, lookAtEvents);
 const faults = new Faults(async (order) => {
   const answer = await ask("faults", order);
-  await poll();
+  if (!isPaused) await poll();
+  faults.showOn(answer.faults.filter(({ on }) => on).map(({ fault }) => fault));
   return answer.faults;
 });
 
 let isPaused = false;
 let timer = null;
 let eventsShown = 0;
+let lastNumber = null; // of the events when the page was paused
+let now = 0; // the collector's
+let turn = 0; // what was asked before is not shown when something else was asked since
+const turns = new Map(); // the same of one part of the page, while it is paused
 
 async function ask(path, order = undefined) {
   const posted = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(order) };
@@ -35,35 +46,76 @@ async function ask(path, order = undefined) {
   return answer;
 }
 
+/** Asks for all there is, once a second. */
 async function poll() {
   clearTimeout(timer);
+  turn += 1;
+  const mine = turn;
   try {
-    const type = filter.value === "" ? "" : `&type=${encodeURIComponent(JSON.parse(filter.value))}`;
-    const [summary, came, bad, all] = await Promise.all([
-      ask("summary"), ask(`events?limit=${SHOWN}${type}`), ask(`bad?limit=${SHOWN}`), get("faults").open ? ask("faults") : null,
+    const [summary, came, named, bad, all] = await Promise.all([
+      ask("summary"), ask(eventsPath()), ask(types.path), ask(`bad?limit=${SHOWN}`), get("faults").open ? ask("faults") : null,
     ]);
-    show(summary, came.events, bad.bad);
+    if (mine !== turn) return;
+    show(summary, came, named, bad.bad);
     if (all !== null) faults.update(all.faults);
-    setState(isPaused ? "Paused" : "Live", isPaused ? "" : "good");
+    showStatus();
   } catch (problem) {
-    setState(`Not reachable, trying again (${problem.message})`, "bad");
+    if (mine !== turn) return;
+    setStatus(`Not reachable, trying again (${problem.message})`, "bad");
   }
   clearTimeout(timer);
   if (!isPaused) timer = setTimeout(poll, POLL_MS);
 }
 
-function show(summary, came, bad) {
+function eventsPath() {
+  const query = new URLSearchParams([["limit", SHOWN], ...state.filters()]);
+  if (isPaused && lastNumber !== null) query.set("until", lastNumber);
+  return `events?${query}`;
+}
+
+/** Another filter: while paused only the events that were there then are looked at. */
+async function lookAtEvents() {
+  events.close();
+  get("export").href = `/inspect/export?${new URLSearchParams(state.filters())}`;
+  if (!isPaused) return poll();
+  await only(eventsPath(), showEvents);
+}
+
+async function lookAtTypes() {
+  if (!isPaused) return poll();
+  await only(types.path, (named) => types.update(named, now));
+}
+
+async function only(path, showAnswer) {
+  const [part] = path.split("?");
+  const mine = (turns.get(part) ?? 0) + 1;
+  turns.set(part, mine);
+  try {
+    const answer = await ask(path);
+    if (isPaused && mine === turns.get(part)) showAnswer(answer);
+  } catch (problem) {
+    say(`Not answered: ${problem.message}`);
+  }
+}
+
+function show(summary, came, named, bad) {
+  now = summary.time;
+  if (!isPaused) lastNumber = summary.last_number;
   rates.add(summary.time, summary.since, countsOf(summary));
   overview.update(summary, rates);
+  types.update(named, now);
   faults.showOn(summary.faults);
   showAddresses(summary);
-  showFilter(summary.types);
   const total = countsOf(summary).events;
   if (!events.isHeld) eventsShown = total;
-  events.update(came);
   newer.hidden = eventsShown >= total;
   setText(newer, `Show ${format.count(total - eventsShown)} newer`);
+  showEvents(came);
   rejections.update(bad);
+}
+
+function showEvents(came) {
+  events.update(came.events, came.events.length === 0 ? whyNone(came) : "");
 }
 
 function countsOf(summary) {
@@ -73,9 +125,6 @@ function countsOf(summary) {
     counts.requests += protocol.requests;
     counts[`protocol ${name}`] = protocol.events;
   }
-  for (const { type, events: byProtocol } of summary.types) {
-    counts[`type ${JSON.stringify(type)}`] = Object.values(byProtocol).reduce((sum, count) => sum + count, 0);
-  }
   return counts;
 }
 
@@ -84,26 +133,20 @@ function showAddresses({ tls, grpc_port: grpcPort }) {
   setText(get("addresses"), `http${s}://${location.host}  ws${s}://${location.host}  ${grpc}://${location.hostname}:${grpcPort}`);
 }
 
-function showFilter(types) {
-  const values = types.filter(({ type }) => type !== null).map(({ type }) => JSON.stringify(type)).sort();
-  const before = [...filter.options].slice(1).map((option) => option.value);
-  if (values.join() === before.join()) return;
-  const chosen = filter.value;
-  if (chosen !== "" && !values.includes(chosen)) values.push(chosen); // it was reset, and may come again
-  filter.replaceChildren(filter.options[0], ...values.map((value) => new Option(JSON.parse(value) || "(empty)", value)));
-  filter.value = chosen;
-}
-
 function showType(type) {
-  filter.value = JSON.stringify(type);
-  events.close();
-  poll();
+  state.set({ type }, true);
+  filters.show();
+  lookAtEvents();
   get("events").focus();
 }
 
-function setState(text, kind) {
-  setText(state, text);
-  state.className = kind;
+function showStatus() {
+  setStatus(isPaused ? "Paused" : "Live", isPaused ? "" : "good");
+}
+
+function setStatus(text, kind) {
+  setText(status, text);
+  status.className = kind;
 }
 
 function say(text) {
@@ -114,7 +157,13 @@ pause.addEventListener("click", () => {
   isPaused = !isPaused;
   pause.setAttribute("aria-pressed", String(isPaused));
   say("");
-  poll();
+  if (!isPaused) {
+    poll();
+    return;
+  }
+  turn += 1; // what is on its way comes too late
+  clearTimeout(timer);
+  showStatus();
 });
 
 get("reset").addEventListener("click", async () => {
@@ -122,6 +171,7 @@ get("reset").addEventListener("click", async () => {
     await ask("reset", {});
     events.close();
     rejections.close();
+    lastNumber = null;
     say("Reset: counting from nothing.");
   } catch (problem) {
     say(`Not reset: ${problem.message}`);
@@ -129,16 +179,24 @@ get("reset").addEventListener("click", async () => {
   poll();
 });
 
-filter.addEventListener("change", () => {
-  events.close();
-  poll();
+newer.addEventListener("click", lookAtEvents);
+
+window.addEventListener("popstate", () => {
+  filters.show();
+  types.show();
+  lookAtEvents();
+  if (isPaused) lookAtTypes();
 });
 
-newer.addEventListener("click", () => {
-  events.close();
-  poll();
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || event.defaultPrevented) return;
+  if (events.closeOne() || rejections.closeOne()) event.preventDefault();
 });
 
-get("faults").addEventListener("toggle", poll);
+get("faults").addEventListener("toggle", () => {
+  if (isPaused) only("faults", (answer) => faults.update(answer.faults));
+  else poll();
+});
 
+get("export").href = `/inspect/export?${new URLSearchParams(state.filters())}`;
 poll();

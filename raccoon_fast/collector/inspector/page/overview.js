@@ -7,19 +7,15 @@ const SPARK_HEIGHT = 28;
 const NUMBER = "number";
 const WIDE = "number wide"; // left out on a phone
 
-/** The figures at the top, and the tables by protocol and type and of connections. */
+/** The figures at the top, and the tables by protocol and of connections. */
 export class Overview {
   #tiles = {};
   #spark;
   #protocols;
-  #types;
   #connections;
-  #showType;
 
-  /** `showType(name)` is called when somebody wants to see a type's events. */
-  constructor(showType) {
-    this.#showType = showType;
-    for (const name of ["Events", "Requests", "Rejected", "Latency", "Connections", "Counting for"]) {
+  constructor() {
+    for (const name of ["Events", "Requests", "Rejected", "Bad events", "Types", "Latency", "Connections", "Counting for"]) {
       this.#tiles[name] = [element("dd"), element("dd", { class: "aside" })];
       document.getElementById("tiles").append(element("div", {}, element("dt", {}, name), ...this.#tiles[name]));
     }
@@ -30,12 +26,7 @@ export class Overview {
       ["Latency", NUMBER], ["95 %", WIDE],
     ]);
     document.getElementById("protocols").append(this.#protocols.region);
-    this.#types = table("Events by type and protocol", [
-      ["Type"], ...Object.values(format.PROTOCOLS).map((name) => [name, NUMBER]), ["All", NUMBER],
-      ["per second", NUMBER],
-    ]);
-    document.getElementById("types").append(this.#types.region);
-    this.#connections = table("Live WebSocket connections", [["Client"], ["Group"], ["Open for", NUMBER], ["User agent"]]);
+    this.#connections = table("Live WebSocket connections", [["Client"], ["Group"], ["Open for", NUMBER], ["User agent", "wide"]]);
     document.getElementById("connections").append(this.#connections.region);
   }
 
@@ -49,22 +40,11 @@ export class Overview {
       ],
       [WIDE, NUMBER, NUMBER, NUMBER, NUMBER, WIDE],
     );
-    const types = summary.types.map((it) => ({ ...it, all: sum(Object.values(it.events)) }));
-    types.sort((one, other) => other.all - one.all || (one.type ?? "").localeCompare(other.type ?? ""));
-    updateRows(
-      this.#types.body, types, (it) => JSON.stringify(it.type), (it) => this.#typeLabel(it.type),
-      (it) => [
-        ...Object.keys(format.PROTOCOLS).map((name) => format.count(it.events[name])), format.count(it.all),
-        format.rate(rates.of(`type ${JSON.stringify(it.type)}`)),
-      ],
-      [NUMBER, NUMBER, NUMBER, NUMBER, NUMBER],
-    );
     updateRows(
       this.#connections.body, summary.connections, (it) => JSON.stringify([it.group, it.connection_id, it.since]),
       (it) => it.connection_id || "(no id)",
-      (it) => [it.group, format.duration(summary.time - it.since), it.user_agent], ["short", NUMBER, "text"],
+      (it) => [it.group, format.duration(summary.time - it.since), it.user_agent], ["short", NUMBER, "text wide"],
     );
-    document.getElementById("types").hidden = types.length === 0;
     document.getElementById("connections").hidden = summary.connections.length === 0;
   }
 
@@ -77,7 +57,9 @@ export class Overview {
     const figures = {
       Events: [format.count(events), perSecond(rates.of("events"))],
       Requests: [format.count(requests), perSecond(rates.of("requests"))],
-      Rejected: [format.count(sum(protocols.map((it) => it.rejected))), ""],
+      Rejected: [format.count(sum(protocols.map((it) => it.rejected))), "requests"],
+      "Bad events": [format.count(summary.bad_events), "by schema or message"],
+      Types: [format.count(summary.type_count), ""],
       Latency: slowest
         ? [format.seconds(slowest[1].latency.median), `median, ${format.PROTOCOLS[slowest[0]]}`]
         : ["–", "from sent_time"],
@@ -87,15 +69,8 @@ export class Overview {
     for (const [name, texts] of Object.entries(figures)) {
       texts.forEach((text, index) => setText(this.#tiles[name][index], text));
     }
-    this.#tiles.Rejected[0].classList.toggle("bad", figures.Rejected[0] !== "0");
+    for (const name of ["Rejected", "Bad events"]) this.#tiles[name][0].classList.toggle("bad", figures[name][0] !== "0");
     drawSparkline(this.#spark, rates.history("events"));
-  }
-
-  #typeLabel(type) {
-    if (type === null) return "(all others)";
-    const button = element("button", { type: "button", class: "link", title: "Show its events" }, type || "(empty)");
-    button.addEventListener("click", () => this.#showType(type));
-    return button;
   }
 }
 

@@ -1,0 +1,59 @@
+import * as format from "./format.js";
+
+const KINDS = { json: "JSON", protobuf: "protobuf", text: "text", hex: "bytes" };
+
+/** The facts that events and rejections share. */
+function sourceFacts(entry) {
+  return [
+    ["Client", entry.connection_id], ["Group", entry.group], ["User agent", entry.user_agent], ["Guid", entry.req_guid],
+  ];
+}
+
+function dataFact(entry) {
+  return [
+    ["Data", `${entry.format === "protobuf" ? entry.message : KINDS[entry.format]}, ${format.bytes(entry.size)}`],
+    ["Note", entry.problem],
+  ];
+}
+
+export const EVENTS = {
+  caption: "Events, the newest first",
+  none: "None yet. Send some to one of the addresses above.",
+  columns: [["Time", "time"], ["Type", "text"], ["Protocol", "wide"], ["Size", "number wide"], ["Data", "preview"]],
+  label: (event) => `event ${event.number}, ${event.type}`,
+  cells: (event) => [
+    format.time(event.received_time), event.type, format.PROTOCOLS[event.protocol], format.bytes(event.size),
+    `${event.bad === null ? "" : `Bad at ${event.bad.path}: ${event.bad.reason} `}${event.text.slice(0, 300)}`,
+  ],
+  isBad: (event) => event.bad !== null,
+  facts: (event) => [
+    ["Number", format.count(event.number)],
+    ["Type", event.type],
+    ["Received", `${format.dateTime(event.received_time)} over ${format.PROTOCOLS[event.protocol]}`],
+    [
+      "Sent",
+      event.sent_time === null
+        ? ""
+        : `${format.dateTime(event.sent_time)}, ${format.seconds(event.received_time - event.sent_time)} before it was received`,
+    ],
+    ["Bad", event.bad === null ? "" : `at ${event.bad.path}: ${event.bad.reason}`],
+    ...sourceFacts(event),
+    ...dataFact(event),
+  ],
+};
+
+export const REJECTIONS = {
+  caption: "Rejected requests, the newest first",
+  none: "None.",
+  columns: [["Time", "time"], ["Protocol", "wide"], ["Code", "text"], ["Reason", "preview"]],
+  label: (bad) => `rejection ${bad.number}`,
+  cells: (bad) => [format.time(bad.time), format.PROTOCOLS[bad.protocol], bad.code || "(not told)", bad.reason],
+  isBad: () => false,
+  facts: (bad) => [
+    ["Reason", bad.reason],
+    ["Code", bad.code || "none: the client was told nothing"],
+    ["Received", `${format.dateTime(bad.time)} over ${format.PROTOCOLS[bad.protocol]}`],
+    ...sourceFacts(bad),
+    ...(bad.size ? dataFact(bad) : []),
+  ],
+};
