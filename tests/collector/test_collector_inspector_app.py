@@ -186,6 +186,37 @@ def test_types_are_searched_sorted_and_paged(peer: Any, new_collector: NewCollec
     assert response.json()["error"] == "sort must be one of events, name, rate, bad, last, not 'size'"
 
 
+def test_one_type(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True, schemas={"page": {"maximum": 0}})
+    use_all_three(peer, collector)
+    found = get(collector, "type", type="page")["found"]
+    assert (found["type"], found["events"], found["bad"]) == ("page", {"rest": 2, "websocket": 0, "grpc": 1}, 1)
+    assert (len(found["minutes"]), sum(found["minutes"]), found["sampled"]) == (60, 3, 3)
+    assert found["size"] == {"sampled": 3, "minimum": 1, "median": 1, "p95": 1, "maximum": 1}
+    assert (found["lateness"], found["fields"]) == (
+        None,
+        [{"path": "$", "kinds": {"number": 3}, "examples": ["0", "1"]}],
+    )
+    assert get(collector, "type", type="other") == {"found": None}
+    assert httpx.get(f"{collector.url}/inspect/type").json()["error"].startswith("type is missing")
+
+
+def test_timeline(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    use_all_three(peer, collector)
+    peer.post(collector, b"\xff")
+    timeline = get(collector, "timeline")
+    assert timeline.pop("period") == 10
+    assert {name: (len(counts), sum(counts)) for name, counts in timeline.items()} == {
+        "events": (360, 4),
+        "requests": (360, 3),
+        "rejected": (360, 1),
+    }
+    assert sum(timeline["events"][-6:]) == 4
+    post(collector, "reset", {})
+    assert sum(get(collector, "timeline")["events"]) == 0
+
+
 def test_protobuf_events_are_decoded(peer: Any, new_collector: NewCollector) -> None:
     messages = {"flight": "raccoon_fast.flights.v1.Flight"}
     collector = new_collector(inspect=True, descriptors=DESCRIPTORS, messages=messages)

@@ -331,6 +331,62 @@ def test_filters_are_kept_over_a_reload(open_page: Any, new_collector: NewCollec
     assert not page.find("#clear").is_displayed()
 
 
+def test_a_type_has_its_own_view(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True, schemas={"order": SHOP_SCHEMA})
+    send_of_all_kinds(collector)
+    page = open_page(collector)
+    assert not page.find("#type-view").is_displayed()
+    page.wait(lambda: len(page.rows("types")) == 2)
+    page.find("#types [data-key*=order] button").click()
+    page.wait(lambda: page.text("#type-view h2") == "order")
+    assert page.rows("type-view") == [
+        ["$", "object 2", ""],
+        ["$.total", "number 1", "1"],
+        ["$.who", "string 2", '"Ann", "Bob"'],
+    ]
+    facts = page.text("#type-view .facts")
+    for part in ("2 (REST 2, WebSocket 0, gRPC 0)", "50 % (1)", "14 B to 26 B, median 14 B", "ago"):
+        assert part in facts
+    assert page.find("#type-view svg").get_attribute("aria-label").startswith("Its rate in the last hour: up to ")
+    page.browser.refresh()
+    page.wait(lambda: page.text("#type-view h2") == "order")
+    page.find("#events button.opener").click()
+    page.wait(lambda: page.all("tr.details"))
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.all("tr.details") == [])
+    assert page.find("#type-view").is_displayed()
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.find("#type-view").is_displayed() and len(page.rows("events")) == 3)
+    assert "type=" not in page.browser.current_url
+
+
+def test_the_last_hour_is_drawn(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, *[("page", b"1")] * 100)
+    page = open_page(collector)
+    label = page.find("#timeline svg").get_attribute("aria-label")
+    assert "Events: up to " in label
+    assert "Rejected: up to 0 a second" in label
+    points = page.run("return document.querySelector('#timeline polyline').getAttribute('points')").split()
+    assert len(points) == 360
+    assert any(float(point.split(",")[1]) < 2 for point in points)  # the highest is as high as the chart
+
+
+def test_the_filtered_events_are_exported(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    send_of_all_kinds(collector)
+    page = open_page(collector)
+    page.find("#filters [name=search]").send_keys("bob & co")
+    page.wait(lambda: "search=bob+%26+co" in page.find("#export").get_attribute("href"))
+    page.find("#filters [name=search]").clear()
+    page.find("#filters [name=search]").send_keys("bob")
+    page.wait(lambda: page.find("#export").get_attribute("href").endswith("search=bob"))
+    text = page.browser.execute_async_script(
+        "const done = arguments[0]; fetch(document.querySelector('#export').href).then((it) => it.text()).then(done)"
+    )
+    assert [json.loads(line)["data"] for line in text.splitlines()] == [{"who": "Bob"}]
+
+
 def test_nothing_found_says_which_filter_hides_what(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, *[("page", b'{"a": 1}')] * 3, ("buy", b'{"a": 2}'))

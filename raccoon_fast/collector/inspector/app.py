@@ -12,6 +12,14 @@ GET /inspect/summary
 GET /inspect/types?search=PART&sort=events|name|rate|bad|last&offset=NUMBER&limit=1..500
     types: `limit` of the types with `search` in their name, as in the summary; matched: how many there are; type_count:
     how many types are counted apart; uncounted: null, or the events of all types beyond 20,000, as a type.
+GET /inspect/type?type=TYPE
+    found: null where none came, or one type, as in the summary, and: minutes (its events in each minute of the last
+    hour, oldest first); of those of its events that are kept: sampled (how many), size (bytes) and lateness (seconds
+    from sent_time): null, or sampled, minimum, median, p95 and maximum; fields: path, kinds (how often each), examples
+    (JSON); see `profile.Field`.
+GET /inspect/timeline
+    period (10 s); events, requests (that were published), rejected: counts in each period of the last hour, oldest
+    first; the last period is not over yet.
 GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     events, in order of their numbers: the last `limit` (100) that are kept and pass the filters, or with `after` the
     first behind that number; none behind `until`. last: the number to ask for what is behind them. searched: how many
@@ -74,11 +82,13 @@ from raccoon_fast.collector.inspector.filters import FILTERS, Filters, Found
 from raccoon_fast.collector.inspector.guard import Guard
 from raccoon_fast.collector.inspector.journal import (
     MAX_DATA_BYTES,
+    TIMELINE_PERIOD_S,
     TYPE_ORDERS,
     Journal,
     KeptEvent,
     Rejection,
 )
+from raccoon_fast.collector.inspector.profile import distribution_of, fields_of
 from raccoon_fast.collector.inspector.queries import limit_of, order_of, query_of, whole_number
 from raccoon_fast.collector.inspector.responses import JsonResponse, error_response
 from raccoon_fast.collector.judging import BadEvent, EventJudge
@@ -93,6 +103,7 @@ PATH = "/inspect"
 
 _MAX_CONNECTIONS = 200
 _MAX_SUMMARY_TYPES = 200
+_MAX_PROFILED = 100
 # Names of headers whose values may be secrets.
 _SECRET = re.compile("authorization|x-auth|cookie|token|secret|password|api-?key", re.IGNORECASE)
 # Not `mimetypes`, which asks the machine: a script of another type is not run under nosniff.
@@ -156,6 +167,8 @@ class Inspector:
             Route(f"{PATH}/event", self._event),
             Route(f"{PATH}/export", self._export),
             Route(f"{PATH}/types", self._types),
+            Route(f"{PATH}/type", self._type),
+            Route(f"{PATH}/timeline", self._timeline),
             Route(f"{PATH}/bad", self._bad),
             Route(f"{PATH}/faults", self._faults, methods=["GET", "POST"]),
             Route(f"{PATH}/reset", self._reset, methods=["POST"]),
@@ -201,6 +214,32 @@ class Inspector:
                 "uncounted": None if uncounted is None else uncounted._asdict(),
             }
         )
+
+    async def _type(self, request: Request) -> Response:
+        name = query_of(request, "type").get("type")
+        if name is None:
+            raise HTTPException(400, "type is missing: /inspect/type?type=TYPE")
+        journal = self._inspection.journal
+        count = journal.type_count(name)
+        if count is None:
+            return JsonResponse({"found": None})
+        kept = [event for event in journal.kept(name) if event.type == name]
+        requests = [event.request for event in kept]
+        late = [it.received_time - it.sent_time for it in requests if it.sent_time is not None]
+        size, lateness = distribution_of([event.size for event in kept]), distribution_of(late)
+        found = {
+            **count._asdict(),
+            "minutes": journal.type_history(name),
+            "sampled": len(kept),
+            "size": None if size is None else size._asdict(),
+            "lateness": None if lateness is None else lateness._asdict(),
+            "fields": [field._asdict() for field in fields_of(kept[-_MAX_PROFILED:], self._inspection.decoder)],
+        }
+        return JsonResponse({"found": found})
+
+    async def _timeline(self, request: Request) -> Response:
+        query_of(request)
+        return JsonResponse({"period": TIMELINE_PERIOD_S, **self._inspection.journal.timeline})
 
     async def _events(self, request: Request) -> Response:
         return self._answer_events(query_of(request, *FILTERS, "limit", "after", "until"))

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from raccoon_fast.collector.inspector.history import History
 from raccoon_fast.collector.inspector.kept_by_type import KeptByType
 from raccoon_fast.collector.judging import Fault
 from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, ReceivedRequest, Source
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_EVENTS",
     "MAX_REJECTIONS",
     "MAX_TYPES",
+    "TIMELINE_PERIOD_S",
     "TYPE_ORDERS",
     "Journal",
     "KeptEvent",
@@ -36,7 +38,7 @@ MAX_DATA_BYTES = 16 << 10
 MAX_EVENTS = 500
 #: The last rejections that are kept.
 MAX_REJECTIONS = 200
-#: So many types are counted apart; 20,000 need about 10 MB.
+#: So many types are counted apart; 20,000 need about 25 MB.
 MAX_TYPES = 20_000
 
 # A search looks at so many of the kept events: it runs on the collector's event loop.
@@ -55,6 +57,10 @@ _KEPT_APART_A_SECOND = 2000
 _RATE_S = 5.0
 
 _LATENCIES = 1000
+
+_HOUR_S = 3600
+#: A period of the timeline, seconds.
+TIMELINE_PERIOD_S = 10
 
 
 class KeptEvent(NamedTuple):
@@ -159,7 +165,7 @@ TYPE_ORDERS: Mapping[str, Callable[[TypeCount], tuple[Any, ...]]] = {
 
 
 class _Type:
-    __slots__ = ("bad", "counts", "kept_time", "last_time", "rate")
+    __slots__ = ("bad", "counts", "history", "kept_time", "last_time", "rate")
 
     def __init__(self) -> None:
         self.counts = _zeros()
@@ -167,11 +173,13 @@ class _Type:
         self.last_time = 0.0
         self.kept_time = 0.0
         self.rate = 0.0
+        self.history = History(60, _HOUR_S // 60)
 
     def add(self, protocol: str, count: int, now_s: float) -> None:
         self.rate = self.rate_at(now_s) + count / _RATE_S
         self.counts[protocol] += count
         self.last_time = now_s
+        self.history.add(now_s, count)
 
     def rate_at(self, now_s: float) -> float:
         return self.rate * math.exp(-abs(now_s - self.last_time) / _RATE_S)
@@ -223,6 +231,10 @@ class Journal:
             self._total = _Type()
             self._recent: deque[KeptEvent] = deque(maxlen=MAX_EVENTS)
             self._by_type = KeptByType()
+            self._timeline = {
+                name: History(TIMELINE_PERIOD_S, _HOUR_S // TIMELINE_PERIOD_S)
+                for name in ("events", "requests", "rejected")
+            }
             self._bad: deque[KeptEvent] = deque(maxlen=MAX_EVENTS)
             self._latencies: dict[str, deque[float]] = {name: deque(maxlen=_LATENCIES) for name in _zeros()}
             self._rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
@@ -257,6 +269,8 @@ class Journal:
         events, protocol, now_s = batch.message.events, batch.source.protocol, batch.received_time
         first = len(events) - self._reserve.take(len(events), now_s)
         self._total.add(protocol, len(events), now_s)
+        self._timeline["events"].add(now_s, len(events))
+        self._timeline["requests"].add(now_s, 1)
         apart = set()
         for name, (count, last) in batch.types.items():
             record = self._types.get(name) or self._record(_cut(name))
@@ -282,6 +296,7 @@ class Journal:
         """A request was refused, or its events were not published."""
         self._last_rejection += 1
         self._rejection_counts[source.protocol] += 1
+        self._timeline["rejected"].add(time_s, 1)
         self._rejections.append(
             Rejection(
                 self._last_rejection,
@@ -334,6 +349,19 @@ class Journal:
         with self._lock:
             record = self._types.get(name)
             return None if record is None else record.count(name, time.time())
+
+    def type_history(self, name: str) -> list[int]:
+        """Events of a type per minute of the last hour, oldest first; empty where none came."""
+        with self._lock:
+            record = self._types.get(name)
+            return [] if record is None else record.history.counts(time.time())
+
+    @property
+    def timeline(self) -> dict[str, list[int]]:
+        """By "events", "requests" (that were published) and "rejected": counts per 10 s of the last hour."""
+        now_s = time.time()
+        with self._lock:
+            return {name: history.counts(now_s) for name, history in self._timeline.items()}
 
     @property
     def last_number(self) -> int:

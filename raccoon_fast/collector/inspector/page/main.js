@@ -7,6 +7,8 @@ import { EVENTS, REJECTIONS } from "./kinds.js";
 import { Overview } from "./overview.js";
 import { Rates } from "./rates.js";
 import * as state from "./state.js";
+import { Timeline } from "./timeline.js";
+import { TypeView } from "./type_view.js";
 import { Types } from "./types.js";
 
 const POLL_MS = 1000;
@@ -19,6 +21,8 @@ const rates = new Rates();
 const overview = new Overview();
 const events = new Entries(get("events"), EVENTS, (event) => ask(`event?number=${event.number}`));
 const rejections = new Entries(get("rejections"), REJECTIONS);
+const timeline = new Timeline();
+const typeView = new TypeView(closeType);
 const types = new Types(lookAtTypes, showType);
 const filters = new Filters(ask, lookAtEvents);
 const faults = new Faults(async (order) => {
@@ -52,11 +56,14 @@ async function poll() {
   turn += 1;
   const mine = turn;
   try {
-    const [summary, came, named, bad, all] = await Promise.all([
-      ask("summary"), ask(eventsPath()), ask(types.path), ask(`bad?limit=${SHOWN}`), get("faults").open ? ask("faults") : null,
+    const [summary, came, named, bad, hour, type, all] = await Promise.all([
+      ask("summary"), ask(eventsPath()), ask(types.path), ask(`bad?limit=${SHOWN}`), ask("timeline"), askForType(),
+      get("faults").open ? ask("faults") : null,
     ]);
     if (mine !== turn) return;
     show(summary, came, named, bad.bad);
+    timeline.update(hour, now);
+    typeView.update(type, now);
     if (all !== null) faults.update(all.faults);
     showStatus();
   } catch (problem) {
@@ -65,6 +72,12 @@ async function poll() {
   }
   clearTimeout(timer);
   if (!isPaused) timer = setTimeout(poll, POLL_MS);
+}
+
+/** The type that is looked at; null where there is none. */
+async function askForType() {
+  const type = state.get("type");
+  return type === null ? null : (await ask(`type?type=${encodeURIComponent(type)}`)).found;
 }
 
 function eventsPath() {
@@ -79,6 +92,9 @@ async function lookAtEvents() {
   get("export").href = `/inspect/export?${new URLSearchParams(state.filters())}`;
   if (!isPaused) return poll();
   await only(eventsPath(), showEvents);
+  await only(`type?type=${encodeURIComponent(state.get("type") ?? "")}`, ({ found }) => {
+    typeView.update(state.get("type") === null ? null : found, now);
+  });
 }
 
 async function lookAtTypes() {
@@ -140,6 +156,13 @@ function showType(type) {
   get("events").focus();
 }
 
+function closeType() {
+  state.set({ type: null }, true);
+  filters.show();
+  lookAtEvents();
+  get("events").focus();
+}
+
 function showStatus() {
   setStatus(isPaused ? "Paused" : "Live", isPaused ? "" : "good");
 }
@@ -191,6 +214,7 @@ window.addEventListener("popstate", () => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented) return;
   if (events.closeOne() || rejections.closeOne()) event.preventDefault();
+  else if (typeView.isOpen && !event.target.matches("input, select")) closeType();
 });
 
 get("faults").addEventListener("toggle", () => {
