@@ -63,7 +63,7 @@ def test_types_that_are_not_listed_are_summed(journal: Journal) -> None:
     journal.published(batch(journal, *(f"t{i}" for i in range(10)), "t1", "t9"))
     listed = journal.first_types(4)
     assert [it.type for it in listed] == ["t0", "t1", "t2", "t3", None]
-    assert [it.all for it in listed] == [1, 2, 1, 1, 7]
+    assert [it.events[REST] for it in listed] == [1, 2, 1, 1, 7]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_each_of_many_types_in_one_request_cannot_keep_an_event(journal: Journal
     journal.published(batch(journal, *(f"t{i}" for i in range(MAX_TYPES + 5))))
     assert len(list(journal._by_type.newest_types())) == 2000 + 10
     assert journal.uncounted is not None
-    assert (journal.number_of_types, journal.uncounted.all) == (MAX_TYPES, 6)
+    assert (journal.number_of_types, journal.uncounted.events[REST]) == (MAX_TYPES, 6)
 
 
 def test_a_long_type_is_cut(journal: Journal) -> None:

@@ -130,11 +130,6 @@ class TypeCount(NamedTuple):
     bad: int
     rate: float
 
-    @property
-    def all(self) -> int:
-        """Over all protocols."""
-        return sum(self.events.values())
-
 
 class Latency(NamedTuple):
     """Seconds from sent_time, by the client's clock, to when the request was read, by this machine's.
@@ -154,21 +149,13 @@ class Latency(NamedTuple):
 
 _Numbered = TypeVar("_Numbered", KeptEvent, Rejection)
 
-#: How types can be ordered, by the name of the order. Types that are equal in it are ordered by name.
-TYPE_ORDERS: Mapping[str, Callable[[TypeCount], tuple[Any, ...]]] = {
-    "events": lambda it: (-it.all, it.type),
-    "name": lambda it: (it.type,),
-    "rate": lambda it: (-it.rate, -it.all, it.type),
-    "bad": lambda it: (-it.bad, -it.all, it.type),
-    "last": lambda it: (-it.last_time, it.type),
-}
-
 
 class _Type:
-    __slots__ = ("bad", "counts", "history", "kept_time", "last_time", "rate")
+    __slots__ = ("all", "bad", "counts", "history", "kept_time", "last_time", "rate")
 
     def __init__(self) -> None:
         self.counts = _zeros()
+        self.all = 0
         self.bad = 0
         self.last_time = 0.0
         self.kept_time = 0.0
@@ -178,6 +165,7 @@ class _Type:
     def add(self, protocol: str, count: int, now_s: float) -> None:
         self.rate = self.rate_at(now_s) + count / _RATE_S
         self.counts[protocol] += count
+        self.all += count
         self.last_time = now_s
         self.history.add(now_s, count)
 
@@ -188,8 +176,19 @@ class _Type:
         return TypeCount(name, self.counts.copy(), self.last_time, self.bad, self.rate_at(now_s))
 
 
+#: How types can be ordered: a key of the name, the record and the time. Types equal in it are ordered by name.
+_Order = Callable[[str, _Type, float], tuple[Any, ...]]
+TYPE_ORDERS: Mapping[str, _Order] = {
+    "events": lambda name, it, _: (-it.all, name),
+    "name": lambda name, it, _: (name,),
+    "rate": lambda name, it, now_s: (-it.rate_at(now_s), -it.all, name),
+    "bad": lambda name, it, _: (-it.bad, -it.all, name),
+    "last": lambda name, it, _: (-it.last_time, name),
+}
+
+
 class _Reserve:
-    """So many events a second may be kept, and at most one second's worth, or `most`, at once."""
+    """So many events a second may be kept, and at most `most` at once."""
 
     def __init__(self, per_second: float, most: float) -> None:
         self._per_second = per_second
@@ -339,10 +338,15 @@ class Journal:
         Returns:
             How many there are, and those asked for.
         """
-        wanted, now_s = search.casefold(), time.time()
+        wanted, now_s, order_of = search.casefold(), time.time(), TYPE_ORDERS[order]
         with self._lock:
-            found = [record.count(name, now_s) for name, record in self._types.items() if wanted in name.casefold()]
-        return len(found), heapq.nsmallest(offset + limit, found, TYPE_ORDERS[order])[offset:]
+            found = [
+                (order_of(name, record, now_s), name, record)
+                for name, record in self._types.items()
+                if not wanted or wanted in name.casefold()
+            ]
+            shown = heapq.nsmallest(offset + limit, found)[offset:]
+            return len(found), [record.count(name, now_s) for _, name, record in shown]
 
     def type_count(self, name: str) -> TypeCount | None:
         """The counts of one type; None where none came."""
