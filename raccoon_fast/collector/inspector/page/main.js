@@ -62,7 +62,7 @@ async function poll() {
     ]);
     if (mine !== turn) return;
     show(summary, came, named, bad.bad);
-    timeline.update(hour, now);
+    timeline.update(hour, now, summary.since);
     typeView.update(type, now);
     if (all !== null) faults.update(all.faults);
     showStatus();
