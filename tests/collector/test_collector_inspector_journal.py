@@ -125,6 +125,13 @@ def test_many_types_with_large_data_stay_bounded(journal: Journal) -> None:
     assert journal.find_types("t0", "events", 0, 1)[0] == 1  # it is counted all the same
 
 
+def test_a_frequent_type_with_large_data_leaves_room_for_the_others(journal: Journal) -> None:
+    journal.published(batch(journal, "rare"))
+    for second in range(3000):
+        journal.published(batch(journal, "often", now_s=NOW_S + second, data=b"x" * MAX_DATA_BYTES))
+    assert len(journal.events(10, type_="rare")) == 1
+
+
 def test_each_of_many_types_in_one_request_cannot_keep_an_event(journal: Journal) -> None:
     journal.published(batch(journal, *["often"] * MAX_EVENTS))
     journal.published(batch(journal, *(f"t{i}" for i in range(MAX_TYPES + 5))))

@@ -496,6 +496,28 @@ def test_escape_closes_what_is_open(open_page: Any, new_collector: NewCollector)
     page.wait(lambda: page.all("tr.details") == [])
 
 
+def test_another_filter_is_shown_also_while_the_table_is_pointed_at(
+    open_page: Any, new_collector: NewCollector
+) -> None:
+    collector = new_collector(inspect=True)
+    send(collector, ("page", b"1"), ("buy", b"2"))
+    page = open_page(collector)
+    has_mouse = "const ask = matchMedia; matchMedia = (it) => it === '(hover: hover)' ? { matches: true } : ask(it)"
+    added = page.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": has_mouse})
+    page.browser.refresh()
+    page.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    page.wait(lambda: len(page.rows("events")) == 2)
+    ActionChains(page.browser).move_to_element(page.find("#events tbody tr")).perform()
+    send(collector, ("new", b"3"))
+    page.wait(lambda: page.find("#newer").is_displayed())
+    assert len(page.rows("events")) == 2  # it is held
+    page.run(
+        "const it = document.querySelector('#filters [name=search]'); it.value = '3';"
+        "it.dispatchEvent(new Event('change'))"
+    )
+    page.wait(lambda: [row[2] for row in page.rows("events")] == ["new"])
+
+
 def test_the_openers_are_one_tab_stop(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, *[("page", b"{}")] * 30)
