@@ -95,10 +95,12 @@ format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The site is to work where there is no network: a page that loads something from elsewhere is an error.
+# The site is to work where there is no network: a page that loads something from elsewhere is an error, and so is an
+# include that was not made.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: venv
 	$(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	@! grep -rnE --include='*.html' -e '--8 *(<|&lt;)' build/site
 	@! grep -rnE --include='*.html' '(<(script|img|iframe|source)[^>]+src|<link[^>]+href)="?(https?:)?//' build/site
 
 protos: venv
