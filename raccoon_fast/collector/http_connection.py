@@ -104,6 +104,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_ended = False
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  # the timer's
 
     # asyncio.Protocol
 
@@ -373,17 +374,23 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._check_deadline()
+
     def _check_deadline(self) -> None:
         """End the connection when its time is over; a request that is being answered has all the time."""
         if self._timer is not None:
-            if self._timer.when() <= self._deadline_s and self._timer.when() > self._loop.time():
-                return
+            if self._due_s <= self._deadline_s:
+                return  # it looks again when it fires
             self._timer.cancel()
         left_s = self._deadline_s - self._loop.time()
         if self._is_busy and left_s <= 0:
             left_s = _IDLE_S
         if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check_deadline)
+            self._due_s = self._loop.time() + left_s
+            # For less than a millisecond uvloop returns a handle that does not know its time.
+            self._timer = self._loop.call_later(left_s, self._timer_fired)
         elif self.transport is not None:
             self._timer = None
             self.transport.close() if self._is_ended else self.transport.abort()

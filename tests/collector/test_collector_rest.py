@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import gzip
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 from raccoon_fast.collector import Collector, http_connection
 
@@ -275,3 +277,16 @@ def test_an_inspector_s_path_is_read_as_every_other(peer: Any, new_collector: An
     for _ in range(2):
         connection.sendall(b"GET /inspect/summary?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_deadline_that_is_less_than_a_millisecond_away_may_be_moved() -> None:
+    async def main() -> None:
+        unused: Any = None
+        connection = http_connection.HttpConnection(unused, unused, unused, None, is_tls=False)
+        for left_s in (0.0001, 0.0002, 5.0):
+            connection._deadline_s = asyncio.get_running_loop().time() + left_s
+            connection._check_deadline()
+
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
