@@ -142,8 +142,9 @@ cdef class Accumulator:
     # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
     cdef const uint8_t* is_open
     cdef Batch batch
-    # The open batch while `on_open` has not returned for it. Whoever comes meanwhile, as a signal handler or a finalizer
-    # in the same thread may, calls it too: it may wait for what it emits, and whoever opened the batch cannot go on.
+    # The open batch while `on_open` has not returned for it. Whoever comes meanwhile, as a signal handler or a
+    # finalizer in the same thread may, calls it too: it may wait for what it emits, and whoever opened the batch cannot
+    # go on.
     cdef Batch untold
     cdef object batches
     cdef int64_t held

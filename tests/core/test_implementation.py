@@ -27,7 +27,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what the core needs of the package, its compiled modules left out."""
     source = Path(raccoon_fast.__file__).parent
     (tmp_path / "raccoon_fast").mkdir()
-    for name in ("errors.py", "events.py", "threads.py"):
+    for name in ("errors.py", "events.py", "forks.py", "threads.py"):
         shutil.copy(source / name, tmp_path / "raccoon_fast")
     (tmp_path / "raccoon_fast" / "__init__.py").touch()
     shutil.copytree(
