@@ -125,7 +125,7 @@ cdef class _Window:
     cdef Py_ssize_t size
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # As PyBuffer_FillInfo does, which would overwrite the reference to None that Cython puts into obj, and so lose it.
+        # As PyBuffer_FillInfo does, which would overwrite, and lose, the reference to None that Cython puts into obj.
         if flags & PyBUF_WRITABLE:
             raise BufferError("Object is not writable.")
         view.buf = self.block.data + self.start
