@@ -86,9 +86,9 @@ def test_a_failed_task_says_why_with_a_sample(
     with pytest.raises(TaskError) as caught:
         dataset.write_datasink(RaccoonDatasink(collector.ws_url, type_column="t"))
     assert (caught.value.event_type, caught.value.sample) == ("bad", b'{"n":7}')
-    assert "the server refused 1 of a batch's events" in str(caught.value)
+    assert "1 of a batch's events could not be delivered" in str(caught.value)
     assert "a dataset is given up" in (said := capsys.readouterr().err)
-    assert "the server refused 1 of a batch's events" in said
+    assert "1 of a batch's events could not be delivered" in said
 
 
 def test_many_tasks_share_few_connections(ray: Any) -> None:

@@ -151,7 +151,7 @@ def test_a_failed_task_says_why_with_a_sample(spark: Any, collector: Collector, 
         save(rows, url=collector.ws_url, type_column="t")
     said = str(caught.value)
     assert "partition 0 of " in said
-    assert "the server refused 1 of a batch's events" in said
+    assert "1 of a batch's events could not be delivered" in said
     assert "of type 'bad': b'{\"n\":7}'" in said
     heard("is given up: 1 of 1 tasks did not succeed; of the others 0 events")
 
