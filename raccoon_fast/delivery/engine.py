@@ -320,17 +320,10 @@ class Engine:
         """Take the batch that a server which is not well is tried with, as one in flight."""
         if endpoint.failed_with_batch and not self._settings.durable and (batch := self._take(states.IN_FLIGHT)):
             return batch  # it has not failed anywhere
-        if self._waiting.retry_s <= now_s and self._budget.take():
-            batch = self._waiting.pop_delayed()
-        elif self._waiting.has_ready:
-            batch = self._waiting.pop_ready()  # the one that failed last is the last of them
-        elif not self._settings.durable and (new := self._take(states.IN_FLIGHT)) is not None:
-            return new
-        elif self._suspects.due_s <= now_s:
+        batch = self._next(now_s)  # of those that wait, the one that failed last is the last
+        if batch is None and self._suspects.due_s <= now_s:
             batch = self._suspects.pop()
-        else:
-            return None
-        self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
+            self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         return batch
 
     def _is_too_late(self, batch: Batch, endpoint: Endpoint, now_s: float) -> bool:
