@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from raccoon_fast.threads import new_lock
 
@@ -23,6 +23,8 @@ FAILED = "failed:"
 DROPPED = "dropped:"
 DAMAGED = FAILED + "damaged"
 
+# Events by type, the state they were in (None: they are new) and the one they are in now.
+_Move: TypeAlias = "tuple[dict[str, int], str | None, str]"
 _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
@@ -77,7 +79,9 @@ class Ledger:
     def __init__(self) -> None:
         self._by_type: dict[str, dict[str, int]] = {}
         self._writing = new_lock()
-        self._left: deque[tuple[dict[str, int], str | None, str]] = deque()
+        self._left: deque[_Move] = deque()
+        # The one of them that is being made, and the states as they were before it.
+        self._making: tuple[_Move, dict[str, dict[str, int]]] | None = None
         # What moves events from elsewhere into the ledger at this moment, and the last that did.
         self._changes: list[Change] = []
         self._last_change: Change | None = None
@@ -111,7 +115,13 @@ class Ledger:
     def seen(self) -> dict[str, dict[str, int]]:
         """The states of each type, as they are now."""
         by_type = self._by_type.copy()
-        for types, before, after in [*self._left]:
+        left = [*self._left]
+        if self._making is not None:
+            # Whoever makes it was interrupted here: it is half made, and may still be in the deque.
+            move, states_before = self._making
+            by_type.update(states_before)
+            left = [move, *(one for one in left if one is not move)]
+        for types, before, after in left:
             _apply(by_type, types, before, after)
         return by_type
 
@@ -138,7 +148,10 @@ class Ledger:
     def _move(self, types: Mapping[str, int], before: str | None, after: str) -> None:
         if self._writing.acquire(blocking=False):
             try:
-                _apply(self._by_type, types, before, after)
+                if self._making is None:
+                    _apply(self._by_type, types, before, after)
+                else:
+                    self._left.append(({**types}, before, after))
             finally:
                 self._writing.release()
         else:
@@ -148,10 +161,18 @@ class Ledger:
 
     def _make_one_left(self) -> None:
         try:
-            if self._left:
+            if self._left or self._making is not None:
                 with self.change():
-                    _apply(self._by_type, *self._left[0])
-                    self._left.popleft()
+                    if self._making is None:
+                        first = self._left[0]
+                        self._making = first, {one: self._by_type.get(one, _NO_EVENTS) for one in first[0]}
+                    move, states_before = self._making
+                    # An exception of a signal handler may have left it half made.
+                    self._by_type.update(states_before)
+                    _apply(self._by_type, *move)
+                    if self._left and self._left[0] is move:
+                        self._left.popleft()
+                    self._making = None
         finally:
             self._writing.release()
 

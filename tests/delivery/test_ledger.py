@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from itertools import pairwise
+from types import FrameType
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +52,64 @@ def test_it_always_balances(batches: list[tuple[dict[str, int], list[str]]], wai
 def test_what_is_lost_and_what_is_not_settled() -> None:
     counts = Counts(10, acked=1, failed={"closed": 2}, dropped={"drop_oldest": 1}, expired=1, queued=3, in_flight=2)
     assert (counts.lost, counts.unsettled) == (4, 5)
+
+
+def test_a_move_that_was_left_counts_once_at_every_line() -> None:
+    """A signal handler may ask in the midst of it, and in the same thread nobody can wait for its end."""
+    ledger = _with_a_move_left()
+    seen: list[Counts] = []
+
+    def at_each_line(frame: FrameType, event: str, _: object) -> object:
+        if frame.f_code.co_name in ("_make_one_left", "_move", "_apply") and event == "line":
+            seen.append(ledger.total(0))
+        return at_each_line
+
+    _traced(at_each_line, lambda: ledger.add({"c": 1}, states.ACKED))
+    assert len(seen) > 10
+    assert {(one.accepted, one.acked) for one in seen} == {(2, 2), (3, 3)}
+
+
+def test_an_exception_in_the_midst_of_a_move_that_was_left() -> None:
+    """A signal handler raises KeyboardInterrupt at each line in turn; nothing is counted twice, and nothing is lost."""
+    raised = 0
+    for number in range(1, 100):
+        ledger = _with_a_move_left()
+        lines = 0
+
+        def at_each_line(frame: FrameType, event: str, _: object, last: int = number) -> object:
+            nonlocal lines
+            if frame.f_code.co_name == "_make_one_left" and event == "line":
+                lines += 1
+                if lines == last:
+                    raise KeyboardInterrupt
+            return at_each_line
+
+        try:
+            _traced(at_each_line, lambda to=ledger: to.add({"c": 1}, states.ACKED))
+        except KeyboardInterrupt:
+            raised += 1
+        else:
+            break
+        assert ledger.total(0) == Counts(accepted=3, acked=3)
+        ledger.add({"a": 1}, states.ACKED)
+        assert ledger.total(0) == Counts(accepted=4, acked=4)
+    assert raised > 5
+
+
+def _with_a_move_left() -> Ledger:
+    """Two events, of two types, are acknowledged by a move that another thread was in the way of."""
+    ledger = Ledger()
+    ledger.add({"a": 1, "b": 1}, states.IN_FLIGHT)
+    assert ledger._writing.acquire(blocking=False)
+    ledger.move({"a": 1, "b": 1}, states.IN_FLIGHT, states.ACKED)
+    ledger._writing.release()
+    return ledger
+
+
+def _traced(trace: Callable[..., object], act: Callable[[], object]) -> None:
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)

@@ -228,7 +228,8 @@ def test_the_proxy_looks_up_the_name(plain: Collector) -> None:
                 pytest.raises(ConnectionError),
             ):
                 client.send(EVENTS)
-            assert one.targets == ["xn--bcher-kva.invalid:8080"]
+            # More than once where the tunnel was gone before anything was written.
+            assert {*one.targets} == {"xn--bcher-kva.invalid:8080"}
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
