@@ -148,7 +148,7 @@ class TestClose:
             began_s = time.monotonic()
             client.close(timeout=0.1)
             assert 0.1 <= time.monotonic() - began_s < 1  # nothing had to be waited for
-            assert [type(receipt.exception(0)) for receipt in receipts] == [ClientClosedError] * 12
+            assert [type(receipt.exception(10)) for receipt in receipts] == [ClientClosedError] * 12
 
     def test_ends_a_send_of_another_thread(self, protocol, collector):
         collector.faults.drop_acks()
