@@ -70,19 +70,36 @@ def name_of(page: Path) -> str:
 
 def test_there_is_something_to_test() -> None:
     assert len(PAGES) > 15
-    assert len(python_of(PAGES[0])) == 6
+    assert len(python_of(PAGES[0])) == 3
+
+
+def programs(page: Path) -> list[list[Block]]:
+    """Each block by itself, but for one that says that it continues those before it."""
+    found: list[list[Block]] = []
+    for block in python_of(page):
+        if block.text.startswith("# continues"):
+            found[-1].append(block)
+        else:
+            found.append([block])
+    return found
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path) -> None:
-    """All blocks of a page in turn, as one program, whose lines have the numbers of the page's."""
-    program = tmp_path / "page.py"
+    """Each block is a program, whose lines have the numbers of the page's."""
+    for number, program_blocks in enumerate(programs(page)):
+        run_program(program_blocks, tmp_path / str(number))
+
+
+def run_program(program_blocks: list[Block], folder: Path) -> None:
+    folder.mkdir()
+    program = folder / "page.py"
     with Collector() as collector:
         lines: list[str] = []
-        for block in python_of(page):
+        for block in program_blocks:
             code = block.text.replace("http://localhost:8080", collector.url)
             code = code.replace("ws://localhost:8080", collector.ws_url)
-            code = code.replace("localhost:8081", collector.grpc_target).replace("/var/spool/shop", str(tmp_path))
+            code = code.replace("localhost:8081", collector.grpc_target).replace("/var/spool/shop", str(folder))
             lines += [""] * (block.line - len(lines)) + code.splitlines()
         # What is a test there gets the fixture that it names, with the options of its marker.
         tests = re.findall(r"^def (test_\w+)\(raccoon_collector\)", "\n".join(lines), re.MULTILINE)
@@ -92,7 +109,7 @@ def test_python_runs(page: Path, tmp_path: Path) -> None:
             lines.append(f"with Collector(**options) as raccoon_collector:\n    {test}(raccoon_collector)")
         program.write_text("\n".join(lines), encoding="utf-8")
         command = [sys.executable, "-W", "error", program.name]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     assert " ERROR " not in done.stderr, done.stderr
 
