@@ -1,4 +1,4 @@
-"""A hook of mkdocs: the pictures that `make bench` drew, beside the pages as results/NAME.svg."""
+"""Hooks of mkdocs: the version in each page's footer, and the pictures that `make bench` drew, as results/NAME.svg."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+import raccoon_fast
+
 _RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Called by mkdocs when it has read its configuration."""
+    config.copyright = f"raccoon_fast {raccoon_fast.client_info().version}"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
