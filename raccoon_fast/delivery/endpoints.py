@@ -41,6 +41,7 @@ class Endpoint:
         last_error: What it failed with last, or None since it is well.
         failed_with_batch: Whether its last failure came with a batch that may be the reason for it: a probe with
             another batch tells more.
+        acked: Batches that it acknowledged.
         apart: The transport that `open_apart` made, while there is one.
     """
 
@@ -102,7 +103,6 @@ class Endpoint:
             alone: Whether there is no other server that is well: then there is nothing to wait for.
         """
         self._failures = self._unpublished = 0
-        self.acked += 1
         if self.healthy:
             return
         self._probing = False
@@ -195,12 +195,9 @@ class Endpoints:
         """Whether no other server is well."""
         return not any(other.healthy for other in self.all if other is not endpoint)
 
-    def well(self, now_s: float) -> Endpoint | None:
-        """The first that is well and may be sent to now."""
-        for endpoint in self.all:
-            if endpoint.healthy and endpoint.ready_s(now_s) <= now_s:
-                return endpoint
-        return None
+    def well(self, now_s: float) -> list[Endpoint]:
+        """Those that are well and may be sent to now."""
+        return [endpoint for endpoint in self.all if endpoint.healthy and endpoint.ready_s(now_s) <= now_s]
 
     def next_s(self, now_s: float) -> float:
         """When `choose` may have an answer; infinity if only the end of a probe can tell."""

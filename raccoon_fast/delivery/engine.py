@@ -290,12 +290,15 @@ class Engine:
             batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
             if batch is None:
                 break
+            if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
+                endpoint = well[0]  # one that failed already is no probe while another server would take it
             if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
                 self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
                 self._expired(batch)
                 continue
             self._start(batch, endpoint, now_s)
-        if self._suspects.due_s <= now_s and (endpoint := self._endpoints.well(now_s)) is not None:
+        if self._suspects.due_s <= now_s and (well := self._endpoints.well(now_s)):
+            endpoint = self._suspects.choose(well)
             self._start_alone(self._suspects.pop(), endpoint, now_s)
         if self._reserve is not None:
             self._fetch(self._reserve, now_s)
@@ -321,7 +324,7 @@ class Engine:
         if endpoint.failed_with_batch and not self._settings.durable and (batch := self._take(states.IN_FLIGHT)):
             return batch  # it has not failed anywhere
         batch = self._next(now_s)  # of those that wait, the one that failed last is the last
-        if batch is None and self._suspects.due_s <= now_s:
+        if batch is None and self._suspects.due_s <= now_s and not self._endpoints.well(now_s):
             batch = self._suspects.pop()
             self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         return batch
@@ -376,7 +379,7 @@ class Engine:
         attempt = self._sender.start(transport, request, timeout_s)
         self._attempts[attempt] = batch
         attempt.add_done_callback(
-            functools.partial(self._ended, batch, endpoint, index, request, now_s, self._failures.acked)
+            functools.partial(self._ended, batch, endpoint, index, request, now_s, endpoint.acked)
         )
 
     # Disk
@@ -450,7 +453,7 @@ class Engine:
             request.was_written = True  # something was tried, and this batch may be the reason that it failed
         else:
             self._failures.well(endpoint)
-            self._failures.acked += 1
+            endpoint.acked += 1
             self._budget.acked()
             self.drain.acked(batch.count)
             if transport != _ALONE:

@@ -46,7 +46,6 @@ class Failures:
         logger: Told when a server fails and when it is well again, and of batches that fail while others get through.
 
     Attributes:
-        acked: Batches that were acknowledged so far.
         is_closing: Whether connections are being closed: that they fail is not logged then.
     """
 
@@ -62,7 +61,6 @@ class Failures:
         has_others: Callable[[], bool],
         logger: Log,
     ) -> None:
-        self.acked = 0
         self.is_closing = False
         self._endpoints = endpoints
         self._ledger = ledger
@@ -112,7 +110,7 @@ class Failures:
             request: The attempt's.
             error: What it failed with.
             began_s: When it was begun.
-            acked: `acked` of that time.
+            acked: Batches that the server had acknowledged then.
             now_s: time.monotonic() of now.
         """
         if error.outcome is not Outcome.NOT_DELIVERED:
@@ -123,7 +121,8 @@ class Failures:
         error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
         trouble = batch.trouble
         if trouble is None:
-            trouble = batch.trouble = Trouble(error, acked)
+            seen = {**{one: one.acked for one in self._endpoints.all}, endpoint: acked}
+            trouble = batch.trouble = Trouble(error, seen)
         trouble.error = error
         if is_poison(error):
             self.well(endpoint)
@@ -144,11 +143,11 @@ class Failures:
         may_be_batch = request.was_written and response is None and not isinstance(error, ConnectError)
         is_charged, is_over = True, False
         if may_be_batch:
-            others_passed = trouble.others_passed(self.acked)
+            others_passed = trouble.others_passed(endpoint)
             if trouble.is_suspect:
-                is_over = trouble.failed_alone(error) and self._tell_apart(batch, trouble, now_s)
+                is_over = trouble.failed_alone(error, endpoint) and self._tell_apart(batch, trouble, now_s)
                 is_charged = not (others_passed or trouble.is_convicted)
-            elif trouble.failed(error, others_passed or not self._has_others()):
+            elif trouble.failed(error, endpoint, others_passed or not self._has_others()):
                 is_charged = not others_passed
         if not is_over:
             self.put_back(batch)

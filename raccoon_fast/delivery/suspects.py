@@ -2,9 +2,10 @@
 
 Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch for what is in it. Such a batch must not
 make the server look ill, or take other batches down with it. A failed batch is first sent again like any other. When
-it fails again, and other batches were acknowledged in between, it is a suspect: it is sent alone over a connection of
-its own, at growing intervals. A suspect that fails alone is convicted, and its halves are sent alone in turn, so that
-all events but those at fault are delivered.
+it fails again, and the same server acknowledged other batches in between, it is a suspect: it is sent alone over a
+connection of its own, at growing intervals, to each server that is well in turn. A suspect that fails alone is
+convicted, and its halves are sent alone in turn, so that all events but those at fault are delivered. What another
+server acknowledged says nothing: a server that refuses everything must not convict a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from raccoon_fast.core.batch import Batch
+    from raccoon_fast.delivery.endpoints import Endpoint
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.errors import DeliveryError
 
@@ -36,75 +38,77 @@ class Trouble:
 
     Args:
         error: What its first attempt failed with.
-        acked: Batches, of anybody, that were acknowledged when that attempt began.
+        acked: For each server, the batches that it had acknowledged when that attempt began or, for other servers than
+            the attempt's, when it failed.
 
     Attributes:
         error: What its last attempt failed with.
         failures: Attempts that failed while others got through, the first failure among them.
-        failures_alone: Those that failed since it is sent alone.
+        failures_alone: By server, those that failed since it is sent alone.
         is_suspect: Whether it is sent alone.
         is_convicted: Whether it failed alone often enough to be the reason itself, or is a part of such a batch.
         is_told: Whether that was logged.
     """
 
     __slots__ = (
-        "_acked", "_others_passed", "error", "failures", "failures_alone", "is_convicted", "is_suspect", "is_told",
+        "_acked", "_passing", "error", "failures", "failures_alone", "is_convicted", "is_suspect", "is_told",
     )  # fmt: skip
 
-    def __init__(self, error: DeliveryError, acked: int) -> None:
+    def __init__(self, error: DeliveryError, acked: dict[Endpoint, int]) -> None:
         self.error = error
         self.failures = 0
-        self.failures_alone = 0
+        self.failures_alone: dict[Endpoint, int] = {}
         self.is_suspect = self.is_convicted = self.is_told = False
         self._acked = acked
-        self._others_passed = False
+        self._passing: set[Endpoint] = set()
 
-    def others_passed(self, acked: int) -> bool:
-        """Whether others were acknowledged since its last failure or, at the first one, since its attempt began.
-
-        Args:
-            acked: Batches that were acknowledged so far.
-        """
-        passed = acked > self._acked
-        self._acked = acked
-        self._others_passed |= passed
+    def others_passed(self, endpoint: Endpoint) -> bool:
+        """Whether a server acknowledged others since this batch last failed there, or else since its trouble began."""
+        passed = endpoint.acked > self._acked[endpoint]
+        self._acked[endpoint] = endpoint.acked
+        if passed:
+            self._passing.add(endpoint)
         return passed
 
-    def failed(self, error: DeliveryError, counts: bool) -> bool:
+    def failed(self, error: DeliveryError, endpoint: Endpoint, counts: bool) -> bool:
         """The batch failed among others, and may be the reason.
 
         Args:
             error: What it failed with.
+            endpoint: Where.
             counts: Whether others got through meanwhile, or there are none that could.
 
         Returns:
             Whether it is a suspect from now on.
         """
-        if self.failures == 0 or (counts and self._others_passed):
+        if self.failures == 0 or (counts and endpoint in self._passing):
             self.failures += 1
         needed = _TO_SUSPECT_UNDER_LOAD if is_about_load(error) else _TO_SUSPECT
         self.is_suspect = self.failures >= needed
         return self.is_suspect
 
-    def failed_alone(self, error: DeliveryError) -> bool:
-        """The batch failed alone, and may be the reason.
+    def failed_alone(self, error: DeliveryError, endpoint: Endpoint) -> bool:
+        """The batch failed alone at a server, and may be the reason if others get through there.
 
         Returns:
             Whether it is convicted.
         """
-        self.failures_alone += 1
+        if endpoint not in self._passing:
+            return False
+        self.failures_alone[endpoint] = self.failures_alone.get(endpoint, 0) + 1
         needed = _TO_CONVICT_UNDER_LOAD if is_about_load(error) else _TO_CONVICT
         if self.is_convicted:
             needed -= 1  # a part of what was convicted
-        if self.failures_alone < needed or not self._others_passed:
+        if sum(self.failures_alone.values()) < needed:
             return False
         self.is_convicted = True
         return True
 
     def of_part(self) -> Trouble:
         """For a part of this batch."""
-        trouble = Trouble(self.error, self._acked)
-        trouble.is_suspect = trouble.is_convicted = trouble.is_told = trouble._others_passed = True
+        trouble = Trouble(self.error, self._acked.copy())
+        trouble.is_suspect = trouble.is_convicted = trouble.is_told = True
+        trouble._passing.update(self._passing)
         return trouble
 
 
@@ -133,7 +137,7 @@ class Suspects:
 
     def add(self, batch: Batch, now_s: float) -> None:
         """Send it alone when its wait is over: at once if it has not failed alone yet."""
-        failures = batch.trouble.failures_alone
+        failures = sum(batch.trouble.failures_alone.values())
         self._deadline_s = min(self._deadline_s, batch.deadline_s)
         due_s = now_s + (self._policy.delay_s(failures) if failures else 0.0)
         heapq.heappush(self._waiting, (due_s, next(self._order), batch))
@@ -151,6 +155,11 @@ class Suspects:
     def pop(self) -> Batch:
         """The one that `due_s` is about."""
         return heapq.heappop(self._waiting)[2]
+
+    def choose(self, endpoints: list[Endpoint]) -> Endpoint:
+        """Where that one is sent: to the first of these servers where it failed alone the least often."""
+        failures = self._waiting[0][2].trouble.failures_alone
+        return min(endpoints, key=lambda one: failures.get(one, 0))
 
     def pop_overdue(self, now_s: float) -> list[Batch]:
         """Those past their deadline."""

@@ -92,6 +92,26 @@ def test_another_server_gets_the_events_and_it_is_said_once(scheme: str, status:
     assert "\r" not in said
 
 
+@pytest.mark.parametrize("durable", [False, True], ids=["memory", "durable"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_server_that_refuses_everything_convicts_no_batch(scheme: str, durable: bool, tmp_path: Path) -> None:
+    """Though another server acknowledges all the others, and the first is tried again without a pause."""
+    proxy = Proxy()
+    proxy.status = 403
+    options = {**OPTIONS, "retry": RetryPolicy(initial=0.0), "logger": None, "batch_events": 1}
+    if durable:
+        options |= {"spool": tmp_path / "spool", "durable": True}
+    with proxy.serve(scheme) as refusing, Collector() as collector:
+        with Producer([refusing, url_of(scheme, collector)], **options) as producer:
+            for number in range(300):
+                producer.emit("page", b"%d" % number)
+                if number % 3 == 0:
+                    assert producer.flush(20) == 0
+            total = producer.close(20).total
+        assert proxy.refused > 50
+    assert (total.acked, total.lost, total.unsettled) == (300, 0, 0), total
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_stored_stays_stored(scheme: str, tmp_path: Path) -> None:
     proxy = Proxy()
