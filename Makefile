@@ -21,11 +21,12 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test test-tree lint format docs protos test-proxies test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd demo test test-fast test-tree lint format docs protos test-proxies test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
+	@echo 'make test-fast    test AREA=delivery, or another folder of tests/, in seconds: on the compiled form, without slow tests'
 	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
 	@echo 'make test-proxies put nginx, HAProxy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
 	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
@@ -68,8 +69,17 @@ demo: venv
 
 test: venv statsd
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
-	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS))
-	RACCOON_FAST_NO_EXTENSIONS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) $(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS))
+	failed=; \
+	for form in '' 1; do \
+		RACCOON_FAST_NO_EXTENSIONS=$$form $(BIN)/python -m pytest $(TEST_OPTIONS) \
+			$(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS)) || failed=yes; \
+	done; \
+	test -z "$$failed"
+
+# One folder or file of the tests, on the compiled form, without the slow ones.
+AREA ?= delivery
+test-fast: venv
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest -q -m 'not slow' $(wildcard tests/$(AREA) tests/$(AREA).py tests/test_$(AREA).py)
 
 test-tree: venv
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TREE_TESTS)

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from patience import PATIENCE, patient
+
+from raccoon_fast.collector import Collector
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +31,15 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # Before pytest-timeout reads it; workers of xdist are given what this sets.
+    if config.option.timeout is None:
+        config.option.timeout = patient(float(config.getini("timeout")))
+    for method in (Collector.wait_for, Collector.wait_until):
+        assert method.__defaults__ is not None
+        *others, timeout_s = method.__defaults__
+        method.__defaults__ = (*others, patient(timeout_s))
     # The servers are on this machine: a proxy that the developer's environment names does not reach them.
     for name in [*os.environ]:
         if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -37,6 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
         # Its TLS transports warn if they ended and were never closed, which the library websockets does not do.
         ignored = "ignore:.*_SSLProtocolTransport:pytest.PytestUnraisableExceptionWarning"
         config.addinivalue_line("filterwarnings", ignored)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A test that hangs fails with a traceback. Where even that hangs, in C code or a finalizer, faulthandler ends the
+    # process; its limit is fixed, and every other one stays below it.
+    most_s = float(config.getini("faulthandler_timeout")) - 10
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) is not None and PATIENCE != 1:
+            item.add_marker(pytest.mark.timeout(min(patient(marker.args[0]), most_s)), append=False)
 
 
 class StatsdDaemon:
@@ -61,7 +82,7 @@ class StatsdDaemon:
         return self.counters()["statsd.bad_lines_seen"]
 
     def wait_for(self, what: Callable[[StatsdDaemon], bool], timeout_s: float = 10) -> None:
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + patient(timeout_s)
         while not what(self):
             assert time.monotonic() < deadline_s, f"the daemon has {self.counters()}"
             time.sleep(0.02)
@@ -73,7 +94,7 @@ class StatsdDaemon:
             return False
 
     def _ask(self, command: str, end: bytes = b"END\n\n") -> str:
-        with socket.create_connection(("127.0.0.1", self._mgmt_port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self._mgmt_port), timeout=patient(5)) as connection:
             connection.sendall(command.encode() + b"\n")
             answer = b""
             while not answer.endswith(end):

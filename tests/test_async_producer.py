@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, AsyncProducer, BufferFull, ClientClosedError, DroppedError, Outcome, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -28,7 +29,7 @@ def collector() -> Iterator[Collector]:
 def run(request: Any) -> Iterator[Run]:
     module = pytest.importorskip(request.param, reason="there is no uvloop on Windows")
     loop = module.new_event_loop()
-    yield lambda coroutine: loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+    yield lambda coroutine: loop.run_until_complete(asyncio.wait_for(coroutine, patient(20)))
     leftover = asyncio.all_tasks(loop)
     loop.close()
     assert leftover == set()

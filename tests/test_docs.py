@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from patience import patient
 
 import raccoon_fast
 from raccoon_fast import Producer, errors, events
@@ -109,7 +110,7 @@ def run_program(program_blocks: list[Block], folder: Path) -> None:
             lines.append(f"with Collector(**options) as raccoon_collector:\n    {test}(raccoon_collector)")
         program.write_text("\n".join(lines), encoding="utf-8")
         command = [sys.executable, "-W", "error", program.name]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patient(50))
     assert done.returncode == 0, done.stderr
     assert " ERROR " not in done.stderr, done.stderr
 

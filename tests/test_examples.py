@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import patient
 
 from raccoon_fast.collector import Collector
 
@@ -53,7 +54,7 @@ def started(
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + patient(timeout_s)
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s
@@ -71,12 +72,12 @@ def get(server: socket.socket, path: str) -> httpx.Response:
     """What a server answers; one that is still starting is waited for."""
     # Without verify=False each call would load the system's certificates.
     url = f"http://127.0.0.1:{server.getsockname()[1]}{path}"
-    return httpx.get(url, trust_env=False, verify=False, timeout=30)
+    return httpx.get(url, trust_env=False, verify=False, timeout=patient(30))
 
 
 def finished(*command: object, **environ: str) -> str:
     with started(*command, **environ) as process:
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=patient(40))
     assert process.returncode == 0, err
     assert "Traceback" not in err
     return out
@@ -102,7 +103,7 @@ def test_rest_client_without_a_server() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         with started("rest_client.py", RACCOON_URL=f"http://127.0.0.1:{taken.getsockname()[1]}") as process:
-            _, err = process.communicate(timeout=40)
+            _, err = process.communicate(timeout=patient(40))
     assert process.returncode == 75
     assert "after 3 attempts" in err
 
@@ -126,12 +127,12 @@ def test_asyncio_service(collector: Collector) -> None:
     with started("asyncio_service.py", 0, RACCOON_URL=collector.ws_url) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().split()[-1])
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=patient(10)) as connection:
             connection.sendall(b"".join(b"line %d\n" % number for number in range(500)))
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(1) == b""
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=patient(20))
     assert out == "500 accepted, 500 acknowledged, 0 lost\n"
     assert [event.data for event in collector.events] == [b"line %d" % number for number in range(500)]
 
@@ -146,7 +147,7 @@ def test_flask_under_gunicorn(collector: Collector, listening: socket.socket, sc
         for number in range(60):  # a connection each, so that all workers are asked
             assert get(listening, f"/page/{number}").status_code == 200
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=patient(20))
     assert process.returncode == 0, err
     assert "Traceback" not in err
     received = Counter(json.loads(event.data)["name"] for event in collector.events)
@@ -162,7 +163,7 @@ def test_fastapi_under_uvicorn(collector: Collector, listening: socket.socket) -
         for number in range(50):
             assert get(listening, f"/page/{number}").json() == {"page": str(number)}
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=patient(20))
     # From 0.29 on uvicorn ends by the signal, once the application's shutdown is over.
     assert process.returncode in (0, -signal.SIGTERM), err
     assert "Traceback" not in err
@@ -188,7 +189,7 @@ def test_celery_prefork(collector: Collector, tmp_path: Path) -> None:
                 publisher.send_task("celery_app.place_order", [number])
         wait_until(lambda: collector.event_count == 30, process)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)  # Celery makes log lines of what its processes print
+        _, err = process.communicate(timeout=patient(30))  # Celery makes log lines of what its processes print
     assert process.returncode == 0, err
     assert sorted(json.loads(event.data)["number"] for event in collector.events) == list(range(30))
     reports = [tuple(map(int, line)) for line in re.findall(r"(\d+) accepted, (\d+) acknowledged, (\d+) lost", err)]
@@ -213,7 +214,7 @@ def test_short_job_that_is_frozen_between_two_calls(collector: Collector) -> Non
         assert call({"n": 3}) == {"acknowledged": 1}
         collector.faults.status(503)
         print(json.dumps({"records": [{"n": 4}]}), file=process.stdin, flush=True)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=patient(30))
     assert process.returncode == 1
     assert "AckTimeoutError" in err
     assert [json.loads(event.data)["n"] for event in collector.events] == [1, 2, 3]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import patient, wait_until
 
 from raccoon_fast import (
     JSON,
@@ -70,13 +71,6 @@ def assert_balanced(producer: Producer) -> None:
     assert sum(counts.accepted for counts in report.by_type.values()) == report.total.accepted
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_events_arrive_as_they_were_emitted(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
     producer = new_producer(url_of(collector, scheme), batch_events=100)
@@ -94,7 +88,7 @@ def test_events_arrive_as_they_were_emitted(collector: Collector, new_producer: 
 def test_a_batch_is_sealed_by_count(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.ws_url, batch_events=10, linger=60.0)
     receipts = producer.emit_many(("a", b"x") for _ in range(20))
-    assert [receipt.result(10).status.name for receipt in receipts] == ["SUCCESS"] * 2
+    assert [receipt.result(patient(10)).status.name for receipt in receipts] == ["SUCCESS"] * 2
     producer.emit("a", b"x")
     assert producer.stats().total.queued == 1
     assert [request.event_count for request in collector.requests] == [10, 10]
@@ -109,8 +103,8 @@ def test_a_batch_is_sealed_by_bytes(collector: Collector, new_producer: NewProdu
 
 def test_a_batch_is_sealed_by_linger(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.ws_url, linger=0.01)
-    assert producer.emit("a", b"x").result(10).status.name == "SUCCESS"
-    assert producer.emit("a", b"y").result(10).status.name == "SUCCESS"
+    assert producer.emit("a", b"x").result(patient(10)).status.name == "SUCCESS"
+    assert producer.emit("a", b"y").result(patient(10)).status.name == "SUCCESS"
     assert [request.event_count for request in collector.requests] == [1, 1]
 
 
@@ -165,7 +159,7 @@ def test_an_event_over_the_limit_is_refused_at_once(collector: Collector, new_pr
     with pytest.raises(MessageTooLargeError) as caught:
         producer.emit("a", bytes(4 << 20))
     assert caught.value.size > caught.value.limit > 3 << 20
-    assert producer.emit("a", bytes(2 << 20)).result(20).status.name == "SUCCESS"
+    assert producer.emit("a", bytes(2 << 20)).result(patient(20)).status.name == "SUCCESS"
     assert producer.stats().total.accepted == 1
 
 
@@ -190,7 +184,7 @@ def test_a_server_that_comes_back(collector: Collector, new_producer: NewProduce
     assert not receipt.done()
     assert "no server is well" in producer.health().reasons[0]
     collector.faults.accept()
-    assert receipt.result(10).status.name == "SUCCESS"
+    assert receipt.result(patient(10)).status.name == "SUCCESS"
     assert producer.health().ok
     assert_balanced(producer)
 
@@ -198,14 +192,14 @@ def test_a_server_that_comes_back(collector: Collector, new_producer: NewProduce
 def test_a_batch_that_is_not_acknowledged_in_time_expires(collector: Collector, new_producer: NewProducer) -> None:
     collector.faults.drop_acks()
     producer = new_producer(collector.ws_url, delivery_timeout=0.3, timeout=0.1)
-    error = producer.emit("a", b"x").exception(10)
+    error = producer.emit("a", b"x").exception(patient(10))
     assert isinstance(error, AckTimeoutError)
     assert error.outcome is Outcome.POSSIBLY_DELIVERED
     assert producer.stats().total.expired == 1
     assert_balanced(producer)
     collector.faults.refuse()
     producer = new_producer(collector.ws_url, delivery_timeout=0.3, timeout=0.1)  # which has no connection yet
-    error = producer.emit("b", b"x").exception(10)
+    error = producer.emit("b", b"x").exception(patient(10))
     assert isinstance(error, AckTimeoutError)
     assert error.outcome is Outcome.NOT_DELIVERED
     assert producer.stats().total.expired == 1
@@ -220,7 +214,7 @@ def test_events_at_fault_are_found_and_the_others_delivered(
     producer = new_producer(url_of(collector, scheme), linger=60.0)
     events = [("bad" if number in (17, 80) else "good", b"%d" % number) for number in range(100)]
     (receipt,) = producer.emit_many(events)
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     error = receipt.exception(0)
     assert isinstance(error, EventsRejectedError)
     assert sorted((event.type, event.data) for event in error.rejected) == [("bad", b"17"), ("bad", b"80")]
@@ -239,7 +233,7 @@ def test_finding_events_at_fault_costs_a_bounded_number_of_requests(
     collector.faults.reject_events("bad")
     producer = new_producer(collector.url, linger=60.0)
     producer.emit_many(("bad", b"x") for _ in range(1000))
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert collector.faults.fired["reject_events"] <= 70
     assert producer.stats().total.failed == {"BAD_REQUEST": 1000}
 
@@ -249,11 +243,11 @@ def test_a_batch_too_large_is_split(collector: Collector, new_producer: NewProdu
     collector.faults.too_large(3000)
     producer = new_producer(url_of(collector, scheme), linger=60.0)
     (receipt,) = producer.emit_many([("a", bytes(1000))] * 8)
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert receipt.result(0).status.name == "SUCCESS"
     assert collector.event_count == 8
     large, small = producer.emit_many([("a", bytes(4000)), ("a", b"x")])
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert isinstance(large.exception(0), EventsRejectedError)
     assert small.exception(0) is None
     assert collector.event_count == 9
@@ -266,11 +260,11 @@ def test_a_limit_that_was_met_is_kept_to(collector: Collector, new_producer: New
     collector.faults.too_large(3000)
     producer = new_producer(url_of(collector, scheme), linger=60.0)
     producer.emit_many([("a", bytes(500))] * 40)
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     refused = collector.faults.fired["too_large"]
     assert refused
     producer.emit_many([("a", bytes(500))] * 40)
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert collector.faults.fired["too_large"] == refused
     assert producer.close().total.acked == 80
     assert collector.event_count == 80
@@ -283,7 +277,7 @@ def test_a_batch_of_the_caller_s_keeps_its_guid(collector: Collector, new_produc
     events = [("a", b"%d" % number) for number in range(25)]
     receipt = producer.emit_batch(iter(events), req_guid="mine")
     assert receipt.req_guid == "mine"
-    assert receipt.result(10).status.name == "SUCCESS"
+    assert receipt.result(patient(10)).status.name == "SUCCESS"
     assert [(event.req_guid, event.type, event.data) for event in collector.events] == [("mine", *it) for it in events]
     fresh = producer.emit_batch(events)
     assert len(fresh.req_guid) == 36
@@ -304,7 +298,7 @@ def test_a_batch_of_the_caller_s_is_refused_whole(collector: Collector, new_prod
         producer.emit_batch([("a", 1), ("a", {1, 2})])
     with pytest.raises(MessageTooLargeError, match="fewer of its 3 events"):
         producer.emit_batch([("a", "x" * 8000)] * 3)
-    assert producer.emit_batch([("a", 1)]).result(10).status.name == "SUCCESS"
+    assert producer.emit_batch([("a", 1)]).result(patient(10)).status.name == "SUCCESS"
     assert [event.data for event in collector.events] == [b"1"]
     assert producer.close().total.accepted == 1
     with pytest.raises(ClientClosedError):
@@ -318,7 +312,7 @@ def test_a_batch_emitted_again_is_split_into_the_same_requests(collector: Collec
     seen = []
     for _ in range(2):
         collector.clear()
-        error = producer.emit_batch(events, req_guid="mine").exception(10)
+        error = producer.emit_batch(events, req_guid="mine").exception(patient(10))
         assert isinstance(error, EventsRejectedError)
         assert sorted(event.data for event in error.rejected) == [b"3", b"70"]
         seen.append(sorted((event.req_guid, event.data) for event in collector.events))
@@ -351,7 +345,7 @@ def test_max_attempts_ends_a_batch(new_producer: NewProducer) -> None:
     with Collector(acks="sync") as collector:
         collector.faults.fail_publish()
         producer = new_producer(collector.ws_url, retry=RetryPolicy(max_attempts=2, initial=0.01))
-        error = producer.emit("a", b"x").exception(10)
+        error = producer.emit("a", b"x").exception(patient(10))
         assert error is not None
         assert error.attempts == 2
         assert producer.stats().total.failed == {"INTERNAL_ERROR": 1}
@@ -360,7 +354,7 @@ def test_max_attempts_ends_a_batch(new_producer: NewProducer) -> None:
 def test_a_policy_without_a_bound_gives_nothing_up(new_producer: NewProducer, collector: Collector) -> None:
     collector.faults.status(503, times=10)
     producer = new_producer(collector.url, retry=RetryPolicy(initial=0.001))
-    assert producer.emit("a", b"x").result(20).status.name == "SUCCESS"
+    assert producer.emit("a", b"x").result(patient(20)).status.name == "SUCCESS"
     assert producer.stats().retries == 10
 
 
@@ -373,7 +367,7 @@ def test_a_server_far_away_has_as_much_in_flight_as_it_may(
     producer.emit_many([("a", bytes(5000))] * 50 * 24)
     wait_until(lambda: producer.stats().total.in_flight == 8 * 50)
     collector.faults.clear()
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -392,7 +386,7 @@ def test_events_wait_for_an_authorization_that_cannot_be_had(
     producer = new_producer(url_of(collector, scheme), auth=token, batch_events=1)
     for number in range(10):
         producer.emit("a", b"%d" % number)
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
     assert producer.stats().total.acked == 10
     assert {event.data for event in collector.events} == {b"%d" % number for number in range(10)}
 
@@ -488,7 +482,7 @@ class TestOverflow:
         wait_until(lambda: producer.stats().total.accepted == 49)
         assert not done.wait(0.05)
         stalled.faults.clear()
-        assert done.wait(10)
+        assert done.wait(patient(10))
         thread.join()
         assert producer.flush() == 0
         assert producer.stats().total.acked == 100
@@ -513,7 +507,7 @@ class TestOverflow:
         thread.start()
         wait_until(lambda: producer._room.waiting == 1)
         report = producer.close(timeout=0)
-        thread.join(10)
+        thread.join(patient(10))
         assert len(ended) == 1
         assert report.total.failed == {"closed": 49}
         assert_balanced(producer)
@@ -525,7 +519,7 @@ def test_close_is_bounded_and_reports_what_is_left(collector: Collector, new_pro
     receipts = producer.emit_many(("a", b"x") for _ in range(7))
     start_s = time.monotonic()
     report = producer.close(timeout=0.2)
-    assert time.monotonic() - start_s < 3
+    assert time.monotonic() - start_s < patient(3)
     assert report.total.failed == {"closed": 7}
     errors = [receipt.exception(0) for receipt in receipts]
     assert {type(error) for error in errors} == {ClientClosedError}
@@ -572,13 +566,13 @@ def test_several_servers_are_failed_over_to_and_back(new_producer: NewProducer) 
     with Collector() as first, Collector() as second:
         first.faults.refuse()
         producer = new_producer([first.ws_url, f"grpc://{second.grpc_target}"])
-        assert producer.emit("a", b"1").result(10).status.name == "SUCCESS"
+        assert producer.emit("a", b"1").result(patient(10)).status.name == "SUCCESS"
         assert (first.event_count, second.event_count) == (0, 1)
         assert producer.health().ok
         first.faults.accept()
 
         def back() -> bool:
-            producer.emit("a", b"2").result(10)
+            producer.emit("a", b"2").result(patient(10))
             return first.event_count >= 5
 
         wait_until(back)
@@ -625,7 +619,7 @@ def test_a_loop_that_is_blocked_is_bad_health(collector: Collector, new_producer
         assert "nothing was settled for" in producer.health().reasons[0]
     finally:
         release.set()
-    assert receipt.result(10)
+    assert receipt.result(patient(10))
     assert producer.health().ok
 
 

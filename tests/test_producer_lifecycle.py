@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.collector import Collector
@@ -49,7 +50,7 @@ def start(program: str, url: str) -> subprocess.Popen[str]:
 
 def run(program: str, url: str) -> tuple[int, str, str]:
     process = start(program, url)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=patient(30))
     return process.returncode, out, err
 
 
@@ -74,7 +75,7 @@ class TestExit:
         collector.faults.drop_acks()
         start_s = time.monotonic()
         code, _, err = run("producer.emit('a', b'x')", url_of(collector, scheme))
-        assert time.monotonic() - start_s < 12
+        assert time.monotonic() - start_s < patient(12)
         assert code == 0
         assert len(err.splitlines()) == 1
         assert "not acknowledged: 1 failed" in err
@@ -106,14 +107,14 @@ except KeyboardInterrupt:
 """
         process = start(program, collector.ws_url)
         collector.wait_for(1)
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + patient(20)
         while process.poll() is None and time.monotonic() < deadline_s:
             process.send_signal(signal.SIGINT)  # until it blocks
             try:
                 process.wait(0.2)
             except subprocess.TimeoutExpired:
                 continue
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=patient(10))
         assert (process.returncode, err) == (0, "")
         assert int(out) >= 1
 
@@ -128,7 +129,7 @@ time.sleep(60)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.terminate()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=patient(20))
         assert (process.returncode, err, collector.event_count) == (0, "", 50)
 
     def test_ctrl_c_that_nobody_catches_delivers_what_waits(self, collector: Collector) -> None:
@@ -136,7 +137,7 @@ time.sleep(60)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=patient(20))
         assert process.returncode == -signal.SIGINT
         assert err.splitlines()[-1] == "KeyboardInterrupt"
         assert collector.event_count == 1
@@ -149,7 +150,7 @@ time.sleep(60)
         emit = "for i in range(50): producer.emit('a', b'%d' % i)\n"
         begun_s = time.monotonic()
         assert run(emit + end, collector.ws_url)[0] != 0
-        assert time.monotonic() - begun_s < 10
+        assert time.monotonic() - begun_s < patient(10)
         spool = tmp_path / "spool"
         program = f"""
 import json, sqlite3
@@ -278,7 +279,7 @@ if __name__ == "__main__":
         script = tmp_path / "program.py"
         script.write_text(program)
         command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script), collector.ws_url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=40)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patient(40))
         assert (done.returncode, done.stderr) == (0, "")
         assert events(collector) == {("parent", b"x"): 1} | {("child", b"%d" % number): 1 for number in range(3)}
 
@@ -297,7 +298,7 @@ def test_nothing_is_left_over_many_lives(collector: Collector) -> None:
         for _ in range(10):
             live(scheme)
         # The collector closes its side of a connection when it has read the end of ours.
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + patient(10)
         while descriptors() > before and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert descriptors() <= before, scheme
@@ -329,10 +330,10 @@ def test_a_flush_that_does_not_wait_sends_what_waits_though_the_loop_is_held_up(
     gate = threading.Event()
     with Producer(collector.ws_url, serializer=RAW, logger=None, linger=60.0) as producer:
         producer.emit("a", b"first")
-        assert producer.flush(10) == 0
+        assert producer.flush(patient(10)) == 0
         assert producer._thread is not None
         producer._thread.loop.call_soon_threadsafe(gate.wait, 20)
         receipt = producer.emit("a", b"second")
         assert producer.flush(0) == 1
         gate.set()
-        receipt.result(timeout=10)
+        receipt.result(timeout=patient(10))

@@ -10,13 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient, wait_until
 
 from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, ClientClosedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -54,13 +54,6 @@ def new_producer(path: Path) -> Iterator[NewProducer]:
     yield new
     for producer in made:
         producer.close(timeout=0)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
 
 
 def assert_balanced(producer: Producer) -> None:
@@ -106,7 +99,7 @@ def test_what_would_expire_is_kept_and_sent_when_the_server_is_back(
     assert producer.stats().total.expired == 0
     assert_balanced(producer)
     collector.faults.accept()
-    assert receipt.result(10).status.name == "SUCCESS"
+    assert receipt.result(patient(10)).status.name == "SUCCESS"
     assert [request.req_guid for request in collector.requests] == [receipt.req_guid]
     assert producer.close().total.acked == 1
 
@@ -121,7 +114,7 @@ def test_overflow_goes_to_disk(collector: Collector, new_producer: NewProducer) 
     assert producer._accumulator.buffered <= 50_000
     assert_balanced(producer)
     collector.faults.accept()
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert {receipt.result(0).status.name for receipt in receipts} == {"SUCCESS"}
     assert len({event.data for event in collector.events}) == 500
     report = producer.close()
@@ -146,9 +139,9 @@ def test_a_full_spool_blocks(collector: Collector, new_producer: NewProducer) ->
     assert not done.wait(0.1)
     assert producer.stats().total.accepted < 120
     collector.faults.accept()
-    assert done.wait(10)
+    assert done.wait(patient(10))
     thread.join()
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert producer.close().total.acked == 200
 
 
@@ -252,7 +245,7 @@ def test_durable_holds_a_few_batches_in_memory_and_the_others_on_disk(
     wait_until(lambda: producer.stats().total.spooled >= 950)
     assert_balanced(producer)
     collector.faults.accept()
-    assert producer.flush(20) == 0
+    assert producer.flush(patient(20)) == 0
     assert {receipt.result(0).status.name for receipt in receipts} == {"SUCCESS"}
     assert len({event.data for event in collector.events}) == collector.event_count == 1000
     assert producer.close().total.spooled == 0
@@ -271,7 +264,7 @@ def test_durable_batches_at_fault_go_with_their_records(collector: Collector, ne
     collector.faults.reject_events("bad")
     producer = new_producer(collector.ws_url, durable=True, linger=60.0)
     producer.emit_many(("bad" if number == 5 else "good", b"%d" % number) for number in range(20))
-    assert producer.flush(10) == 0
+    assert producer.flush(patient(10)) == 0
     total = producer.close().total
     assert (total.acked, total.failed) == (19, {"BAD_REQUEST": 1})
     assert new_producer(collector.ws_url).close().total.accepted == 0
@@ -317,7 +310,7 @@ def test_a_spool_that_cannot_be_opened_stops_nothing(
             errors.append(text % args)
 
     producer = new_producer(collector.ws_url, spool=tmp_path, durable=True, logger=Logger())
-    assert producer.emit("a", b"x").result(10).status.name == "SUCCESS"
+    assert producer.emit("a", b"x").result(patient(10)).status.name == "SUCCESS"
     producer.close()
     assert any("cannot be used" in error for error in errors)
 
@@ -327,7 +320,7 @@ def test_what_expires_has_expired_where_the_spool_cannot_be_opened(
 ) -> None:
     collector.faults.refuse()
     producer = new_producer(collector.ws_url, spool=tmp_path, delivery_timeout=0.1)
-    assert isinstance(producer.emit("a", b"x").exception(10), AckTimeoutError)
+    assert isinstance(producer.emit("a", b"x").exception(patient(10)), AckTimeoutError)
     assert producer.stats().total.expired == 1
     assert_balanced(producer)
 
@@ -341,7 +334,7 @@ def test_batches_are_sent_unstored_while_another_program_locks_the_file(
     if is_open:
         producer = new_producer(collector.ws_url, durable=True, linger=60.0)
         producer.emit("a", b"stored")
-        assert producer.flush(10) == 0
+        assert producer.flush(patient(10)) == 0
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         producer = producer or new_producer(collector.ws_url, durable=True, linger=60.0)
@@ -368,7 +361,7 @@ def test_a_locked_disk_is_logged_once_and_used_again(
         db.execute("BEGIN IMMEDIATE")
         producer = new_producer(collector.ws_url, durable=True, logger=Logger())
         for number in range(100):
-            assert producer.emit("a", b"%d" % number).result(20).status.name == "SUCCESS"
+            assert producer.emit("a", b"%d" % number).result(patient(20)).status.name == "SUCCESS"
         db.execute("ROLLBACK")
     assert len(errors) == 1
     assert "locked" in errors[0]
@@ -399,7 +392,7 @@ producer.emit("parent", b"z").result(20)
 assert producer.close().total.acked == 2
 """
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, collector.ws_url, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(60))
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(event.type for event in collector.events) == ["daemon", "parent", "parent"]
 
@@ -515,7 +508,7 @@ assert producer.close().total.acked == 1
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, collector.ws_url, path],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         env={**os.environ},
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
+from patience import patient
 
 from raccoon_fast.serializers import JSON, PROTO, RAW, resolve_serializer
 
@@ -131,4 +132,4 @@ def test_no_encoder_is_imported_before_it_is_asked_for():
         "assert not {'orjson', 'google.protobuf', 'json'} & set(sys.modules); "
         "JSON(1); assert 'orjson' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=patient(30))

@@ -8,6 +8,7 @@ import time
 import types
 
 import pytest
+from patience import patient
 from program import run
 
 from raccoon_fast import threads
@@ -40,15 +41,15 @@ def in_thread(target):
 
 def test_a_thread_is_listed_under_its_name_while_it_runs() -> None:
     began, release = threading.Event(), threading.Event()
-    thread = threads.new_thread(lambda: (began.set(), release.wait(10)), "raccoon-test")  # type: ignore[arg-type,return-value]
+    thread = threads.new_thread(lambda: (began.set(), release.wait(patient(10))), "raccoon-test")  # type: ignore[arg-type,return-value]
     thread.start()
-    assert began.wait(10)
+    assert began.wait(patient(10))
     assert [(one.name, one.daemon) for one in threading.enumerate() if one.name == "raccoon-test"] == [
         ("raccoon-test", True)
     ]
     assert not thread.is_current()
     release.set()
-    thread.join(10)
+    thread.join(patient(10))
     assert "raccoon-test" not in [one.name for one in threading.enumerate()]
 
 
@@ -57,7 +58,7 @@ def test_a_thread_starts_where_the_standard_library_s_would_wait_for_the_code_it
     ended = threading.Event()
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
         threads.new_thread(ended.set, "raccoon-test").start()
-    assert ended.wait(10)
+    assert ended.wait(patient(10))
 
 
 def test_what_a_thread_raises_is_shown_and_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +67,7 @@ def test_what_a_thread_raises_is_shown_and_it_ends(capsys: pytest.CaptureFixture
 
     thread = threads.new_thread(leave, "raccoon-test")
     thread.start()
-    thread.join(10)
+    thread.join(patient(10))
     assert "SystemExit: 3" in capsys.readouterr().err
 
 
@@ -95,8 +96,8 @@ class TestCondition:
             thread.start()
             both.wait()
             begun_s = time.monotonic()
-            assert condition.wait_for(lambda done=done: done, 30)
-            assert time.monotonic() - begun_s < 0.9  # not by the slice that a Ctrl-C may take
+            assert condition.wait_for(lambda done=done: done, patient(30))
+            assert time.monotonic() - begun_s < patient(0.9)  # not by the slice that a Ctrl-C may take
             thread.join()
 
     def test_a_signal_handler_may_wait_for_what_the_code_it_interrupts_waits_for(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 import raccoon_fast
 from raccoon_fast.collector import Collector
@@ -35,7 +36,7 @@ class Command:
     def __call__(self, *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         """Runs it to its end."""
         process = self.start(*arguments, stdin=subprocess.PIPE)
-        out, err = process.communicate(stdin, timeout=50)
+        out, err = process.communicate(stdin, timeout=patient(50))
         return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
     def end(self) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Ack, Code, Producer, Response, RetryPolicy, Status
 from raccoon_fast.cli import main
@@ -283,7 +284,7 @@ class TestConsent:
         process = command.start("bench", self.ELSEWHERE, stdin=theirs)
         os.close(theirs)
         os.write(ours, b"n\n")
-        out, _ = process.communicate(timeout=40)
+        out, _ = process.communicate(timeout=patient(40))
         os.close(ours)
         assert (process.returncode, out) == (1, b"nothing was sent\n")
 
@@ -345,7 +346,7 @@ class TestReport:
         except OSError:  # the other end is closed
             pass
         os.close(ours)
-        assert process.wait(40) == 0
+        assert process.wait(patient(40)) == 0
         assert "█".encode() in seen
         assert b"\x1b[" in seen.split(b"p50 to p90")[0].rsplit(b"\n", 1)[1]
 

@@ -11,6 +11,7 @@ import sys
 from unittest.mock import ANY
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, GrpcClient, RestClient, RetryPolicy, ServerError, WebSocketClient
 
@@ -35,7 +36,7 @@ def test_serves_all_three_until_a_signal_and_counts(command, number):
         with make(urls[protocol], serializer=RAW) as client:
             client.send([("t", b"x")] * count)
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=patient(10))
     assert (process.returncode, err) == (0, b"")
     assert out.decode() == "received 6 events: 1 over rest, 2 over websocket, 3 over grpc\n"
 
@@ -50,7 +51,7 @@ def test_json_for_scripts(command):
     with WebSocketClient(said["websocket"], serializer=RAW) as client:
         client.send([("t", b"x")])
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=patient(10))
     assert (process.returncode, err) == (0, b"")
     nothing = {"requests": 0, "events": 0}
     one = {"requests": 1, "events": 1}
@@ -67,7 +68,7 @@ def test_options_reach_the_server(command):
     with GrpcClient(urls["gRPC"], serializer=RAW, retry=once) as client, pytest.raises(ServerError, match="id header"):
         client.send([("t", b"x")])
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10)[0] == b"received 0 events\n"
+    assert process.communicate(timeout=patient(10))[0] == b"received 0 events\n"
 
 
 def test_a_file_as_sink(command, tmp_path):
@@ -75,7 +76,7 @@ def test_a_file_as_sink(command, tmp_path):
     with RestClient(addresses(process)["REST"], serializer=RAW) as client:
         client.send([("t", b"\x00\xff"), ("u", b"{}")])
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=patient(10))
     records = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [(one["type"], base64.b64decode(one["data"])) for one in records] == [("t", b"\x00\xff"), ("u", b"{}")]
 
@@ -85,7 +86,7 @@ def test_quiet(command, unused_port):
     with RestClient(f"http://127.0.0.1:{unused_port}", serializer=RAW, retry=UNTIL_IT_IS_UP) as client:
         client.send([("t", b"x")])
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.communicate(timeout=patient(10)) == (b"", b"")
     assert process.returncode == 0
 
 
@@ -108,7 +109,7 @@ def test_events_are_printed_and_those_that_do_not_match_are_counted(command, tmp
         {"type": "page", "req_guid": ANY, "protocol": "rest", "base64": "/w=="},
     ]
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=patient(10))
     assert (process.returncode, out, json.loads(err)["bad"]) == (0, b"", 1)
 
 
@@ -118,7 +119,7 @@ def test_standard_output_as_sink(command):
         client.send([("t", b"x")])
     assert json.loads(process.stdout.readline())["data"] == "eA=="
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10)[0] == b""
+    assert process.communicate(timeout=patient(10))[0] == b""
 
 
 def test_a_type_without_print(command):

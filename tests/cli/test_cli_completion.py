@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from patience import patient
 
 from raccoon_fast.cli import main
 from raccoon_fast.cli.arguments import make_parser
@@ -125,7 +126,7 @@ class Terminal:
         """Types, and reads until `expected` shows."""
         os.write(self._fd, text.encode())
         seen = b""
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + patient(20)
         while expected not in seen.decode(errors="replace"):
             ready, _, _ = select.select([self._fd], [], [], max(0, deadline_s - time.monotonic()))
             assert ready, f"expected {expected!r} in {seen!r}"

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import trustme
 from forward_proxy import ForwardProxy
+from patience import patient
 from unix_socket import forwarded
 
 from raccoon_fast.cli import main
@@ -200,7 +201,7 @@ class TestConsent:
         process = command.start("doctor", collector.url, f"grpc://{collector.grpc_target}", stdin=theirs)
         os.close(theirs)
         os.write(ours, answer)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=patient(40))
         os.close(ours)
         assert process.returncode == 0
         assert err.count(b"[y/N]") == 1

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from patience import patient
 
 from raccoon_fast.cli import main, send
 from raccoon_fast.collector import Collector
@@ -294,7 +295,7 @@ class TestSignals:
         collector.wait_for(2500)
         process.send_signal(number)
         out, err = process.stdout.read(), process.stderr.read()
-        assert process.wait(10) == code
+        assert process.wait(patient(10)) == code
         assert json.loads(out)["acknowledged"] == 2500
         assert err.decode() == f"raccoon-fast send: ended by {number.name}: nothing after line 2500 of stdin was sent\n"
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli import main, replay
@@ -59,7 +60,7 @@ def living(new_producer):
     producer = new_producer(durable=True)
     producer.emit_many([("mine", b"m")] * 3)
     producer.flush(0)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + patient(10)
     while not producer._spool.nbytes:
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
@@ -230,7 +231,7 @@ class TestDrop:
         process = command.start("spool", "drop", path, "--type", "t1", stdin=theirs)
         os.close(theirs)
         os.write(ours, answer)
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=patient(40))
         os.close(ours)
         assert (process.returncode, out[: len(said)]) == (code, said)
         assert b"for good? [y/N] " in err
@@ -288,6 +289,6 @@ def test_a_reader_that_leaves_early(command, path, left):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = process.communicate(timeout=40)
+    out, err = process.communicate(timeout=patient(40))
     assert out.startswith(b"owner")
     assert err == b""

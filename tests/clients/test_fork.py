@@ -12,6 +12,7 @@ import textwrap
 
 import pytest
 from any_client import PROTOCOLS, address_of
+from patience import patient
 
 from raccoon_fast.collector import Collector
 
@@ -72,7 +73,7 @@ def run(script: str, protocol: str, collector: Collector, **environment: str) ->
         [*command, address_of(protocol, collector)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         env={**os.environ, **environment},
     )
     # asyncio's debug mode tells of steps that take long

@@ -19,8 +19,9 @@ import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, new_client
 from certificates import Files, make_certificates
 from h2_peer import HEAD, Call, message, strict_server
+from patience import patient, wait_until
 from scripted import Connection, answer, guid_of, speak_websocket, tcp_server
-from trial import Lines, wait_until
+from trial import Lines
 
 from raccoon_fast import RAW, TLS, EventsRejectedError, MessageTooLargeError, Producer, RaccoonError, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -360,7 +361,7 @@ def once_kept(way: Way) -> Iterator[str]:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         listener.close()
-        thread.join(5)
+        thread.join(patient(5))
 
 
 def options_of(way: Way, files: Files) -> dict[str, Any]:
@@ -439,7 +440,7 @@ def test_a_producers_batch(row: Row, key: tuple[str, str], number: int, files: F
     with serve(way, row.protocol, files) as host:
         producer = Producer(url_of(row.protocol, host, options), logger=lines, **options)
         if way.kind == "kept":
-            producer.emit("page", b"before").result(10)
+            producer.emit("page", b"before").result(patient(10))
         receipt = producer.emit("page", b"x")
         if row.charged == "server":
             wait_until(lambda: not producer.health().ok)
@@ -448,11 +449,11 @@ def test_a_producers_batch(row: Row, key: tuple[str, str], number: int, files: F
             wait_until(lambda: len(way.seen) > 1)
         if row.charged in ("events", "size"):
             with pytest.raises(EventsRejectedError) as no:
-                receipt.result(15)
+                receipt.result(patient(15))
             assert [event.data for event in no.value.rejected] == [b"x"]
         elif way.heals:
             way.healed.set()
-            receipt.result(15)
+            receipt.result(patient(15))
         total = producer.close(timeout=0).total
     failed = {"events": {"BAD_REQUEST": 1}, "size": {"too large": 1}}.get(row.charged)
     if failed is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client
+from patience import patient
 from scripted import tcp_server
 
 from raccoon_fast import ClientClosedError, Outcome, Status
@@ -147,8 +148,8 @@ class TestClose:
             receipts = [client.submit(EVENTS) for _ in range(12)]
             began_s = time.monotonic()
             client.close(timeout=0.1)
-            assert 0.1 <= time.monotonic() - began_s < 1  # nothing had to be waited for
-            assert [type(receipt.exception(10)) for receipt in receipts] == [ClientClosedError] * 12
+            assert 0.1 <= time.monotonic() - began_s < patient(1)  # nothing had to be waited for
+            assert [type(receipt.exception(patient(10))) for receipt in receipts] == [ClientClosedError] * 12
 
     def test_ends_a_send_of_another_thread(self, protocol, collector):
         collector.faults.drop_acks()
@@ -164,7 +165,7 @@ class TestClose:
             thread.start()
             collector.wait_until(lambda c: c.request_count == 1)
             client.close(timeout=0)
-            thread.join(5)
+            thread.join(patient(5))
             assert not thread.is_alive()
         assert [(error.req_guid, error.outcome) for error in errors] == [("g", Outcome.POSSIBLY_DELIVERED)]
 
@@ -175,7 +176,7 @@ class TestClose:
             barrier = threading.Barrier(7)
 
             def send():
-                barrier.wait(10)
+                barrier.wait(patient(10))
                 try:
                     while True:
                         client.send(EVENTS)
@@ -183,23 +184,23 @@ class TestClose:
                     outcomes.append(error)
 
             def submit():
-                barrier.wait(10)
+                barrier.wait(patient(10))
                 with contextlib.suppress(ClientClosedError):
                     while True:
                         receipts.append(client.submit(EVENTS))
 
             def close():
-                barrier.wait(10)
+                barrier.wait(patient(10))
                 client.close(timeout=0.1)
 
             threads = [threading.Thread(target=target) for target in (send, send, send, submit, close, close, close)]
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(20)
+                thread.join(patient(20))
         assert not any(thread.is_alive() for thread in threads)
         assert len(outcomes) == 3
-        assert {type(receipt.exception(10)) for receipt in receipts} <= {type(None), ClientClosedError}
+        assert {type(receipt.exception(patient(10))) for receipt in receipts} <= {type(None), ClientClosedError}
 
     def test_from_a_callback(self, protocol, collector):
         closed = threading.Event()
@@ -210,7 +211,7 @@ class TestClose:
                 closed.set()
 
             client.submit(EVENTS).add_done_callback(close)
-            assert closed.wait(10)
+            assert closed.wait(patient(10))
             with pytest.raises(ClientClosedError):
                 client.send(EVENTS)
 
@@ -223,9 +224,9 @@ def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkey
     monkeypatch.setattr(loop_thread, "new_event_loop", new_event_loop)
     thread = loop_thread.LoopThread(resolve_logger(None))
     held, gate = threading.Event(), threading.Event()
-    thread.loop.call_soon_threadsafe(lambda: (held.set(), gate.wait(10)))
+    thread.loop.call_soon_threadsafe(lambda: (held.set(), gate.wait(patient(10))))
     thread.start()
-    assert held.wait(10)
+    assert held.wait(patient(10))
 
     async def fail():
         raise ClientClosedError("closed")
@@ -236,7 +237,7 @@ def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkey
     while not thread._is_stopped:
         time.sleep(0.001)
     gate.set()
-    stopping.join(10)
+    stopping.join(patient(10))
     assert isinstance(future.exception(0), ClientClosedError)
 
 
@@ -255,7 +256,7 @@ class TestNothingIsLeft:
 
     def settled(self, collector, before) -> None:
         """Wait until there are no more threads and descriptors than before: the server's side ends a little later."""
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + patient(10)
         while True:
             gc.collect()
             threads = [thread.name for thread in threading.enumerate()]
@@ -293,7 +294,7 @@ class TestNothingIsLeft:
             await asyncio.to_thread(self.settled, collector, (before[0], before[1] + 1))
             await asyncio.sleep(0)
             # gRPC's own clean-up of a channel is a task as well
-            deadline_s = time.monotonic() + 10
+            deadline_s = time.monotonic() + patient(10)
             while asyncio.all_tasks() != {asyncio.current_task()}:
                 assert time.monotonic() < deadline_s, asyncio.all_tasks()
                 await asyncio.sleep(0.01)
@@ -361,7 +362,7 @@ def run(script: str, protocol: str, address: str) -> tuple[str, str, int]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str, int]:
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=patient(30))
     return out, err, process.returncode
 
 
@@ -384,7 +385,7 @@ class TestExit:
             began_s = time.monotonic()
             assert [ended(process) for process in processes] == [("leaving\n", "", 3)] * 3
         # `close` waits for 5 s at most.
-        assert time.monotonic() - began_s < 15
+        assert time.monotonic() - began_s < patient(15)
 
     def test_says_what_was_not_acknowledged(self, black_hole):
         script = """
@@ -480,11 +481,11 @@ class TestSignals:
         """
         host, reached = hole
         with started(script, protocol, silent_address(protocol, host)) as process:
-            assert reached.wait(20)
+            assert reached.wait(patient(20))
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
             assert ended(process) == ("closed True\n", "", 0)
-            assert time.monotonic() - began_s < 5
+            assert time.monotonic() - began_s < patient(5)
 
     def test_ctrl_c_that_nobody_catches_leaves_with(self, protocol, hole):
         script = """
@@ -493,11 +494,11 @@ class TestSignals:
         """
         host, reached = hole
         with started(script, protocol, silent_address(protocol, host)) as process:
-            assert reached.wait(20)
+            assert reached.wait(patient(20))
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
             out, err, code = ended(process)
-            assert time.monotonic() - began_s < 5
+            assert time.monotonic() - began_s < patient(5)
             assert (out, code) == ("", -signal.SIGINT)
             assert err.count("Traceback") == 1
             assert err.endswith("KeyboardInterrupt\n")
@@ -530,11 +531,11 @@ class TestSignals:
         """
         host, reached = hole
         with started(script, protocol, silent_address(protocol, host)) as process:
-            assert reached.wait(20)
+            assert reached.wait(patient(20))
             process.send_signal(signal.SIGINT)
             began_s = time.monotonic()
             out, err, code = ended(process)
-            assert time.monotonic() - began_s < 5
+            assert time.monotonic() - began_s < patient(5)
             assert (out, code) == ("interrupted\n", 0)
             # Python 3.10 interrupts asyncio wherever it is, and leaves things open.
             assert err == "" or sys.version_info < (3, 11)
@@ -545,6 +546,6 @@ class TestSignals:
         """
         host, reached = hole
         with started(script, protocol, silent_address(protocol, host)) as process:
-            assert reached.wait(20)
+            assert reached.wait(patient(20))
             process.send_signal(signal.SIGTERM)
             assert ended(process) == ("", "", -signal.SIGTERM)

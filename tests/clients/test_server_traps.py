@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Code, Outcome, RestClient, RetryPolicy, ServerError, WebSocketClient
 from raccoon_fast.collector import Collector
@@ -42,7 +43,7 @@ def test_failing_publishes_are_met_one_request_at_a_time():
         collector.faults.fail_publish(times=1)
         receipts = [client.submit([("page", b"%d" % i)]) for i in range(40)]
         for receipt in receipts:
-            receipt.result(20)
+            receipt.result(patient(20))
         assert sorted(int(event.data) for event in collector.events) == list(range(40))
 
 
@@ -51,9 +52,9 @@ def test_acknowledgements_are_read_while_nobody_takes_them():
     with Collector() as collector, websocket(collector) as client:
         acks = client.acks(maxsize=10)
         block = threading.Event()
-        client.submit(EVENTS).add_done_callback(lambda _: block.wait(20))
+        client.submit(EVENTS).add_done_callback(lambda _: block.wait(patient(20)))
         for receipt in [client.submit(EVENTS) for _ in range(300)]:
-            receipt.result(20)
+            receipt.result(patient(20))
         block.set()
         assert acks.dropped == 291
 
@@ -86,7 +87,7 @@ def test_a_full_server_is_backed_off_from():
         with websocket(collector, retry=RetryPolicy(max_attempts=50, initial=0.05, maximum=0.2)) as third:
             waiting = third.submit(EVENTS)
             first.close()
-            waiting.result(10)
+            waiting.result(patient(10))
         assert collector.event_count == 2
 
 
@@ -107,7 +108,7 @@ def test_a_connection_that_is_cut_is_resent_on():
         collector.wait_until(lambda c: c.request_count == 4)
         collector.faults.close_connections()
         for receipt in receipts:
-            receipt.result(10)
+            receipt.result(patient(10))
         assert {int(event.data) for event in collector.events} == set(range(4))
 
 

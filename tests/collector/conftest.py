@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from patience import patient
 from websockets.sync.client import ClientConnection, connect
 
 from raccoon_fast.collector import Collector
@@ -68,7 +69,7 @@ class Peer:
         return connection
 
     def tcp(self, port: int) -> socket.socket:
-        return self._stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        return self._stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=patient(10)))
 
     def ping(self, connection: socket.socket) -> None:
         """An exchange that is done when this returns; the connection stays open."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from patience import patient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -110,7 +111,7 @@ def open_websocket(collector: Collector, headers: dict[str, str]) -> ClientConne
 
 
 def receive(connection: ClientConnection) -> tuple[str, bytes]:
-    frame = connection.recv(timeout=10)
+    frame = connection.recv(timeout=patient(10))
     return ("text", without_time(frame.encode())) if isinstance(frame, str) else ("binary", without_time(frame))
 
 
@@ -147,7 +148,7 @@ def test_websocket_answers_as_the_server_did(
 
 def assert_closed(connection: ClientConnection, closed: dict[str, Any]) -> None:
     with pytest.raises(ConnectionClosed) as caught:
-        connection.recv(timeout=10)
+        connection.recv(timeout=patient(10))
     assert caught.value.rcvd is not None
     assert {"code": caught.value.rcvd.code, "reason": caught.value.rcvd.reason} == closed
 
@@ -193,7 +194,7 @@ def test_a_client_that_never_pongs_is_cut_off_as_the_server_did() -> None:
     exchange = one_exchange("client_never_pongs")
     with (
         Collector(ping_interval=0.3, pong_wait=1.5) as collector,
-        socket.create_connection(("127.0.0.1", collector.port), timeout=10) as client,
+        socket.create_connection(("127.0.0.1", collector.port), timeout=patient(10)) as client,
     ):
         client.sendall(
             b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

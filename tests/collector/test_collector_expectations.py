@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.collector.messages import SendEventRequest
@@ -44,7 +45,7 @@ def test_it_waits_also_over_a_clear(peer: Any, collector: Collector) -> None:
     collector.clear()
     send(peer, collector, ("page", b"2"))
     send(peer, collector, ("page", b"3"))
-    thread.join(10)
+    thread.join(patient(10))
     assert [event.data for event in found][-1] == b"3"
 
 

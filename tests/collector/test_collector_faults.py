@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from patience import patient
 from websockets.exceptions import ConnectionClosedError
 
 from raccoon_fast.collector import Collector
@@ -33,7 +34,7 @@ def post_guid(peer: Any, collector: Collector) -> str:
 
 
 def receive(peer: Any, websocket: Any, count: int = 1) -> list[str]:
-    return [guid(peer.decode(websocket.recv(timeout=10))) for _ in range(count)]
+    return [guid(peer.decode(websocket.recv(timeout=patient(10)))) for _ in range(count)]
 
 
 def failure(peer: Any, collector: Collector, timeout: float = 10.0) -> grpc.RpcError:
@@ -72,7 +73,7 @@ def test_hang_up(peer: Any, collector: Collector) -> None:
     websocket = peer.websocket(collector)
     websocket.send(peer.request())
     with pytest.raises(ConnectionClosedError, match="no close frame") as caught:
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
     assert isinstance(caught.value.__cause__, ConnectionResetError)
     with pytest.raises(httpx.ReadError):
         peer.post(collector)
@@ -134,7 +135,7 @@ def test_bad_answer(peer: Any, collector: Collector) -> None:
     collector.faults.bad_answer(b"\xffnot an answer", times=3)
     websocket = peer.websocket(collector)
     websocket.send(peer.request())
-    assert websocket.recv(timeout=10) == b"\xffnot an answer"
+    assert websocket.recv(timeout=patient(10)) == b"\xffnot an answer"
     response = peer.post(collector)
     assert (response.status_code, response.content) == (200, b"\xffnot an answer")
     with pytest.raises(Exception, match="Error parsing message"):
@@ -189,7 +190,7 @@ def test_fail_publish(peer: Any, collector: Collector) -> None:
     collector.faults.fail_publish(times=3)
     websocket = peer.websocket(collector)
     websocket.send(peer.request())
-    answer = peer.decode(websocket.recv(timeout=10))
+    answer = peer.decode(websocket.recv(timeout=patient(10)))
     assert (answer.status, answer.code, guid(answer)) == (2, 3, "g")
     assert peer.post(collector).status_code == 500
     assert peer.call(collector).code == 3
@@ -204,7 +205,7 @@ def test_fail_publish_at_a_rate(peer: Any, new_collector: NewCollector) -> None:
     websocket = peer.websocket(collector)
     for _ in range(400):
         websocket.send(peer.request())
-    failed = sum(peer.decode(websocket.recv(timeout=10)).status == 2 for _ in range(400))
+    failed = sum(peer.decode(websocket.recv(timeout=patient(10))).status == 2 for _ in range(400))
     assert 120 < failed < 280  # eight standard deviations
     assert collector.event_count == 400 - failed
 
@@ -265,7 +266,7 @@ def test_stop_ponging(peer: Any, collector: Collector) -> None:
     websocket = peer.websocket(collector)
     collector.faults.stop_ponging(times=1)
     assert not websocket.ping(b"a").wait(0.2)
-    assert websocket.ping(b"b").wait(10)
+    assert websocket.ping(b"b").wait(patient(10))
     websocket.send(peer.request())
     assert receive(peer, websocket) == ["g"]
 
@@ -282,9 +283,9 @@ def test_close_connections(peer: Any, collector: Collector) -> None:
         )
         collector.wait_until(lambda it: it.faults.fired == {"drop_acks": 1})
         collector.faults.close_connections()
-        assert call.exception(timeout=10).code() is grpc.StatusCode.UNAVAILABLE
+        assert call.exception(timeout=patient(10)).code() is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(ConnectionClosedError, match="no close frame"):
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
     with pytest.raises(ConnectionResetError):
         idle.recv(4096)
     collector.wait_until(lambda it: it.connections == 0)
@@ -295,7 +296,7 @@ def test_close_connections(peer: Any, collector: Collector) -> None:
 
 def is_refused(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=patient(5)).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -321,7 +322,7 @@ def test_connections_can_be_closed_while_refusing(peer: Any, collector: Collecto
     collector.faults.refuse()
     collector.faults.close_connections()
     with pytest.raises(ConnectionClosedError):
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
     assert is_refused(collector.port)
     assert is_refused(collector.grpc_port)
     collector.faults.clear()
@@ -417,7 +418,7 @@ def test_reject_events(peer: Any, collector: Collector) -> None:
     assert (answer.status_code, peer.decode(answer.content).code) == (400, 2)
     websocket = peer.websocket(collector)
     websocket.send(peer.request())
-    refused = peer.decode(websocket.recv(timeout=10))
+    refused = peer.decode(websocket.recv(timeout=patient(10)))
     assert (refused.status, refused.code, refused.data["req_guid"]) == (2, 2, "")
     assert failure(peer, collector).code() is grpc.StatusCode.INTERNAL
     assert (collector.event_count, collector.faults.fired) == (0, {"reject_events": 3})
@@ -432,7 +433,7 @@ def test_too_large(peer: Any, collector: Collector) -> None:
     websocket = peer.websocket(collector)
     websocket.send(large)
     with pytest.raises(ConnectionClosedError, match="1009"):
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
     with pytest.raises(grpc.RpcError, match="larger than max") as caught:
         peer.call(collector, large)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from patience import patient
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import raccoon_fast.cli
@@ -41,7 +42,7 @@ def use_all_three(peer: Any, collector: Collector) -> None:
     peer.post(collector, peer.request("r", events=2), {"X-User-ID": "rest-user", "User-Agent": "agent/1"})
     websocket = peer.websocket(collector, "ws-user")
     websocket.send(json.dumps({"req_guid": "w", "events": [{"type": "click", "event_bytes": "eyJhIjoxfQ=="}]}))
-    websocket.recv(timeout=10)
+    websocket.recv(timeout=patient(10))
     peer.call(collector, peer.request("g"))
 
 
@@ -282,7 +283,7 @@ class TestBad:
         collector = new_collector(inspect=True, max_connections=2)
         websocket = peer.websocket(collector, "a")
         websocket.send(b"\xff")
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
         for user_id in ("a", "b", "c"):
             peer.websocket(collector, user_id)
         with pytest.raises(InvalidStatus, match="HTTP 404"):
@@ -290,7 +291,7 @@ class TestBad:
         collector.faults.too_large(10)
         websocket.send(peer.request())
         with pytest.raises(ConnectionClosed):
-            websocket.recv(timeout=10)
+            websocket.recv(timeout=patient(10))
         assert self.of(collector) == [
             (
                 "websocket",
@@ -476,7 +477,7 @@ def test_close_is_quick_while_the_page_is_open(new_collector: NewCollector) -> N
         client.get(f"{collector.url}/inspect/summary")
         start_s = time.monotonic()
         collector.close()
-        assert time.monotonic() - start_s < 2
+        assert time.monotonic() - start_s < patient(2)
 
 
 def test_tls(new_collector: NewCollector, tmp_path: Path) -> None:

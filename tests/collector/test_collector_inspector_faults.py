@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import patient
 from websockets.exceptions import ConnectionClosedError
 
 from raccoon_fast.collector import Collector
@@ -118,7 +119,7 @@ def test_refusing_ends_by_itself(peer: Any, new_collector: NewCollector) -> None
     for port in (collector.port, collector.grpc_port):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + patient(10)
     while True:
         with contextlib.suppress(httpx.ConnectError):
             assert state(collector)["refuse"]["on"] is False
@@ -148,7 +149,7 @@ def test_connections_are_closed_after_the_answer(peer: Any, new_collector: NewCo
     websocket = peer.websocket(collector)
     order(collector, fault="close_connections")
     with pytest.raises(ConnectionClosedError):
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=patient(10))
     collector.wait_until(lambda it: it.connections == 0)
     assert peer.post(collector).status_code == 200
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import patient
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -145,7 +146,7 @@ def test_counts_are_live(open_page: Any, new_collector: NewCollector) -> None:
         with Producer(url, serializer=JSON, logger=None) as producer:
             producer.emit_many([("page", {"n": n}) for n in range(10 * count)])
             producer.emit("buy", {})
-            assert producer.flush(10) == 0
+            assert producer.flush(patient(10)) == 0
             if count == 2:
                 page.wait(lambda: page.tile("Connections") == "1")
     page.wait(lambda: page.tile("Events") == "63")
@@ -278,7 +279,7 @@ def send_of_all_kinds(collector: Collector) -> None:
     send(collector, ("order", b'{"total": 1, "who": "Ann"}'), ("order", b'{"who": "Bob"}'), user_id="web-1")
     with Producer(collector.ws_url, serializer=JSON, user_id="Mobile-2", logger=None) as producer:
         producer.emit("view", {"who": "Ann"})
-        assert producer.flush(10) == 0
+        assert producer.flush(patient(10)) == 0
 
 
 @pytest.mark.parametrize(
@@ -558,7 +559,7 @@ def test_an_event_is_copied_as_json_as_curl_and_as_an_assertion(
     assert (copied["type"], copied["data"], copied["req_guid"]) == (evil_type, json.loads(data), "g")
     assert copied["headers"]["authorization"] == "(masked)"
     assert base64.b64decode(copied["base64"]) == data
-    subprocess.run(["sh", "-c", as_curl], check=True, capture_output=True, timeout=30)
+    subprocess.run(["sh", "-c", as_curl], check=True, capture_output=True, timeout=patient(30))
     assert [(event.type, event.data) for event in collector.events] == [(evil_type, data)] * 2
     names = {"raccoon_collector": collector, "json": json, "base64": base64}
     assert eval(as_assertion, names)  # as a test would do

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast.collector import Collector, Counts, ReceivedEvent
 from raccoon_fast.collector.messages import SendEventRequest
@@ -28,7 +29,7 @@ def test_events_of_all_three_protocols_in_order(peer: Any, new_collector: NewCol
     peer.post(collector, message.SerializeToString(), {"X-User-ID": "rest-user", "X-User-Group": "g"})
     websocket = peer.websocket(collector, "ws-user")
     websocket.send(json.dumps({"req_guid": "b", "events": [{"type": "u", "event_bytes": "aGk="}] * 2}))
-    websocket.recv(timeout=10)
+    websocket.recv(timeout=patient(10))
     peer.call(collector, peer.request("c"))
 
     assert collector.events == [
@@ -107,7 +108,7 @@ def test_wait_for_waits_for_the_count(peer: Any, new_collector: NewCollector) ->
     waiting.join(0.05)
     assert waiting.is_alive()
     peer.post(collector, peer.request(events=2))
-    waiting.join(10)
+    waiting.join(patient(10))
     assert not waiting.is_alive()
 
 

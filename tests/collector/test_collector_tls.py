@@ -16,6 +16,7 @@ import grpc
 import httpx
 import pytest
 import trustme
+from patience import patient
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -68,7 +69,7 @@ def over_websocket(collector: Collector, files: Files, body: bytes, with_client:
         context = files.context(with_client=with_client)
         async with connect(f"{collector.ws_url}/api/v1/events", ssl=context, proxy=None) as websocket:
             await websocket.send(body)
-            await asyncio.wait_for(websocket.recv(), 10)
+            await asyncio.wait_for(websocket.recv(), patient(10))
 
     asyncio.run(exchange())
 
@@ -108,7 +109,7 @@ def test_plain_text_is_refused(files: Files, peer: Any) -> None:
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{collector.port}/ping")
         with pytest.raises(grpc.RpcError):
-            peer.call(collector, timeout=5)
+            peer.call(collector, timeout=patient(5))
 
 
 def test_close_does_not_wait_for_a_peer_that_says_nothing(files: Files, peer: Any, event_loop_kind: str) -> None:
@@ -121,7 +122,7 @@ def test_close_does_not_wait_for_a_peer_that_says_nothing(files: Files, peer: An
         peer.ping(idle)
         start_s = time.monotonic()
         collector.close()
-        assert time.monotonic() - start_s < 0.5
+        assert time.monotonic() - start_s < patient(0.5)
         with contextlib.suppress(ConnectionResetError):
             assert never_shakes_hands.recv(1) == b""
 

@@ -10,6 +10,7 @@ import grpc
 import httpx
 import pytest
 from any_client import PROTOCOLS, new_client
+from patience import patient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -50,7 +51,9 @@ def test_a_request_is_acknowledged_under_its_guid(server: Any, protocol: str, wi
 def test_many_requests_in_flight_are_each_acknowledged(server: Any, protocol: str) -> None:
     with new_client(protocol, address(server, protocol), timeout=30.0) as client:
         receipts = [client.submit(EVENTS) for _ in range(50)]
-        assert [receipt.result(60).req_guid for receipt in receipts] == [receipt.req_guid for receipt in receipts]
+        assert [receipt.result(patient(60)).req_guid for receipt in receipts] == [
+            receipt.req_guid for receipt in receipts
+        ]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -59,12 +62,12 @@ def test_a_producer_s_events_are_all_acknowledged(server: Any, protocol: str) ->
     url = f"grpc://{url}" if protocol == "grpc" else url
     with Producer(url, serializer=RAW, logger=None, batch_events=100) as producer:
         producer.emit_many(("contract-test", b"%d" % number) for number in range(1000))
-        assert producer.flush(60) == 0
+        assert producer.flush(patient(60)) == 0
     assert producer.report.total.acked == 1000
 
 
 def test_ping(server: Any) -> None:
-    answer = httpx.get(f"{server.url}/ping", timeout=30, trust_env=False)
+    answer = httpx.get(f"{server.url}/ping", timeout=patient(30), trust_env=False)
     assert (answer.status_code, answer.text) == (200, "pong")
 
 
@@ -102,17 +105,17 @@ def test_what_cannot_be_read_over_a_websocket_has_no_guid_and_the_connection_sta
             ("{", lambda text: decode_json_answer(text.encode())),
         ):
             connection.send(frame)
-            response = decode(connection.recv(timeout=30))
+            response = decode(connection.recv(timeout=patient(30)))
             assert (response.code, response.req_guid) == (Code.BAD_REQUEST, "")
 
 
 def test_a_second_connection_of_one_identity_is_refused(server: Any) -> None:
     user_id = str(uuid.uuid4())
     with websocket(server, user_id), websocket(server, user_id) as second:
-        response = decode_proto_answer(second.recv(timeout=30))
+        response = decode_proto_answer(second.recv(timeout=patient(30)))
         assert (response.status, response.code) == (Status.ERROR, Code.MAX_USER_LIMIT_REACHED)
         with pytest.raises(ConnectionClosed) as caught:
-            second.recv(timeout=30)
+            second.recv(timeout=patient(30))
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1008
 

@@ -264,5 +264,6 @@ class Model(RuleBasedStateMachine):
         assert counts == self.counts
 
 
+@pytest.mark.slow
 def test_it_behaves_as_the_model(impl):
     run_state_machine_as_test(lambda: Model(impl.acks), settings=settings(max_examples=60, stateful_step_count=50))

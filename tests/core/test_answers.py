@@ -43,6 +43,7 @@ def decoded(impl, data):
 
 
 @given(ANSWERS)
+@pytest.mark.slow
 def test_what_google_protobuf_writes_is_read(impl, messages, fields):
     data = messages.SendEventResponse(**fields).SerializeToString()
     response = impl.answers.decode_proto_answer(data)
@@ -135,6 +136,7 @@ MESSAGES = st.lists(FIELDS, max_size=4).map(b"".join)
 
 @given(st.lists(FIELDS, max_size=8).map(b"".join), st.data())
 @settings(max_examples=300)
+@pytest.mark.slow
 def test_nearly_valid_messages_are_read_or_refused_as_google_protobuf_does(impl, messages, data, draw):
     assert decoded(impl, data) == judged(messages, data)
     if data:

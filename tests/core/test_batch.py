@@ -557,6 +557,7 @@ class TestAccumulator:
         types = tuple(sorted(it.waiting_types().items()))
         return it.buffered, it.accepted, it.taken, it.open_count, it.sealed, types, sink.sealings, len(sink.opened)
 
+    @pytest.mark.slow
     def test_threads(self, impl, wire):
         sink = Sink(impl, wire, max_events=7, buffer_bytes=1 << 30)
         done = threading.Event()

@@ -84,6 +84,7 @@ def stamped(make, events, req_guid=GUID, time=NOW):
 
 
 @given(events=EVENTS, req_guid=st.text(max_size=40), seconds=SECONDS, nanos=NANOS, capacity=st.integers(0, 300))
+@pytest.mark.slow
 def test_proto_is_what_google_protobuf_writes(impl, messages, events, req_guid, seconds, nanos, capacity):
     request = messages.SendEventRequest(req_guid=req_guid, sent_time={"seconds": seconds, "nanos": nanos})
     for type_, data in events:

@@ -7,6 +7,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 import raccoon_fast
 import raccoon_fast.core
@@ -53,7 +54,7 @@ def run(tree: Path, program: str = PROGRAM, **env: str) -> subprocess.CompletedP
         env={**inherited, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery.ack_streams import AckStream, AsyncAckStream
 from raccoon_fast.events import Ack, Code, Response, Status
@@ -43,7 +44,7 @@ def test_get_waits_for_so_long() -> None:
         acks.get(timeout=0.01)
     timer = threading.Timer(0.01, acks.publish, [ack(1)])
     timer.start()
-    taken = acks.get(timeout=10)
+    taken = acks.get(timeout=patient(10))
     assert taken is not None
     assert taken.req_guid == "g1"
     timer.join()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.logs import resolve_logger
@@ -60,11 +61,11 @@ def test_one_that_raises_is_logged_and_hurts_no_other(callbacks: CallbackThread,
 def test_stop_runs_what_was_submitted_and_is_bounded(callbacks: CallbackThread) -> None:
     release = threading.Event()
     seen: list[int] = []
-    callbacks.submit(lambda _: release.wait(30), None)
+    callbacks.submit(lambda _: release.wait(patient(30)), None)
     callbacks.submit(seen.append, 1)
     start_s = time.monotonic()
     callbacks.stop(0.05)
-    assert time.monotonic() - start_s < 5
+    assert time.monotonic() - start_s < patient(5)
     assert seen == []
     release.set()
     callbacks.stop(5.0)
@@ -75,7 +76,7 @@ def test_after_stop_a_callback_is_not_lost(callbacks: CallbackThread) -> None:
     callbacks.stop(5.0)
     done = threading.Event()
     callbacks.submit(lambda _: done.set(), None)
-    assert done.wait(5)
+    assert done.wait(patient(5))
 
 
 def test_stop_from_a_callback_does_not_wait_for_itself(callbacks: CallbackThread) -> None:
@@ -86,4 +87,4 @@ def test_stop_from_a_callback_does_not_wait_for_itself(callbacks: CallbackThread
         done.set()
 
     callbacks.submit(stop, None)
-    assert done.wait(5)
+    assert done.wait(patient(5))

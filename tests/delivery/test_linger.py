@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+from patience import patient
+
 from raccoon_fast.core.batch import Accumulator, Batch
 from raccoon_fast.delivery.linger import Linger
 
@@ -43,7 +45,7 @@ class Lingering:
             while len(self.sealed_s) < batches:
                 await asyncio.sleep(0.001)
 
-        await asyncio.wait_for(until(), 10)
+        await asyncio.wait_for(until(), patient(10))
 
 
 def test_it_is_sealed_when_its_first_event_has_waited() -> None:

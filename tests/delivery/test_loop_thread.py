@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery import loop_thread
 from raccoon_fast.delivery.loop_thread import LoopThread
@@ -28,7 +29,7 @@ async def where() -> str:
 
 
 def test_it_runs_coroutines_on_its_thread(thread):
-    assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
 
 
 def test_cancelling_the_future_cancels_the_coroutine(thread):
@@ -41,9 +42,9 @@ def test_cancelling_the_future_cancels_the_coroutine(thread):
             ended.set()
 
     future = thread.submit(wait())
-    thread.submit(where()).result(5)
+    thread.submit(where()).result(patient(5))
     future.cancel()
-    assert ended.wait(5)
+    assert ended.wait(patient(5))
 
 
 class Interrupted:
@@ -82,7 +83,7 @@ def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread):
                 thread.submit(wait())
         finally:
             thread.loop = whole
-        assert thread.submit(others()).result(5) == set()
+        assert thread.submit(others()).result(patient(5)) == set()
 
 
 class Logger:
@@ -107,12 +108,12 @@ def test_what_is_raised_on_it_goes_no_further(error):
     async def leave_a_task():
         raise error
 
-    thread.submit(where()).result(5)
+    thread.submit(where()).result(patient(5))
     thread.loop.call_soon_threadsafe(leave)
-    assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
     with pytest.raises(type(error)):
-        thread.submit(leave_a_task()).result(5)
-    assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+        thread.submit(leave_a_task()).result(patient(5))
+    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
     assert not thread.is_over
     thread.stop(5.0)
     assert repr(error) in logger.errors[0]
@@ -121,10 +122,10 @@ def test_what_is_raised_on_it_goes_no_further(error):
 def test_a_call_of_the_loop_s_stop_does_not_end_it():
     logger = Logger()
     thread = LoopThread(resolve_logger(logger))
-    thread.submit(where()).result(5)
+    thread.submit(where()).result(patient(5))
     for _ in range(3):
         thread.loop.call_soon_threadsafe(thread.loop.stop)
-        assert thread.submit(where()).result(5) == "raccoon_fast-loop"
+        assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
     thread.stop(5.0)
     assert all("stop()" in line for line in logger.errors)
 
@@ -132,7 +133,7 @@ def test_a_call_of_the_loop_s_stop_does_not_end_it():
 def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(monkeypatch):
     monkeypatch.setattr(loop_thread, "new_event_loop", asyncio.SelectorEventLoop)
     thread = LoopThread(resolve_logger(None))
-    thread.submit(where()).result(5)
+    thread.submit(where()).result(patient(5))
 
     begun = threading.Event()
 
@@ -141,15 +142,15 @@ def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(
         await asyncio.get_running_loop().create_future()
 
     waiting = thread.submit(wait())
-    assert begun.wait(30)
+    assert begun.wait(patient(30))
 
     def fail(timeout=None):
         raise OSError("no descriptor")
 
     thread.loop._selector.select = fail
     thread.loop.call_soon_threadsafe(lambda: None)
-    assert waiting.exception(30) is not None
-    deadline_s = time.monotonic() + 30
+    assert waiting.exception(patient(30)) is not None
+    deadline_s = time.monotonic() + patient(30)
     while not thread.is_over:
         assert time.monotonic() < deadline_s
         time.sleep(0.001)
@@ -182,7 +183,7 @@ def test_stop_from_the_loop_does_not_wait_for_itself(thread):
     async def stop():
         thread.stop(30.0)
 
-    thread.submit(stop()).result(5)
+    thread.submit(stop()).result(patient(5))
 
 
 def test_what_nobody_handles_is_logged():
@@ -192,7 +193,7 @@ def test_what_nobody_handles_is_logged():
     async def fail_later():
         asyncio.get_running_loop().call_soon(lambda: 1 // 0)
 
-    thread.submit(fail_later()).result(5)
+    thread.submit(fail_later()).result(patient(5))
     thread.stop(5.0)
     assert len(logger.errors) == 1
     assert "ZeroDivisionError" in logger.errors[0]

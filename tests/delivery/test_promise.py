@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery.promise import Promise
 
@@ -41,15 +42,15 @@ def test_a_wait_that_ends_before_the_outcome_leaves_nothing_behind(promise: Prom
 
 def test_all_that_wait_are_woken(promise: Promise) -> None:
     results: list[Any] = []
-    threads = [threading.Thread(target=lambda: results.append(promise.result(30))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(promise.result(patient(30)))) for _ in range(4)]
     for thread in threads:
         thread.start()
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + patient(30)
     while len(promise._callbacks) < len(threads) and time.monotonic() < deadline_s:
         time.sleep(0.001)
     promise.set_result("there")
     for thread in threads:
-        thread.join(30)
+        thread.join(patient(30))
     assert results == ["there"] * 4
 
 

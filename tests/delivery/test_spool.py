@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery.spool import Record, Spool, SpoolError, SpoolFull
 from raccoon_fast.logs import resolve_logger
@@ -41,7 +42,7 @@ def without_id(records: list[Record]) -> list[Record]:
 
 def run(program: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, args)], capture_output=True, text=True, timeout=50, **options
+        [sys.executable, "-c", program, *map(str, args)], capture_output=True, text=True, timeout=patient(50), **options
     )
 
 
@@ -197,7 +198,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     script = path.with_name("program.py")
     script.write_text(program)
-    killed = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=50)
+    killed = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=patient(50))
     assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
     spool = new_spool(path)
     spool.adopt()

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from fault_proxy import DOWN, UP, FaultProxy
-from trial import SCHEMES, Server, wait_until
+from patience import patient, wait_until
+from trial import SCHEMES, Server
 
 from raccoon_fast import RAW, BufferFull, EventsRejectedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -94,7 +95,7 @@ class Separate:
     def _terminate(self) -> None:
         if self._server.process is not None and not self._stopped:
             self._server.signal(signal.SIGTERM)
-            self._server.process.wait(20)
+            self._server.process.wait(patient(20))
             self._server.process = None
 
     def _stop(self) -> None:
@@ -247,12 +248,12 @@ class Round:
             self._mend(proxy)
         self._emit(1)  # makes progress
         wait_until(lambda: self.producer.stats().total.spooled == 0, 60)
-        assert self.producer.flush(60) == 0, self.producer.stats()
+        assert self.producer.flush(patient(60)) == 0, self.producer.stats()
         self._check()
         assert self.producer._accumulator.buffered == 0
         start_s = time.monotonic()
         total = self.producer.close(timeout=2.0).total
-        assert time.monotonic() - start_s < 5.0
+        assert time.monotonic() - start_s < patient(5.0)
         assert (total.unsettled, total.spooled) == (0, 0)
         dropped = sum(total.dropped.values())
         assert not dropped or self._overflow.startswith("drop")

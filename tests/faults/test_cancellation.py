@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from patience import patient, wait_until
 from program import run as run_program
-from trial import SCHEMES, wait_until
+from trial import SCHEMES
 
 from raccoon_fast import RAW, AsyncProducer, ClientClosedError, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -30,7 +31,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     loop = request.param()
-    yield lambda coroutine: loop.run_until_complete(asyncio.wait_for(coroutine, 40))
+    yield lambda coroutine: loop.run_until_complete(asyncio.wait_for(coroutine, patient(40)))
     leftover = asyncio.all_tasks(loop)
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
@@ -67,7 +68,7 @@ def test_an_emit_that_is_cancelled_has_accepted_nothing(collector: Collector, ru
                 emits = [cancel_after(steps % 40 + more, producer.emit("a", bytes(900))) for more in range(6)]
                 accepted += sum(await asyncio.gather(*emits))
             assert producer.stats().total.accepted == accepted
-            assert await producer.flush(20) == 0
+            assert await producer.flush(patient(20)) == 0
             assert producer._accumulator.buffered == 0
             assert producer.stats().total.acked == accepted
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from certificates import Files, make_certificates
-from trial import Lines, Trial, port_of, wait_until
+from patience import wait_until
+from trial import Lines, Trial, port_of
 
 from raccoon_fast import TLS
 from raccoon_fast.collector import Collector

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fault_proxy import DOWN, UP
-from trial import wait_until
+from patience import patient, wait_until
 
 from raccoon_fast import RAW, Producer, RetryPolicy
 
@@ -29,13 +29,13 @@ class TestConnections:
     def test_cut_before_the_acknowledgement(self, new_trial: NewTrial) -> None:
         trial = new_trial()
         trial.emit(1)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.proxy.swallowed = {DOWN}
         receipts = trial.emit(30)
         trial.collector.wait_for(31)
         trial.proxy.cut()
         trial.proxy.heal()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         guids = [request.req_guid for request in trial.collector.requests]
         for receipt in receipts:
             assert guids.count(receipt.req_guid) >= 2  # sent again under its guid
@@ -67,7 +67,7 @@ class TestConnections:
     def test_a_black_hole_after_the_connection_was_used(self, new_trial: NewTrial) -> None:
         trial = new_trial(timeout=0.2)
         trial.emit(1)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.proxy.swallowed = {UP, DOWN}
         trial.emit()
         wait_until(lambda: not trial.producer.health().ok)
@@ -84,7 +84,7 @@ class TestConnections:
         trial = new_trial(timeout=10.0)
         trial.proxy.delay_s = 0.03
         trial.emit(200)
-        assert trial.producer.flush(20) == 0
+        assert trial.producer.flush(patient(20)) == 0
         trial.judge()
 
 
@@ -93,7 +93,7 @@ class TestAnswers:
         trial = new_trial(timeout=0.2)
         trial.collector.faults.drop_acks(times=3)
         trial.emit()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     @pytest.mark.parametrize("scheme", ["ws", "http"], indirect=True)
@@ -102,14 +102,14 @@ class TestAnswers:
         trial = new_trial()
         getattr(trial.collector.faults, fault)()
         trial.emit(200)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     def test_for_another_request(self, new_trial: NewTrial) -> None:
         trial = new_trial(timeout=0.2)
         trial.collector.faults.wrong_guid(times=2)
         trial.emit()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     @pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"\xff\xff\xff", b'{"status":1}'])
@@ -117,7 +117,7 @@ class TestAnswers:
         trial = new_trial(timeout=0.2)
         trial.collector.faults.bad_answer(body, times=3)
         trial.emit()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     @pytest.mark.parametrize("scheme", ["ws", "http"], indirect=True)
@@ -126,7 +126,7 @@ class TestAnswers:
         trial = new_trial()
         trial.collector.faults.cut_answers(after_bytes, times=3)
         trial.emit()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -134,7 +134,7 @@ class TestAnswers:
         trial = new_trial()
         trial.collector.faults.status(status, times=3)
         trial.emit()
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         trial.judge()
 
     @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
@@ -154,7 +154,7 @@ class TestAnswers:
         wait_until(lambda: not trial.producer.health().ok)
         start_s = time.monotonic()
         trial.emit(100)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         assert time.monotonic() - start_s > 0.8
         trial.judge()
 
@@ -163,7 +163,7 @@ class TestAnswers:
         trial = new_trial(batch_bytes=8 << 20, batch_events=1000, timeout=5.0)
         trial.collector.faults.early_error(503, times=3)
         trial.emit(5, size=1 << 20)
-        assert trial.producer.flush(20) == 0
+        assert trial.producer.flush(patient(20)) == 0
         trial.judge()
 
 
@@ -184,7 +184,7 @@ class TestServer:
         trial = new_trial({"acks": "sync"})
         trial.collector.faults.fail_publish(times=20)
         trial.emit(100)
-        assert trial.producer.flush(20) == 0
+        assert trial.producer.flush(patient(20)) == 0
         trial.judge()
 
     def test_slow_to_publish(self, new_trial: NewTrial) -> None:
@@ -196,7 +196,7 @@ class TestServer:
     def test_too_many_connections(self, new_trial: NewTrial) -> None:
         trial = new_trial({"max_connections": 1})
         trial.emit(1)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         second = Producer(
             trial.collector.ws_url, serializer=RAW, logger=None, retry=RetryPolicy(max_attempts=1000, initial=0.01)
         )
@@ -204,21 +204,21 @@ class TestServer:
         wait_until(lambda: not second.health().ok)
         assert "MAX_CONNECTION_LIMIT" in second.health().reasons[0]
         trial.judge()
-        assert receipt.result(20).status.name == "SUCCESS"
+        assert receipt.result(patient(20)).status.name == "SUCCESS"
         second.close()
 
     @pytest.mark.parametrize("scheme", ["ws"], indirect=True)
     def test_an_identity_that_is_taken(self, new_trial: NewTrial) -> None:
         trial = new_trial(user_id="one")
         trial.emit(1)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         policy = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.1)
         second = Producer(trial.collector.ws_url, serializer=RAW, logger=None, user_id="one", retry=policy)
         receipt = second.emit("second", b"x")
         wait_until(lambda: not second.health().ok)
         assert "MAX_USER_LIMIT" in second.health().reasons[0]
         trial.judge()
-        assert receipt.result(20).status.name == "SUCCESS"
+        assert receipt.result(patient(20)).status.name == "SUCCESS"
         second.close()
 
 
@@ -236,41 +236,41 @@ class TestProcesses:
     def test_killed_and_started_again(self, server: Any, scheme: str) -> None:
         with self.new_producer(server.url(scheme)) as producer:
             self.emit(producer, "before")
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
             self.emit(producer, "while it is killed")
             server.end()
             self.emit(producer, "while it is gone")
             server.start()
-            assert producer.flush(30) == 0
+            assert producer.flush(patient(30)) == 0
         assert producer.report.total.acked == 600
 
     def test_terminated_and_started_again(self, server: Any, scheme: str) -> None:
         with self.new_producer(server.url(scheme)) as producer:
             self.emit(producer, "before")
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
             self.emit(producer, "while it ends")
             server.signal(signal.SIGTERM)
-            server.process.wait(10)
+            server.process.wait(patient(10))
             server.start()
-            assert producer.flush(30) == 0
+            assert producer.flush(patient(30)) == 0
         assert producer.report.total.acked == 400
 
     def test_stopped_and_continued(self, server: Any, scheme: str) -> None:
         with self.new_producer(server.url(scheme)) as producer:
             self.emit(producer, "before")
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
             server.signal(signal.SIGSTOP)
             self.emit(producer, "while it is stopped")
             wait_until(lambda: not producer.health().ok)
             server.signal(signal.SIGCONT)
-            assert producer.flush(30) == 0
+            assert producer.flush(patient(30)) == 0
         assert producer.report.total.acked == 400
 
 
 def test_a_callback_that_blocks_holds_up_nobody(new_trial: NewTrial) -> None:
     release = threading.Event()
-    trial = new_trial(on_delivery=lambda receipt: release.wait(30))
+    trial = new_trial(on_delivery=lambda receipt: release.wait(patient(30)))
     trial.emit(300)
-    assert trial.producer.flush(10) == 0
+    assert trial.producer.flush(patient(10)) == 0
     release.set()
     trial.judge()

@@ -11,7 +11,8 @@ from unittest import mock
 
 import pytest
 from filter_proxy import CLOSE, EVIL, RESET, SWALLOW, FilterProxy
-from trial import Lines, port_of, wait_until
+from patience import patient, wait_until
+from trial import Lines, port_of
 
 from raccoon_fast import RAW, AsyncProducer, EventsRejectedError, Producer
 from raccoon_fast.collector import Collector
@@ -106,18 +107,18 @@ def test_an_async_producer(collector: Collector, how: str | int) -> None:
             await producer.close(0)
 
     with filtered(collector, "http", how) as urls:
-        asyncio.run(asyncio.wait_for(main(urls), 60))
+        asyncio.run(asyncio.wait_for(main(urls), patient(60)))
 
 
 @pytest.mark.parametrize("how", [403, 451])
 def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Collector, how: int) -> None:
     with filtered(collector, "http", how) as urls, Producer(urls, serializer=RAW, logger=None) as producer:
-        error = emit(producer).exception(30)
+        error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
         assert [event.data for event in error.rejected] == [EVIL]
         assert error.outcome is Outcome.NOT_DELIVERED
         assert f"answered {how}" in error.rejected[0].reason
-        assert producer.flush(10) == 0
+        assert producer.flush(patient(10)) == 0
         assert producer.stats().total.failed == {str(how): 1}
 
 
@@ -125,7 +126,7 @@ def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Coll
 def test_what_may_yet_get_through_ends_at_its_deadline(collector: Collector, scheme: str, how: str | int) -> None:
     with filtered(collector, scheme, how) as urls:
         producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0)
-        error = emit(producer).exception(30)
+        error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
         assert [event.data for event in error.rejected] == [EVIL]
         assert error.outcome is Outcome.POSSIBLY_DELIVERED
@@ -140,7 +141,7 @@ def test_with_a_spool_it_ends_in_quarantine(collector: Collector, scheme: str, h
         producer = Producer(
             urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0, spool=path, durable=True
         )
-        error = emit(producer).exception(30)
+        error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
         report = producer.close()
         assert (report.total.acked, report.total.lost, report.total.spooled) == (EVENTS - 1, 1, 0)
@@ -176,12 +177,12 @@ def test_an_outage_convicts_nobody(collector: Collector) -> None:
     """Batches that fail because the server is down are whole when it is back."""
     log = Lines()
     producer = Producer(collector.url, serializer=RAW, logger=log, batch_events=100)
-    producer.emit("page", b"first").result(timeout=10)
+    producer.emit("page", b"first").result(timeout=patient(10))
     collector.faults.status(502)
     receipts = [producer.emit("page", b"%d" % number) for number in range(2_000)]
     wait_until(lambda: collector.faults.fired.get("status", 0) >= 12)
     collector.faults.clear()
-    assert producer.flush(30) == 0
+    assert producer.flush(patient(30)) == 0
     assert producer.close().total.acked == 2_001
     guids = {receipt.req_guid for receipt in receipts}
     assert guids <= {request.req_guid for request in collector.requests}  # none was sent in parts

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patient
 from program import run
 
 from raccoon_fast.collector import Collector
@@ -163,7 +164,7 @@ os._exit(0)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     try:
-        assert process.wait(20) == 0
+        assert process.wait(patient(20)) == 0
         collector.wait_until(lambda one: one.connections == 0, timeout=20)
         os.kill(child, 0)
     finally:
@@ -200,7 +201,7 @@ os.kill(os.getpid(), 9) if not time.sleep(3) else None
     assert process.stdout is not None
     child = int(process.stdout.readline())
     try:
-        assert process.wait(20) == -signal.SIGKILL
+        assert process.wait(patient(20)) == -signal.SIGKILL
         run(
             HEAD
             + f"""
@@ -257,12 +258,14 @@ class Uwsgi:
             )
 
     def get(self, path: str) -> str:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + patient(30)
         answer = ""
         while not answer:
             assert time.monotonic() < deadline_s, self.log.read_text()
             with contextlib.suppress(urllib.error.URLError):  # it has not begun to listen
-                answer = urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30).read().decode()
+                answer = (
+                    urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=patient(30)).read().decode()
+                )
         return answer
 
     def stop(self) -> float:
@@ -270,7 +273,7 @@ class Uwsgi:
         begun_s = time.monotonic()
         self.process.terminate()
         try:
-            self.process.wait(30)
+            self.process.wait(patient(30))
         finally:
             self.process.kill()
         return time.monotonic() - begun_s
@@ -299,7 +302,7 @@ class TestUwsgi:
             assert server.get("/0")
             assert server.get("/flush").endswith(" 0")
             assert server.get("/1")
-            collector.wait_for(3 + at_import, timeout=30)
+            collector.wait_for(3 + at_import, timeout=patient(30))
         finally:
             took_s = server.stop()
         assert took_s < 8
@@ -309,11 +312,11 @@ class TestUwsgi:
     def test_without_threads_the_first_event_names_the_option(self, collector: Collector, tmp_path: Path) -> None:
         server = Uwsgi(tmp_path, collector.ws_url, False)
         try:
-            deadline_s = time.monotonic() + 30
+            deadline_s = time.monotonic() + patient(30)
             while "--enable-threads" not in server.log.read_text():
                 assert time.monotonic() < deadline_s, server.log.read_text()
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=30).close()
+                    urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=patient(30)).close()
                 except OSError:
                     time.sleep(0.05)
         finally:

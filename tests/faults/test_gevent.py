@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patient, wait_until
 from program import finish, run, start
-from trial import wait_until
 
 from raccoon_fast.collector import Collector
 
@@ -242,7 +242,10 @@ def app(environ, start_response):
     command += ["--graceful-timeout", "5"]  # a worker that is still starting does not hear of the end
 
     def is_answered(path: str) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as it:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=patient(20)) as it,
+        ):
             return bool(it.read() == b"done")
         return False
 
@@ -258,6 +261,6 @@ def app(environ, start_response):
             assert all(users.map(is_answered, [f"/{number}" for number in range(60)]))
         finally:
             server.terminate()
-            _, err = server.communicate(timeout=20)
+            _, err = server.communicate(timeout=patient(20))
     received = {event.data for event in collector.events}
     assert {b"/%d" % number for number in range(60)} <= received, err

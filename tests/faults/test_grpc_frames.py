@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from patience import patient
 from scripted import Connection, tcp_server
 
 from raccoon_fast import RAW, Producer, RetryPolicy
@@ -55,7 +56,7 @@ def pipe(client: socket.socket, port: int) -> None:
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)  # also where the client ended with a reset
-        thread.join(5)
+        thread.join(patient(5))
 
 
 def deliver(target: str, collector: Collector) -> int:
@@ -63,7 +64,7 @@ def deliver(target: str, collector: Collector) -> int:
     options = {"serializer": RAW, "logger": None, "batch_events": 10, "timeout": 5.0, "retry": QUICK}
     with Producer(f"grpc://{target}", **options) as producer:
         receipts = producer.emit_many(("event", b"%d" % number) for number in range(100))
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
     assert producer.report.total.acked == 100
     collector.wait_until(lambda it: {event.data for event in it.events} == {b"%d" % number for number in range(100)})
     assert {request.req_guid for request in collector.requests} == {receipt.req_guid for receipt in receipts}
@@ -124,5 +125,5 @@ def test_calls_that_run_out_of_time() -> None:
         url = f"grpc://{collector.grpc_target}"
         with Producer(url, serializer=RAW, logger=None, timeout=0.2, retry=QUICK) as producer:
             receipt = producer.emit("event", b"x")
-            assert receipt.result(20).status.name == "SUCCESS"
+            assert receipt.result(patient(20)).status.name == "SUCCESS"
         assert [request.req_guid for request in collector.requests] == [receipt.req_guid] * 4

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from trial import Lines, port_of, wait_until
+from patience import patient, wait_until
+from trial import Lines, port_of
 
 from raccoon_fast import RAW, AckTimeoutError, ClientClosedError, Producer
 from raccoon_fast.collector import Collector
@@ -42,7 +43,7 @@ def test_a_burst_while_the_sink_fails(collector: Collector, url: str) -> None:
         # 600 batches wait; few of them were spent on finding out that the sink fails.
         assert attempts(collector) < 40
         collector.faults.clear()
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
         assert producer.health().ok
         total = producer.stats().total
     assert (total.acked, total.lost) == (60_000, 0)
@@ -68,7 +69,7 @@ def test_a_trickle_while_the_sink_fails(collector: Collector, url: str) -> None:
         wait_until(lambda: producer.stats().total.acked >= healed.accepted)
         stop.set()
         thread.join()
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
         total = producer.stats().total
     assert total.acked == total.accepted
 
@@ -81,7 +82,7 @@ def test_retries_are_not_held_back_once_they_succeed(collector: Collector, url: 
             producer.emit("page", b"%d" % number)
         wait_until(lambda: attempts(collector) > 300, 30)
         collector.faults.clear()
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
         assert producer.stats().total.acked == 10_000
 
 
@@ -92,7 +93,7 @@ def test_the_next_url_is_used_while_a_sink_fails(collector: Collector, url: str,
         with Producer(urls, serializer=RAW, logger=None, batch_events=100) as producer:
             for number in range(10_000):
                 producer.emit("page", b"%d" % number)
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
             first, second = producer.health().servers
             assert (first.ok, second.ok) == (False, True)
         assert other.event_count == 10_000
@@ -152,7 +153,7 @@ def test_a_backlog_that_will_not_be_in_time_is_no_health(collector: Collector, u
     with Producer(
         url, serializer=RAW, logger=None, batch_events=10, max_in_flight=1, delivery_timeout=30.0
     ) as producer:
-        producer.emit("page", b"x").result(timeout=10)
+        producer.emit("page", b"x").result(timeout=patient(10))
         collector.faults.delay(0.2)
         for number in range(20_000):  # at 50 a second
             producer.emit("page", b"%d" % number)
@@ -160,14 +161,14 @@ def test_a_backlog_that_will_not_be_in_time_is_no_health(collector: Collector, u
             lambda: any("will not be acknowledged in time" in reason for reason in producer.health().reasons), 30
         )
         collector.faults.clear()
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
         assert producer.health().ok
 
 
 def test_a_batch_near_its_deadline_does_not_make_a_server_that_is_well_fail(collector: Collector, url: str) -> None:
     log = Lines()
     with Producer(url, serializer=RAW, logger=log, batch_events=10, max_in_flight=1, delivery_timeout=4.0) as producer:
-        producer.emit("page", b"x").result(timeout=10)
+        producer.emit("page", b"x").result(timeout=patient(10))
         collector.faults.delay(0.2)
         for number in range(1_000):
             producer.emit("page", b"%d" % number)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patient
 from program import run
 
 from raccoon_fast.collector import Collector
@@ -81,7 +82,7 @@ if __name__ == "__main__":
     worker = ["-m", "celery", "--quiet", "--app", "service", "worker", "--pool", "prefork", "-c", "2", *quiet]
     with subprocess.Popen([sys.executable, *worker], cwd=tmp_path, start_new_session=True) as process:
         try:
-            collector.wait_for(40, timeout=30)
+            collector.wait_for(40, timeout=patient(30))
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # a warm shutdown takes celery itself six seconds
     assert Counter(event.data for event in collector.events) == {b"%d" % number: 1 for number in range(40)}

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from h2_peer import Call, strict_server
+from patience import patient, wait_until
 from scripted import Connection, tcp_server
-from trial import Lines, wait_until
+from trial import Lines
 
 from raccoon_fast import RAW, AsyncProducer, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -79,7 +80,7 @@ def test_another_server_gets_the_events_and_it_is_said_once(scheme: str, status:
     with proxy.serve(scheme) as refusing, Collector() as collector:
         with Producer([refusing, url_of(scheme, collector)], logger=log, batch_events=10, **OPTIONS) as producer:
             receipts = [producer.emit("page", b"%d" % number) for number in range(200)]
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
             assert proxy.refused
             assert [server.ok for server in producer.health().servers] == [False, True]
             assert [receipt.exception(0) for receipt in receipts] == [None] * 200
@@ -136,7 +137,7 @@ def test_on_a_loop_of_the_programs_own(scheme: str) -> None:
     async def main(urls: list[str]) -> None:
         async with AsyncProducer(urls, logger=None, **OPTIONS) as producer:
             receipts = [await producer.emit("page", b"x") for _ in range(20)]
-            assert await producer.flush(20) == 0
+            assert await producer.flush(patient(20)) == 0
             assert all(receipt.exception() is None for receipt in receipts)
 
     with proxy.serve(scheme) as refusing, Collector() as collector:
@@ -168,7 +169,7 @@ def test_when_the_proxy_is_mended_the_events_are_delivered(scheme: str) -> None:
             receipts = [producer.emit("page", b"x") for _ in range(20)]
             wait_until(lambda: not producer.health().ok)
             mended.set()
-            assert [receipt.exception(15) for receipt in receipts] == [None] * 20
+            assert [receipt.exception(patient(15)) for receipt in receipts] == [None] * 20
             wait_until(lambda: producer.health().ok)
 
 
@@ -186,4 +187,4 @@ def forward(connection: Connection, port: int) -> None:
             while data := connection.sock.recv(65536):
                 behind.sendall(data)
         behind.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(patient(5))

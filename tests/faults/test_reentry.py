@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from patience import patient
 from program import run
 
 from raccoon_fast.collector import Collector
@@ -139,5 +140,5 @@ print(interrupts > 10)
     # The compiled form: in the pure one a Ctrl-C in the midst of an emit leaves counts that do not match.
     environment = {**os.environ, "RACCOON_FAST_NO_EXTENSIONS": ""}
     command = [sys.executable, "-c", program, collector.ws_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(50), env=environment)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from trial import Lines, Trial, wait_until
+from patience import patient, wait_until
+from trial import Lines, Trial
 
 from raccoon_fast.collector import Collector
 
@@ -50,7 +51,7 @@ class TestRetryAfter:
         trial = new_trial()
         trial.collector.faults.status(503, retry_after=value, times=3)
         trial.emit(20)
-        assert trial.producer.flush(10) == 0
+        assert trial.producer.flush(patient(10)) == 0
         assert ready_in_s(trial) <= 0.1
         trial.judge()
 
@@ -98,7 +99,7 @@ def test_authorization_is_asked_for_at_each_attempt(new_trial: NewTrial) -> None
     trial = new_trial(auth=auth)
     trial.collector.faults.status(401, times=3)
     trial.emit(20)
-    assert trial.producer.flush(10) == 0
+    assert trial.producer.flush(patient(10)) == 0
     used = {request.headers["authorization"] for request in trial.collector.requests}
     assert used <= set(given)
     assert "Bearer 0" not in used

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import uvloop
+from patience import patient
 from program import finish, start
 
 from raccoon_fast import RAW, AsyncProducer, Producer, RetryPolicy
@@ -70,7 +71,7 @@ def test_a_storm_of_clients_is_weathered() -> None:
 
     loop = uvloop.new_event_loop()
     with Collector() as collector:
-        loop.run_until_complete(asyncio.wait_for(main(collector), 50))
+        loop.run_until_complete(asyncio.wait_for(main(collector), patient(50)))
         loop.close()
         assert Counter(event.type for event in collector.events) == {"before": CLIENTS, "meanwhile": CLIENTS}
 

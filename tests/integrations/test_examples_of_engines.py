@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 from raccoon_fast.collector import Collector
 
@@ -25,7 +26,7 @@ def run(example: str, collector: Collector, *arguments: str) -> Counter[str]:
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     command = [sys.executable, str(EXAMPLES / example), *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=patient(200))
     assert done.returncode == 0, done.stderr
     return Counter(event.type for event in collector.events)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from numbered_flights import judge, judge_a_kill, one_worker_killed, write_flights
+from patience import patient
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations.columns import Columns
@@ -44,7 +45,7 @@ def heard(driver_log: Path) -> Heard:
     before = len(driver_log.read_bytes())
 
     def heard(*texts: str) -> None:
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + patient(20)
         while not all(text in driver_log.read_bytes()[before:].decode() for text in texts):
             assert time.monotonic() < deadline_s, driver_log.read_bytes()[before:].decode()
             time.sleep(0.05)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import stream_flights
 from numbered_flights import judge, write_flights
+from patience import patient
 
 from raccoon_fast.collector import Collector
 
@@ -37,7 +38,7 @@ def test_a_stream_that_is_stopped_and_started_again_loses_nothing(
     count = write_flights(tmp_path / "in", 6, 10_000)
     slowly = {"max_events_per_second": "10000", "parallelism": "1", "batch_events": "500"}
     query = start(spark, collector, tmp_path / "in", tmp_path / "checkpoint", **slowly)
-    collector.wait_for(12_000, 60)  # in the middle of the second epoch
+    collector.wait_for(12_000, patient(60))  # in the middle of the second epoch
     query.stop()
     stopped_at = collector.event_count
     assert stopped_at < count
@@ -71,7 +72,7 @@ def test_a_driver_that_is_killed_loses_nothing(collector: Collector, tmp_path: P
         run = {"env": environment, "stdout": log, "stderr": log, "start_new_session": True}
         killed = subprocess.Popen(command, **run)
         try:
-            collector.wait_for(55_000, 120)  # in the middle of the third epoch
+            collector.wait_for(55_000, patient(120))  # in the middle of the third epoch
         finally:
             os.killpg(killed.pid, signal.SIGKILL)
             killed.wait()

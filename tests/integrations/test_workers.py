@@ -6,10 +6,11 @@ import multiprocessing
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from patience import patient, wait_until
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations import workers
@@ -29,13 +30,6 @@ def options(collector: Collector) -> Iterator[SinkOptions]:
 
 def is_closed(worker: Worker) -> bool:
     return bool(worker.producer._closed)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_tasks_share_a_producer_one_after_the_other_and_at_once(options: SinkOptions) -> None:
@@ -89,7 +83,7 @@ def test_an_idle_producer_is_closed(
     options: SinkOptions, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with borrow(options, Scope("q", 0, 0)) as worker:
-        assert worker.producer.emit_batch([("a", b"x")]).result(10)
+        assert worker.producer.emit_batch([("a", b"x")]).result(patient(10))
         monkeypatch.setattr(workers, "IDLE_S", 0.05)
     wait_until(lambda: is_closed(worker))
     collector.wait_until(lambda it: not it.connections)
@@ -111,17 +105,17 @@ def test_the_rate_is_kept_among_threads() -> None:
 
 def _send_in_child(options: Any, done: Any) -> None:
     with borrow(options, Scope("q", 0, 1)) as worker:
-        done.put(str(worker.producer.emit_batch([("a", b"child")]).result(10).status))
+        done.put(str(worker.producer.emit_batch([("a", b"child")]).result(patient(10)).status))
 
 
 def test_a_forked_child_begins_anew(options: SinkOptions, collector: Collector) -> None:
     context = multiprocessing.get_context("fork")
     done = context.SimpleQueue()
     with borrow(options, Scope("q", 0, 0)) as worker, workers._lock:  # held by a thread that the child does not have
-        assert worker.producer.emit_batch([("a", b"parent")]).result(10)
+        assert worker.producer.emit_batch([("a", b"parent")]).result(patient(10))
         child = context.Process(target=_send_in_child, args=(options, done), daemon=True)
         child.start()
-    child.join(20)
+    child.join(patient(20))
     assert child.exitcode == 0
     assert {event.data for event in collector.events} == {b"parent", b"child"}
     assert len({event.connection_id for event in collector.events}) == 2

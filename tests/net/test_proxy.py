@@ -11,8 +11,8 @@ import pytest
 from any_client import ASYNC, PROTOCOLS, OnLoop, new_client
 from certificates import Files, make_certificates
 from forward_proxy import ForwardProxy
+from patience import patient, wait_until
 from scripted import tcp_server
-from trial import wait_until
 
 from raccoon_fast import RAW, TLS, ConnectError, Outcome, Producer, RestClient, RetryPolicy, TLSError
 from raccoon_fast.collector import Collector
@@ -259,7 +259,7 @@ def test_a_proxy_that_dies_under_load(kind: str, protocol: str, plain: Collector
                 wait_until(lambda: not producer.health().ok)
                 said = producer.health().servers[0].last_error
                 proxy.live()
-        assert producer.flush(30) == 0
+        assert producer.flush(patient(30)) == 0
         report = producer.close()
     assert "through the proxy" in said or "was lost" in said
     assert report.total.acked == 2001
@@ -381,7 +381,7 @@ def test_what_the_server_says_first_is_not_lost(run) -> None:
     async def main(host: str) -> bytes:
         options = {"proxy": f"http://{host}", "logger": None}
         peer = await open_tcp(Settings(parse_address("grpc://h", "gRPC"), options, 5.0).link, Peer, 5.0)
-        await asyncio.wait_for(peer.done, 10)
+        await asyncio.wait_for(peer.done, patient(10))
         return bytes(peer.heard)
 
     with tcp_server(script) as host:

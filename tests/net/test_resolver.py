@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from patience import patient
 
 from raccoon_fast.net import resolver
 from raccoon_fast.net.resolver import is_literal, look_up
@@ -41,7 +42,7 @@ def test_each_look_up_asks_again_and_those_at_once_share_one(run, monkeypatch: p
 
     def getaddrinfo(host: str, port: int, **_: object) -> list[tuple]:
         asked.append(host)
-        assert may_answer.wait(10)
+        assert may_answer.wait(patient(10))
         return [info("10.0.0.1"), info("10.0.0.2"), info("10.0.0.1")]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -85,5 +86,7 @@ pid = os.fork()
 if pid:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=patient(50), check=False
+    )
     assert (done.stdout, done.stderr) == ("0\n", "")

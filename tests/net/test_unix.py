@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from any_client import ASYNC, PROTOCOLS, OnLoop, new_client
+from patience import patient
 from unix_socket import forwarded
 
 from raccoon_fast import RAW, ConnectError, Producer
@@ -35,7 +36,7 @@ def test_a_producer(tmp_path: Path, scheme: str) -> None:
         port = collector.grpc_port if scheme == "grpc" else collector.port
         with forwarded(path, port), Producer(f"{scheme}+unix://{path}", serializer=RAW, logger=None) as producer:
             producer.emit("t", b"x")
-            assert producer.flush(20) == 0
+            assert producer.flush(patient(20)) == 0
         assert collector.event_count == 1
 
 

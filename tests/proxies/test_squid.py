@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from any_client import PROTOCOLS, new_client
 from certificates import Files, make_certificates
+from patience import patient, wait_until
 from squid import Squid
-from trial import wait_until
 
 from raccoon_fast import RAW, TLS, ConnectError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -58,7 +58,7 @@ def produce(url: str, count: int, **options: Any) -> int:
     with Producer(url, serializer=RAW, logger=None, **options) as producer:
         for number in range(count):
             producer.emit("t", b"%09d" % number)
-        assert producer.flush(30) == 0
+        assert producer.flush(patient(30)) == 0
         return producer.close().total.acked
 
 
@@ -111,7 +111,9 @@ with Producer(url, serializer=RAW, **({"tls": TLS(ca=ca)} if ca else {})) as pro
     base = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     arguments = [sys.executable, "-c", program, url, str(options["tls"].ca) if options else ""]
     for more in ({"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy}, {"ALL_PROXY": proxy, "NO_PROXY": "localhost"}):
-        done = subprocess.run(arguments, env={**base, **more}, capture_output=True, text=True, timeout=50, check=True)
+        done = subprocess.run(
+            arguments, env={**base, **more}, capture_output=True, text=True, timeout=patient(50), check=True
+        )
         assert "secret" not in done.stdout + done.stderr
     assert collector.event_count == 2
     assert squid.wait_for_tunnels(1) == [f"localhost:{port}"]
@@ -137,7 +139,7 @@ def test_it_dies_under_load(new_squid: Callable[..., Squid], server: Any) -> Non
                 squid.kill()
                 wait_until(lambda: not producer.health().ok)
                 squid.start()
-        assert producer.flush(30) == 0
+        assert producer.flush(patient(30)) == 0
         assert producer.health().ok
         report = producer.close()
     assert report.total.acked == report.total.accepted == 20_000

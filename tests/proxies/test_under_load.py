@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from load import EVENTS, Load
+from patience import patient
 from proxies import LISTENERS, Backend, Envoy, HAProxy, Nginx, Proxy, typed
 
 # A scenario takes a few seconds; a failed one waits for its events first.
@@ -102,7 +103,7 @@ def test_idle_connections_that_it_closes(
     load = new_load(new_proxy(proxy_class, **TIMES[proxy_class]), scheme)
     for _ in range(BURSTS):
         load.run(EVENTS // BURSTS)
-        assert load.producer.flush(30) == 0
+        assert load.producer.flush(patient(30)) == 0
         time.sleep(0.4)  # idle for longer than the proxy allows
     load.judge()
 

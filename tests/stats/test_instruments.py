@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from patience import patient
 
 from raccoon_fast.stats.instruments import InstrumentSink
 
@@ -21,11 +22,11 @@ def test_a_fork_waits_until_the_library_holds_no_lock():
     def count(n):
         with lock:
             working.set()
-            go_on.wait(30)
+            go_on.wait(patient(30))
 
     sink = InstrumentSink({}, {"a": count}, 0.001, None)
     sink.count("a")
-    assert working.wait(10)
+    assert working.wait(patient(10))
     threading.Timer(0.1, go_on.set).start()
     pid = os.fork()
     if pid == 0:

@@ -11,6 +11,7 @@ import textwrap
 import urllib.request
 
 import pytest
+from patience import patient
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,7 +42,7 @@ def scrape(registry):
     url = f"http://127.0.0.1:{server.server_port}/metrics"
 
     def scrape():
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=patient(10)) as answer:
             text = answer.read().decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {
@@ -158,7 +159,7 @@ def run(script, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=patient(50),
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

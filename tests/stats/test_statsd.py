@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast import stats
 from raccoon_fast.stats import background
@@ -210,8 +211,8 @@ class TestTrouble:
         with StatsD("127.0.0.1", port_of(receiver), flush_interval=0.01, logger=log) as statsd:
             for _ in range(3):
                 statsd.timing("t", 1)
-                assert tries.acquire(timeout=10)  # IPv4 ...
-                assert tries.acquire(timeout=10)  # ... and IPv6
+                assert tries.acquire(timeout=patient(10))  # IPv4 ...
+                assert tries.acquire(timeout=patient(10))  # ... and IPv6
             monkeypatch.setattr(socket, "getaddrinfo", resolve)
             while True:
                 statsd.count("a", 1)
@@ -232,21 +233,21 @@ class TestTrouble:
 
         def hang(*_: object) -> None:
             hanging.set()
-            release.wait(30)
+            release.wait(patient(30))
             fail_to_resolve()
 
         monkeypatch.setattr(socket, "getaddrinfo", hang)
         statsd = StatsD("statsd.test", flush_interval=0.001, logger=None)
         statsd.count("a", 1)
-        assert hanging.wait(10)
+        assert hanging.wait(patient(10))
         start_s = time.monotonic()
         for _ in range(background._MAX_SAMPLES + 500):
             statsd.count("a", 1)
         statsd.close(timeout=0.05)
-        assert time.monotonic() - start_s < 5
+        assert time.monotonic() - start_s < patient(5)
         assert statsd.dropped == 500
         release.set()
-        statsd._thread.join(10)
+        statsd._thread.join(patient(10))
         assert STATS_THREAD not in [thread.name for thread in threading.enumerate()]
         assert statsd.dropped == 500 + background._MAX_SAMPLES + 1
 
@@ -292,7 +293,7 @@ class TestLifeCycle:
         before = set(threading.enumerate())
         statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
         statsd.count("a", 1)
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + patient(10)
         while not (threads := set(threading.enumerate()) - before):
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
@@ -308,7 +309,7 @@ class TestLifeCycle:
             from raccoon_fast.stats.statsd import StatsD
             StatsD("127.0.0.1", {port_of(receiver)}, flush_interval=60).count("a", 7)
         """
-        subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(script)], check=True, timeout=30)
+        subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(script)], check=True, timeout=patient(30))
         assert receiver.recv(100) == b"a:7|c"
 
     @forks
@@ -343,7 +344,7 @@ class TestLifeCycle:
             for _ in range(20):
                 process = multiprocessing.get_context("fork").Process(target=count_and_close, args=(statsd,))
                 process.start()
-                process.join(20)
+                process.join(patient(20))
                 assert process.exitcode == 0
                 lines += lines_of(receiver)  # now, or the receive buffer would overflow with the parent's
         finally:
@@ -442,7 +443,7 @@ class TestDogStatsD:
         logger = Recorder()
         with DogStatsD(f"unix://{path}" if how == "host" else None, flush_interval=0.05, logger=logger) as dog:
             dog.count("early", 1)  # nobody listens yet: that is said
-            deadline_s = time.monotonic() + 10
+            deadline_s = time.monotonic() + patient(10)
             while not logger.lines:
                 assert time.monotonic() < deadline_s
                 time.sleep(0.01)

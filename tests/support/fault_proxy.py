@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from patience import patient
+
 from raccoon_fast.collector.sockets import reset
 
 UP, DOWN = "up", "down"
@@ -71,7 +73,7 @@ class FaultProxy:
         self._call(self._listen)
 
     def _call(self, function: Callable[[], Any]) -> None:
-        asyncio.run_coroutine_threadsafe(function(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(function(), self._loop).result(patient(10))
 
     async def _listen(self) -> None:
         if self._server is not None:

@@ -8,6 +8,8 @@ import contextlib
 import ssl
 import threading
 
+from patience import patient
+
 
 class ForwardProxy:
     """Runs while in `with`. Attributes may be set at any time.
@@ -59,7 +61,7 @@ class ForwardProxy:
         return f"{scheme or self.kind}://{userinfo}{'@' if userinfo else ''}localhost:{self.port}"
 
     def _call(self, coroutine) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(patient(10))
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
@@ -76,7 +78,7 @@ class ForwardProxy:
         for task in [*self._tasks]:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5.0)
+            await asyncio.wait(self._tasks, timeout=patient(5.0))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from patience import patient
+
 from raccoon_fast import RAW, Producer
 
 __all__ = ["EVENTS", "Load", "Log"]
@@ -26,7 +28,7 @@ _ID_BYTES = 15
 _RECORDED = re.compile(rb'"data":"([A-Za-z0-9+/]{20})[A-Za-z0-9+/=]*"')
 _numbers = itertools.count()
 _CHUNK = 1000
-_FLUSH_S = 30.0
+_FLUSH_S = patient(30.0)
 _CLOSE_S = 5.0
 
 

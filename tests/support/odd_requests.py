@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hpack
+from patience import patient
 
 NO_TIME = 4294967295
 # Compared; others are cosmetic. Date and order are not looked at.
@@ -31,7 +32,7 @@ GRPC_HEADERS = (":status", "content-type", "grpc-status", "grpc-encoding", "allo
 GRPC_MESSAGE = "connection id header missing"
 CLOSE_REASONS = (b"duplicate connection", b"Max connection reached")
 REASON = b"cannot deserialize request: "
-PATIENCE_S = 8.0
+PATIENCE_S = patient(8.0)
 
 
 def load(path: Path) -> list[dict[str, Any]]:

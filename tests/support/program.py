@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from patience import patient
+
 
 def start(
     program: str | Path, *arguments: object, before: Sequence[object] = (), **environment: str
@@ -35,7 +37,7 @@ def start(
 def finish(process: subprocess.Popen[str], timeout_s: float = 40.0) -> list[str]:
     """Wait for its end, which must be a silent success. Returns the lines it wrote."""
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=patient(timeout_s))
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()

@@ -22,14 +22,15 @@ from typing import Any
 
 import orjson
 from certificates import Files
+from patience import patient
 from trial import Server
 
 __all__ = ["LISTENERS", "Backend", "Envoy", "HAProxy", "Nginx", "Proxy"]
 
 #: Where a URL of each scheme leads to.
 LISTENERS = {"http": "http", "ws": "http", "https": "https", "wss": "https", "grpc": "grpc", "grpcs": "grpcs"}
-_START_S = 30.0
-_STOP_S = 10.0
+_START_S = patient(30.0)
+_STOP_S = patient(10.0)
 # Below the range from which the kernel takes the local ports of outgoing connections (ip_local_port_range): such a port
 # stays free while its server is down.
 _PORTS = range(12_000, 32_000)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from patience import patient
 from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
 from websockets.sync.server import serve
@@ -133,12 +134,12 @@ def tcp_server(script: Callable[[Connection], None]) -> Iterator[str]:
         # close() alone does not wake a blocked accept().
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        acceptor.join(5)
+        acceptor.join(patient(5))
         for sock in open_sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(5)
+            thread.join(patient(5))
             assert not thread.is_alive(), "a script hangs"
 
 
@@ -158,7 +159,7 @@ def websocket_server(script: Callable[..., None], **options: object) -> Iterator
             yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
-            thread.join(5)
+            thread.join(patient(5))
 
 
 def speak_websocket(

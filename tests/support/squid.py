@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from patience import patient
+
 __all__ = ["Squid"]
 
 _AUTHENTICATOR = Path("/usr/lib/squid/basic_ncsa_auth")  # of Debian's package
@@ -100,7 +102,7 @@ class Squid:
         return False
 
     def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + patient(20.0)
         while not condition():
             log = self.folder / "squid.log"
             assert time.monotonic() < deadline_s, f"{what}: {log.read_text() if log.exists() else ''}"

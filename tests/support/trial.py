@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fault_proxy import FaultProxy
+from patience import patient
 
 from raccoon_fast import RAW, EventsRejectedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -19,13 +19,6 @@ SCHEMES = ("ws", "http", "grpc")
 
 def port_of(collector: Collector, scheme: str) -> int:
     return collector.grpc_port if scheme.startswith("grpc") else collector.port
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
 
 
 class Lines:
@@ -81,11 +74,11 @@ class Trial:
     def judge(self, *, all_acked: bool = True) -> None:
         self.heal()
         self.emit(1)  # makes progress
-        assert self.producer.flush(20) == 0, self.producer.stats()
+        assert self.producer.flush(patient(20)) == 0, self.producer.stats()
         assert self.producer._accumulator.buffered == 0
         start_s = time.monotonic()
         report = self.producer.close(timeout=2.0)
-        assert time.monotonic() - start_s < 5.0
+        assert time.monotonic() - start_s < patient(5.0)
         total = report.total
         assert total.accepted == self._number == total.acked + total.lost
         acked = 0

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from patience import patient
+
 __all__ = ["forwarded"]
 
 
@@ -36,7 +38,7 @@ def forwarded(path: Path, port: int) -> Iterator[list[bytes]]:
 
     async def end() -> None:
         server.close()
-        await asyncio.wait(tasks, timeout=5.0)
+        await asyncio.wait(tasks, timeout=patient(5.0))
 
     server = loop.run_until_complete(asyncio.start_unix_server(accept, path))
     thread = threading.Thread(target=loop.run_forever)
@@ -44,7 +46,7 @@ def forwarded(path: Path, port: int) -> Iterator[list[bytes]]:
     try:
         yield heads
     finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(patient(10))
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

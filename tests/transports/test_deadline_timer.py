@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
+from patience import patient
 
 from raccoon_fast.delivery.loop_thread import new_event_loop
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
@@ -36,7 +37,7 @@ class Watched:
             while len(self.calls_s) < times:
                 await asyncio.sleep(0.001)
 
-        await asyncio.wait_for(until(), 10)
+        await asyncio.wait_for(until(), patient(10))
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, new_event_loop], ids=["asyncio", "usual"])

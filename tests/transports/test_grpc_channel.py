@@ -16,8 +16,8 @@ import grpc
 import grpc.aio
 import pytest
 from certificates import Files, make_certificates
+from patience import patient, wait_until
 from scripted import SendEventRequest, answer
-from trial import wait_until
 
 from raccoon_fast import (
     RAW,
@@ -85,7 +85,7 @@ def test_a_sync_client(collector: Collector) -> None:
         for _ in range(3):
             client.send(EVENTS)
         receipts = [client.submit(EVENTS) for _ in range(20)]
-        assert all(receipt.result(10).status == 1 for receipt in receipts)
+        assert all(receipt.result(patient(10)).status == 1 for receipt in receipts)
     assert targets == [collector.grpc_target]
     assert collector.event_count == 23
 
@@ -120,7 +120,7 @@ def test_round_robin_over_three_servers() -> None:
             def emit() -> bool:
                 for _ in range(500):
                     producer.emit("t", b"x")
-                assert producer.flush(20) == 0
+                assert producer.flush(patient(20)) == 0
                 return all(one.event_count for one in servers)
 
             wait_until(emit, 30.0)
@@ -275,13 +275,13 @@ def test_a_server_that_comes_back(collector: Collector) -> None:
         channel=lambda target: grpc.aio.insecure_channel(target, options=fast),
     ) as producer:
         producer.emit("t", b"1")
-        assert producer.flush(20) == 0
+        assert producer.flush(patient(20)) == 0
         collector.faults.refuse()
         collector.faults.close_connections()
         producer.emit("t", b"2")
         wait_until(lambda: not producer.health().ok)
         collector.faults.accept()
-        assert producer.flush(30) == 0
+        assert producer.flush(patient(30)) == 0
         assert producer.close().total.acked == 2
 
 
@@ -343,6 +343,6 @@ else:
     os._exit(0)
 """
     command = [sys.executable, "-c", program, f"grpc://{collector.grpc_target}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(50), check=False)
     assert done.returncode == 0, done.stderr
     assert collector.event_count == 2

@@ -39,8 +39,8 @@ from h2_peer import (
     strict_server,
 )
 from hpack import Encoder
+from patience import patient, wait_until
 from scripted import Connection, SendEventRequest, answer, tcp_server
-from trial import wait_until
 
 from raccoon_fast import (
     RAW,
@@ -76,7 +76,7 @@ def deliver(target: str, batches: int, events: int, size: int) -> None:
     with Producer(f"grpc://{target}", **options) as producer:
         for _ in range(batches):
             producer.emit_many([("page", data)] * events)
-        assert producer.flush(30) == 0
+        assert producer.flush(patient(30)) == 0
     report = producer.report
     assert (report.total.acked, report.retries) == (batches * events, 0)
 
@@ -336,7 +336,7 @@ class TestGoingAway:
             client(target, timeout=30.0) as rpc,
         ):
             receipts = [rpc.submit(EVENTS) for _ in range(200)]
-            assert [receipt.exception(30) for receipt in receipts] == [None] * 200
+            assert [receipt.exception(patient(30)) for receipt in receipts] == [None] * 200
         assert len(peers) >= 20
         assert set(served) == {receipt.req_guid for receipt in receipts}
 
@@ -356,8 +356,8 @@ class TestGoingAway:
 
         with tcp_server(script) as target, client(target) as rpc:
             first, second = rpc.submit(EVENTS), rpc.submit(EVENTS)
-            assert first.exception(10) is None
-            error = second.exception(10)
+            assert first.exception(patient(10)) is None
+            error = second.exception(patient(10))
         assert isinstance(error, ConnectionLostError)
         assert (error.attempts, guids) == (1, [first.req_guid, second.req_guid])
 
@@ -660,8 +660,8 @@ def test_a_malformed_answer_is_refused_and_others_on_the_connection_are_not(kind
 
     with tcp_server(script) as target, client(target) as rpc:
         bad_one, good_one = rpc.submit(EVENTS), rpc.submit(EVENTS)
-        error = bad_one.exception(10)
-        assert good_one.exception(10) is None
+        error = bad_one.exception(patient(10))
+        assert good_one.exception(patient(10)) is None
         assert isinstance(error, ProtocolError), error
         assert "broke HTTP/2" in str(error)
         assert error.outcome is Outcome.POSSIBLY_DELIVERED
@@ -1004,4 +1004,4 @@ def test_a_server_that_asks_and_does_not_listen() -> None:
     with tcp_server(script) as target, client(target, timeout=30) as rpc:
         with pytest.raises((ProtocolError, ConnectionLostError)):
             rpc.send(EVENTS, req_guid=str(uuid.uuid4()))
-        assert ended.wait(10)
+        assert ended.wait(patient(10))

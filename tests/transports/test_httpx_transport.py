@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from patience import patient
 from scripted import Connection, answer, tcp_server
 
 from raccoon_fast import (
@@ -278,7 +279,7 @@ class TestOurConnectionsForTheUser:
         thread = threading.Thread(target=serve)
         thread.start()
         run(twice(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-        thread.join(5)
+        thread.join(patient(5))
 
     @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
     def test_methods_whose_answers_are_framed_otherwise(self, run, method):
@@ -322,7 +323,7 @@ class TestAProducer:
             with Producer(collector.url, serializer=RAW, logger=None, batch_events=10, transport=given) as producer:
                 for _ in range(500):
                     producer.emit("t", b"x")
-                assert producer.flush(20) == 0
+                assert producer.flush(patient(20)) == 0
             assert collector.event_count == 500
             assert len(hosts) == 50
 
@@ -336,7 +337,7 @@ class TestAProducer:
                 given = [down, lambda: made, None]
                 async with AsyncProducer(urls, serializer=RAW, logger=None, transport=given) as producer:
                     await producer.emit("t", b"x")
-                    assert await producer.flush(20) == 0
+                    assert await producer.flush(patient(20)) == 0
 
             asyncio.run(main())
             assert collector.event_count == 1

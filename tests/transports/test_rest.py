@@ -12,6 +12,7 @@ import time
 
 import pytest
 from any_client import ASYNC, SYNC, OnLoop, new_client
+from patience import patient
 from scripted import Connection, SendEventRequest, answer, tcp_server
 
 from raccoon_fast import (
@@ -162,7 +163,7 @@ def test_a_hidden_resend_that_cannot_connect_leaves_possible_what_was_written(cl
         rest.send(EVENTS)
         with pytest.raises(ConnectError) as no:
             rest.send(EVENTS)
-    thread.join(5)
+    thread.join(patient(5))
     assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
     assert no.value.attempts == 1
 
@@ -186,7 +187,7 @@ def test_an_answer_to_another_request_ends_the_connection_at_once(status):
     with tcp_server(script) as host, client(host, retry=ONCE) as rest:
         with pytest.raises(ProtocolError, match="another"):
             rest.send(EVENTS)
-        assert ended.wait(10)
+        assert ended.wait(patient(10))
         rest.send(EVENTS)
     assert numbers == [0, 1]
 
@@ -205,7 +206,7 @@ def test_half_an_answer_behind_an_answer_ends_the_connection():
 
     with tcp_server(script) as host, client(host, retry=ONCE) as rest:
         rest.send(EVENTS)
-        assert ended.wait(10)
+        assert ended.wait(patient(10))
         rest.send(EVENTS)
 
 
@@ -219,7 +220,7 @@ def test_a_connection_that_says_something_unasked_is_not_used_again():
         served.append(connection.number)
         connection.respond(answer(message.req_guid))
         if connection.number == 0:
-            answered.wait(10)
+            answered.wait(patient(10))
             connection.respond(answer("nobody's"))
             connection.wait_closed()
             ended.set()
@@ -227,7 +228,7 @@ def test_a_connection_that_says_something_unasked_is_not_used_again():
     with tcp_server(script) as host, client(host) as rest:
         rest.send(EVENTS)
         answered.set()
-        assert ended.wait(10)
+        assert ended.wait(patient(10))
         rest.send(EVENTS)
     assert served == [0, 1]
 
@@ -257,7 +258,7 @@ def test_an_answer_before_the_body_was_read_ends_the_connection():
     def script(connection):
         connection.read_head()
         connection.respond(b"", b"503 Service Unavailable")
-        answered.wait(10)  # until then the body fills the buffers of both sides
+        answered.wait(patient(10))  # until then the body fills the buffers of both sides
         connection.wait_closed()
         ended.set()
 
@@ -266,7 +267,7 @@ def test_an_answer_before_the_body_was_read_ends_the_connection():
         with pytest.raises(ServerError, match="503"):
             rest.send([("page", bytes(16 << 20))])
         answered.set()
-        assert ended.wait(10)
+        assert ended.wait(patient(10))
 
 
 def test_a_fresh_connection_that_is_lost_is_a_failed_attempt():
@@ -378,8 +379,8 @@ def test_retry_after_is_kept_to_by_all_requests():
         rest.set_app(None)  # a round trip through the loop
         time.sleep(0.05)
         two = rest.submit(EVENTS)
-        one.result(10)
-        two.result(10)
+        one.result(patient(10))
+        two.result(patient(10))
     assert len(arrived) == 3
     assert min(arrived[1:]) - arrived[0] >= 0.999
 
@@ -632,7 +633,7 @@ def test_bytes_nobody_asked_for_end_the_connection(when):
 
     with tcp_server(script) as host, client(host) as rest:
         rest.send(EVENTS)
-        assert closed.wait(10)
+        assert closed.wait(patient(10))
         rest.send(EVENTS)
     assert numbers == [0, 1]
 
@@ -667,7 +668,7 @@ def test_a_connection_whose_body_was_not_taken_is_not_used_again():
         connection.read_head()
         numbers.append(connection.number)
         connection.respond(b"busy", status=b"503 Busy")
-        done.wait(10)  # without reading the rest, which is more than the kernel holds for it
+        done.wait(patient(10))  # without reading the rest, which is more than the kernel holds for it
 
     big = [("big", b"x" * 32_000_000)]
     with tcp_server(script) as host, client(host) as rest:
@@ -693,9 +694,9 @@ def test_a_server_that_never_answers_is_given_up_and_its_connection_closed():
         lost = rest.submit([("lost", b"")])
         rest.send(EVENTS)
         with pytest.raises(AckTimeoutError) as late:
-            lost.result(10)
+            lost.result(patient(10))
         assert late.value.outcome is Outcome.POSSIBLY_DELIVERED
-        assert closed.wait(10)
+        assert closed.wait(patient(10))
 
 
 def test_sends_timeout_bounds_all_attempts():
@@ -709,7 +710,7 @@ def test_sends_timeout_bounds_all_attempts():
         began = time.monotonic()
         with pytest.raises(AckTimeoutError) as late:
             rest.send(EVENTS, timeout=0.5)
-        assert 0.4 < time.monotonic() - began < 5
+        assert 0.4 < time.monotonic() - began < patient(5)
         assert late.value.attempts >= 2
 
 
@@ -756,7 +757,7 @@ def test_no_more_connections_than_allowed():
 
     with tcp_server(script) as host, client(host, connections=3) as rest:
         for receipt in [rest.submit(EVENTS) for _ in range(60)]:
-            receipt.result(10)
+            receipt.result(patient(10))
     assert max(most) == 3
 
 
@@ -776,7 +777,7 @@ def test_cancelling_anywhere_leaks_no_connection_slot(seed, run):
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.wait_for(asyncio.gather(*[rest.send(EVENTS) for _ in range(8)]), 10)
+            await asyncio.wait_for(asyncio.gather(*[rest.send(EVENTS) for _ in range(8)]), patient(10))
 
     with tcp_server(obliging) as host:
         run(main(host))

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 
 import pytest
+from patience import patient
 from scripted import Connection, answer, ended, tcp_server
 
 from raccoon_fast.core.envelope import ProtoEnvelope
@@ -154,7 +155,7 @@ def test_what_cannot_be_written_again_stays_possibly_delivered(run):
     thread = threading.Thread(target=serve)
     thread.start()
     run(main(f"127.0.0.1:{listener.getsockname()[1]}"))
-    thread.join(5)
+    thread.join(patient(5))
 
 
 def test_an_answer_to_another_request_ends_the_connection(run):

@@ -1,0 +1,32 @@
+"""How long tests wait for what should happen: one factor for slow and busy machines.
+
+RACCOON_FAST_TEST_PATIENCE multiplies every limit that only guards against waiting forever. It is 1 by default, and 3 in
+`.ci/run`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+PATIENCE = float(os.environ.get("RACCOON_FAST_TEST_PATIENCE") or 1)
+
+
+def patient(seconds: float) -> float:
+    """A limit in seconds, multiplied by the factor."""
+    return seconds * PATIENCE
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 15.0, what: object = "") -> None:
+    """Wait until the condition holds.
+
+    Args:
+        condition: Asked again and again.
+        timeout_s: Seconds to wait at most, before the factor.
+        what: The message of the AssertionError if it does not hold in time; called first if it is callable.
+    """
+    deadline_s = time.monotonic() + patient(timeout_s)
+    while not condition():
+        assert time.monotonic() < deadline_s, what() if callable(what) else what
+        time.sleep(0.002)
