@@ -66,6 +66,12 @@ def test_wrong_arguments(arguments: list[str], said: str) -> None:
     assert said in finished.stderr
 
 
+def test_outages() -> None:
+    finished = run("outage.py", "--down", "0.3", "--producers", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert all(f"| 0.3 s | {transport} |" in finished.stdout for transport in ("REST", "WebSocket", "gRPC"))
+
+
 def test_committed_results_are_whole() -> None:
     results = json.loads((BENCHMARKS / "results" / "results.json").read_text())
     assert {*results["groups"]} == {*GROUPS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -113,6 +114,23 @@ class TestReconnecting:
         )
         assert together.peak_per_s(10.0) == 10_000.0
         assert jittered.peak_per_s(10.0) < together.peak_per_s(10.0) / 20
+
+    def test_probes_come_back_in_no_higher_wave_than_full_jitter(self, waves: Any, load: Any) -> None:
+        """Though they find the server sooner, and half of them within half of its outage."""
+
+        class FullJitter(load.RetryPolicy):  # type: ignore[name-defined,misc]
+            def probe_s(self, failures: int, down_s: float) -> float:
+                wait_s: float = self.delay_s(failures)
+                return wait_s
+
+        policy = load.DEFAULTS.retry
+        probes, full = (
+            [waves.reconnect(1_000, one, waves.Listener(1_000.0, 4_096.0, 10.0), seed) for seed in range(1, 9)]
+            for one in (policy, FullJitter(initial=policy.initial))
+        )
+        peaks = [statistics.median(wave.peak_per_s(10.0) for wave in many) for many in (probes, full)]
+        assert peaks[0] <= 1.1 * peaks[1]
+        assert statistics.median(wave.share_s(0.5) for wave in probes) <= 15.0
 
 
 def test_lingering_gathers_events(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class TestProbes:
 
     def test_jitter(self) -> None:
         policy = RetryPolicy(initial=0.1)
-        cases = ((1, 0.0, 0.0, 0.1), (2, 0.1, 0.0, 0.2), (8, 12.0, 6.0, 14.4), (99, 1e6, 15.0, 30.0))
+        cases = ((1, 0.0, 0.0, 0.1), (2, 0.1, 0.0, 0.2), (8, 12.0, 6.0, 21.6), (99, 1e6, 15.0, 30.0))
         for failures, down_s, least, most in cases:
             drawn = [policy.probe_s(failures, down_s) for _ in range(2_000)]
             assert least <= min(drawn) < least + 0.05 * (most - least)
