@@ -11,7 +11,7 @@ ZIG_VERSION := 0.17.1
 TEST_OPTIONS ?= --numprocesses 4 --dist worksteal
 # Not about the package as it runs: they build the tree, and run the benchmarks.
 TREE_TESTS := tests/packaging tests/benchmarks
-# They need nginx, HAProxy, Envoy and squid.
+# They need nginx, HAProxy, Caddy, Envoy and squid.
 PROXY_TESTS := tests/proxies
 STATSD := $(VENV)/statsd/node_modules/statsd
 # Tools call one another by name, as cython-lint calls pycodestyle.
@@ -28,7 +28,7 @@ help:
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
 	@echo 'make test-fast    test AREA=delivery, or another folder of tests/, in seconds: on the compiled form, without slow tests'
 	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
-	@echo 'make test-proxies put nginx, HAProxy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
+	@echo 'make test-proxies put nginx, HAProxy, Caddy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
 	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'

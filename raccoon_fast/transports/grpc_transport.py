@@ -217,6 +217,9 @@ class GrpcTransport(Transport):
             request.written_s = outcome.written_s
             response = self._read(request, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            if isinstance(error, ServerError) and not error.retryable and _is_of_proxy(outcome) and connection.usable:
+                # It may hold to what it was told when the connection was made, as Caddy does over plain HTTP/2.
+                connection.move_on()
             attempt.set_exception(error)
         else:
             attempt.set_result(response)
@@ -302,6 +305,11 @@ class GrpcTransport(Transport):
             outcome=Outcome.NOT_DELIVERED if code in _UNTAKEN or is_unread else Outcome.POSSIBLY_DELIVERED,
             said=said,
         )
+
+
+def _is_of_proxy(outcome: HTTP2Answer | RaccoonError) -> bool:
+    """Whether an HTTP status came in place of a gRPC server's answer."""
+    return not isinstance(outcome, RaccoonError) and dict(outcome.fields).get(b":status") != b"200"
 
 
 def says_too_large(said: str) -> bool:

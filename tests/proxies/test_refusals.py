@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Files
-from load import EVENTS, Load
+from load import CLOSED, EVENTS, FEW, Load, judge_a_mend, wait_until_refused
 from proxies import LISTENERS, Backend, Envoy, HAProxy, Nginx, Proxy, typed, wait_for
 
 from raccoon_fast import TLS
@@ -24,8 +22,6 @@ NewProxy = Callable[..., Proxy]
 NewLoad = Callable[..., Load]
 Parts = dict[type[Proxy], dict[str, Any]]
 
-FEW = 5_000
-CLOSED = "closed the connection|was lost|reset the call|does not speak HTTP/2"
 # Requests that the proxy lets through in a second; a load sends more at once, and REQUESTS in all.
 RATE = 5
 REQUESTS = 12
@@ -117,31 +113,6 @@ def refusals(fault: str, files: Files) -> Parts:
         HAProxy: {"tls": f"verify required ca-file {files.ca}"},
         Envoy: {"tls": {"require_client_certificate": True, "common_tls_context": trusted}},
     }
-
-
-def wait_until_refused(load: Load) -> None:
-    """Waits until the producer has failed, and has had the time for several attempts more."""
-    wait_for(lambda: not load.producer.health().ok or load.producer.stats().total.lost > 0, "nothing fails")
-    time.sleep(1.0)  # the first waits between attempts are about 0.1 s
-
-
-def judge_a_mend(load: Load, said: str, mend: Callable[[], None]) -> None:
-    """Asserts that nothing is settled while everything is refused, that it is said, and that a mend delivers all."""
-    load.emit(FEW)
-    wait_until_refused(load)
-    producer = load.producer
-    total = producer.stats().total
-    assert (total.acked, total.lost) == (0, 0), load.picture()
-    health = producer.health()
-    assert not health.ok
-    assert re.search(said, health.servers[0].last_error, re.IGNORECASE), load.picture()
-    # What no retry mends is an error; a proxy that only closes the connection may be restarting.
-    levels = ("error", "warning") if CLOSED in said else ("error",)
-    lines = [text for level, text in load.log.lines if level in levels]
-    assert re.search(said, "\n".join(lines), re.IGNORECASE), load.picture()
-    assert not load.received()
-    mend()
-    load.judge()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

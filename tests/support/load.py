@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from patience import patient
+from proxies import wait_for
 
 from raccoon_fast import RAW, Producer
 
-__all__ = ["EVENTS", "Load", "Log"]
+__all__ = ["CLOSED", "EVENTS", "FEW", "Load", "Log", "judge_a_mend", "wait_until_refused"]
 
 #: Events of a scenario under load.
 EVENTS = int(os.environ.get("RACCOON_FAST_PROXY_EVENTS", "200000"))
+#: Events of a scenario in which everything is refused first.
+FEW = 5_000
+#: What the error says where a proxy closes the connection, as a regular expression.
+CLOSED = "closed the connection|was lost|reset the call|does not speak HTTP/2"
 
 # By base64 these are 20 digits.
 _ID_BYTES = 15
@@ -175,3 +180,28 @@ class Load:
 def _error_of(receipt: Any) -> BaseException | None:
     error: BaseException | None = receipt.exception(0) if receipt.done() else None
     return error
+
+
+def wait_until_refused(load: Load) -> None:
+    """Waits until the producer has failed, and has had the time for several attempts more."""
+    wait_for(lambda: not load.producer.health().ok or load.producer.stats().total.lost > 0, "nothing fails")
+    time.sleep(1.0)  # the first waits between attempts are about 0.1 s
+
+
+def judge_a_mend(load: Load, said: str, mend: Callable[[], None]) -> None:
+    """Asserts that nothing is settled while everything is refused, that it is said, and that a mend delivers all."""
+    load.emit(FEW)
+    wait_until_refused(load)
+    producer = load.producer
+    total = producer.stats().total
+    assert (total.acked, total.lost) == (0, 0), load.picture()
+    health = producer.health()
+    assert not health.ok
+    assert re.search(said, health.servers[0].last_error, re.IGNORECASE), load.picture()
+    # What no retry mends is an error; a proxy that only closes the connection may be restarting.
+    levels = ("error", "warning") if CLOSED in said else ("error",)
+    lines = [text for level, text in load.log.lines if level in levels]
+    assert re.search(said, "\n".join(lines), re.IGNORECASE), load.picture()
+    assert not load.received()
+    mend()
+    load.judge()

@@ -890,6 +890,19 @@ class TestAnswers:
         assert (error.status, error.retryable) == (code, retryable)
         assert f"HTTP status {status}" in str(error)
 
+    @pytest.mark.parametrize(("status", "connections"), [(403, 2), (404, 2), (429, 1), (503, 1)])
+    def test_the_next_request_leaves_a_connection_that_a_proxy_refuses(self, status: int, connections: int) -> None:
+        """The proxy may have another configuration by then. It may also be busy, and is asked for no more of them."""
+
+        def on_call(call: Call) -> None:
+            call.peer.h2.send_headers(call.stream, [(":status", str(status))], end_stream=True)
+
+        with strict_server(on_call) as (target, peers), client(target) as grpc_client:
+            for _ in range(2):
+                with pytest.raises(ServerError, match=str(status)):
+                    grpc_client.send(EVENTS)
+            assert len(peers) == connections
+
     @pytest.mark.parametrize("status", [429, 503])
     def test_a_proxy_may_ask_to_wait(self, status: int) -> None:
         error = self.error([(":status", str(status)), ("retry-after", "2")], b"<html>\nbusy")
