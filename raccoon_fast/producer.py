@@ -106,7 +106,8 @@ class Producer(BaseProducer, metaclass=_Patchable):
         delivery_timeout: Seconds from an event's acceptance to its acknowledgement, over all attempts; then it expires.
         on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
         wire: "proto" or "json" (not with gRPC): the encoding of the request around the events.
-        ping_interval: Seconds between our own pings on a WebSocket; None sends none.
+        ping_interval: Seconds between our own pings on a WebSocket; over gRPC, seconds without an answer before a ping,
+            no more often than grpc-go's enforcement policy allows. None sends none.
         pong_timeout: Seconds within which a ping must be answered.
         server_acks: What the server's acknowledgements mean, for the report: "received" or "published".
         spool: Path of a file for batches that cannot be sent now: with overflow="spool" those the buffer has no room

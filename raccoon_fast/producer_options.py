@@ -110,15 +110,16 @@ class ProducerOptions(NamedTuple):
             from raccoon_fast.transports.rest import RestTransport
 
             return RestTransport(settings.link, connections=self.max_in_flight * self.connections)
+        from raccoon_fast.transports.pinger import Keepalive
+
+        keepalive = Keepalive(self.ping_interval_s, self.pong_timeout_s)
         if protocol == "WebSocket":
-            from raccoon_fast.transports.pinger import Keepalive
             from raccoon_fast.transports.websocket import WebSocketTransport
 
-            keepalive = Keepalive(self.ping_interval_s, self.pong_timeout_s)
             return WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.max_in_flight)
         from raccoon_fast.transports.grpc_transport import GrpcTransport
 
-        return GrpcTransport(settings.link)
+        return GrpcTransport(settings.link, keepalive)
 
 
 def resolve_options(

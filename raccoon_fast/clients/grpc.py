@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raccoon_fast.clients.async_client import AsyncClient
-from raccoon_fast.clients.options import Settings
+from raccoon_fast.clients.options import Settings, positive
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES, GrpcTransport
+from raccoon_fast.transports.pinger import Keepalive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,25 +38,41 @@ class AsyncGrpcClient(AsyncClient):
         channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
             meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
             child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        ping_interval: Seconds without an answer before a ping, which finds a dead connection; None sends none. One more
+            follows after five minutes while calls are open and after two hours otherwise, as grpc-go's enforcement
+            policy allows by default.
+        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
         **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.
     """
 
-    def __init__(self, url: str, *, channel: Channel | None = None, **options: Unpack[ClientOptions]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        channel: Channel | None = None,
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        **options: Unpack[ClientOptions],
+    ) -> None:
         settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0)
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
         if channel is not None:
             check_channel(channel, options)
         self._channel = channel
+        self._keepalive = Keepalive(
+            None if ping_interval is None else positive("ping_interval", ping_interval),
+            positive("pong_timeout", pong_timeout),
+        )
 
     def _make_transport(self) -> Transport:
         if self._channel is not None:
             from raccoon_fast.transports.grpc_channel import ChannelTransport
 
             return ChannelTransport(self._settings.link, self._channel)
-        return GrpcTransport(self._settings.link)
+        return GrpcTransport(self._settings.link, self._keepalive)
 
 
 class GrpcClient(Client[AsyncGrpcClient]):
@@ -69,14 +86,28 @@ class GrpcClient(Client[AsyncGrpcClient]):
         channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
             meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
             child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        ping_interval: Seconds without an answer before a ping; None sends none. See AsyncGrpcClient.
+        pong_timeout: Seconds within which a ping must be answered.
         **options: See ClientOptions.
 
     Raises:
         TypeError, ValueError: An option is not what it should be; the message names it.
     """
 
-    def __init__(self, url: str, *, channel: Channel | None = None, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(lambda: AsyncGrpcClient(url, channel=channel, **options))
+    def __init__(
+        self,
+        url: str,
+        *,
+        channel: Channel | None = None,
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(
+            lambda: AsyncGrpcClient(
+                url, channel=channel, ping_interval=ping_interval, pong_timeout=pong_timeout, **options
+            )
+        )
 
 
 def check_channel(channel: object, options: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ __all__ = ["ChannelTransport"]
 
 # How grpcio's core begins the details of an UNAVAILABLE of its own, when no call went out.
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
+
+
+# The process that opened the first channel: in a child forked from it grpcio hangs, or crashes the process.
+_used_in_pid = 0
 
 
 class ChannelTransport(GrpcTransport):
@@ -95,7 +100,15 @@ class ChannelTransport(GrpcTransport):
             await channel.close(None)
 
     def _open_channel(self) -> None:
+        global _used_in_pid
         address = self._link.address
+        if _used_in_pid not in (0, os.getpid()):
+            raise ConnectError(
+                f"cannot open a channel to {address}: grpcio was in use when this process was forked, and does not "
+                "work after that; fork before the first request, start children by spawn, or leave channel= out",
+                retryable=False,
+            )
+        _used_in_pid = os.getpid()
         target = f"unix:{address.unix_path}" if address.unix_path else address.authority
         if not address.unix_path and address.authority == address.host:
             target = f"{address.host}:{address.port}"

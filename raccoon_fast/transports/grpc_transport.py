@@ -29,7 +29,7 @@ from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import GRPC_UNREAD, Transport
 from raccoon_fast.transports.dialer import Dialer
-from raccoon_fast.transports.http2 import HTTP2Connection, RefusedError
+from raccoon_fast.transports.http2 import NO_PINGS, HTTP2Connection, RefusedError
 from raccoon_fast.transports.http2_frames import encode_header
 from raccoon_fast.transports.http_answers import (
     MAX_RETRY_AFTER_S,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Link, Request
     from raccoon_fast.transports.http2_streams import HTTP2Answer, HTTP2Stream
+    from raccoon_fast.transports.pinger import Keepalive
 
 __all__ = ["MAX_REQUEST_BYTES", "METHOD", "PREFIX", "GrpcTransport"]
 
@@ -121,12 +122,14 @@ class GrpcTransport(Transport):
 
     Args:
         link: The server; grpc or grpcs.
+        keepalive: Our own pings.
     """
 
     max_request_bytes = MAX_REQUEST_BYTES
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, keepalive: Keepalive = NO_PINGS) -> None:
         self._link = link
+        self._keepalive = keepalive
         self._identity: dict[str, str] = {}
         self._head = b""
         self._head_agent: str | None = None
@@ -165,7 +168,9 @@ class GrpcTransport(Transport):
         link = self._link
         self._leaving = [one for one in (*self._leaving, before) if one is not None and one.error is None]
         has_table = before is not None and before.needs_table
-        connection = await open_tcp(link, lambda: HTTP2Connection(link, has_table=has_table), link.connect_timeout_s)
+        connection = await open_tcp(
+            link, lambda: HTTP2Connection(link, self._keepalive, has_table=has_table), link.connect_timeout_s
+        )
         await connection.open(link.connect_timeout_s)
         # An id of its own, as every connection has.
         self._identity, self._head_agent = link.identity.headers(), None

@@ -26,6 +26,7 @@ from raccoon_fast.transports import http2_frames as wire
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http2_frames import ErrorCode
 from raccoon_fast.transports.http2_streams import HTTP2Stream
+from raccoon_fast.transports.pinger import Keepalive, PolitePinger
 from raccoon_fast.transports.shared_connection import SharedConnection
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _SETTINGS = (
 _REFILL = wire.DEFAULT_WINDOW // 2
 # Less than so much is written in one piece, as a copy costs less there than several buffers do.
 _SMALL = 4096
+NO_PINGS = Keepalive(None, 0.0)
 
 
 class RefusedError(ConnectionLostError):
@@ -61,6 +63,7 @@ class HTTP2Connection(SharedConnection):
 
     Args:
         link: The server.
+        keepalive: Our pings.
         has_table: Whether the server may refer to header fields it sent before; each block is decoded then.
 
     Attributes:
@@ -70,8 +73,9 @@ class HTTP2Connection(SharedConnection):
             does: a connection with a table is what it needs.
     """
 
-    def __init__(self, link: Link, *, has_table: bool = False) -> None:
+    def __init__(self, link: Link, keepalive: Keepalive = NO_PINGS, *, has_table: bool = False) -> None:
         super().__init__(link)
+        self._keepalive = keepalive
         self._table_bytes = wire.TABLE_BYTES if has_table else 0
         self._read_block = wire.TableReader().read_block if has_table else wire.read_block
         self.needs_table = has_table
@@ -91,6 +95,15 @@ class HTTP2Connection(SharedConnection):
         self._window = wire.DEFAULT_WINDOW
         self._used = 0  # of our own
         self._received_s = 0.0
+        self._answered_s = self._loop.time()
+        self._pinger = PolitePinger(
+            keepalive,
+            self._ping,
+            self._pong_missed,
+            link.logger,
+            lambda: self._answered_s,
+            lambda: bool(self._streams),
+        )
 
     @property
     def usable(self) -> bool:
@@ -104,6 +117,8 @@ class HTTP2Connection(SharedConnection):
             ConnectError, TLSError: They did not come; the connection is closed.
         """
         await self._wait_opened(timeout_s, f"{self._link.address} did not greet as an HTTP/2 server in time")
+        if self.error is None:
+            self._pinger.start()
 
     def begin(
         self,
@@ -172,6 +187,7 @@ class HTTP2Connection(SharedConnection):
             return
         self.error = error
         self._stop(error)
+        self._pinger.stop()
         streams = [*self._streams.values(), *self._queue]
         self._streams.clear()
         self._queue.clear()
@@ -239,7 +255,9 @@ class HTTP2Connection(SharedConnection):
         elif kind == wire.PING:
             if len(payload) != 8 or stream_id:
                 raise wire.FrameError(f"PING of {len(payload)} bytes on stream {stream_id}")
-            if not flags & wire.ACK:
+            if flags & wire.ACK:
+                self._pinger.pong(payload)
+            else:
                 self._send(wire.PING, wire.ACK, 0, payload)
         elif kind == wire.RST_STREAM:
             self._reset_received(stream_id, payload)
@@ -294,6 +312,7 @@ class HTTP2Connection(SharedConnection):
 
     def _ended(self, stream: HTTP2Stream) -> None:
         self.has_answered = True
+        self._answered_s = self._received_s
         if stream.is_written:
             self._forget(stream)
         else:
@@ -439,6 +458,14 @@ class HTTP2Connection(SharedConnection):
     def _forget(self, stream: HTTP2Stream) -> None:
         self._streams.pop(stream.id, None)
         self._unwritten.pop(stream.id, None)
+
+    def _ping(self, payload: bytes) -> None:
+        self._send(wire.PING, 0, 0, payload)
+
+    def _pong_missed(self) -> None:
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        late = f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s"
+        self._end(ConnectionLostError(late))
 
     # Deadlines
 

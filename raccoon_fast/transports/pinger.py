@@ -1,4 +1,4 @@
-"""Our own WebSocket pings (RFC 6455 5.5.2), which find a connection that is dead without having ended."""
+"""Our own pings, which find a connection that is dead without having ended (RFC 6455, 5.5.2; RFC 9113, 6.7)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from raccoon_fast.logs import Log
 
-__all__ = ["Keepalive", "Pinger"]
+__all__ = ["Keepalive", "Pinger", "PolitePinger"]
 
 # A server cuts off a client that has not answered its pings for a minute.
 _STALL_S = 30.0
+# What grpc-go's enforcement policy allows by default (keepalive.EnforcementPolicy): after an answer one ping is free;
+# further ones are to be so far apart while calls are open, and while none is.
+_BUSY_S, _IDLE_S = 300.0, 7200.0
 
 
 class Keepalive(NamedTuple):
@@ -86,3 +89,49 @@ class Pinger:
         if self._payload == payload:
             self.stop()
             self._missed()
+
+
+class PolitePinger(Pinger):
+    """Pings over HTTP/2, when no answer came for an interval; no more of them than a gRPC server allows.
+
+    A server of grpc-go ends a connection with GOAWAY (too_many_pings) after three pings that it finds too many, and so
+    do others. A server that answers is asked an interval after its last answer, once. One that goes on to say nothing
+    is asked again after five minutes if calls are open, and after two hours if none is.
+
+    Args:
+        keepalive: When.
+        send: As Pinger's.
+        missed: As Pinger's.
+        logger: As Pinger's.
+        answered_s: Loop time of the server's last answer to a call; pongs are none.
+        is_busy: Whether calls are open.
+    """
+
+    def __init__(
+        self,
+        keepalive: Keepalive,
+        send: Callable[[bytes], None],
+        missed: Callable[[], None],
+        logger: Log,
+        answered_s: Callable[[], float],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        super().__init__(keepalive, send, missed, logger)
+        self._answered_s = answered_s
+        self._is_busy = is_busy
+        self._pinged_s = float("-inf")
+
+    def _ping(self) -> None:
+        interval_s = self._keepalive.interval_s
+        assert interval_s is not None
+        now_s = self._loop.time()
+        answered_s = self._answered_s()
+        due_s = answered_s + interval_s
+        if answered_s <= self._pinged_s:
+            due_s = self._pinged_s + max(interval_s, _BUSY_S if self._is_busy() else _IDLE_S)
+        if due_s > now_s:  # what is due may change, at the next answer
+            self._due_s = min(due_s, now_s + interval_s)
+            self._timer = self._loop.call_at(self._due_s, self._ping)
+            return
+        self._pinged_s = now_s
+        super()._ping()

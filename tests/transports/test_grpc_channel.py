@@ -346,3 +346,29 @@ else:
     done = subprocess.run(command, capture_output=True, text=True, timeout=patient(50), check=False)
     assert done.returncode == 0, done.stderr
     assert collector.event_count == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_after_its_use_is_told_that_grpcio_does_not_work(collector: Collector) -> None:
+    """It would hang, or crash the child."""
+    program = """
+import os, sys
+import grpc.aio
+from raccoon_fast import RAW, ConnectError, GrpcClient
+client = GrpcClient(sys.argv[1], serializer=RAW, logger=None, channel=grpc.aio.insecure_channel)
+client.send([("t", b"x")])
+pid = os.fork()
+if pid == 0:
+    try:
+        client.send([("t", b"y")])
+    except ConnectError as error:
+        os._exit(7 if "grpcio was in use when this process was forked" in str(error) else 8)
+    os._exit(9)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+client.send([("t", b"z")])
+client.close()
+"""
+    command = [sys.executable, "-c", program, collector.grpc_target]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    assert collector.event_count == 2

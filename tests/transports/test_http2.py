@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import struct
 import threading
@@ -57,6 +58,8 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
+from raccoon_fast.collector import Collector
+from raccoon_fast.transports.http2 import HTTP2Connection
 from raccoon_fast.transports.http2_frames import FrameError, TableReader
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -1018,3 +1021,45 @@ def test_a_server_that_asks_and_does_not_listen() -> None:
         with pytest.raises((ProtocolError, ConnectionLostError)):
             rpc.send(EVENTS, req_guid=str(uuid.uuid4()))
         assert ended.wait(patient(10))
+
+
+class TestPings:
+    """Our own (RFC 9113, 6.7), which a gRPC server allows only few of."""
+
+    def test_a_connection_that_does_not_answer_ends_and_its_calls_are_retried(self) -> None:
+        connections: list[Connection] = []
+
+        def script(connection: Connection) -> None:
+            connections.append(connection)
+            greet(connection)
+            if len(connections) == 1:  # it takes the call, and the ping, and is never heard of again
+                with contextlib.suppress(EOFError, OSError):
+                    while True:
+                        read_frame(connection)
+            stream, guid = read_call(connection)
+            connection.sock.sendall(
+                frame(HEADERS, BLOCK, flags=4, stream=stream)
+                + frame(DATA, message(answer(guid)), stream=stream)
+                + frame(HEADERS, TRAILERS, flags=5, stream=stream)
+            )
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    read_frame(connection)
+
+        with tcp_server(script) as target:
+            options = {"timeout": 60.0, "retry": RetryPolicy(max_attempts=2, initial=0.01)}
+            with client(target, ping_interval=0.1, pong_timeout=0.2, **options) as grpc_client:
+                grpc_client.send(EVENTS)
+        assert len(connections) == 2
+
+    def test_a_server_of_grpc_go_s_policy_finds_none_too_many(self) -> None:
+        """The collector counts them as grpc-go does, and ends a connection after three too many."""
+        pings = []
+        original = HTTP2Connection._ping
+        with Collector(sink="null") as collector, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HTTP2Connection, "_ping", lambda self, data: (pings.append(self), original(self, data)))
+            with client(collector.grpc_target, ping_interval=0.02) as grpc_client:
+                for number in range(1, 8):
+                    grpc_client.send(EVENTS)
+                    wait_until(lambda number=number: len(pings) == number)
+                assert len({*pings}) == 1  # connection

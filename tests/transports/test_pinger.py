@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 from raccoon_fast.transports.base import GRACE_S
-from raccoon_fast.transports.pinger import Keepalive, Pinger
+from raccoon_fast.transports.pinger import Keepalive, Pinger, PolitePinger
 
 
 class Clock(asyncio.AbstractEventLoop):
@@ -145,3 +145,54 @@ def test_a_loop_that_was_held_up_is_told(given: Given, until_s: float, warned: b
     given.clock.pass_to(until_s)
     assert [line[:32] for line in given.log.lines] == ["the event loop was held up for 3"] * warned
     assert len(given.sent) == 1
+
+
+class TestPolite:
+    """Within what grpc-go's enforcement policy allows."""
+
+    @pytest.fixture
+    def polite(self, monkeypatch) -> Given:
+        given = Given(monkeypatch)
+        given.answered_s, given.is_busy = 0.0, True
+        given.pinger = PolitePinger(
+            Keepalive(10.0, 3.0),
+            lambda payload: given.sent.append((given.clock.now_s, payload)),
+            lambda: given.missed.append(given.clock.now_s),
+            given.log,
+            lambda: given.answered_s,
+            lambda: given.is_busy,
+        )
+        given.pinger.start()
+        return given
+
+    def pass_to(self, given: Given, until_s: float) -> list[float]:
+        """Answer every ping; returns when they were sent."""
+        while given.clock.now_s < until_s:
+            given.clock.pass_to(given.clock.now_s + 0.5)
+            if given.sent:
+                given.pinger.pong(given.sent[-1][1])
+        return [when for when, _ in given.sent]
+
+    @pytest.mark.parametrize(("is_busy", "apart_s"), [(True, 300.0), (False, 7200.0)])
+    def test_a_server_that_says_nothing_is_asked_seldom(self, polite: Given, is_busy: bool, apart_s: float) -> None:
+        polite.is_busy = is_busy
+        sent = self.pass_to(polite, 10.0 + 2 * apart_s + 100.0)
+        assert sent[0] == 10.0
+        assert [after - before for before, after in itertools.pairwise(sent)] == pytest.approx([apart_s] * 2, abs=10.0)
+        assert min(after - before for before, after in itertools.pairwise(sent)) >= apart_s
+
+    def test_once_after_each_answer(self, polite: Given) -> None:
+        sent = []
+        for _ in range(5):
+            polite.answered_s = polite.clock.now_s
+            sent = self.pass_to(polite, polite.clock.now_s + 50.0)
+        assert sent == [10.0, 60.0, 110.0, 160.0, 210.0]
+
+    def test_none_while_answers_come(self, polite: Given) -> None:
+        for _ in range(20):
+            polite.answered_s = polite.clock.now_s
+            assert self.pass_to(polite, polite.clock.now_s + 9.0) == []
+
+    def test_a_late_pong(self, polite: Given) -> None:
+        polite.clock.pass_to(100.0)
+        assert polite.missed == [13.0 + GRACE_S]
