@@ -60,6 +60,7 @@ NewProducer = Callable[..., Producer]
 
 def balance(counts: Any) -> int:
     settled = counts.acked + sum(counts.failed.values()) + sum(counts.dropped.values()) + counts.expired
+    settled += counts.sampled + counts.filtered + counts.discarded
     return int(settled + counts.spooled + counts.queued + counts.in_flight)
 
 

@@ -103,6 +103,7 @@ class Machine(RuleBasedStateMachine):
         report = self.producer.stats()
         for counts in [report.total, *report.by_type.values()]:
             settled = counts.acked + counts.expired + sum(counts.failed.values()) + sum(counts.dropped.values())
+            settled += counts.sampled + counts.filtered + counts.discarded
             assert settled + counts.spooled + counts.queued + counts.in_flight == counts.accepted
         assert report.total.accepted == self.number - self.rejected
 

@@ -59,6 +59,7 @@ def new_producer(path: Path) -> Iterator[NewProducer]:
 def assert_balanced(producer: Producer) -> None:
     for counts in [producer.stats().total, *producer.stats().by_type.values()]:
         settled = counts.acked + counts.expired + sum(counts.failed.values()) + sum(counts.dropped.values())
+        settled += counts.sampled + counts.filtered + counts.discarded
         assert settled + counts.spooled + counts.queued + counts.in_flight == counts.accepted
 
 

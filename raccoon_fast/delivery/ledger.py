@@ -19,6 +19,9 @@ IN_FLIGHT = "in_flight"
 ACKED = "acked"
 EXPIRED = "expired"
 SPOOLED = "spooled"
+SAMPLED = "sampled"
+FILTERED = "filtered"
+DISCARDED = "discarded"
 FAILED = "failed:"
 DROPPED = "dropped:"
 DAMAGED = FAILED + "damaged"
@@ -44,6 +47,9 @@ class Counts:
         spooled: On disk, to be sent later, by this process or another.
         queued: Waiting here.
         in_flight: Sent, and not answered yet.
+        sampled: Left out by a lane's `sample`.
+        filtered: Left out by `before_send`.
+        discarded: Accepted and not sent, because the producer is turned off or sends to null://.
     """
 
     accepted: int = 0
@@ -54,6 +60,9 @@ class Counts:
     spooled: int = 0
     queued: int = 0
     in_flight: int = 0
+    sampled: int = 0
+    filtered: int = 0
+    discarded: int = 0
 
     @property
     def unsettled(self) -> int:
@@ -216,6 +225,9 @@ def _counts(states: Mapping[str, int], waiting: int) -> Counts:
         spooled=states.get(SPOOLED, 0),
         queued=states.get(QUEUED, 0) + waiting,
         in_flight=states.get(IN_FLIGHT, 0),
+        sampled=states.get(SAMPLED, 0),
+        filtered=states.get(FILTERED, 0),
+        discarded=states.get(DISCARDED, 0),
     )
 
 

@@ -22,13 +22,17 @@ STATES = [
     states.FAILED + "closed",
     states.FAILED + "BAD_REQUEST",
     states.DROPPED + "drop_oldest",
+    states.SAMPLED,
+    states.FILTERED,
+    states.DISCARDED,
 ]
 TYPES = st.dictionaries(st.sampled_from("abc"), st.integers(1, 100), min_size=1)
 
 
 def total_of(counts: Counts) -> int:
     settled = counts.acked + counts.expired + sum(counts.failed.values()) + sum(counts.dropped.values())
-    return settled + counts.spooled + counts.queued + counts.in_flight
+    left_out = counts.sampled + counts.filtered + counts.discarded
+    return settled + left_out + counts.spooled + counts.queued + counts.in_flight
 
 
 @given(st.lists(st.tuples(TYPES, st.lists(st.sampled_from(STATES), min_size=1, max_size=6))), TYPES)
@@ -45,7 +49,7 @@ def test_it_always_balances(batches: list[tuple[dict[str, int], list[str]]], wai
         name: counts.accepted for name, counts in by_type.items()
     }
     assert sum(counts.accepted for counts in by_type.values()) == total.accepted
-    for name in ("acked", "expired", "spooled", "queued", "in_flight"):
+    for name in ("acked", "expired", "spooled", "queued", "in_flight", "sampled", "filtered", "discarded"):
         assert sum(getattr(counts, name) for counts in by_type.values()) == getattr(total, name)
 
 

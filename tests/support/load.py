@@ -146,6 +146,7 @@ class Load:
         picture = self.picture()
         total = report.total
         settled = total.acked + sum(total.failed.values()) + sum(total.dropped.values()) + total.expired
+        settled += total.sampled + total.filtered + total.discarded
         assert total.accepted == settled + total.spooled + total.queued + total.in_flight == self._accepted, picture
         acked = [event for receipt, sent in self._sent.items() if receipt.exception(0) is None for event in sent]
         assert len(acked) == total.acked, picture
