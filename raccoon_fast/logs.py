@@ -1,4 +1,4 @@
-"""Where the package writes its log: the console by default, nowhere, or a logger of the user's."""
+"""Where the package writes its log: to the logger "raccoon_fast", nowhere, or to a logger of the user's."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from raccoon_fast.threads import is_main
 
-__all__ = ["CONSOLE", "Log", "Logger", "redact_headers", "resolve_logger"]
+__all__ = ["CONSOLE", "DEFAULT", "Log", "Logger", "redact_headers", "resolve_logger", "write_line"]
 
 
 @runtime_checkable
 class Logger(Protocol):
-    """What a user's logger has to have; a `logging.Logger` does.
+    """The methods that a logger must have; a `logging.Logger` and loguru's `logger` have them.
 
-    `args` are merged into `msg` with %, as `logging` does it. `debug` and `warning`, where the object has them, are
-    used as well; without them debug messages are dropped and warnings go to `error`. It is called from any thread
-    and from event loops: it should not block. What it raises never reaches the delivery of events.
+    A `logging.Logger` or LoggerAdapter gets `msg` and `args`, which it merges with %. Any other object gets the
+    finished text as `msg`, and no `args`. `debug` and `warning` are used too if the object has them; without them debug
+    messages are dropped and warnings go to `error`. The methods are called from any thread and from event loops, so
+    they should not block. An exception that they raise never reaches the delivery of events.
     """
 
     def info(self, msg: str, *args: Any) -> object:
@@ -35,20 +36,37 @@ class _Console:
     """Writes lines to sys.stderr, as it is at that moment. Debug messages are not shown."""
 
     def info(self, msg: str, *args: Any) -> None:
-        _write_line("INFO", msg, args)
+        write_line("INFO", msg, args)
 
     def warning(self, msg: str, *args: Any) -> None:
-        _write_line("WARNING", msg, args)
+        write_line("WARNING", msg, args)
 
     def error(self, msg: str, *args: Any) -> None:
-        _write_line("ERROR", msg, args)
+        write_line("ERROR", msg, args)
 
     def __repr__(self) -> str:
         return "CONSOLE"
 
 
 CONSOLE: Logger = _Console()
-"""The default logger: one line a message on stderr, from info upwards."""
+"""A logger that writes one line per message to stderr, from info upwards, whatever the program configured."""
+
+
+class _Default:
+    """Stands for `logging.getLogger("raccoon_fast")`, which is made on first use."""
+
+    def __repr__(self) -> str:
+        return 'logging.getLogger("raccoon_fast")'
+
+    def __reduce__(self) -> str:
+        return "DEFAULT"  # pickled by reference: another process has its own
+
+
+DEFAULT: object = _Default()
+"""The default logger: `logging.getLogger("raccoon_fast")`.
+
+It obeys the program's configuration of `logging`. If there is none, its warnings and errors go to stderr.
+"""
 
 
 class Log:
@@ -89,14 +107,14 @@ class Log:
                 return
             self._failed = True
             with contextlib.suppress(Exception):  # stderr is closed, or full: there is nobody left to tell
-                _write_line("ERROR", "the logger failed in %s(): %r; not reported again", (level, error))
+                write_line("ERROR", "the logger failed in %s(): %r; not reported again", (level, error))
 
 
-def resolve_logger(value: object = CONSOLE) -> Log:
+def resolve_logger(value: object = DEFAULT) -> Log:
     """Turns the `logger` option into what the package logs to.
 
     Args:
-        value: CONSOLE, None for silence, or an object with `info` and `error` (see Logger).
+        value: A logging.Logger, CONSOLE, None for silence, or an object with `info` and `error` (see Logger).
 
     Returns:
         A Log that never raises.
@@ -108,13 +126,17 @@ def resolve_logger(value: object = CONSOLE) -> Log:
         return Log()
     if isinstance(value, Log):
         return value
+    if value is DEFAULT:
+        from raccoon_fast.default_logger import default_logger
+
+        value = default_logger()
     error = getattr(value, "error", None)
     info = getattr(value, "info", None)
     if not callable(error) or not callable(info):
         raise TypeError(
             f"logger must have info(msg, *args) and error(msg, *args), or be None for silence, not {value!r}"
         )
-    targets = {
+    targets: dict[str, Any] = {
         "debug": getattr(value, "debug", None),
         "info": info,
         "warning": getattr(value, "warning", error),
@@ -125,10 +147,17 @@ def resolve_logger(value: object = CONSOLE) -> Log:
         # A record names the line that logs, not this module's two frames above it. Before 3.11 an adapter's two count.
         frames = 5 if sys.version_info < (3, 11) and isinstance(value, logging.LoggerAdapter) else 3
         targets = {level: functools.partial(target, stacklevel=frames) for level, target in targets.items()}
+    else:  # loguru merges with {}, others not at all
+        targets = {level: target and functools.partial(_finished, target) for level, target in targets.items()}
     return Log(**targets)
 
 
-def _write_line(level: str, msg: str, args: tuple[Any, ...]) -> None:
+def _finished(target: Callable[[str], object], msg: str, *args: Any) -> None:
+    target(msg % args if args else msg)
+
+
+def write_line(level: str, msg: str, args: tuple[Any, ...]) -> None:
+    """Writes one line to sys.stderr, in one write."""
     text = msg % args if args else msg
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level} raccoon_fast: {text}\n")
 

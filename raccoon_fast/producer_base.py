@@ -22,7 +22,7 @@ from raccoon_fast.delivery.spool import Spool
 from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.environment import Environment, unknown_variables
 from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
-from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.logs import DEFAULT, resolve_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -142,7 +142,7 @@ class BaseProducer(abc.ABC):
         """
         environment = Environment(options)
         for line in unknown_variables():
-            resolve_logger(options.get("logger", CONSOLE)).warning(line)
+            resolve_logger(options.get("logger", DEFAULT)).warning(line)
         options = {**environment.options, **options}
         if "url" not in options:
             raise ValueError("RACCOON_FAST_URL is not set, and no url is given: name the server")

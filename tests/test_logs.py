@@ -3,13 +3,17 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import pickle
 import re
 import sys
+import textwrap
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
+from program import start
 
-from raccoon_fast.logs import CONSOLE, Logger, redact_headers, resolve_logger
+from raccoon_fast.logs import CONSOLE, DEFAULT, Logger, redact_headers, resolve_logger
 
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -42,8 +46,8 @@ def log_at_every_level(logger: object) -> None:
 
 
 class TestConsole:
-    def test_is_the_default_and_writes_to_stderr(self, capsys):
-        resolve_logger().info("connected to %s", "ws://host")
+    def test_writes_to_stderr(self, capsys):
+        resolve_logger(CONSOLE).info("connected to %s", "ws://host")
         captured = capsys.readouterr()
         assert captured.out == ""
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO raccoon_fast: connected to ws://host\n", captured.err)
@@ -66,7 +70,7 @@ class TestConsole:
                 return len(text)
 
         monkeypatch.setattr(sys, "stderr", Stderr())
-        resolve_logger().info("a")
+        resolve_logger(CONSOLE).info("a")
         assert len(writes) == 1
 
     def test_no_stderr_and_a_closed_one_are_survived(self, monkeypatch):
@@ -111,6 +115,34 @@ class TestResolve:
             resolve_logger(value)
 
 
+class TestOtherLoggers:
+    """What is no logger of `logging` gets the finished text: loguru merges with {}, others not at all."""
+
+    def test_gets_the_finished_text_and_no_arguments(self):
+        mine = Mock()
+        log_at_every_level(mine)
+        assert mine.mock_calls == [getattr(call, level)(f"{level} of 4") for level in LEVELS]
+
+    def test_loguru(self):
+        from loguru import logger
+
+        lines: list[str] = []
+        sink = logger.add(lines.append, format="{level} {message}", level="DEBUG")
+        try:
+            log = resolve_logger(logger)
+            log.warning("%d%% of %s wait", 50, "{events}")
+            log_at_every_level(logger)
+        finally:
+            logger.remove(sink)
+        assert lines == ["WARNING 50% of {events} wait\n", *(f"{level.upper()} {level} of 4\n" for level in LEVELS)]
+
+    def test_wrong_arguments_are_a_failure_that_is_reported(self, capsys):
+        mine = Mock()
+        resolve_logger(mine).info("%d", "text")
+        assert mine.mock_calls == []
+        assert "the logger failed in info(): TypeError" in capsys.readouterr().err
+
+
 class TestStandardLibrary:
     def test_records_carry_level_and_arguments(self, caplog):
         caplog.set_level(logging.DEBUG, "mine")
@@ -127,10 +159,114 @@ class TestStandardLibrary:
         (record,) = caplog.records
         assert (record.filename, record.lineno) == ("test_logs.py", line)
 
+    def test_the_default_is_seen_by_caplog(self, caplog, capsys):
+        caplog.set_level(logging.INFO, "raccoon_fast")
+        log_at_every_level(DEFAULT)
+        assert caplog.record_tuples == [
+            ("raccoon_fast", getattr(logging, level.upper()), f"{level} of 4") for level in LEVELS[1:]
+        ]
+        assert capsys.readouterr().err == ""
+
+    def test_the_default_is_found_again_in_another_process(self):
+        assert pickle.loads(pickle.dumps(DEFAULT)) is DEFAULT
+
     def test_level_of_the_logger_is_obeyed(self, caplog):
         caplog.set_level(logging.ERROR, "mine")
         log_at_every_level(logging.getLogger("mine"))
         assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+class TestDefaultInAProgram:
+    """What a whole program shows on stderr: a producer whose server is not there, with the default logger."""
+
+    @staticmethod
+    def shown(before: str, logger: str = "") -> list[str]:
+        program = f"""
+import logging, logging.config, sys
+{textwrap.dedent(before)}
+from raccoon_fast import RAW, Producer
+from raccoon_fast.logs import resolve_logger
+with Producer("http://127.0.0.1:9", serializer=RAW, delivery_timeout=0.1, timeout=0.1{logger}) as producer:
+    producer.emit("page", b"")
+resolve_logger().info("connected to %s", "a server")
+"""
+        with start(program) as process:
+            out, err = process.communicate(timeout=40)
+        assert (process.returncode, out) == (0, "")
+        return err.splitlines()
+
+    def test_without_logging_warnings_and_errors_go_to_stderr(self):
+        lines = self.shown("")
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (WARNING|ERROR) raccoon_fast: ", line) for line in lines)
+        assert any("ERROR" in line for line in lines)
+        assert not any("connected to" in line for line in lines)
+
+    def test_with_logging_each_line_is_the_program_s(self):
+        lines = self.shown('logging.basicConfig(format="MINE %(levelname)s %(name)s %(message)s", level="INFO")')
+        assert all(line.startswith("MINE ") for line in lines)
+        assert lines[-1] == "MINE INFO raccoon_fast connected to a server"
+
+    def test_logging_that_is_configured_later_is_the_program_s(self):
+        assert self.shown("import raccoon_fast.default_logger; logging.basicConfig(level=60)") == []
+
+    def test_a_handler_of_the_logger_alone(self):
+        before = 'logging.getLogger("raccoon_fast").addHandler(logging.NullHandler())'
+        assert self.shown(before) == []
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "logging.disable()",
+            'logging.getLogger("raccoon_fast").setLevel(60)',
+            'logging.getLogger("raccoon_fast").addFilter(lambda record: False)',
+        ],
+    )
+    def test_what_the_program_has_turned_off_is_off(self, before):
+        assert self.shown(before) == []
+
+    def test_none_is_silent(self):
+        assert self.shown("", ", logger=None") == []
+
+    def test_loguru_s_recipe_for_the_records_of_logging(self):
+        before = """
+            import inspect
+            from loguru import logger
+
+            class InterceptHandler(logging.Handler):
+                def emit(self, record):
+                    frame, depth = inspect.currentframe(), 0
+                    while frame and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+                        frame, depth = frame.f_back, depth + 1
+                    logger.opt(depth=depth, exception=record.exc_info).log(record.levelname, record.getMessage())
+
+            logger.remove()
+            logger.add(sys.stderr, format="LOGURU {level} {message}")
+            logging.basicConfig(handlers=[InterceptHandler()], level=0, force=True)
+        """
+        lines = self.shown(before)
+        assert all(line.startswith("LOGURU ") for line in lines)
+        assert lines[-1] == "LOGURU INFO connected to a server"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn does not run on Windows")
+    def test_gunicorn_s_configuration(self):
+        pytest.importorskip("gunicorn")
+        before = """
+            from gunicorn.config import Config
+            from gunicorn.glogging import Logger
+            handler = {"class": "logging.StreamHandler", "formatter": "mine", "stream": "ext://sys.stderr"}
+            config = Config()
+            config.set("logconfig_dict", {
+                "formatters": {"mine": {"format": "GUNICORN %(name)s %(message)s"}},
+                "handlers": {"console": handler},
+                "root": {"level": "INFO", "handlers": ["console"]},
+                "loggers": {},
+            })
+            import raccoon_fast.default_logger
+            Logger(config)
+        """
+        lines = self.shown(before)
+        assert lines
+        assert all(line.startswith("GUNICORN raccoon_fast ") for line in lines)
 
 
 class TestFailingLogger:

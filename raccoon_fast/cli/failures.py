@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.errors import DeliveryError, TransportError
-from raccoon_fast.logs import resolve_logger
+from raccoon_fast.logs import Log, resolve_logger
 
 if TYPE_CHECKING:
     from raccoon_fast.logs import Logger
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["FailureLog"]
 
 
-class FailureLog:
+class FailureLog(Log):
     """A producer's logger that keeps the last failure that its user may have to mend.
 
     Such a failure is one that no retry mends (a 404, a certificate), or one of the transport (an unknown name, the
@@ -24,6 +24,7 @@ class FailureLog:
     """
 
     def __init__(self, target: Logger | None) -> None:
+        super().__init__()
         self._target = resolve_logger(target)
         self._failure = ""
 

@@ -37,7 +37,7 @@ class _Notes:
         pass
 
     def error(self, msg: str, *args: Any) -> None:
-        self._progress.note(f"raccoon-fast spool: {msg % args}")
+        self._progress.note(f"raccoon-fast spool: {msg}")
 
 
 def replay(arguments: argparse.Namespace, view: SpoolView) -> int:

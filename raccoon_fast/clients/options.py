@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.logs import CONSOLE, Logger, resolve_logger
+from raccoon_fast.logs import DEFAULT, Logger, resolve_logger
 from raccoon_fast.net.address import parse_host
 from raccoon_fast.net.proxy import proxy_for
 from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
@@ -52,8 +52,9 @@ class ClientOptions(TypedDict, total=False):
         timeout: Seconds for one attempt, connecting included (15; 30 for WebSocket).
         connect_timeout: Seconds to connect, TLS and handshakes included (10).
         retry: RetryPolicy(…).
-        logger: Where the client logs: CONSOLE (stderr, the default), None for silence, or an object with `info` and
-            `error`, such as a logging.Logger.
+        logger: Where the client logs: a logging.Logger, or another object with `info` and `error` (see Logger); None
+            for silence. The default is `logging.getLogger("raccoon_fast")`; in a program that configured no logging,
+            its warnings and errors go to stderr. CONSOLE writes to stderr from info upwards.
         stats: StatsD(…), DogStatsD(…), Prometheus(…), OpenTelemetry(…), or any object with `timing(name, ms)` and
             `count(name, n)`; None (the default) for none.
         app: App(id, name, version) of the user's application, for User-Agent.
@@ -119,7 +120,7 @@ class Settings:
         self.retry = options.get("retry", RetryPolicy())
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry takes a RetryPolicy(…), not {self.retry!r}")
-        self.logger = resolve_logger(options.get("logger", CONSOLE))
+        self.logger = resolve_logger(options.get("logger", DEFAULT))
         self.stats = resolve_stats(options.get("stats"), self.logger)
         auth = options.get("auth")
         if address.userinfo is not None:

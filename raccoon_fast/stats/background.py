@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from raccoon_fast import forks
-from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.threads import Event, new_lock, new_thread
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class BackgroundSink(abc.ABC):
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
     """
 
-    def __init__(self, flush_interval: float, logger: object = CONSOLE) -> None:
+    def __init__(self, flush_interval: float, logger: object = DEFAULT) -> None:
         if not isinstance(flush_interval, (int, float)):
             raise TypeError(f"flush_interval must be a number of seconds, not {flush_interval!r}")
         if not 0 < flush_interval < threading.TIMEOUT_MAX:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raccoon_fast.client_info import client_info
-from raccoon_fast.logs import CONSOLE
+from raccoon_fast.logs import DEFAULT
 from raccoon_fast.stats.instruments import InstrumentSink
 from raccoon_fast.stats.sink import COUNTERS, TIMINGS
 
@@ -40,7 +40,7 @@ class OpenTelemetry(InstrumentSink):
         *,
         attributes: Mapping[str, str | bool | int | float] | None = None,
         flush_interval: float = 1.0,
-        logger: object = CONSOLE,
+        logger: object = DEFAULT,
     ) -> None:
         try:
             from opentelemetry import metrics

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raccoon_fast.logs import CONSOLE
+from raccoon_fast.logs import DEFAULT
 from raccoon_fast.stats.instruments import InstrumentSink
 from raccoon_fast.stats.sink import COUNTERS, TIMINGS
 
@@ -45,7 +45,7 @@ class Prometheus(InstrumentSink):
         labels: Mapping[str, str] | None = None,
         buckets: Sequence[float] = _BUCKETS_MS,
         flush_interval: float = 1.0,
-        logger: object = CONSOLE,
+        logger: object = DEFAULT,
     ) -> None:
         try:
             import prometheus_client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.stats.background import BackgroundSink
 from raccoon_fast.threads import is_main
 
@@ -58,7 +58,7 @@ class MetricsSink(Protocol):
         """Adds `n` to a counter."""
 
 
-def resolve_stats(value: object, logger: object = CONSOLE) -> MetricsSink:
+def resolve_stats(value: object, logger: object = DEFAULT) -> MetricsSink:
     """Turns the `stats` option into what the package counts with; it never raises.
 
     Args:

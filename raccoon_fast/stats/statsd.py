@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from raccoon_fast.logs import CONSOLE
+from raccoon_fast.logs import DEFAULT
 from raccoon_fast.stats.background import BackgroundSink, Writer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class StatsD(BackgroundSink):
         prefix: str = "",
         tags: Mapping[str, str] | None = None,
         flush_interval: float = 1.0,
-        logger: object = CONSOLE,
+        logger: object = DEFAULT,
     ) -> None:
         if not isinstance(host, str):
             raise TypeError(f"host must be a host name or address, not {host!r}")
@@ -146,7 +146,7 @@ class DogStatsD(StatsD):
         prefix: str = "",
         tags: Mapping[str, str] | None = None,
         flush_interval: float = 1.0,
-        logger: object = CONSOLE,
+        logger: object = DEFAULT,
     ) -> None:
         if not isinstance(tags, (Mapping, type(None))):
             raise TypeError(f"tags must be a mapping of text to text, not {tags!r}")
