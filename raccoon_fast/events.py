@@ -20,6 +20,9 @@ class Event(NamedTuple):
     data: Any
 
 
+_INT_FORMATS = tuple("bcdeEfFgGnoxX%")  # Format Specification Mini-Language: types of numbers
+
+
 class _OpenEnum(enum.IntEnum):
     """proto3 enums are open: a number this version does not know is kept, under a name of its own."""
 
@@ -32,9 +35,21 @@ class _OpenEnum(enum.IntEnum):
         member._value_ = value
         return member
 
+    def __str__(self) -> str:
+        return self.name  # IntEnum's own is "Status.SUCCESS" before Python 3.11, and "1" from there on
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self) if spec[-1:] in _INT_FORMATS else self.name, spec)
+
 
 class Status(_OpenEnum):
-    """SendEventResponse.status; the wire's STATUS_ prefix is left out."""
+    """SendEventResponse.status; the wire's STATUS_ prefix is left out. `str()` is the name.
+
+    Attributes:
+        UNSPECIFIED: The server set none.
+        SUCCESS: The server has the events; what that means is its setting, see `server_acks` of Producer.
+        ERROR: It does not have them, or not all; `Response.code` says why.
+    """
 
     UNSPECIFIED = 0
     SUCCESS = 1
@@ -42,7 +57,16 @@ class Status(_OpenEnum):
 
 
 class Code(_OpenEnum):
-    """SendEventResponse.code; the wire's CODE_ prefix is left out."""
+    """SendEventResponse.code; the wire's CODE_ prefix is left out. `str()` is the name.
+
+    Attributes:
+        UNSPECIFIED: The server set none.
+        OK: With SUCCESS.
+        BAD_REQUEST: The request could not be decoded; sent again, it would fail again.
+        INTERNAL_ERROR: The events could not be published.
+        MAX_CONNECTION_LIMIT_REACHED: The server has as many WebSocket connections as it takes.
+        MAX_USER_LIMIT_REACHED: It has a WebSocket connection of this user_id already.
+    """
 
     UNSPECIFIED = 0
     OK = 1
@@ -76,7 +100,12 @@ class Response(NamedTuple):
 
 
 class SendResult(NamedTuple):
-    """What `send` returns: the guid the request went out under, and the server's answer."""
+    """What `send` returns.
+
+    Attributes:
+        req_guid: The guid the request went out under.
+        response: The server's answer; its status is SUCCESS.
+    """
 
     req_guid: str
     response: Response

@@ -107,6 +107,15 @@ class BaseProducer(abc.ABC):
         self._accumulator.on_full = self._make_room
         lifetime.made(self)
 
+    def __repr__(self) -> str:
+        if "_accumulator" not in self.__dict__:
+            return f"<{type(self).__name__} not made>"  # its options were refused
+        servers = ", ".join(settings.link.address.shown for _, settings in self._options.servers)
+        total = self.stats().total
+        state = "closed" if self._closed else "open"
+        counts = f"{total.accepted} accepted, {total.acked} acknowledged, {total.lost} lost, {total.unsettled} unsettled"
+        return f"<{type(self).__name__} {servers} {state}: {counts}>"
+
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)
 

@@ -50,6 +50,11 @@ class AsyncClient(abc.ABC):
     @abc.abstractmethod
     def _make_transport(self) -> Transport: ...
 
+    def __repr__(self) -> str:
+        if "_closed" not in self.__dict__:
+            return f"<{type(self).__name__} not made>"  # its options were refused
+        return f"<{type(self).__name__} {self._settings.link.address.shown} {'closed' if self._closed else 'open'}>"
+
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)
 

@@ -63,11 +63,17 @@ class Client(Generic[_A]):
     def __init__(self, make: Callable[[], _A]) -> None:
         self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here
+        self._shown = self._made._settings.link.address.shown  # noqa: SLF001 - two halves of one class
         self._app: tuple[App | None] | None = None
         # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
         self._running: dict[bool, _Running[_A]] = {}
         self._closed = False
         lifetime.made(self)
+
+    def __repr__(self) -> str:
+        if "_closed" not in self.__dict__:
+            return f"<{type(self).__name__} not made>"  # its options were refused
+        return f"<{type(self).__name__} {self._shown} {'closed' if self._closed else 'open'}>"
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)

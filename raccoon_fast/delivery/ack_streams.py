@@ -85,6 +85,9 @@ class AckStream:
             raise StopIteration
         return ack
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
     def __enter__(self) -> AckStream:
         return self
 
@@ -138,8 +141,16 @@ class AsyncAckStream:
             await self._changed.wait()
         return self._acks.popleft()
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
     async def __aenter__(self) -> AsyncAckStream:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _shown(stream: AckStream | AsyncAckStream) -> str:
+    state = "ended" if stream._ended else "open"  # noqa: SLF001 - of this module
+    return f"<{type(stream).__name__} {state}: {len(stream._acks)} waiting, {stream.dropped} dropped>"  # noqa: SLF001

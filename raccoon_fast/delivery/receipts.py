@@ -75,7 +75,7 @@ class Receipt:
         self._future.add_done_callback(lambda _: self._callbacks.submit(callback, self))
 
     def __repr__(self) -> str:
-        return f"<Receipt {self.req_guid} {'done' if self.done() else 'pending'}>"
+        return f"<Receipt {self.req_guid} {_state(self._future.exception(0)) if self.done() else 'pending'}>"
 
 
 class AsyncReceipt:
@@ -120,4 +120,14 @@ class AsyncReceipt:
         self._future.add_done_callback(lambda _: callback(self))
 
     def __repr__(self) -> str:
-        return f"<AsyncReceipt {self.req_guid} {'done' if self.done() else 'pending'}>"
+        if not self.done():
+            state = "pending"
+        elif self._future.cancelled():
+            state = "cancelled"
+        else:
+            state = _state(self._future._exception)  # noqa: SLF001 - exception() would keep asyncio from reporting it
+        return f"<AsyncReceipt {self.req_guid} {state}>"
+
+
+def _state(error: BaseException | None) -> str:
+    return "acknowledged" if error is None else f"failed: {type(error).__name__}"

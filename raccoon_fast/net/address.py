@@ -90,6 +90,14 @@ class Address(NamedTuple):
         host = f"[{host}]" if ":" in host else host
         return host if self.port == default_port else f"{host}:{self.port}"
 
+    def __repr__(self) -> str:
+        return f"<Address {self.shown}>"
+
+    @property
+    def shown(self) -> str:
+        """As str(), without the query, which may hold a secret."""
+        return str(self).partition("?")[0]
+
     def __str__(self) -> str:
         # Never the userinfo: addresses are logged.
         if self.unix_path:

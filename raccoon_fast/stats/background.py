@@ -97,6 +97,12 @@ class BackgroundSink(abc.ABC):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        target = "" if self._target == name else f" to {self._target}"
+        state = "closed" if self._closed else "open"
+        return f"<{name}{target} {state}: {len(self._samples)} samples waiting, {self._dropped} dropped>"
+
     @property
     @abc.abstractmethod
     def _target(self) -> str:

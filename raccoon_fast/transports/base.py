@@ -132,8 +132,8 @@ class Link:
 
     address: Address
     identity: Identity
-    headers: dict[str, str]
-    authorization: Callable[[], str] | None
+    headers: dict[str, str] = field(repr=False)
+    authorization: Callable[[], str] | None = field(repr=False)
     tls: ssl.SSLContext | TLS | None
     user_agent: str
     connect_timeout_s: float

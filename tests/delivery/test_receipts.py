@@ -40,7 +40,7 @@ def receipt(future: Any, callbacks: CallbackThread) -> Receipt:
 def test_an_outcome_that_is_there(receipt: Receipt, future: Any) -> None:
     assert (receipt.done(), repr(receipt)) == (False, "<Receipt g pending>")
     future.set_result(ACK)
-    assert (receipt.done(), repr(receipt)) == (True, "<Receipt g done>")
+    assert (receipt.done(), repr(receipt)) == (True, "<Receipt g acknowledged>")
     assert receipt.result(0) is ACK
     assert receipt.exception() is None
 
