@@ -123,10 +123,11 @@ class Environment:
         try:
             yield
         except (TypeError, ValueError) as error:
+            about = str(error).partition("; did you mean ")[0]
             blamed = [
                 variable
                 for option, variables in self._sources.items()
-                if re.search(rf"\b{option}\b", str(error))
+                if re.search(rf"\b{option}\b", about)
                 for variable in variables
             ]
             if not blamed:

@@ -113,7 +113,9 @@ class BaseProducer(abc.ABC):
         servers = ", ".join(settings.link.address.shown for _, settings in self._options.servers)
         total = self.stats().total
         state = "closed" if self._closed else "open"
-        counts = f"{total.accepted} accepted, {total.acked} acknowledged, {total.lost} lost, {total.unsettled} unsettled"
+        counts = (
+            f"{total.accepted} accepted, {total.acked} acknowledged, {total.lost} lost, {total.unsettled} unsettled"
+        )
         return f"<{type(self).__name__} {servers} {state}: {counts}>"
 
     def __reduce__(self) -> NoReturn:

@@ -6,10 +6,11 @@ import functools
 import importlib
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from raccoon_fast.clients.hints import question_seconds
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
@@ -150,13 +151,16 @@ def resolve_options(
     Raises:
         TypeError, ValueError: One is not what it should be; the message names it.
     """
-    urls = [url] if isinstance(url, str) else list(url)
+    # A single wrong one is for protocol_of to refuse.
+    urls = [*url] if isinstance(url, Iterable) and not isinstance(url, (str, bytes)) else [url]
     if not urls:
         raise ValueError("url must name at least one server")
     servers = []
     for one in urls:
         protocol = protocol_of(one)
-        settings = Settings(parse_address(one, protocol), {"retry": _RETRY, **options}, _TIMEOUTS_S[protocol])
+        settings = Settings(
+            parse_address(one, protocol), {"retry": _RETRY, **options}, _TIMEOUTS_S[protocol], resolve_options
+        )
         servers.append((protocol, settings))
         # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
         # that can never import it.
@@ -185,7 +189,7 @@ def resolve_options(
     buffer_bytes = whole("buffer_bytes", buffer_bytes)
     if buffer_bytes < 2 * batch_bytes:
         raise ValueError(f"buffer_bytes must hold two batches, {2 * batch_bytes} or more, not {buffer_bytes}")
-    return ProducerOptions(
+    resolved = ProducerOptions(
         servers=servers,
         wire=wire,
         linger_s=positive("linger", linger),
@@ -207,6 +211,17 @@ def resolve_options(
         spool_bytes=whole("spool_bytes", spool_bytes),
         durable=durable,
     )
+    question_seconds(
+        resolved.settings.logger,
+        linger=linger,
+        timeout=resolved.settings.timeout_s,
+        connect_timeout=resolved.settings.link.connect_timeout_s,
+        block_timeout=block_timeout,
+        delivery_timeout=delivery_timeout,
+        ping_interval=ping_interval,
+        pong_timeout=pong_timeout,
+    )
+    return resolved
 
 
 def _take_own(

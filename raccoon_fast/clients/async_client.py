@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from raccoon_fast.client_info import user_agent
+from raccoon_fast.clients.hints import question_seconds
 from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.clients.requests import RequestBuilder
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
@@ -46,6 +47,7 @@ class AsyncClient(abc.ABC):
         self._delivery: Delivery | None = None
         self._tasks: set[asyncio.Task[Response]] = set()
         self._closed = False
+        question_seconds(settings.logger, timeout=settings.timeout_s, connect_timeout=settings.link.connect_timeout_s)
 
     @abc.abstractmethod
     def _make_transport(self) -> Transport: ...

@@ -57,7 +57,7 @@ class AsyncGrpcClient(AsyncClient):
         pong_timeout: float = 10.0,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0)
+        settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0, face=AsyncGrpcClient)
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
         if channel is not None:
             check_channel(channel, options)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 from raccoon_fast.client_info import user_agent
+from raccoon_fast.clients.hints import unknown_option
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import DEFAULT, Logger, resolve_logger
 from raccoon_fast.net.address import parse_host
@@ -102,17 +102,22 @@ class Settings:
         address: The server.
         options: As ClientOptions.
         default_timeout_s: Where `timeout` is left out.
+        face: What the user has called, whose own options may be meant by an unknown one.
 
     Raises:
         TypeError, ValueError: An option is unknown, of the wrong type or out of range; the message names it.
     """
 
-    def __init__(self, address: Address, options: Mapping[str, Any], default_timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        options: Mapping[str, Any],
+        default_timeout_s: float,
+        face: Callable[..., Any] | None = None,
+    ) -> None:
         for name in options:
             if name not in ClientOptions.__annotations__:
-                near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"unknown option {name!r}{hint}")
+                raise unknown_option(name, ClientOptions.__annotations__, face)
         #: What the user has in place of the protocol's own transport: of httpx, or what makes a gRPC channel.
         self.own_transport: Any = None
         self.serializer = resolve_serializer(options.get("serializer", PROTO))

@@ -45,7 +45,7 @@ class AsyncRestClient(AsyncClient):
         transport: HttpxGiven | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(parse_address(url, "REST"), options, default_timeout_s=15.0)
+        settings = Settings(parse_address(url, "REST"), options, default_timeout_s=15.0, face=AsyncRestClient)
         super().__init__(settings, wire, None)
         self._connections = whole("connections", connections)
         self._http = transport

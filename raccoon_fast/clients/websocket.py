@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raccoon_fast.clients.async_client import AsyncClient
+from raccoon_fast.clients.hints import question_seconds
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
@@ -50,11 +51,12 @@ class AsyncWebSocketClient(AsyncClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         # A server that publishes before it acknowledges may take long over a batch; a resend costs more than the wait.
-        settings = Settings(parse_address(url, "WebSocket"), options, default_timeout_s=30.0)
+        settings = Settings(parse_address(url, "WebSocket"), options, default_timeout_s=30.0, face=AsyncWebSocketClient)
         super().__init__(settings, wire, None)
         self._ping_interval_s = None if ping_interval is None else positive("ping_interval", ping_interval)
         self._pong_timeout_s = positive("pong_timeout", pong_timeout)
         self._max_in_flight = whole("max_in_flight", max_in_flight)
+        question_seconds(settings.logger, ping_interval=ping_interval, pong_timeout=pong_timeout)
 
     def _make_transport(self) -> Transport:
         return WebSocketTransport(

@@ -169,7 +169,7 @@ def _sink_options(options: Mapping[str, str]) -> SinkOptions:
     for name in options:
         if name not in (*_COLUMNS, *_SINK, *_OWN, *_SPARKS) and not name.startswith(_HEADER):
             near = difflib.get_close_matches(name, [*_COLUMNS, *_SINK, *_OWN], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown option {name!r}{hint}")
     columns, sink = _read(options, _COLUMNS), _read(options, _SINK)
     if "url" not in sink:

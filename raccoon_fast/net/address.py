@@ -118,7 +118,7 @@ def protocol_of(url: object) -> str:
         ValueError: It has no scheme, or one that names no protocol; the message has the spellings to choose from.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str such as http://host:port, not {type(url).__name__}")
+        raise _no_text(url, "http://host:port")
     scheme, separator, rest = url.partition("://")
     if not separator:
         spellings = ", ".join(f"{name}://{without_userinfo(url)}" for name in ("http", "ws"))
@@ -148,7 +148,7 @@ def parse_address(url: str, protocol: str) -> Address:
     schemes = _SCHEMES[protocol]
     expected = " or ".join(f"{scheme}://host:port" for scheme in schemes)
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
+        raise _no_text(url, expected)
     if any(character <= " " or character == "\x7f" for character in url):
         raise ValueError(f"url must not hold spaces or control characters: {without_userinfo(url)!r}")
     try:
@@ -182,6 +182,12 @@ def parse_address(url: str, protocol: str) -> Address:
             raise ValueError(f"url's path must be percent-encoded ASCII: {without_userinfo(url)!r}")
     userinfo = None if parts.username is None else decode_userinfo(parts.username, parts.password or "")
     return Address(parts.scheme, parse_host(host), port or default_port, path, secure, userinfo)
+
+
+def _no_text(url: object, expected: str) -> TypeError:
+    if url is None:
+        return TypeError(f"url must be a str such as {expected}, not None: is it read from a variable that is not set?")
+    return TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
 
 
 def _unix_address(parts: SplitResult, scheme: str, protocol: str) -> Address:

@@ -81,8 +81,85 @@ def test_a_wrong_option_is_named(client, url, option, value, error):
 
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
 def test_an_unknown_option_is_named_with_the_one_meant(client, url):
-    with pytest.raises(TypeError, match="'time_out'; did you mean 'timeout'"):
+    with pytest.raises(TypeError, match=r"^unknown option 'time_out'; did you mean timeout\?$"):
         client(url, time_out=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("batch_size", "batch_events"), ("batch_event", "batch_events"), ("linger_ms", "linger"), ("token", "auth")],
+)
+@pytest.mark.parametrize("kind", [Producer, AsyncProducer])
+def test_an_unknown_option_of_a_producer(kind, name, meant):
+    with pytest.raises(TypeError, match=rf"^unknown option '{name}'; did you mean {meant}\?$"):
+        kind("http://h", **{name: 5})
+
+
+def test_what_a_client_does_not_take_is_not_what_was_meant():
+    with pytest.raises(TypeError, match=r"^unknown option 'batch_size'$"):
+        RestClient("http://h", batch_size=5)
+    with pytest.raises(TypeError, match=r"^unknown option 'max_in_fligt'; did you mean max_in_flight\?$"):
+        WebSocketClient("ws://h", max_in_fligt=5)
+
+
+QUESTIONED = [
+    ({"timeout": 0.001}, "timeout=0.001 means 1 ms, as it is in seconds: did you mean timeout=1?"),
+    ({"timeout": 30000}, "timeout=30000 means 8.33 hours, as it is in seconds: did you mean timeout=30?"),
+    (
+        {"connect_timeout": 0.005},
+        "connect_timeout=0.005 means 5 ms, as it is in seconds: did you mean connect_timeout=5?",
+    ),
+]
+QUESTIONED_OF_A_PRODUCER = [
+    ({"linger": 5000}, "linger=5000 means 83.3 minutes, as it is in seconds: did you mean linger=5?"),
+    ({"linger": 100}, "linger=100 means 100 s, as it is in seconds: did you mean linger=0.1?"),
+    (
+        {"delivery_timeout": 0.002},
+        "delivery_timeout=0.002 means 2 ms, as it is in seconds: did you mean delivery_timeout=2?",
+    ),
+    (
+        {"pong_timeout": 10000},
+        "pong_timeout=10000 means 2.78 hours, as it is in seconds: did you mean pong_timeout=10?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "question"), QUESTIONED)
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_time_of_another_unit_is_questioned(caplog, client, url, options, question):
+    client(url, **options)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", question)]
+
+
+@pytest.mark.parametrize(("options", "question"), QUESTIONED_OF_A_PRODUCER)
+@pytest.mark.parametrize("kind", [Producer, AsyncProducer])
+def test_a_time_of_another_unit_is_questioned_once(caplog, kind, options, question):
+    kind(["ws://h", "http://h"], **options)
+    assert [record.getMessage() for record in caplog.records] == [question]
+
+
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_usual_times_are_not_questioned(caplog, client, url):
+    client(url)
+    client(url, timeout=0.01, connect_timeout=3600)
+    Producer("http://h", linger=0.000_001, block_timeout=0.001, delivery_timeout=30 * 86_400, ping_interval=None)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", [Producer, AsyncProducer])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (None, "not None: is it read from a variable that is not set?"),
+        ([None], "not None: is it read from a variable that is not set?"),
+        (b"http://h", "not bytes"),
+        (5, "not int"),
+    ],
+)
+def test_a_producer_s_url_that_is_no_text(kind, url, words):
+    with pytest.raises(TypeError) as caught:
+        kind(url)
+    assert str(caught.value) == f"url must be a str such as http://host:port, {words}"
 
 
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))

@@ -116,7 +116,7 @@ def test_an_empty_write_connects_to_nothing(spark: Any) -> None:
         ({"url": "ws://h", "event_type": "a", "serializer": "raw"}, "serializer=raw sends one column"),
         ({"url": "ws://h", "event_type": "a", "serializer": "raw", "data_columns": "id"}, "'id' is int64"),
         ({"url": "ws://h", "event_type": "a", "serializer": "proto"}, "serializer must be one of json, raw"),
-        ({"url": "ws://h", "event_type": "a", "batch_event": "5"}, "did you mean 'batch_events'"),
+        ({"url": "ws://h", "event_type": "a", "batch_event": "5"}, "did you mean batch_events"),
         ({"url": "ws://h", "event_type": "a", "batch_events": "many"}, "batch_events must be a whole number"),
         ({"url": "ws://h", "event_type": "a", "delivery_timeout": "-1"}, "delivery_timeout must be above 0"),
         ({"url": "ws://h", "event_type": "a", "max_events_per_second": "10"}, "needs parallelism"),

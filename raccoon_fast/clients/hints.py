@@ -1,0 +1,98 @@
+"""What a user may have meant by an option that is unknown, or whose value looks like another unit's."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from raccoon_fast.logs import Log
+
+__all__ = ["question_seconds", "unknown_option"]
+
+#: What other libraries call it.
+_ELSEWHERE = {
+    "acks": "server_acks",
+    "api_key": "auth",
+    "batch_size": "batch_events",
+    "batch_timeout": "linger",
+    "buffer_memory": "buffer_bytes",
+    "compression": "wire",
+    "delivery_timeout_ms": "delivery_timeout",
+    "endpoint": "url",
+    "flush_interval": "linger",
+    "host": "url",
+    "hosts": "url",
+    "linger_ms": "linger",
+    "max_batch_size": "batch_events",
+    "max_queue_size": "buffer_bytes",
+    "max_retries": "retry",
+    "on_error": "on_delivery",
+    "pool_size": "connections",
+    "queue_size": "buffer_bytes",
+    "request_timeout_ms": "timeout",
+    "retries": "retry",
+    "server": "url",
+    "ssl": "tls",
+    "ssl_context": "tls",
+    "token": "auth",
+    "verify": "tls",
+}
+# Below it a number of seconds looks like one of another unit: no server answers so soon over a network.
+_LEAST_S = 0.01
+# And above it: nobody waits so long for it.
+_MOST_S = {
+    "linger": 60.0,
+    "timeout": 3600.0,
+    "connect_timeout": 3600.0,
+    "block_timeout": 86_400.0,
+    "ping_interval": 3600.0,
+    "pong_timeout": 3600.0,
+}
+# It may well be shorter.
+_NO_LEAST = ("linger", "block_timeout")
+
+
+def unknown_option(name: str, shared: Collection[str], face: Callable[..., Any] | None) -> TypeError:
+    """Makes the error for an option that does not exist, with the option that was meant, if one is near.
+
+    Args:
+        name: As it was given.
+        shared: The options of every client.
+        face: What takes it, for the names of its own.
+    """
+    own = inspect.signature(face).parameters if face is not None else ()
+    known = {*shared, *own} - {"options"}
+    meant = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else difflib.get_close_matches(name, known, 1)
+    return TypeError(f"unknown option {name!r}" + (f"; did you mean {meant[0]}?" if meant else ""))
+
+
+def question_seconds(logger: Log, **options: float | None) -> None:
+    """Logs a warning for each number of seconds that looks like one of milliseconds, or the other way round.
+
+    Args:
+        logger: The client's.
+        **options: By name.
+    """
+    for option, value in options.items():
+        if value is None:
+            continue
+        if value > _MOST_S.get(option, float("inf")):
+            meaning, meant = f"{_long(value)}", value / 1000
+        elif value < _LEAST_S and option not in _NO_LEAST:
+            meaning, meant = f"{value * 1000:g} ms", value * 1000
+        else:
+            continue
+        logger.warning(
+            "%s=%g means %s, as it is in seconds: did you mean %s=%g?", option, value, meaning, option, meant
+        )
+
+
+def _long(value_s: float) -> str:
+    for unit, size_s in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if value_s >= 2 * size_s:
+            return f"{value_s / size_s:.3g} {unit}"
+    return f"{value_s:g} s"
