@@ -20,6 +20,7 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
+from raccoon_fast.serializers import PROTO, Data_contra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from raccoon_fast.clients.grpc import Channel
-    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.clients.options import ClientOptions, Wire
     from raccoon_fast.core.batch import Batch
+    from raccoon_fast.producer_options import Overflow, ServerAcks
+    from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["AsyncProducer"]
@@ -38,7 +41,7 @@ _SPILL_AGAIN_S = 1.0
 _FULL = object()
 
 
-class AsyncProducer(BaseProducer):
+class AsyncProducer(BaseProducer[Data_contra]):
     """As Producer, on the caller's event loop, asyncio or uvloop.
 
     Bound to the loop of its first event, and used from there only. Receipts can be awaited; `on_delivery` and the
@@ -47,6 +50,7 @@ class AsyncProducer(BaseProducer):
 
     Args:
         url: As Producer.
+        serializer: As Producer.
         linger: As Producer.
         batch_events: As Producer.
         batch_bytes: As Producer.
@@ -76,20 +80,21 @@ class AsyncProducer(BaseProducer):
         self,
         url: str | Sequence[str],
         *,
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
         linger: float = 0.005,
         batch_events: int = 1000,
         batch_bytes: int = 1 << 20,
         max_in_flight: int = 8,
         connections: int = 1,
         buffer_bytes: int = 64 << 20,
-        overflow: str = "block",
+        overflow: Overflow = "block",
         block_timeout: float = 60.0,
         delivery_timeout: float = 120.0,
         on_delivery: Callable[[AsyncReceipt], object] | None = None,
-        wire: str = "proto",
+        wire: Wire = "proto",
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
-        server_acks: str = "received",
+        server_acks: ServerAcks = "received",
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
@@ -103,7 +108,7 @@ class AsyncProducer(BaseProducer):
         super().__init__(
             resolve_options(
                 url,
-                options,
+                {"serializer": serializer, **options},
                 linger=linger,
                 batch_events=batch_events,
                 batch_bytes=batch_bytes,
@@ -132,7 +137,7 @@ class AsyncProducer(BaseProducer):
         self._report: Report | None = None
         self._dropped: AsyncReceipt | None = None
 
-    async def emit(self, type: str, data: Any) -> AsyncReceipt:  # noqa: A002 - the proto field's name
+    async def emit(self, type: str, data: Data_contra) -> AsyncReceipt:  # noqa: A002 - the proto field's name
         """Accept one event, waiting for room in the buffer under overflow="block".
 
         Returns and raises as Producer.emit. Cancelled while it waits, it has accepted nothing.
@@ -142,14 +147,14 @@ class AsyncProducer(BaseProducer):
             receipt = await self._when_room(lambda: self._emit(type, data))
         return receipt  # type: ignore[no-any-return]
 
-    def emit_nowait(self, type: str, data: Any) -> AsyncReceipt:  # noqa: A002
+    def emit_nowait(self, type: str, data: Data_contra) -> AsyncReceipt:  # noqa: A002
         """Accept one event, or raise BufferFull where `emit` would wait."""
         receipt = self._emit(type, data)
         if receipt is _FULL:
             raise self._full()
         return receipt  # type: ignore[no-any-return]
 
-    async def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[AsyncReceipt]:
+    async def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[AsyncReceipt]:
         """Accept many events; cheaper than one by one, and the loop is let run between batches.
 
         Returns, raises and can be overridden as Producer.emit_many.
@@ -174,7 +179,9 @@ class AsyncProducer(BaseProducer):
             else:
                 await asyncio.sleep(0)
 
-    async def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> AsyncReceipt:
+    async def emit_batch(
+        self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None
+    ) -> AsyncReceipt:
         """Accept events as one batch of their own, waiting for room in the buffer under overflow="block".
 
         Returns and raises as Producer.emit_batch. Cancelled while it waits, it has accepted nothing.
@@ -257,7 +264,7 @@ class AsyncProducer(BaseProducer):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _emit(self, event_type: str, data: Any) -> Any:
+    def _emit(self, event_type: str, data: Data_contra) -> Any:
         self._bind()
         return self._accumulator.emit(event_type, data)
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 __all__ = ["Ack", "App", "Code", "Event", "Response", "SendResult", "Status"]
 
 
-class Event(NamedTuple):
-    """One event.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-    Attributes:
-        type: Routes the event on the server; not empty (proto field Event.type).
-        data: What the client's serializer takes; becomes Event.event_bytes.
-    """
+    _Data_co = TypeVar("_Data_co", covariant=True, default=Any)
 
-    type: str
-    data: Any
+    class Event(NamedTuple, Generic[_Data_co]):  # noqa: D101 - see below
+        type: str
+        data: _Data_co
+
+else:  # before Python 3.11 a NamedTuple has no parameters
+
+    class Event(NamedTuple):
+        """One event.
+
+        Attributes:
+            type: Routes the event on the server; not empty (proto field Event.type).
+            data: What the client's serializer takes; becomes Event.event_bytes.
+        """
+
+        type: str
+        data: Any
 
 
 _INT_FORMATS = tuple("bcdeEfFgGnoxX%")  # Format Specification Mini-Language: types of numbers

@@ -27,6 +27,7 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
+from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.threads import Condition, require_threads
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from raccoon_fast.clients.grpc import Channel
-    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.clients.options import ClientOptions, Wire
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
     from raccoon_fast.delivery.loop_thread import Call
     from raccoon_fast.events import Response
+    from raccoon_fast.producer_options import Overflow, ServerAcks
+    from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["Producer"]
@@ -74,7 +77,7 @@ class _Patchable(abc.ABCMeta):
                     producer._take_shortcuts()  # noqa: SLF001 - the other half of it
 
 
-class Producer(BaseProducer, metaclass=_Patchable):
+class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
     """Sends many events: `emit` appends to a batch and returns; batches are sent, and tried again, behind it.
 
     Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
@@ -93,6 +96,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
         url: One server or several in the order of preference: "ws://…", "http://…", "grpc://…" or their secure forms,
             mixed as you like. A server that fails is replaced by the next one that is well, and taken back when it has
             proved to be well again.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         linger: Seconds a batch waits for more events.
         batch_events: Events in a batch, at most.
         batch_bytes: Bytes in a batch, at most; an event larger than that makes a batch of its own.
@@ -130,20 +134,21 @@ class Producer(BaseProducer, metaclass=_Patchable):
         self,
         url: str | Sequence[str],
         *,
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
         linger: float = 0.005,
         batch_events: int = 1000,
         batch_bytes: int = 1 << 20,
         max_in_flight: int = 8,
         connections: int = 1,
         buffer_bytes: int = 64 << 20,
-        overflow: str = "block",
+        overflow: Overflow = "block",
         block_timeout: float = 60.0,
         delivery_timeout: float = 120.0,
         on_delivery: Callable[[Receipt], object] | None = None,
-        wire: str = "proto",
+        wire: Wire = "proto",
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
-        server_acks: str = "received",
+        server_acks: ServerAcks = "received",
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
@@ -157,7 +162,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
         super().__init__(
             resolve_options(
                 url,
-                options,
+                {"serializer": serializer, **options},
                 linger=linger,
                 batch_events=batch_events,
                 batch_bytes=batch_bytes,
@@ -198,7 +203,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
         if self._has_spooled:
             self._started()
 
-    def emit(self, type: str, data: Any) -> Receipt:  # noqa: A002 - the proto field's name
+    def emit(self, type: str, data: Data_contra) -> Receipt:  # noqa: A002 - the proto field's name
         """Accept one event. Never does I/O.
 
         Args:
@@ -220,7 +225,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
         receipt: Receipt = self._accumulator.emit(type, data)
         return receipt
 
-    def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Receipt]:
+    def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[Receipt]:
         """Accept many events; cheaper than one by one.
 
         Where a subclass or a wrapper has replaced `emit` and not this, each event is handed to that.
@@ -243,7 +248,7 @@ class Producer(BaseProducer, metaclass=_Patchable):
             receipts[self.emit(*pair_of(index, event))] = None
         return [*receipts]
 
-    def emit_batch(self, events: Iterable[tuple[str, Any]], *, req_guid: str | None = None) -> Receipt:
+    def emit_batch(self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None) -> Receipt:
         """Accept events as one batch of their own, whatever `batch_events`, `batch_bytes` and `linger` are.
 
         For a program that may send the same events again, after a restart say: with a guid of its own making it sends

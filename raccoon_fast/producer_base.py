@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 
 from raccoon_fast import forks
 from raccoon_fast.clients.options import refuse_pickling
@@ -23,6 +23,7 @@ from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.environment import Environment, unknown_variables
 from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
 from raccoon_fast.logs import DEFAULT, resolve_logger
+from raccoon_fast.serializers import Data_contra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -76,7 +77,7 @@ class Report:
     seconds: float
 
 
-class BaseProducer(abc.ABC):
+class BaseProducer(abc.ABC, Generic[Data_contra]):
     """See Producer."""
 
     def __init__(self, options: ProducerOptions) -> None:
@@ -371,6 +372,6 @@ class BaseProducer(abc.ABC):
     def _dropped_receipt(self) -> Any: ...
 
 
-def is_replaced(producer: BaseProducer, original: Callable[..., object]) -> bool:
+def is_replaced(producer: BaseProducer[Any], original: Callable[..., object]) -> bool:
     """Whether a subclass, a mock or a wrapper has put something in the place of a method as it is written."""
     return getattr(type(producer), original.__name__) is not original

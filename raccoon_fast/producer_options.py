@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from raccoon_fast.clients.hints import question_seconds
 from raccoon_fast.clients.options import Settings, positive, whole
@@ -25,9 +25,11 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from raccoon_fast.transports.base import Transport
 
-__all__ = ["OVERFLOWS", "ProducerOptions", "resolve_options"]
+__all__ = ["OVERFLOWS", "Overflow", "ProducerOptions", "ServerAcks", "resolve_options"]
 
-OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
+Overflow: TypeAlias = Literal["block", "raise", "drop_newest", "drop_oldest", "spool"]
+ServerAcks: TypeAlias = Literal["received", "published"]
+OVERFLOWS = get_args(Overflow)
 
 _TRANSPORTS = {
     "REST": "raccoon_fast.transports.rest",

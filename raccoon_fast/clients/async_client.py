@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Generic, NoReturn
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.hints import question_seconds
@@ -16,6 +16,7 @@ from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.errors import ClientClosedError, DeliveryError
 from raccoon_fast.events import SendResult
+from raccoon_fast.serializers import Data_contra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ __all__ = ["DEFAULT_CLOSE_S", "AsyncClient"]
 DEFAULT_CLOSE_S = 5.0
 
 
-class AsyncClient(abc.ABC):
+class AsyncClient(abc.ABC, Generic[Data_contra]):
     """Base of AsyncRestClient, AsyncWebSocketClient and AsyncGrpcClient.
 
     Bound to the event loop of its first use. Making one opens nothing: connections are made when they are needed.
@@ -62,7 +63,7 @@ class AsyncClient(abc.ABC):
 
     async def send(
         self,
-        events: Iterable[Event | tuple[str, Any]],
+        events: Iterable[Event[Data_contra] | tuple[str, Data_contra]],
         *,
         req_guid: str | None = None,
         timeout: float | None = None,
@@ -92,7 +93,9 @@ class AsyncClient(abc.ABC):
         response = await self._started().deliver(request, timeout_s)
         return SendResult(request.req_guid, response)
 
-    def submit(self, events: Iterable[Event | tuple[str, Any]], *, req_guid: str | None = None) -> AsyncReceipt:
+    def submit(
+        self, events: Iterable[Event[Data_contra] | tuple[str, Data_contra]], *, req_guid: str | None = None
+    ) -> AsyncReceipt:
         """Send one request in the background; called on the client's event loop.
 
         The request is held in memory until it is settled.

@@ -9,6 +9,7 @@ from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, positive
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
+from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES, GrpcTransport
 from raccoon_fast.transports.pinger import Keepalive
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.base import Transport
 
     #: Makes a channel, of the target or of nothing.
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncGrpcClient", "GrpcClient", "check_channel"]
 
 
-class AsyncGrpcClient(AsyncClient):
+class AsyncGrpcClient(AsyncClient[Data_contra]):
     """Sends requests over gRPC, from a program with an event loop.
 
     Every call has a deadline, and carries the identity's metadata, which the server demands. A request over 4 MiB is
@@ -35,6 +37,7 @@ class AsyncGrpcClient(AsyncClient):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
             meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
             child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
@@ -52,12 +55,18 @@ class AsyncGrpcClient(AsyncClient):
         self,
         url: str,
         *,
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
         channel: Channel | None = None,
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(parse_address(url, "gRPC"), options, default_timeout_s=15.0, face=AsyncGrpcClient)
+        settings = Settings(
+            parse_address(url, "gRPC"),
+            {"serializer": serializer, **options},
+            default_timeout_s=15.0,
+            face=AsyncGrpcClient,
+        )
         super().__init__(settings, "proto", MAX_REQUEST_BYTES)
         if channel is not None:
             check_channel(channel, options)
@@ -75,7 +84,7 @@ class AsyncGrpcClient(AsyncClient):
         return GrpcTransport(self._settings.link, self._keepalive)
 
 
-class GrpcClient(Client[AsyncGrpcClient]):
+class GrpcClient(Client[AsyncGrpcClient[Any], Data_contra]):
     """Sends requests over gRPC, from any thread.
 
     Every call has a deadline, and carries the identity's metadata, which the server demands. A request over 4 MiB is
@@ -83,6 +92,7 @@ class GrpcClient(Client[AsyncGrpcClient]):
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
             meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
             child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
@@ -98,6 +108,7 @@ class GrpcClient(Client[AsyncGrpcClient]):
         self,
         url: str,
         *,
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
         channel: Channel | None = None,
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
@@ -105,7 +116,12 @@ class GrpcClient(Client[AsyncGrpcClient]):
     ) -> None:
         super().__init__(
             lambda: AsyncGrpcClient(
-                url, channel=channel, ping_interval=ping_interval, pong_timeout=pong_timeout, **options
+                url,
+                serializer=serializer,
+                channel=channel,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                **options,
             )
         )
 

@@ -6,7 +6,7 @@ import base64
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypedDict
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.hints import unknown_option
@@ -14,7 +14,7 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import DEFAULT, Logger, resolve_logger
 from raccoon_fast.net.address import parse_host
 from raccoon_fast.net.proxy import proxy_for
-from raccoon_fast.serializers import PROTO, Serializer, resolve_serializer
+from raccoon_fast.serializers import PROTO, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
 from raccoon_fast.threads import is_main
 from raccoon_fast.tls import TLS
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from raccoon_fast.events import App
     from raccoon_fast.net.address import Address
 
-__all__ = ["Auth", "ClientOptions", "Settings", "positive", "refuse_pickling", "switch", "whole"]
+__all__ = ["Auth", "ClientOptions", "Settings", "Wire", "positive", "refuse_pickling", "switch", "whole"]
 
 Auth = tuple[str, str] | str | Callable[[], str]
 
 
 class ClientOptions(TypedDict, total=False):
-    """Options of every client.
+    """Further options of every client and producer.
 
     Attributes:
-        serializer: PROTO (the default), JSON, RAW, or any callable `object -> bytes`: an event's own encoding.
         user_id: The connection's identity; fresh for each connection (REST: each client) when left out, which is what
             most want: a server refuses a second live WebSocket connection of one identity, for up to a minute after the
             first one broke.
@@ -60,7 +59,6 @@ class ClientOptions(TypedDict, total=False):
         app: App(id, name, version) of the user's application, for User-Agent.
     """
 
-    serializer: Serializer
     user_id: str | None
     group: str | None
     id_header: str
@@ -78,6 +76,9 @@ class ClientOptions(TypedDict, total=False):
     stats: MetricsSink | None
     app: App | None
 
+
+Wire: TypeAlias = Literal["proto", "json"]
+_NAMES = ("serializer", *ClientOptions.__annotations__)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, ASCII only as gRPC metadata is; above all no CR and no LF
@@ -100,7 +101,7 @@ class Settings:
 
     Args:
         address: The server.
-        options: As ClientOptions.
+        options: As ClientOptions, and `serializer`.
         default_timeout_s: Where `timeout` is left out.
         face: What the user has called, whose own options may be meant by an unknown one.
 
@@ -116,8 +117,8 @@ class Settings:
         face: Callable[..., Any] | None = None,
     ) -> None:
         for name in options:
-            if name not in ClientOptions.__annotations__:
-                raise unknown_option(name, ClientOptions.__annotations__, face)
+            if name not in _NAMES:
+                raise unknown_option(name, _NAMES, face)
         #: What the user has in place of the protocol's own transport: of httpx, or what makes a gRPC channel.
         self.own_transport: Any = None
         self.serializer = resolve_serializer(options.get("serializer", PROTO))

@@ -33,14 +33,14 @@ class RequestBuilder:
         ValueError: `wire` is neither.
     """
 
-    def __init__(self, serializer: Serializer, wire: str, max_bytes: int | None) -> None:
+    def __init__(self, serializer: Serializer[Any], wire: str, max_bytes: int | None) -> None:
         if wire not in _ENVELOPES:
             raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
         self._serializer = serializer
         self._wire = wire
         self._max_bytes = max_bytes
 
-    def build(self, events: Iterable[Event | tuple[str, Any]], req_guid: str | None) -> Request:
+    def build(self, events: Iterable[Event[Any] | tuple[str, Any]], req_guid: str | None) -> Request:
         """Make a request of events; nothing is kept of a call that raises.
 
         Args:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.options import Settings, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
+from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.transports.rest import RestTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.clients.options import ClientOptions, Wire
+    from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.base import Transport
     from raccoon_fast.transports.httpx_transport import HttpxGiven
 
 __all__ = ["AsyncRestClient", "RestClient"]
 
 
-class AsyncRestClient(AsyncClient):
+class AsyncRestClient(AsyncClient[Data_contra]):
     """Sends requests over REST, from a program with an event loop.
 
     Args:
         url: "http://host:port" or "https://…"; without a path, /api/v1/events.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" or "json": the encoding of the request around the events.
         connections: Keep-alive connections at most, with one request in flight on each; further requests wait.
         transport: An httpx.AsyncClient or httpx.AsyncBaseTransport to send over instead of connections of our own, for
@@ -40,12 +43,18 @@ class AsyncRestClient(AsyncClient):
         self,
         url: str,
         *,
-        wire: str = "proto",
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
+        wire: Wire = "proto",
         connections: int = 8,
         transport: HttpxGiven | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(parse_address(url, "REST"), options, default_timeout_s=15.0, face=AsyncRestClient)
+        settings = Settings(
+            parse_address(url, "REST"),
+            {"serializer": serializer, **options},
+            default_timeout_s=15.0,
+            face=AsyncRestClient,
+        )
         super().__init__(settings, wire, None)
         self._connections = whole("connections", connections)
         self._http = transport
@@ -64,11 +73,12 @@ class AsyncRestClient(AsyncClient):
         return RestTransport(self._settings.link, connections=self._connections)
 
 
-class RestClient(Client[AsyncRestClient]):
+class RestClient(Client[AsyncRestClient[Any], Data_contra]):
     """Sends requests over REST, from any thread.
 
     Args:
         url: "http://host:port" or "https://…"; without a path, /api/v1/events.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" or "json": the encoding of the request around the events.
         connections: Keep-alive connections at most, with one request in flight on each; further requests wait.
         transport: An httpx.AsyncClient or httpx.AsyncBaseTransport, used on the client's own event loop; see
@@ -83,11 +93,14 @@ class RestClient(Client[AsyncRestClient]):
         self,
         url: str,
         *,
-        wire: str = "proto",
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
+        wire: Wire = "proto",
         connections: int = 8,
         transport: HttpxGiven | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(
-            lambda: AsyncRestClient(url, wire=wire, connections=connections, transport=transport, **options)
+            lambda: AsyncRestClient(
+                url, serializer=serializer, wire=wire, connections=connections, transport=transport, **options
+            )
         )

@@ -18,6 +18,7 @@ from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
+from raccoon_fast.serializers import Data_contra
 from raccoon_fast.threads import require_threads
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-_A = TypeVar("_A", bound=AsyncClient)
+_A = TypeVar("_A", bound="AsyncClient[Any]")
 # Beyond a caller's timeout: for the loop to say so itself, and to close connections.
 _MARGIN_S = 0.02
 _CLOSE_MARGIN_S = 0.4
@@ -47,7 +48,7 @@ class _Running(Generic[_A]):
         self.thread = LoopThread(logger)
 
 
-class Client(Generic[_A]):
+class Client(Generic[_A, Data_contra]):
     """Base of RestClient, WebSocketClient and GrpcClient.
 
     Safe to use from many threads. The first use starts a daemon thread with an event loop (uvloop where there is one),
@@ -80,7 +81,7 @@ class Client(Generic[_A]):
 
     def send(
         self,
-        events: Iterable[Event | tuple[str, Any]],
+        events: Iterable[Event[Data_contra] | tuple[str, Data_contra]],
         *,
         req_guid: str | None = None,
         timeout: float | None = None,
@@ -125,7 +126,9 @@ class Client(Generic[_A]):
             call.cancel()
             raise
 
-    def submit(self, events: Iterable[Event | tuple[str, Any]], *, req_guid: str | None = None) -> Receipt:
+    def submit(
+        self, events: Iterable[Event[Data_contra] | tuple[str, Data_contra]], *, req_guid: str | None = None
+    ) -> Receipt:
         """Send one request in the background.
 
         The request is held in memory until it is settled; events are serialized before this returns.
@@ -260,7 +263,7 @@ class Client(Generic[_A]):
         self._running.clear()
 
 
-async def _deliver(client: AsyncClient, request: Request, timeout_s: float | None) -> Response:
+async def _deliver(client: AsyncClient[Any], request: Request, timeout_s: float | None) -> Response:
     try:
         return await client._started().deliver(request, timeout_s)  # noqa: SLF001
     except asyncio.CancelledError:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.hints import question_seconds
 from raccoon_fast.clients.options import Settings, positive, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
+from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.transports.pinger import Keepalive
 from raccoon_fast.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from raccoon_fast.clients.options import ClientOptions
+    from raccoon_fast.clients.options import ClientOptions, Wire
+    from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.base import Transport
 
 __all__ = ["AsyncWebSocketClient", "WebSocketClient"]
 
 
-class AsyncWebSocketClient(AsyncClient):
+class AsyncWebSocketClient(AsyncClient[Data_contra]):
     """Sends requests over WebSocket, from a program with an event loop.
 
     One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
@@ -29,6 +31,7 @@ class AsyncWebSocketClient(AsyncClient):
 
     Args:
         url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
         ping_interval: Seconds between our own pings, which find a dead connection; None sends none. The server's pings
             are answered in any case.
@@ -44,14 +47,20 @@ class AsyncWebSocketClient(AsyncClient):
         self,
         url: str,
         *,
-        wire: str = "proto",
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
+        wire: Wire = "proto",
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         max_in_flight: int = 8,
         **options: Unpack[ClientOptions],
     ) -> None:
         # A server that publishes before it acknowledges may take long over a batch; a resend costs more than the wait.
-        settings = Settings(parse_address(url, "WebSocket"), options, default_timeout_s=30.0, face=AsyncWebSocketClient)
+        settings = Settings(
+            parse_address(url, "WebSocket"),
+            {"serializer": serializer, **options},
+            default_timeout_s=30.0,
+            face=AsyncWebSocketClient,
+        )
         super().__init__(settings, wire, None)
         self._ping_interval_s = None if ping_interval is None else positive("ping_interval", ping_interval)
         self._pong_timeout_s = positive("pong_timeout", pong_timeout)
@@ -66,7 +75,7 @@ class AsyncWebSocketClient(AsyncClient):
         )
 
 
-class WebSocketClient(Client[AsyncWebSocketClient]):
+class WebSocketClient(Client[AsyncWebSocketClient[Any], Data_contra]):
     """Sends requests over WebSocket, from any thread.
 
     One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
@@ -74,6 +83,7 @@ class WebSocketClient(Client[AsyncWebSocketClient]):
 
     Args:
         url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
         ping_interval: Seconds between our own pings; None sends none. See AsyncWebSocketClient.
         pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
@@ -88,7 +98,8 @@ class WebSocketClient(Client[AsyncWebSocketClient]):
         self,
         url: str,
         *,
-        wire: str = "proto",
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
+        wire: Wire = "proto",
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         max_in_flight: int = 8,
@@ -97,6 +108,7 @@ class WebSocketClient(Client[AsyncWebSocketClient]):
         super().__init__(
             lambda: AsyncWebSocketClient(
                 url,
+                serializer=serializer,
                 wire=wire,
                 ping_interval=ping_interval,
                 pong_timeout=pong_timeout,
