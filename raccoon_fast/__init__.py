@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from raccoon_fast.serializers import Serializer as Serializer
     from raccoon_fast.stats.opentelemetry import OpenTelemetry as OpenTelemetry
     from raccoon_fast.stats.prometheus import Prometheus as Prometheus
+    from raccoon_fast.stats.sink import Measurement as Measurement
     from raccoon_fast.stats.sink import MetricsSink as MetricsSink
     from raccoon_fast.stats.statsd import DogStatsD as DogStatsD
     from raccoon_fast.stats.statsd import StatsD as StatsD
@@ -109,7 +110,7 @@ _HOMES = {
     "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
     "stats.opentelemetry": ("OpenTelemetry",),
     "stats.prometheus": ("Prometheus",),
-    "stats.sink": ("MetricsSink",),
+    "stats.sink": ("Measurement", "MetricsSink"),
     "stats.statsd": ("DogStatsD", "StatsD"),
     "tls": ("TLS",),
 }

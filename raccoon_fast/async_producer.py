@@ -237,6 +237,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
             finally:
                 self._disk.stop(0)
                 self._report = self.stats()
+                self._meter.end(self)
                 self._closing.set_result(None)
         else:
             await asyncio.wait([self._closing], timeout=timeout)  # of another task's close
@@ -348,6 +349,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if self.__dict__.get("_pid") != os.getpid() or self._report is not None:
             return
         self._pid = 0  # once
+        self._meter.end(self)
         unsettled = self.stats().total.unsettled
         if unsettled:
             self._options.settings.logger.error(

@@ -371,6 +371,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             self._options.settings.logger.error(HELD_UP)
         lifetime.ended(self)
         self._report = report = self.stats()
+        self._meter.end(self)
         self._tell(report)
 
     def _abandon(self) -> None:

@@ -23,6 +23,7 @@ from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.environment import Environment, unknown_variables
 from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
 from raccoon_fast.logs import DEFAULT, resolve_logger
+from raccoon_fast.producer_meter import ProducerMeter
 from raccoon_fast.serializers import Data_contra
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             buffer_bytes=options.buffer_bytes,
         )
         self._accumulator.on_full = self._make_room
+        self._meter = ProducerMeter(self)
         lifetime.made(self)
 
     def __repr__(self) -> str:
@@ -276,6 +278,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         )
         self._accumulator.on_open = engine.batch_opened
         self._accumulator.on_sealed = engine.batch_sealed
+        engine.sizes = self._meter.sizes
+        self._meter.begin()
         return engine
 
     def _new_disk_thread(self) -> CallbackThread:
@@ -316,6 +320,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             self._spool.after_fork()
         self._disk = self._new_disk_thread()
         self._sender.forget()
+        self._meter.forget()
         self._made_s = time.monotonic()
         self._accumulator.reset()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
@@ -22,7 +23,7 @@ from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
-from raccoon_fast.delivery.outcomes import Outcomes, is_poison
+from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
 from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
@@ -34,7 +35,8 @@ from raccoon_fast.transports.attempt import end_attempts
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections import deque
+    from collections.abc import Callable, Mapping
 
     from raccoon_fast.core.batch import Accumulator, Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
@@ -58,6 +60,8 @@ _FAIR_S = 1.0
 _FAIR_FACTOR = 2.0
 # A suspect that is not answered within ten times of what others are is not waited for any longer.
 _ALONE_FACTOR = 10.0
+# What a request that the transport wrote again had failed with.
+_RESENT = "ConnectionLostError"
 # In place of the index of a transport, for a suspect's.
 _ALONE = -1
 
@@ -160,7 +164,10 @@ class Engine:
         self._closing: set[asyncio.Task[None]] = set()
         self._newest_s = 0.0
         self.drain = Drain(self._pumped_s)
-        self.retries = 0
+        # Attempts beyond the first of a batch, by what the one before failed with.
+        self.retried: Counter[str] = Counter()
+        # Gets events and bytes of each batch that is first sent; None where nobody asks.
+        self.sizes: deque[tuple[int, int]] | None = None
         self._reserve: Reserve | None = None
         if open_spooling is not None:
             self._reserve = self._outcomes.reserve = Reserve(
@@ -238,6 +245,9 @@ class Engine:
 
     def take_over(self, other: Engine) -> None:
         """Deliver what is left of an engine whose loop has ended."""
+        self.retried.update(other.retried)
+        if self._reserve is not None and other._reserve is not None:
+            self._reserve.spooled.update(other._reserve.spooled)
         for batch in other._leftovers():
             self._outstanding.add(batch)
             self._waiting.add(batch)
@@ -254,6 +264,23 @@ class Engine:
             (str(endpoint.address), endpoint.healthy, str(endpoint.last_error or ""))
             for endpoint in self._endpoints.all
         ]
+
+    @property
+    def retries(self) -> int:
+        """Attempts beyond the first of a batch."""
+        return sum(self.retried.copy().values())
+
+    @property
+    def connections(self) -> int:
+        """Open connections of our own; safe from any thread."""
+        endpoints = self._endpoints.all
+        apart = [endpoint.apart for endpoint in endpoints if endpoint.apart is not None]
+        return sum(one.connections for one in (*apart, *(one for each in endpoints for one in each.transports)))
+
+    @property
+    def spooled(self) -> Mapping[str, int]:
+        """Events by type that were moved to the spool, each time that they were; safe from any thread."""
+        return {} if self._reserve is None else self._reserve.spooled.copy()
 
     def late_reason(self, unsettled: int, now_s: float) -> str:
         """Why what waits will not be acknowledged in time at the present rate, or ""; safe from any thread.
@@ -373,7 +400,9 @@ class Engine:
         now_s: float,
     ) -> None:
         if batch.trouble is not None:
-            self.retries += 1
+            self.retried[reason_of(batch.trouble.error)] += 1
+        if self.sizes is not None and not batch.attempts:
+            self.sizes.append((batch.count, batch.nbytes))
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         attempt = self._sender.start(transport, request, timeout_s)
@@ -432,7 +461,7 @@ class Engine:
             self._failures.put_back(batch)
             return
         if request.resends:
-            self.retries += request.resends
+            self.retried[_RESENT] += request.resends
         failure: DeliveryError | None = None
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
@@ -40,6 +41,9 @@ class Reserve:
         wire: What is stored in another wire format is sent in this one.
         delivery_timeout_s: From a batch's return to memory on.
         max_waiting: Batches that are secured and wait in memory, at most; further ones wait on disk only.
+
+    Attributes:
+        spooled: Events by type that came to wait on disk only, each time that they did.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Reserve:
         self._wire = wire
         self._delivery_timeout_s = delivery_timeout_s
         self._max_waiting = max_waiting
+        self.spooled: Counter[str] = Counter()
         # Records of the batches in memory, and the settlements of those that are on disk only.
         self._numbers: dict[Batch, int] = {}
         self._settlements: dict[int, Settlement] = {}
@@ -202,6 +207,7 @@ class Reserve:
         self._spooling.give_back([number])
         self._settlements[number] = batch.settlement
         self._ledger.move(batch.types, states.QUEUED, states.SPOOLED)
+        self.spooled.update(batch.types)
         self._accumulator.release(batch.nbytes)
         self._recycle(batch)
 
@@ -246,6 +252,7 @@ class Reserve:
 
     def _turned(self, news: News) -> None:
         self._ledger.add(news.adopted, states.SPOOLED)
+        self.spooled.update(news.adopted)
         for number, types in news.lost.items():
             self._ledger.move(types, states.SPOOLED, states.DAMAGED)
             settlement = self._settlements.pop(number, None)

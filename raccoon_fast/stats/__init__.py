@@ -1,6 +1,7 @@
 """Numbers about delivery: what is counted, under which names, and what takes them.
 
-What is counted, and under which name, is fixed by the five constants; times are in milliseconds. Sinks are StatsD
+Of each request, what is counted is named by the five constants; times are in milliseconds. Of each producer, the ledger
+is read at an interval: see raccoon_fast.stats.ledger for its metrics. Sinks are StatsD
 (raccoon_fast.stats.statsd, with DogStatsD), Prometheus, OpenTelemetry, or whatever the user counts with.
 """
 
@@ -15,6 +16,7 @@ from raccoon_fast.stats.sink import (
     TOTAL_BYTES_RECIEVED,
     TOTAL_BYTES_SENT,
     TOTAL_CONN_ERR,
+    Measurement,
     MetricsSink,
     resolve_stats,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "TOTAL_BYTES_RECIEVED",
     "TOTAL_BYTES_SENT",
     "TOTAL_CONN_ERR",
+    "Measurement",
     "MetricsSink",
     "resolve_stats",
 ]

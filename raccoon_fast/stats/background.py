@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast import forks
 from raccoon_fast.logs import DEFAULT, resolve_logger
+from raccoon_fast.stats.ledger_totals import LedgerTotals
 from raccoon_fast.threads import Event, new_lock, new_thread
 
 if TYPE_CHECKING:
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from raccoon_fast.stats.ledger import Source
+    from raccoon_fast.stats.ledger_totals import LedgerValues
     from raccoon_fast.threads import Thread
 
 __all__ = ["BackgroundSink", "Writer"]
 
 _MAX_SAMPLES = 65536  # of one flush; bounds the memory (about 10 MB) while a write hangs
+_MOST_TYPES = 1000  # each is a series per counter, in this process and in what stores it
 
 
 class Writer(abc.ABC):
@@ -37,6 +41,10 @@ class Writer(abc.ABC):
             counts: By name, added up.
         """
 
+    @abc.abstractmethod
+    def write_ledger(self, values: LedgerValues) -> None:
+        """Hands on the ledger of the producers; what it raises is logged once, and the next values are tried again."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """No further call is made."""
 
@@ -45,21 +53,28 @@ class BackgroundSink(abc.ABC):
     """A MetricsSink whose `timing` and `count` only append to a bounded deque: no lock, no socket, no look-up of names.
 
     One daemon thread, started with the first sample and anew in a forked child, hands on what has gathered every
-    `flush_interval`; counters are added up first. What a parent has not handed on at a fork is not the child's.
+    `flush_interval`; counters are added up first. At the same interval it reads the ledger of each producer that it
+    watches. What a parent has not handed on at a fork is not the child's, nor are the parent's producers.
 
     Args:
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
+        by_type: Event types that the ledger is split by, at most; the rest is "other". 0 does not split it.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
     """
 
-    def __init__(self, flush_interval: float, logger: object = DEFAULT) -> None:
+    def __init__(self, flush_interval: float, logger: object = DEFAULT, by_type: int = 0) -> None:
         if not isinstance(flush_interval, (int, float)):
             raise TypeError(f"flush_interval must be a number of seconds, not {flush_interval!r}")
         if not 0 < flush_interval < threading.TIMEOUT_MAX:
             raise ValueError(f"flush_interval must be above 0 and finite, not {flush_interval!r}")
+        if not isinstance(by_type, int) or isinstance(by_type, bool):
+            raise TypeError(f"by_type must be a number of event types, not {by_type!r}")
+        if not 0 <= by_type <= _MOST_TYPES:
+            raise ValueError(f"by_type must be from 0 to {_MOST_TYPES}, not {by_type}")
+        self._by_type = by_type
         self._flush_interval_s = flush_interval
         self._log = resolve_logger(logger)
         self._closed = False
@@ -79,6 +94,18 @@ class BackgroundSink(abc.ABC):
     def count(self, name: str, n: int = 1) -> None:
         """Adds `n` to a counter. Never blocks."""
         self._add((name, n, False))
+
+    def watch(self, source: Source) -> None:
+        """Reads this producer's ledger from now on. Never blocks."""
+        if not self._closed:
+            self._totals.watch(source)
+            self._ensure_thread()
+
+    def unwatch(self, source: Source) -> None:
+        """Reads it for the last time, now, and hands that on soon. Never blocks."""
+        if not self._closed:
+            self._totals.unwatch(source)
+            self._wake.set()
 
     def close(self, timeout: float = 1.0) -> None:
         """Hands on what has gathered, waiting for it at most `timeout` seconds. Later samples are ignored.
@@ -118,6 +145,9 @@ class BackgroundSink(abc.ABC):
             self._dropped += 1
             return
         self._samples.append(sample)
+        self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
         if self._thread is None and self._starting.acquire(blocking=False):
             self._start()
 
@@ -138,15 +168,30 @@ class BackgroundSink(abc.ABC):
         self._thread = None
         self._starting = new_lock()
         self._wake = Event()
+        self._totals = LedgerTotals(self._by_type)
 
     def _run(self) -> None:
         writer = self._new_writer()
         try:
-            while not self._wake.wait(self._flush_interval_s):
+            self._flush_ledger(writer)  # so that counters are seen before they grow
+            is_last = False
+            while not is_last:
+                self._wake.wait(self._flush_interval_s)
+                # A new event before the flag is looked at: whoever sets the flag later wakes the next wait.
+                self._wake = Event()
+                is_last = self._closed
                 self._flush(writer)
-            self._flush(writer)
+                self._flush_ledger(writer)
         finally:
             writer.close()
+
+    def _flush_ledger(self, writer: Writer) -> None:
+        if not self._totals.is_used:
+            return
+        try:
+            writer.write_ledger(self._totals.read())
+        except Exception as error:  # noqa: BLE001 - as in _flush
+            self._tell(error)
 
     def _flush(self, writer: Writer) -> None:
         samples = self._samples
@@ -161,9 +206,12 @@ class BackgroundSink(abc.ABC):
             writer.write([(name, value) for name, value, is_timing in batch if is_timing], counts)
         except Exception as error:  # noqa: BLE001 - the numbers must not end the thread that hands on the next ones
             self._dropped += len(batch)
-            if not self._failed:
-                self._failed = True
-                self._log.warning("%s: %s; not logged again", self._target, error)
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            self._log.warning("%s: %s; not logged again", self._target, error)
 
 
 _open: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()

@@ -12,6 +12,8 @@ from raccoon_fast.stats.background import BackgroundSink, Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from raccoon_fast.stats.ledger_totals import LedgerValues
+
 __all__ = ["InstrumentSink"]
 
 # Held while a library is at work, and over a fork: a child could never get a lock of the library's that our thread held
@@ -35,27 +37,32 @@ class InstrumentSink(BackgroundSink):
     Args:
         timings: What takes milliseconds, by name.
         counters: What takes a number to add, by name.
+        write_ledger: Takes the ledger, on the sink's thread.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
+        by_type: See BackgroundSink.
     """
 
     def __init__(
         self,
         timings: Mapping[str, Callable[[float], object]],
         counters: Mapping[str, Callable[[float], object]],
+        write_ledger: Callable[[LedgerValues], object],
         flush_interval: float,
         logger: object,
+        by_type: int = 0,
     ) -> None:
         self._timings = timings
         self._counters = counters
-        super().__init__(flush_interval, logger)
+        self._write_ledger = write_ledger
+        super().__init__(flush_interval, logger, by_type)
 
     @property
     def _target(self) -> str:
         return type(self).__name__
 
     def _new_writer(self) -> Writer:
-        return _Instruments(self._timings, self._counters)
+        return _Instruments(self._timings, self._counters, self._write_ledger)
 
 
 class _Instruments(Writer):
@@ -63,9 +70,11 @@ class _Instruments(Writer):
         self,
         timings: Mapping[str, Callable[[float], object]],
         counters: Mapping[str, Callable[[float], object]],
+        write_ledger: Callable[[LedgerValues], object],
     ) -> None:
         self._timings = timings
         self._counters = counters
+        self._write_ledger = write_ledger
 
     def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
         with _working:
@@ -75,3 +84,7 @@ class _Instruments(Writer):
             for name, n in counts.items():
                 if name in self._counters:
                     self._counters[name](n)
+
+    def write_ledger(self, values: LedgerValues) -> None:
+        with _working:
+            self._write_ledger(values)

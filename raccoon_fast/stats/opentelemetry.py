@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
+import weakref
+from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.client_info import client_info
 from raccoon_fast.logs import DEFAULT
 from raccoon_fast.stats.instruments import InstrumentSink
+from raccoon_fast.stats.ledger import BUCKETS, LEDGER, Metric
 from raccoon_fast.stats.sink import COUNTERS, TIMINGS
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
+    from collections.abc import Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+    from raccoon_fast.stats.ledger_totals import LedgerValues
 
 __all__ = ["OpenTelemetry"]
 
@@ -20,14 +27,18 @@ __all__ = ["OpenTelemetry"]
 class OpenTelemetry(InstrumentSink):
     """Records timings in histograms, in milliseconds, and counts in counters, of the meter "raccoon_fast".
 
-    Their names are `raccoon_fast.sent_tt_ms`, `raccoon_fast.total_bytes_sent` and so on. Needs the API only; without an
-    SDK, nothing becomes of them. A forked child goes on from the values the parent had, as far as the SDK does.
+    Their names are `raccoon_fast.sent_tt_ms`, `raccoon_fast.total_bytes_sent` and so on; beside them stands the ledger
+    of each producer, which is read every `flush_interval` (`raccoon_fast.events.accepted`, and others). Needs the API
+    only; without an SDK, nothing becomes of them. In a forked child the ledger's counters and gauges begin at zero; all
+    else goes on from the values the parent had, as far as the SDK does.
 
     Args:
         meter_provider: Where the meter comes from; the global one when None, which may be set later.
         attributes: Of every sample.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
+        by_type: Split the counts of events by event type, in an attribute `type`: so many types at most, the rest is
+            "other".
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
@@ -41,6 +52,7 @@ class OpenTelemetry(InstrumentSink):
         attributes: Mapping[str, str | bool | int | float] | None = None,
         flush_interval: float = 1.0,
         logger: object = DEFAULT,
+        by_type: int = 0,
     ) -> None:
         try:
             from opentelemetry import metrics
@@ -53,7 +65,17 @@ class OpenTelemetry(InstrumentSink):
         if not isinstance(attributes, (Mapping, type(None))):
             raise TypeError(f"attributes must be a mapping of text to values, not {attributes!r}")
         meter = metrics.get_meter("raccoon_fast", client_info().version, meter_provider)
-        with_attributes = dict(attributes or {})
+        self._attributes = with_attributes = dict(attributes or {})
+        self._histograms = {
+            metric.name: meter.create_histogram(
+                f"raccoon_fast.{metric.name}",
+                metric.unit,
+                metric.text,
+                explicit_bucket_boundaries_advisory=BUCKETS[metric.name],
+            )
+            for metric in LEDGER
+            if metric.kind == "histogram"
+        }
         super().__init__(
             {
                 name: functools.partial(
@@ -67,6 +89,65 @@ class OpenTelemetry(InstrumentSink):
                 )
                 for name, (unit, text) in COUNTERS.items()
             },
+            self._take_ledger,
             flush_interval,
             logger,
+            by_type,
         )
+        # Last: it may be read as soon as it is known.
+        key: object = _GLOBAL if meter_provider in (None, metrics.get_meter_provider()) else meter_provider
+        if key not in _observed:
+            _observed[key] = []
+            _observe(meter, _observed[key])
+        _observed[key].append(self)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._values: LedgerValues | None = None
+
+    def _take_ledger(self, values: LedgerValues) -> None:
+        self._values = values
+        for (name, labels), value in values.samples:
+            self._histograms[name].record(value, self._with(_METRICS[name], labels))
+
+    def _with(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, Any]:
+        return {**self._attributes, **dict(zip((*metric.labels, "type"), labels, strict=False))}
+
+
+class _Global:
+    """Stands for the global provider, which may be set later."""
+
+
+_GLOBAL = _Global()
+_METRICS = {metric.name: metric for metric in LEDGER}
+# A meter takes an instrument once, with the callback that it has then: that asks all the sinks there were, since what
+# one of them counted last may be exported when it is closed and gone.
+_observed: weakref.WeakKeyDictionary[object, list[OpenTelemetry]] = weakref.WeakKeyDictionary()
+
+
+def _observe(meter: Meter, sinks: list[OpenTelemetry]) -> None:
+    for metric in LEDGER:
+        if metric.kind == "histogram":
+            continue
+        create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
+        callback = functools.partial(_observations, metric, sinks)
+        create(f"raccoon_fast.{metric.name}", [callback], metric.unit, metric.text)
+
+
+def _observations(metric: Metric, sinks: list[OpenTelemetry], options: CallbackOptions) -> Iterable[Observation]:
+    from opentelemetry.metrics import Observation
+
+    found: Counter[tuple[tuple[str, Any], ...]] = Counter()
+    for sink in [*sinks]:
+        values = sink._values  # noqa: SLF001 - the other half of it
+        if values is None:
+            continue
+        for (name, labels), value in (values.counters if metric.kind == "counter" else values.gauges).items():
+            if name != metric.name:
+                continue
+            attributes = (*sink._with(metric, labels).items(),)  # noqa: SLF001 - as above
+            if name == "endpoint_up":
+                found[attributes] = min(found.get(attributes, 1), int(value))
+            else:
+                found[attributes] += value  # type: ignore[assignment]  # bytes and events are whole
+    return [Observation(value, dict(attributes)) for attributes, value in found.items()]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from raccoon_fast.logs import DEFAULT, resolve_logger
-from raccoon_fast.stats.background import BackgroundSink
+from raccoon_fast.stats.background import BackgroundSink, Writer
+from raccoon_fast.stats.ledger import LEDGER
 from raccoon_fast.threads import is_main
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from raccoon_fast.logs import Log
+    from raccoon_fast.stats.ledger import Source
+    from raccoon_fast.stats.ledger_totals import Key, LedgerValues
 
 __all__ = [
     "ACK_TT_MS",
@@ -20,7 +25,9 @@ __all__ = [
     "TOTAL_BYTES_RECIEVED",
     "TOTAL_BYTES_SENT",
     "TOTAL_CONN_ERR",
+    "Measurement",
     "MetricsSink",
+    "ledger_of",
     "resolve_stats",
 ]
 
@@ -49,13 +56,38 @@ COUNTERS = {
 
 @runtime_checkable
 class MetricsSink(Protocol):
-    """What `stats=` takes. Called from any thread and from event loops: it must not block."""
+    """What `stats=` takes. Called from any thread and from event loops: it must not block.
+
+    An object that also has `ledger(measurements)` gets a producer's ledger once a second, and when that is closed, as a
+    list of Measurement: from a thread of its own, where it may block.
+    """
 
     def timing(self, name: str, ms: float) -> object:
         """Takes one measured duration, in milliseconds."""
 
     def count(self, name: str, n: int) -> object:
         """Adds `n` to a counter."""
+
+
+class Measurement(NamedTuple):
+    """One value of the ledger, as a sink's `ledger` gets it.
+
+    Attributes:
+        name: Of the metric, such as "events.acked".
+        kind: "counter", "gauge" or "histogram".
+        value: Of a counter how much it grew since the last call, of a gauge what it is, of a histogram one sample.
+        labels: By their names.
+    """
+
+    name: str
+    kind: str
+    value: float
+    labels: dict[str, str]
+
+
+def ledger_of(stats: MetricsSink) -> BackgroundSink | None:
+    """What reads the ledger of producers for a sink that `resolve_stats` returned; None where nobody does."""
+    return stats.ledgers if isinstance(stats, _Guarded) else stats if isinstance(stats, BackgroundSink) else None
 
 
 def resolve_stats(value: object, logger: object = DEFAULT) -> MetricsSink:
@@ -95,12 +127,19 @@ OFF = _Off()
 
 
 class _Guarded:
-    """A user's sink, whose failures are logged once and go no further."""
+    """A user's sink, whose failures are logged once and go no further.
+
+    Attributes:
+        ledgers: Hands on the ledger of producers, where the user's sink takes it.
+    """
 
     def __init__(self, sink: MetricsSink, log: Log) -> None:
         self._sink = sink
         self._log = log
         self._failed = False
+        self.ledgers: BackgroundSink | None = None
+        if callable(getattr(sink, "ledger", None)):
+            self.ledgers = _Ledgers(sink, log)
 
     def timing(self, name: str, ms: float) -> None:
         try:
@@ -120,3 +159,46 @@ class _Guarded:
         if not self._failed:
             self._failed = True
             self._log.error("stats failed: %r; not logged again", error)
+
+
+_FLUSH_S = 1.0
+_METRICS = {metric.name: metric for metric in LEDGER}
+
+
+class _Ledgers(BackgroundSink):
+    """Reads producers for a user's sink."""
+
+    def __init__(self, sink: Any, log: Log) -> None:
+        self._sink = sink
+        super().__init__(_FLUSH_S, log)
+
+    def unwatch(self, source: Source) -> None:
+        super().unwatch(source)
+        self.close(0)  # it was the only one
+
+    @property
+    def _target(self) -> str:
+        return "stats.ledger"
+
+    def _new_writer(self) -> Writer:
+        return _LedgerWriter(self._sink)
+
+
+class _LedgerWriter(Writer):
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+        self._counted: dict[Key, int] = {}
+
+    def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
+        pass  # the user's sink has them already
+
+    def write_ledger(self, values: LedgerValues) -> None:
+        grown = ((key, total - self._counted.get(key, 0)) for key, total in values.counters.items())
+        found = [*grown, *values.gauges.items(), *values.samples]
+        self._sink.ledger([_measurement(key, value) for key, value in found])
+        self._counted.update(values.counters)
+
+
+def _measurement(key: Key, value: float) -> Measurement:
+    metric = _METRICS[key[0]]
+    return Measurement(metric.name, metric.kind, value, dict(zip(metric.labels, key[1], strict=False)))

@@ -13,11 +13,14 @@ from urllib.parse import urlsplit
 
 from raccoon_fast.logs import DEFAULT
 from raccoon_fast.stats.background import BackgroundSink, Writer
+from raccoon_fast.stats.ledger import LEDGER, plain_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from statsd import StatsClient
+
+    from raccoon_fast.stats.ledger_totals import Key, LedgerValues
 
 __all__ = ["DogStatsD", "StatsD"]
 
@@ -28,6 +31,7 @@ _UNIX_TIMEOUT_S = 0.1  # unlike UDP, a full queue holds the sender up; then the 
 # Some 30 packets, which fit a receive buffer of Linux's default size (212,992 bytes); a longer burst loses its end.
 _BURST = 1000
 _PAUSE_S = 0.01
+_LABELS = {metric.name: (*metric.labels, "type") for metric in LEDGER}
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
 # docs.datadoghq.com/getting_started/tagging: "Define tags".
 _DATADOG_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]*:[A-Za-z0-9_.\-/:]*[A-Za-z0-9_.\-/]")
@@ -58,6 +62,11 @@ class StatsD(BackgroundSink):
             0.9 (it hands them on as Graphite's `;key=value`), and Telegraf and statsd_exporter do as well.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
+        by_type: Split the counts of events by event type, in a tag `type`: so many types at most, the rest is "other".
+
+    Each `flush_interval` the ledger of each producer is sent as well: counters by how much they grew, gauges as they
+    are, sizes of batches as timings are; their labels are tags. Gauges are of one process: give each process tags or a
+    prefix of its own where you want them told apart.
 
     Names, prefix, tag keys and values are letters, digits, `_`, `.` and `-`: the daemon would take anything else for
     syntax, or strip it. A name that is not raises ValueError from `timing` and `count`.
@@ -77,6 +86,7 @@ class StatsD(BackgroundSink):
         tags: Mapping[str, str] | None = None,
         flush_interval: float = 1.0,
         logger: object = DEFAULT,
+        by_type: int = 0,
     ) -> None:
         if not isinstance(host, str):
             raise TypeError(f"host must be a host name or address, not {host!r}")
@@ -98,7 +108,7 @@ class StatsD(BackgroundSink):
         self._suffix = "|#" + ",".join(pairs) if pairs else ""
         self._names: set[str] = set()
         _load_pipeline()  # here, since a thread in the middle of an import at a fork would leave its lock to the child
-        super().__init__(flush_interval, logger)
+        super().__init__(flush_interval, logger, by_type)
 
     @property
     def _target(self) -> str:
@@ -131,6 +141,7 @@ class DogStatsD(StatsD):
             version are those of DD_ENV, DD_SERVICE and DD_VERSION where they are not here.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
+        by_type: As for StatsD.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
@@ -147,6 +158,7 @@ class DogStatsD(StatsD):
         tags: Mapping[str, str] | None = None,
         flush_interval: float = 1.0,
         logger: object = DEFAULT,
+        by_type: int = 0,
     ) -> None:
         if not isinstance(tags, (Mapping, type(None))):
             raise TypeError(f"tags must be a mapping of text to text, not {tags!r}")
@@ -159,6 +171,7 @@ class DogStatsD(StatsD):
             tags={**found, **(tags or {})},
             flush_interval=flush_interval,
             logger=logger,
+            by_type=by_type,
         )
 
     @staticmethod
@@ -202,6 +215,8 @@ class _Sender(Writer):
         self._timing_type = timing_type
         self._client: StatsClient | None = None
         self._resolve_at_s = 0.0
+        self._counted: dict[Key, int] = {}
+        self._gauges: set[Key] = set()
 
     def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
         pipeline = _load_pipeline()(self._connected(), self._suffix)
@@ -213,6 +228,26 @@ class _Sender(Writer):
         for name, n in counts.items():
             pipeline.incr(name, n)
         pipeline.send()
+
+    def write_ledger(self, values: LedgerValues) -> None:
+        pipeline = _load_pipeline()(self._connected(), self._suffix)
+        for key, total in values.counters.items():
+            grown = total - self._counted.get(key, 0)
+            if grown or key not in self._counted:  # a zero first, so that the first change shows
+                pipeline.labelled(key[0], f"{grown}|c", _tags_of(key))
+        for key, value in values.gauges.items():
+            pipeline.labelled(key[0], f"{value:.0f}|g", _tags_of(key))
+        # A daemon keeps a gauge for good. Of a server that nobody waits for any more it keeps that.
+        for key in self._gauges - values.gauges.keys():
+            pipeline.labelled(key[0], "1|g" if key[0] == "endpoint_up" else "0|g", _tags_of(key))
+        for number, (key, value) in enumerate(values.samples, 1):
+            pipeline.labelled(key[0], f"{value:.0f}|{self._timing_type}", _tags_of(key))
+            if number % _BURST == 0:
+                pipeline.send()
+                time.sleep(_PAUSE_S)
+        pipeline.send()
+        self._counted.update(values.counters)
+        self._gauges = {*values.gauges}
 
     def close(self) -> None:
         if self._client is not None:
@@ -261,6 +296,14 @@ def _load_pipeline() -> Any:
         def duration(self, name: str, ms: float, kind: str) -> None:
             self._send_stat(name, f"{ms:.6f}|{kind}", 1)
 
+        def labelled(self, name: str, sample: str, tags: str) -> None:
+            """A sample with tags of its own beside the sink's."""
+            suffix = self._suffix
+            if tags:
+                self._suffix = f"{suffix},{tags}" if suffix else f"|#{tags}"
+            self._send_stat(name, sample, 1)
+            self._suffix = suffix
+
         def _after(self, data: str | None) -> None:
             super()._after(data + self._suffix if data else None)
 
@@ -288,6 +331,11 @@ def _load_unix_client() -> Any:
             self._maxudpsize = _MAX_UNIX_BYTES
 
     return UnixClient
+
+
+def _tags_of(key: Key) -> str:
+    name, values = key
+    return ",".join(f"{label}:{plain_label(value)}" for label, value in zip(_LABELS[name], values, strict=False))
 
 
 def _checked(what: str, text: str) -> str:

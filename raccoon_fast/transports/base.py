@@ -190,6 +190,11 @@ class Transport(abc.ABC):
     #: Largest message the protocol's servers take; None where there is no such limit.
     max_request_bytes: int | None = None
 
+    @property
+    def connections(self) -> int:
+        """Open connections of our own; safe from any thread."""
+        return 0
+
     @abc.abstractmethod
     async def send(self, request: Request, timeout_s: float) -> Response:
         """Make one attempt, connecting first where needed.

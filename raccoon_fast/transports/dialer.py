@@ -39,6 +39,12 @@ class Dialer(Generic[_C]):
         self._connected_before = False
         self._closed = False
 
+    @property
+    def connections(self) -> int:
+        """1 if there is a connection that takes requests, else 0."""
+        connection = self.connection
+        return int(connection is not None and connection.usable)
+
     async def get(self, deadline_s: float) -> _C:
         """The connection, or a new one; those who ask meanwhile share the attempt, and its failure.
 

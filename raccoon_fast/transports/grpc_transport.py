@@ -138,6 +138,11 @@ class GrpcTransport(Transport):
         # Connections that take nothing more, and still owe answers.
         self._leaving: list[HTTP2Connection] = []
 
+    @property
+    def connections(self) -> int:
+        """See Transport.connections."""
+        return self._dialer.connections
+
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One call. See Transport.send."""
         loop = asyncio.get_running_loop()

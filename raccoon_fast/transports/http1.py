@@ -98,6 +98,11 @@ class HTTPConnection(asyncio.Protocol):
         self.reusable = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has not been lost."""
+        return self._lost is None
+
+    @property
     def began_answer(self) -> bool:
         """Whether any byte of the current exchange's answer has come."""
         return self._answered

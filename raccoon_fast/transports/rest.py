@@ -194,6 +194,11 @@ class HTTPPool:
                 return
         self._free += 1
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return sum(connection.is_open for connection in [*self._connections])
+
     def close(self) -> None:
         """Abort every connection. Idempotent."""
         self._closed = True
@@ -234,6 +239,11 @@ class RestTransport(Transport):
         # A POST's head up to the body's length, and what it was made for: User-Agent and encoding.
         self._head = b""
         self._head_for: tuple[str, str] | None = None
+
+    @property
+    def connections(self) -> int:
+        """See Transport.connections."""
+        return self._pool.connections if self._pool is not None else 0
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One POST. See Transport.send; RFC 9110 for the statuses."""

@@ -41,6 +41,11 @@ class WebSocketTransport(Transport):
         self._dialer: Dialer[WebSocketConnection] = Dialer(link, self._open)
         self._retiring: set[asyncio.Task[None]] = set()
 
+    @property
+    def connections(self) -> int:
+        """See Transport.connections."""
+        return self._dialer.connections
+
     async def send(self, request: Request, timeout_s: float) -> Response:
         """One frame out, its answer in. See Transport.send."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s

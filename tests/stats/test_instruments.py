@@ -24,7 +24,7 @@ def test_a_fork_waits_until_the_library_holds_no_lock():
             working.set()
             go_on.wait(patient(30))
 
-    sink = InstrumentSink({}, {"a": count}, 0.001, None)
+    sink = InstrumentSink({}, {"a": count}, lambda values: None, 0.001, None)
     sink.count("a")
     assert working.wait(patient(10))
     threading.Timer(0.1, go_on.set).start()
@@ -37,7 +37,8 @@ def test_a_fork_waits_until_the_library_holds_no_lock():
 
 def test_each_name_gets_what_is_its_own():
     seen = []
-    sink = InstrumentSink({"t": lambda ms: seen.append(("t", ms))}, {"a": lambda n: seen.append(("a", n))}, 60, None)
+    timings = {"t": lambda ms: seen.append(("t", ms))}
+    sink = InstrumentSink(timings, {"a": lambda n: seen.append(("a", n))}, seen.append, 60, None)
     sink.timing("t", 1.5)
     sink.count("a", 2)
     sink.count("t", 9)

@@ -46,7 +46,7 @@ def test_what_a_producer_does_is_measured(reader, provider):
     ):
         producer.emit_many([("a", b"x" * 100)] * 50)
     found = points(reader)
-    assert set(found) == {
+    assert set(found) >= {
         f"raccoon_fast.{name}" for name in ("sent_tt_ms", "ack_tt_ms", "total_bytes_sent", "total_bytes_recieved")
     }
     unit, acks = found["raccoon_fast.ack_tt_ms"]

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from raccoon_fast import RAW, Producer, Prometheus, WebSocketClient, stats
 from raccoon_fast.collector import Collector
+from raccoon_fast.stats.ledger import LEDGER
 
 if sys.version_info >= (3, 12):
     pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -57,12 +58,13 @@ def scrape(registry):
     thread.join()
 
 
-def test_all_five_are_there_from_the_start(registry, scrape):
+def test_all_counters_are_there_from_the_start(registry, scrape):
     Prometheus(registry).close()
     found = scrape()
-    assert {name.split(" ")[0] for name in found} == {
+    assert {name.split(" ")[0] for name in found} >= {
         *(f"raccoon_fast_{name}_{part}" for name in stats.TIMINGS for part in ("bucket", "count", "sum")),
         *(f"raccoon_fast_{name}_total" for name in stats.COUNTERS),
+        *(f"raccoon_fast_{one.name.replace('.', '_')}_total" for one in LEDGER if one.kind == "counter"),
     }
     assert set(found.values()) == {0.0}
 
