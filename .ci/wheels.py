@@ -188,7 +188,12 @@ def run_suite(venv: Path, wheel: Path, form: Form, tests: Path, programs: Path) 
     run(python, "-c", f"{says}{form == 'compiled'}", cwd=tests, env=env)
     if form == "pure":
         env["RACCOON_FAST_NO_EXTENSIONS"] = "1"
-    ignored = ("--ignore=tests/packaging", "--ignore=tests/benchmarks", "--ignore=tests/proxies")
+    ignored = (
+        "--ignore=tests/packaging",
+        "--ignore=tests/benchmarks",
+        "--ignore=tests/proxies",
+        "--ignore=tests/deploy",
+    )
     run(python, "-m", "pytest", *ignored, cwd=tests, env=env)
 
 
