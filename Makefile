@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+DEMO := $(VENV)/demo
 STATSD_VERSION := 0.9.0
 ZIG_VERSION := 0.17.1
 # Some of the suite's time is waiting: four workers, whatever the cores.
@@ -52,11 +53,14 @@ help:
 venv: $(INSTALLED)
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("raccoon_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: name another one, as in make $(or $(MAKECMDGOALS),venv) PYTHON=python3.13" % sys.version_info[:2])'
+	@echo 'Making $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml $(COMPILED) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-uwsgi,lint,docs]'
-	@touch $@
+	@echo 'Compiling raccoon_fast, and installing it with all that tests, lint and docs need: some minutes ...'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-tree,test-uwsgi,lint,docs]'
+	@touch $@ $(DEMO)
 
 # The daemon that the StatsD tests talk to; without npm they are skipped, and say so.
 statsd: $(STATSD)
@@ -67,8 +71,15 @@ $(STATSD): | $(BIN)/python
 		--prefix $(VENV)/statsd statsd@$(STATSD_VERSION) \
 		|| echo 'npm could not install the StatsD daemon: its tests will be skipped'
 
-demo: venv
+demo: $(DEMO)
 	$(BIN)/raccoon-fast demo
+
+# Without what only tests, lint and docs need.
+$(DEMO): pyproject.toml $(COMPILED) | $(BIN)/python
+	@echo 'Compiling raccoon_fast, and installing it and its dependencies (40 MB) into $(VENV): half a minute ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[collector]'
+	@$(BIN)/raccoon-fast --version
+	@touch $@
 
 test: venv statsd
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'

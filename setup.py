@@ -10,8 +10,12 @@ SOURCE_DATE_EPOCH, when set, is the build date (https://reproducible-builds.org/
 from __future__ import annotations
 
 import gzip
+import json
 import os
+import shlex
+import shutil
 import sys
+import sysconfig
 import tarfile
 import time
 from pathlib import Path
@@ -76,15 +80,21 @@ def extensions(mode: str) -> list[Extension]:
 class WholeBuild(build_ext):
     """Builds all extensions or, where that may fail, none: half of them would be a broken install."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self) -> None:
         try:
             super().run()
         except (BaseError, CCompilerError) as error:
             if build_mode() == "require":
-                raise
-            self.warn(f"the extensions are left out, the pure-Python form is installed: {error}")
+                raise type(error)(f"{error}: {what_was_missing(error)}") from error
+            because = what_was_missing(error)
+            self.warn(f"raccoon_fast is installed as pure Python, about 12 times slower, since {because}")
             for built in self.get_outputs():
                 Path(built).unlink(missing_ok=True)
+            write_stamp(self.get_finalized_command("build_py"), because)
 
 
 class StampedBuild(build_py):
@@ -95,16 +105,33 @@ class StampedBuild(build_py):
 
     def run(self) -> None:
         super().run()
-        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(build_epoch()))
-        root = Path() if self.editable_mode else Path(self.build_lib)
         if not self.editable_mode:
-            self.copy_file(SAMPLE, str(root / "raccoon_fast" / "cli"))
-        (root / "raccoon_fast" / "_build_info.py").write_text(
-            f'NAME = "{self.distribution.get_name()}"\n'
-            f'VERSION = "{self.distribution.get_version()}"\n'
-            f'BUILD_DATE = "{date}"\n',
-            encoding="utf-8",
-        )
+            self.copy_file(SAMPLE, str(Path(self.build_lib) / "raccoon_fast" / "cli"))
+        write_stamp(self, "RACCOON_FAST_BUILD=skip" if build_mode() == "skip" else "")
+
+
+def write_stamp(build: StampedBuild, pure_because: str) -> None:
+    """What this build is; `pure_because` is why it has no extensions, "" if it has."""
+    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(build_epoch()))
+    root = Path() if build.editable_mode else Path(build.build_lib)
+    stamp = {
+        "NAME": build.distribution.get_name(),
+        "VERSION": build.distribution.get_version(),
+        "BUILD_DATE": date,
+        "PURE_BECAUSE": pure_because,
+    }
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in stamp.items()]
+    (root / "raccoon_fast" / "_build_info.py").write_text("".join(lines), encoding="utf-8")
+
+
+def what_was_missing(error: Exception) -> str:
+    """Why nothing could be compiled: the compiler, Python's headers, or whatever the compiler itself said."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC")
+    if compiler and shutil.which(shlex.split(compiler)[0]) is None:
+        return f"there was no C compiler: {shlex.split(compiler)[0]!r} was not found"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return f"Python's headers were missing: no Python.h in {sysconfig.get_path('include')}"
+    return f"the C compiler failed: {error}"
 
 
 class DatedSdist(sdist):

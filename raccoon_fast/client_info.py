@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.events import App
 
-__all__ = ["ClientInfo", "client_info", "user_agent"]
+if TYPE_CHECKING:
+    from raccoon_fast.logs import Log
+
+__all__ = ["ClientInfo", "client_info", "log_form", "user_agent"]
 
 _NAME = "raccoon_fast"
 _UNKNOWN = "unknown"
@@ -22,26 +24,50 @@ class ClientInfo(NamedTuple):
         name: "raccoon_fast".
         version: The distribution's version.
         build_date: UTC, as 2026-01-31T12:00:00Z; "unknown" for a source tree that was never built.
+        form: "compiled", or "pure Python, about 12 times slower: " with the reason and what to do about it.
     """
 
     name: str
     version: str
     build_date: str
+    form: str
 
 
 @functools.cache
 def client_info() -> ClientInfo:
     """Returns what the build stamped into the package; without a stamp, what the installed metadata says."""
+    from raccoon_fast.core import describe
+
+    form = describe()
     try:
-        stamp = importlib.import_module("raccoon_fast._build_info")
-    except ModuleNotFoundError:
+        from raccoon_fast import _build_info as stamp
+    except ImportError:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            return ClientInfo(_NAME, version(_NAME), _UNKNOWN)
+            return ClientInfo(_NAME, version(_NAME), _UNKNOWN, form)
         except PackageNotFoundError:
-            return ClientInfo(_NAME, _UNKNOWN, _UNKNOWN)
-    return ClientInfo(stamp.NAME, stamp.VERSION, stamp.BUILD_DATE)
+            return ClientInfo(_NAME, _UNKNOWN, _UNKNOWN, form)
+    return ClientInfo(stamp.NAME, stamp.VERSION, stamp.BUILD_DATE, form)
+
+
+_logged_form = False
+
+
+def log_form(log: Log) -> None:
+    """Logs once per process, by the first client that logs at all, whether the compiled form is in use.
+
+    A warning if it is not and nobody chose that; else a debug message.
+    """
+    global _logged_form
+    if _logged_form:
+        return
+    _logged_form = True
+    from raccoon_fast.core import IMPLEMENTATION, was_switched_off
+
+    info = client_info()
+    write = log.debug if IMPLEMENTATION == "compiled" or was_switched_off() else log.warning
+    write("version %s, %s", info.version, info.form)
 
 
 # RFC 9110, sections 5.6.2 (tchar) and 5.6.5 (ctext), ASCII only and without what a comment would have to quote.
@@ -50,10 +76,10 @@ _NOT_IN_COMMENT = re.compile(r"[^ !-'*-\[\]-~]+")
 
 
 def user_agent(app: App | None = None) -> str:
-    """Returns the User-Agent: `raccoon_fast/0.1.0 goplay-backend/1.0 (goplay-123)`.
+    """Returns the User-Agent: `raccoon_fast/0.1.0 (compiled) goplay-backend/1.0 (goplay-123)`.
 
-    Product tokens and a comment, as RFC 9110, section 10.1.5 has them. Characters that are not allowed there, CR and
-    LF before all, become "-"; empty fields of `app` are left out.
+    The first comment is "(compiled)" or "(pure Python)". Product tokens and comments, as RFC 9110, section 10.1.5 has
+    them. Characters that are not allowed there, CR and LF before all, become "-"; empty fields of `app` are left out.
 
     Args:
         app: The user's application; its name and version become a product, its id the comment.
@@ -62,7 +88,8 @@ def user_agent(app: App | None = None) -> str:
         TypeError: `app` is not an App of three strings.
     """
     info = client_info()
-    parts = [f"{_NOT_IN_TOKEN.sub('-', info.name)}/{_NOT_IN_TOKEN.sub('-', info.version)}"]
+    form = info.form.partition(",")[0]
+    parts = [f"{_NOT_IN_TOKEN.sub('-', info.name)}/{_NOT_IN_TOKEN.sub('-', info.version)} ({form})"]
     if app is None:
         return parts[0]
     if not isinstance(app, App) or not all(isinstance(field, str) for field in app):

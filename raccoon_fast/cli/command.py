@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -14,7 +13,8 @@ from raccoon_fast.cli.terminal import write_line, write_note
 from raccoon_fast.errors import RaccoonError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -37,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from raccoon_fast.client_info import client_info
 
         info = client_info()
-        write_line(f"{info.name} {info.version} (built {info.build_date})")
+        write_line(f"{info.name} {info.version} (built {info.build_date}), {info.form}")
         return Exit.OK
     if arguments.command is None:
         parser.error("name a command, such as demo or send")
     try:
         # Imported now: a client loads far more than --help has need of.
-        code: int = importlib.import_module(f"raccoon_fast.cli.{arguments.command}").run(arguments)
+        code = _load(arguments.command)(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
@@ -58,6 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_note(f"raccoon-fast {arguments.command}: {' '.join(text.split())}")
         return exit_code
     return code
+
+
+def _load(command: str) -> Callable[[argparse.Namespace], int]:
+    """The function that runs a subcommand. Imports by name, which PyInstaller and its like find."""
+    if command == "demo":
+        from raccoon_fast.cli.demo import run
+    elif command == "send":
+        from raccoon_fast.cli.send import run
+    elif command == "collect":
+        from raccoon_fast.cli.collect import run
+    elif command == "doctor":
+        from raccoon_fast.cli.doctor import run
+    elif command == "bench":
+        from raccoon_fast.cli.bench import run
+    else:
+        from raccoon_fast.cli.spool import run
+    return run
 
 
 def _describe(error: Exception) -> tuple[str, Exit]:

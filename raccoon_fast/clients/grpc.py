@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raccoon_fast.clients.async_client import AsyncClient
@@ -139,6 +138,6 @@ def check_channel(channel: object, options: Mapping[str, Any]) -> None:
         if options.get(option) is not None:
             raise ValueError(f"{option} is given, and channel: set it where the channel is made")
     try:
-        importlib.import_module("raccoon_fast.transports.grpc_channel")
+        from raccoon_fast.transports import grpc_channel  # noqa: F401
     except ModuleNotFoundError as error:
         raise ValueError("channel needs the package grpcio: pip install 'raccoon_fast[grpc]'") from error

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypedDict
 
-from raccoon_fast.client_info import user_agent
+from raccoon_fast.client_info import log_form, user_agent
 from raccoon_fast.clients.hints import unknown_option
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.logs import DEFAULT, Logger, resolve_logger
@@ -127,6 +127,8 @@ class Settings:
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry takes a RetryPolicy(…), not {self.retry!r}")
         self.logger = resolve_logger(options.get("logger", DEFAULT))
+        if options.get("logger", DEFAULT) is not None:
+            log_form(self.logger)
         self.stats = resolve_stats(options.get("stats"), self.logger)
         auth = options.get("auth")
         if address.userinfo is not None:

@@ -4,6 +4,6 @@ No I/O, no clock, no thread and no randomness in here: time, guids and masking k
 compiled form and a pure-Python form of the same behaviour; `IMPLEMENTATION` names the one in use.
 """
 
-from raccoon_fast.core._implementation import IMPLEMENTATION, has_extensions
+from raccoon_fast.core._implementation import IMPLEMENTATION, describe, explain_pure, has_extensions, was_switched_off
 
-__all__ = ["IMPLEMENTATION", "has_extensions"]
+__all__ = ["IMPLEMENTATION", "describe", "explain_pure", "has_extensions", "was_switched_off"]

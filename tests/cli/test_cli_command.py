@@ -109,7 +109,7 @@ def test_version(command):
     run = command("--version")
     info = client_info()
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == f"{info.name} {info.version} (built {info.build_date})\n"
+    assert run.stdout == f"{info.name} {info.version} (built {info.build_date}), {info.form}\n"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from forward_proxy import ForwardProxy
 from patience import patient
 from unix_socket import forwarded
 
+import raccoon_fast
 from raccoon_fast.cli import main
 from raccoon_fast.cli.doctor import command as doctor
 from raccoon_fast.cli.doctor.probes import check_clock
@@ -26,6 +27,8 @@ from raccoon_fast.collector import Collector, answers
 from raccoon_fast.collector.decode_errors import MalformedRequest
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.net import resolver
+
+PURE = not raccoon_fast.has_extensions()
 
 
 class Report:
@@ -94,8 +97,13 @@ class TestAllIsWell:
 
     def test_text(self, command, collector):
         run = command("doctor", collector.url, "--yes")
+        version = raccoon_fast.client_info().version
         assert (run.returncode, run.stderr) == (0, "")
         lines = run.stdout.splitlines()
+        assert lines[0].startswith(
+            "  warn  install" if PURE else f"  ok    install        raccoon_fast {version}, compiled"
+        )
+        lines = lines[2 if PURE else 1 :]
         assert lines[0] == f"{collector.url}/api/v1/events"
         assert lines[1].startswith("  ok    resolve        127.0.0.1 is 127.0.0.1")
         assert lines[-1].endswith(" 0 fail, 0 skip") or lines[-1].endswith(" 0 fail, 1 skip")
@@ -104,9 +112,20 @@ class TestAllIsWell:
         monkeypatch.setenv("RACCOON_FAST_URL", f"{collector.ws_url},grpc://{collector.grpc_target}")
         report = examine()
         assert {one["url"] for one in report.checks} == {
+            "",
             f"{collector.ws_url}/api/v1/events",
             f"grpc://{collector.grpc_target}",
         }
+
+    def test_pure_python_is_a_warning_that_says_what_to_do(self, command, collector):
+        command.environment = command.environment | {"RACCOON_FAST_NO_EXTENSIONS": "1"}
+        run = command("doctor", collector.url)
+        assert "raccoon_fast" in run.stdout.splitlines()[0]
+        assert run.stdout.splitlines()[0].endswith(
+            ", pure Python, about 12 times slower: RACCOON_FAST_NO_EXTENSIONS is set"
+        )
+        assert run.stdout.splitlines()[0].startswith("  warn  install")
+        assert run.stdout.splitlines()[1].strip() == "-> unset it to use the compiled modules"
 
 
 class TestTheWayThere:

@@ -35,6 +35,7 @@ from raccoon_fast import (
     StatsD,
     Status,
     client_info,
+    has_extensions,
 )
 from raccoon_fast.collector import Collector
 
@@ -283,7 +284,7 @@ class TestAcks:
 
 class TestIdentity:
     def test_user_agent_names_the_app_from_the_next_request_or_connection_on(self, new, collector):
-        ours = f"raccoon_fast/{client_info().version}"
+        ours = f"raccoon_fast/{client_info().version} ({'compiled' if has_extensions() else 'pure Python'})"
         client = new(collector, retry=SOON)
         client.send(EVENTS)
         client.set_app(App("goplay-123", "goplay-backend", "1.0"))

@@ -37,6 +37,12 @@ def sources(*suffixes: str, under: str = "raccoon_fast") -> set[str]:
     return {str(path) for path in found if path.suffix in suffixes and path.name != "_build_info.py"}
 
 
+def why(wheel: Path) -> str:
+    """Why it has no extensions, as stamped."""
+    stamp = zipfile.ZipFile(wheel).read("raccoon_fast/_build_info.py").decode()
+    return re.search('^PURE_BECAUSE = "(.*)"$', stamp, re.MULTILINE)[1]
+
+
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("pristine") / "tree", ignore=SKIPPED))
@@ -128,14 +134,18 @@ class TestPureWheel:
         zipfile.ZipFile(wheel).extractall(tmp_path)
         script = (
             f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-            "import raccoon_fast; print(*raccoon_fast.client_info(), raccoon_fast.has_extensions())"
+            "import raccoon_fast; print(*raccoon_fast.client_info()[:3], raccoon_fast.has_extensions())\n"
+            "print(raccoon_fast.client_info().form)"
         )
         # -P would do, but is not in 3.10; the working directory is empty instead.
         run = subprocess.run(
             [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path.parent
         )
         version = wheel.name.split("-")[1]
-        assert run.stdout == f"raccoon_fast {version} 2023-11-14T22:13:20Z False\n"
+        said, form = run.stdout.splitlines()
+        assert said == f"raccoon_fast {version} 2023-11-14T22:13:20Z False"
+        if not os.environ.get("RACCOON_FAST_NO_EXTENSIONS"):
+            assert form.startswith("pure Python, about 12 times slower: this install of raccoon_fast was built without")
 
     def test_same_source_and_date_are_the_same_bytes(self, wheel, tree):
         again = build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH=str(EPOCH))
@@ -153,7 +163,7 @@ class TestBuildSwitch:
     NO_COMPILER = "/nonexistent/cc"
 
     def test_require_fails_without_a_compiler(self, tree):
-        with pytest.raises(RuntimeError, match="nonexistent/cc"):
+        with pytest.raises(RuntimeError, match="there was no C compiler: '/nonexistent/cc' was not found"):
             build(tree, "build_wheel", RACCOON_FAST_BUILD="require", CC=self.NO_COMPILER)
 
     def test_auto_leaves_the_extensions_out_without_a_compiler(self, tree):
@@ -161,6 +171,33 @@ class TestBuildSwitch:
         names = zipfile.ZipFile(wheel).namelist()
         assert "raccoon_fast/core/_wire_py.py" in names
         assert not [name for name in names if name.endswith((".so", ".pyd"))]
+        assert f"there was no C compiler: '{self.NO_COMPILER}' was not found" in why(wheel)
+
+    def test_what_was_missing_is_told_where_it_is_used(self, tree, tmp_path):
+        zipfile.ZipFile(build(tree, "build_wheel", CC=self.NO_COMPILER)).extractall(tmp_path / "site")
+        script = (
+            f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom raccoon_fast.cli import main; main()"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", script, "--version"],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "RACCOON_FAST_NO_EXTENSIONS": ""},
+        )
+        assert (
+            ", pure Python, about 12 times slower: this install of raccoon_fast was built without them, " in run.stdout
+        )
+        assert f"since there was no C compiler: '{self.NO_COMPILER}' was not found; install a C compiler" in run.stdout
+
+    def test_missing_headers_are_named(self, tree):
+        compiler = tree / "cc"
+        compiler.write_text("#!/bin/sh\nexit 1\n")
+        compiler.chmod(0o755)
+        setup = (tree / "setup.py").read_text()
+        (tree / "setup.py").write_text(setup.replace('sysconfig.get_path("include")', '"/nonexistent"'))
+        assert "Python's headers were missing: no Python.h in " in why(build(tree, "build_wheel", CC=str(compiler)))
 
     def test_auto_leaves_all_of_them_out_if_one_cannot_be_compiled(self, tree):
         compiler = tree / "cc"
@@ -169,6 +206,7 @@ class TestBuildSwitch:
         wheel = build(tree, "build_wheel", CC=str(compiler))
         assert list((tree / "build").rglob("_wire_py.o")), "the first was to be compiled"
         assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+        assert "the C compiler failed: " in why(wheel)
 
     def test_other_values_are_refused(self, tree):
         with pytest.raises(RuntimeError, match="RACCOON_FAST_BUILD must be require, auto or skip, not 'yes'"):

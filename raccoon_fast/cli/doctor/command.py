@@ -18,7 +18,9 @@ from raccoon_fast.cli.doctor.probes import WAYS, check_clock, send_probe
 from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_line
+from raccoon_fast.client_info import client_info
 from raccoon_fast.clients.options import Settings
+from raccoon_fast.core import explain_pure, has_extensions
 from raccoon_fast.net.address import parse_address, protocol_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         patients += [_Patient(url, server.options, is_guess=True) for url in _guesses(server.urls)]
     may_probe = functools.cache(functools.partial(_may_probe, arguments, patients))
     found: list[dict[str, str]] = []
+    installed = _check_install()
+    found.append({"url": "", **installed._asdict()})
+    if not arguments.json:
+        _write(installed)
     for patient in patients:
         if not arguments.json:
             write_line(str(patient.link.address))
@@ -62,6 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 _STATUSES = (OK, WARN, FAIL, SKIP)
+
+
+def _check_install() -> Finding:
+    info = client_info()
+    build = f"{info.name} {info.version}, {info.form}"
+    if has_extensions():
+        return Finding("install", OK, build)
+    _, fix = explain_pure()
+    return Finding("install", WARN, build.removesuffix(f"; {fix}"), fix)
 
 
 def _write(finding: Finding) -> None:
