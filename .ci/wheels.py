@@ -25,7 +25,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "wheels"
-MINORS = range(10, 15)
+MINORS = range(10, 16)
 MANYLINUX = f"manylinux2014_{platform.machine()}"
 # Debian's Python.h includes from the architecture's folder there; what zig has itself comes first.
 HEADERS = "-idirafter /usr/include"
@@ -41,11 +41,11 @@ def main() -> None:
     """Builds all, proves all, and only then fills --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="emptied of what was built before")
-    parser.add_argument("python", nargs="*", help="an interpreter; by default each CPython 3.10 to 3.14 there is")
+    parser.add_argument("python", nargs="*", help="an interpreter; by default each CPython 3.10 to 3.15 there is")
     arguments = parser.parse_args()
     pythons = arguments.python or find_interpreters()
     if not pythons:
-        parser.error("found no CPython 3.10 to 3.14, neither on PATH nor with pyenv: name one")
+        parser.error("found no CPython 3.10 to 3.15, neither on PATH nor with pyenv: name one")
     if "SOURCE_DATE_EPOCH" not in os.environ:
         os.environ["SOURCE_DATE_EPOCH"] = output_of("git", "-C", ROOT, "log", "-1", "--format=%ct")
     shutil.rmtree(WORK, ignore_errors=True)
