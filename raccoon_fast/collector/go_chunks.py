@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from raccoon_fast.collector.go_http import RefusedHead, parse_trailer
+
 __all__ = ["ChunkedBody"]
 
 _MAX_LINE_BYTES = 4096
@@ -74,11 +76,16 @@ class ChunkedBody:
         else:
             if len(buffer) < start + 2:
                 return False
-            end = buffer.find(b"\r\n\r\n", start, start + _MAX_LINE_BYTES) + 4
-            if end < 4:
+            # Go looks for this end before it reads the trailer, which may end earlier, at bare line feeds.
+            known = buffer.find(b"\r\n\r\n", start, start + _MAX_LINE_BYTES) + 4
+            if known < 4:
                 if len(buffer) >= start + _MAX_LINE_BYTES:
                     raise ValueError("suspiciously long trailer after chunked body")
                 return False
+            try:
+                end = start + parse_trailer(bytes(buffer[start:known]))
+            except RefusedHead:
+                raise ValueError("malformed trailer after chunked body") from None
         del buffer[:end]
         self.is_complete = True
         return True

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from raccoon_fast.collector.go_url import Target, parse_target
 
-__all__ = ["MAX_HEAD_BYTES", "Head", "RefusedHead", "find_end", "parse_head", "refuses_first_line"]
+__all__ = ["MAX_HEAD_BYTES", "Head", "RefusedHead", "find_end", "parse_head", "parse_trailer", "refuses_first_line"]
 
 #: net/http's DefaultMaxHeaderBytes, and the 4096 bytes that `initialReadLimitSize` adds.
 MAX_HEAD_BYTES = (1 << 20) + 4096
@@ -111,6 +111,17 @@ def parse_head(data: bytes) -> Head:
     keeps_alive = minor == 0 and _has_token(headers, "connection", "keep-alive")
     closes = has_close or (minor == 0 and not keeps_alive)
     return Head(method, target, minor, tuple(headers), content_length, closes, keeps_alive)
+
+
+def parse_trailer(data: bytes) -> int:
+    """The length of a trailer, its empty line included, which `data` begins with.
+
+    Raises:
+        RefusedHead: A line of it is no header.
+    """
+    end = 1 if data.startswith(b"\n") else find_end(data, 0)
+    _parse_headers(data[:end])
+    return end
 
 
 def _parse_line(line: bytes) -> tuple[str, Target, tuple[int, int]]:

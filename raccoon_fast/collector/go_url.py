@@ -15,6 +15,9 @@ __all__ = ["Target", "clean_path", "origin_host", "parse_target"]
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
+# Escapes of ASCII are refused in a host, but for that of the percent sign (`unescape`, `encodeHost`).
+_BAD_HOST_ESCAPE = re.compile(rb"%(?!25)[0-7]")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PORT = re.compile(rb"(?::[0-9]*)?\Z")
 # What `shouldEscape` leaves as it is in a host, `parseHost` in brackets, and in a path.
 _HOST = re.compile(rb"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"%\x80-\xff]*")
@@ -32,6 +35,9 @@ class Target(NamedTuple):
         host: Of an absolute target; empty otherwise.
         scheme: In lower case; empty where the target is a path.
         raw_path: The path as it was sent.
+        user: Of an absolute target.
+        has_empty_query: Whether it ends with a question mark.
+        opaque: What follows the scheme where that is no path.
     """
 
     path: bytes
@@ -41,6 +47,7 @@ class Target(NamedTuple):
     raw_path: bytes = b""
     user: bytes = b""
     has_empty_query: bool = False
+    opaque: bytes = b""
 
     def redirected(self, path: bytes) -> bytes:
         """The location of `path` on the same host, with the same query, as `URL.String` writes it."""
@@ -48,7 +55,9 @@ class Target(NamedTuple):
         if _unescaped_as(self.raw_path, path):
             escaped = self.raw_path
         location = self.scheme + b":" if self.scheme else b""
-        if self.scheme or self.host or self.user:
+        if self.opaque:
+            escaped = self.opaque
+        elif self.scheme or self.host or self.user:
             user = self.user + b"@" if self.user else b""
             location += b"//" + user + self.host
         elif path.startswith(b"//"):
@@ -113,7 +122,7 @@ def _parse(target: bytes) -> Target:
     user = host = b""
     if not rest.startswith(b"/"):
         if scheme:
-            return Target(b"", query, scheme=scheme, has_empty_query=has_empty_query)
+            return Target(b"", query, scheme=scheme, has_empty_query=has_empty_query, opaque=rest)
         raise ValueError("the target is neither a path nor an absolute URI")
     if scheme and rest.startswith(b"//"):
         authority, slash, path = rest[2:].partition(b"/")
@@ -144,7 +153,22 @@ def _parse_authority(authority: bytes) -> tuple[bytes, bytes]:
         port = host[colon:] if colon >= 0 else b""
     if not _PORT.match(port) or not _HOST.fullmatch(host) or _BAD_ESCAPE.search(host):
         raise ValueError("the host is malformed")
+    _check_host_escapes(host)
     return user, unquote_to_bytes(host)
+
+
+def _check_host_escapes(host: bytes) -> None:
+    """Refuse what a host, or the zone of an address in brackets, must not escape (`parseHost`)."""
+    before, zone, after = host, b"", b""
+    if host.startswith(b"["):
+        address, _, after = host.rpartition(b"]")
+        before, percent, zone = address.partition(b"%25")
+        zone = percent + zone
+    # What a zone escapes must be allowed without, but for the space and the percent sign.
+    escaped = [bytes.fromhex(match.decode()) for match in _ESCAPED.findall(zone)]
+    allowed = (byte in (b" ", b"%") or (byte < b"\x80" and _HOST.fullmatch(byte)) for byte in escaped)
+    if _BAD_HOST_ESCAPE.search(before) or _BAD_HOST_ESCAPE.search(after) or not all(allowed):
+        raise ValueError("the host has an escape that Go refuses")
 
 
 def _escape(path: bytes) -> bytes:

@@ -40,6 +40,7 @@ _BODY_S = 600.0
 _LINGER_S = 0.5
 _MAX_AHEAD_BYTES = 256 << 10
 _MAX_CACHED_HEAD_BYTES = 4096
+_MAX_LINE_ENDS = 4
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _Answering = Callable[[], Coroutine[Any, Any, Answer | None]]
@@ -94,6 +95,7 @@ class HttpConnection(asyncio.Protocol):
         self._buffer: bytes | bytearray = b""
         self._searched = 0
         self._head: Head | None = None
+        self._is_after_post = False
         # What came of a body whose length is known: a copy of a large one less than by the buffer.
         self._chunks: list[bytes] = []
         self._missing = 0
@@ -170,6 +172,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _read_head(self) -> bool:
         """Whether a request's head was complete."""
+        if self._is_after_post and not self._skip_line_ends():
+            return False
         buffer = self._buffer
         end = find_end(buffer, self._searched)
         is_too_large = end > MAX_HEAD_BYTES or (end < 0 and len(buffer) > MAX_HEAD_BYTES)
@@ -197,10 +201,20 @@ class HttpConnection(asyncio.Protocol):
         self._begin(head)
         return True
 
+    def _skip_line_ends(self) -> bool:
+        """Skip up to 4 line ends behind a POST, as net/http does for old clients; whether as much was read."""
+        if len(self._buffer) < _MAX_LINE_ENDS:
+            return False
+        self._is_after_post = False
+        start = bytes(self._buffer[:_MAX_LINE_ENDS])
+        self._buffer = self._buffer[_MAX_LINE_ENDS - len(start.lstrip(b"\r\n")) :]
+        return True
+
     def _begin(self, head: Head) -> None:
         """Decide what becomes of a request once its head is read."""
         assert self.transport is not None
         self._head = head
+        self._is_after_post = head.method == "POST"
         self._chunked = ChunkedBody() if head.content_length is None else None
         self._answer = None
         expects = head.has_token("expect", "100-continue")

@@ -20,6 +20,7 @@ from raccoon_fast.collector.go_url import clean_path, origin_host, parse_target
         (b"http://h//ping", b"//ping", b"http://h/ping"),
         (b"http://u@h:1", b"", b"http://u@h:1/"),
         (b"/\xc3\xa9//", b"/\xc3\xa9//", b"/%C3%A9/"),
+        (b"http:x/y?a", b"", b"http:x/y?a"),
     ],
 )
 def test_targets(target: bytes, path: bytes, location: bytes | None) -> None:
@@ -30,7 +31,7 @@ def test_targets(target: bytes, path: bytes, location: bytes | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [b"", b"ping", b"/%zz", b"/\x00", b":x", b"http://h:x/", b"http://[::1/", b"http://a b/"]
+    "target", [b"", b"ping", b"/%zz", b"/\x00", b":x", b"http://h:x/", b"http://[::1/", b"http://a b/", b"http://%78/"]
 )
 def test_what_is_no_target(target: bytes) -> None:
     with pytest.raises(ValueError):
@@ -48,6 +49,11 @@ def test_what_is_no_target(target: bytes) -> None:
         (b"http://%zz", None),
         (b"\x01", None),
         (b"//x", b"x"),
+        (b"http://%78", None),
+        (b"http://%C3%A9", b"\xc3\xa9"),
+        (b"http://[::1%25e%6e0]:80", b"[::1%en0]:80"),
+        (b"http://[::1%25%2f]", None),
+        (b"http://[::1%25%C3%A9]", None),
     ],
 )
 def test_origins(origin: bytes, host: bytes | None) -> None:

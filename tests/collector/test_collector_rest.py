@@ -174,6 +174,50 @@ def read_answers(connection: Any, count: int) -> list[bytes]:
     return answers
 
 
+def statuses(answers: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1\.1 (\d+)", answers)
+
+
+CHUNKED = (
+    b"POST /api/v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+LAST = b"GET /ping HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "answered"),
+    [
+        (b"0\r\n\r\n", [b"200", b"200"]),
+        (b"0\r\nX: y\r\n\r\n", [b"200", b"200"]),
+        (b"0\n\n", [b"200", b"200"]),  # what follows is no trailer
+        (b"0\nX: y\n\n", [b"200", b"200"]),
+        (b"0\r\nbad\r\n\r\n", [b"500"]),
+        (b"0\r\n X: y\r\n\r\n", [b"500"]),
+    ],
+)
+def test_trailers_of_chunked_bodies(end: bytes, answered: list[bytes], peer: Any, new_collector: NewCollector) -> None:
+    connection = peer.tcp(new_collector().port)
+    connection.sendall(CHUNKED + end + LAST)
+    assert statuses(read_all(connection)) == answered
+
+
+@pytest.mark.parametrize(
+    ("first", "between", "answered"),
+    [
+        (post(b""), b"\r\n", [b"200", b"200"]),
+        (post(b""), b"\r\n\r\n", [b"200", b"200"]),
+        (post(b""), b"\r\n\r\n\n", [b"200", b"400"]),
+        (b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n", b"\r\n", [b"200", b"400"]),
+    ],
+)
+def test_line_ends_behind_a_post_are_skipped(
+    first: bytes, between: bytes, answered: list[bytes], peer: Any, new_collector: NewCollector
+) -> None:
+    connection = peer.tcp(new_collector().port)
+    connection.sendall(first + between + LAST)
+    assert statuses(read_all(connection)) == answered
+
+
 SENT_TIME = re.compile(rb'"sent_time":\d+|\x18.{4}\x06', re.DOTALL)
 JSON_BODY = b'{"req_guid":"j","sent_time":{"seconds":1,"nanos":2},"events":[{"event_bytes":"eA==","type":"t"}]}'
 
