@@ -31,8 +31,7 @@ from raccoon_fast.delivery.suspects import Suspects
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.delivery.wake import Wake
 from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, TransportError
-from raccoon_fast.transports.attempt import end_attempts
-from raccoon_fast.transports.base import Request
+from raccoon_fast.transports.base import Request, end_attempts
 
 if TYPE_CHECKING:
     from collections import deque

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from raccoon_fast.events import Response
-    from raccoon_fast.transports.base import Transport
 
-__all__ = ["AnyAttempt", "Attempt", "end_attempts"]
+__all__ = ["AnyAttempt", "Attempt"]
 
 
 class Attempt:
@@ -91,24 +90,3 @@ class Attempt:
 
 
 AnyAttempt = Union[Attempt, "asyncio.Future[Response]"]
-
-
-async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[Transport], timeout_s: float) -> None:
-    """Give attempts up, and close the transports that they are on; cancelled, for no longer than a step each.
-
-    Args:
-        attempts: Those under way.
-        transports: At least one.
-        timeout_s: Seconds to wait for their end.
-    """
-    for attempt in attempts:
-        attempt.cancel()
-    closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-    tasks = [attempt for attempt in attempts if not isinstance(attempt, Attempt)]
-    ending: list[asyncio.Future[Any]] = [*closing, *tasks]
-    try:
-        await asyncio.wait(ending, timeout=timeout_s)
-    except asyncio.CancelledError:
-        for one in closing:
-            one.cancel()  # they then end at once
-        raise

@@ -9,16 +9,17 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raccoon_fast.core.answers import MAX_ANSWER_BYTES
 from raccoon_fast.errors import ConnectionLostError, Outcome, TLSError, TransportError
 from raccoon_fast.guids import new_guid
 from raccoon_fast.net.spread import Spread
 from raccoon_fast.net.tls import refused_certificate, refuses_certificate
+from raccoon_fast.transports.attempt import AnyAttempt, Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from raccoon_fast.net.proxy import Proxy
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
-    from raccoon_fast.transports.attempt import AnyAttempt
 
 __all__ = [
     "GRACE_S",
@@ -37,6 +37,7 @@ __all__ = [
     "Link",
     "Request",
     "Transport",
+    "end_attempts",
     "lost_error",
     "refuses_certificate",
     "worse",
@@ -222,6 +223,27 @@ class Transport(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""
+
+
+async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[Transport], timeout_s: float) -> None:
+    """Cancel attempts and close the transports that they are on; if cancelled itself, it waits no longer.
+
+    Args:
+        attempts: Attempts under way.
+        transports: At least one.
+        timeout_s: Seconds to wait until they have ended.
+    """
+    for attempt in attempts:
+        attempt.cancel()
+    closing = [asyncio.ensure_future(transport.close()) for transport in transports]
+    tasks = [attempt for attempt in attempts if not isinstance(attempt, Attempt)]
+    ending: list[asyncio.Future[Any]] = [*closing, *tasks]
+    try:
+        await asyncio.wait(ending, timeout=timeout_s)
+    except asyncio.CancelledError:
+        for one in closing:
+            one.cancel()  # they then end at once
+        raise
 
 
 def lost_error(error: BaseException | None, address: Address, *, is_silent: bool = False) -> TransportError:
