@@ -15,8 +15,8 @@ from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
+from raccoon_fast.delivery.ledger import MAX_TYPES
 from raccoon_fast.delivery.receipts import AsyncReceipt
-from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncProducer"]
 
 _CLOSE_S = 5.0
+# As measured, with a tenth more.
+_BATCH_COST = 768
+_CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
 _FULL = object()
 
@@ -65,6 +68,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         ping_interval: As Producer.
         pong_timeout: As Producer.
         server_acks: As Producer.
+        max_types: As Producer.
         spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
         spool_bytes: As Producer.
         durable: As Producer.
@@ -95,6 +99,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         ping_interval: float | None = 30.0,
         pong_timeout: float = 10.0,
         server_acks: ServerAcks = "received",
+        max_types: int = MAX_TYPES,
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
@@ -122,6 +127,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
                 ping_interval=ping_interval,
                 pong_timeout=pong_timeout,
                 server_acks=server_acks,
+                max_types=max_types,
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
@@ -291,7 +297,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         assert self._loop is not None
         if self._loop.is_closed():
             raise RuntimeError(
-                f"the event loop of this producer was closed before it, with {self.stats().total.unsettled} events not "
+                f"the event loop of this producer was closed before it, with {self._total().unsettled} events not "
                 "acknowledged: use `async with`, or await close(), on that loop"
             )
         if asyncio.get_running_loop() is not self._loop:
@@ -309,11 +315,14 @@ class AsyncProducer(BaseProducer[Data_contra]):
         batch = self._empty_batch()
         future: asyncio.Future[Any] = self._loop.create_future()
         receipt = AsyncReceipt(req_guid, future)
-        batch.settlement = Settlement(receipt, future)
         batch.receipt = receipt
         if self._on_delivery is not None:
             receipt.add_done_callback(self._on_delivery)
         return batch
+
+    @property
+    def _batch_cost(self) -> int:
+        return _BATCH_COST if self._on_delivery is None else _BATCH_COST + _CALLBACK_COST
 
     def _wait_for_room(self, size: int) -> Any:
         if self._room is None:
@@ -350,7 +359,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
             return
         self._pid = 0  # once
         self._meter.end(self)
-        unsettled = self.stats().total.unsettled
+        unsettled = self._total().unsettled
         if unsettled:
             self._options.settings.logger.error(
                 "%d events were not acknowledged: an AsyncProducer was left open; use `async with`, or await close()",

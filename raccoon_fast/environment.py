@@ -58,6 +58,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BLOCK_TIMEOUT": ("block_timeout", option_text.seconds),
     "DELIVERY_TIMEOUT": ("delivery_timeout", option_text.seconds),
     "SERVER_ACKS": ("server_acks", str),
+    "MAX_TYPES": ("max_types", option_text.whole_number),
     "SPOOL": ("spool", str),
     "SPOOL_BYTES": ("spool_bytes", option_text.whole_number),
     "DURABLE": ("durable", option_text.switch),

@@ -18,6 +18,7 @@ from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.engine import Engine, EngineSettings
 from raccoon_fast.delivery.ledger import DROPPED, Counts, Ledger
 from raccoon_fast.delivery.sender import Sender
+from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.delivery.spool import Spool
 from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.environment import Environment, unknown_variables
@@ -38,6 +39,7 @@ __all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced"]
 
 # A batch is more than its events.
 _BATCH_BYTES = 2048
+_MOST_POOLED_BYTES = 8 << 20
 # Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
 # a batch does.
 _WORTH_WAKING = 1 / 8
@@ -65,7 +67,7 @@ class Report:
 
     Attributes:
         total: Counts of all events.
-        by_type: Counts of each event type.
+        by_type: Counts of each event type; of those beyond `max_types` under "(other types)".
         retries: Attempts beyond the first of a batch.
         server_acks: What an acknowledgement means on this server, as the producer was told: "received" or "published".
         seconds: Since the producer was made.
@@ -83,10 +85,11 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     def __init__(self, options: ProducerOptions) -> None:
         self._options = options
-        self._ledger = Ledger()
+        self._ledger = Ledger(options.max_types)
         self._pool: deque[Batch] = deque()
-        # What a batch came to last: a new one has room for a little more, and does not grow to it step by step.
-        self._usual_bytes = 4096
+        # A new batch has room for a little more than what this one came to, and does not grow to it step by step.
+        self._last_made = Batch(options.wire)
+        self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
         self._low_bytes = int(options.buffer_bytes * (1 - _WORTH_WAKING))
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
@@ -105,6 +108,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             max_bytes=options.batch_bytes,
             max_event_bytes=options.max_event_bytes,
             buffer_bytes=options.buffer_bytes,
+            batch_cost=self._batch_cost,
         )
         self._accumulator.on_full = self._make_room
         self._meter = ProducerMeter(self)
@@ -140,7 +144,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         | WIRE | `wire`: proto or json |
         | LINGER, BATCH_EVENTS, BATCH_BYTES, MAX_IN_FLIGHT, CONNECTIONS | `linger` … |
         | BUFFER_BYTES, OVERFLOW, BLOCK_TIMEOUT | `buffer_bytes` … |
-        | DELIVERY_TIMEOUT, SERVER_ACKS | `delivery_timeout` … |
+        | DELIVERY_TIMEOUT, SERVER_ACKS, MAX_TYPES | `delivery_timeout` … |
         | SPOOL, SPOOL_BYTES, DURABLE | `spool` …; DURABLE is 1 or 0, true or false, yes or no, on or off |
         | STATSD_HOST, STATSD_PORT, STATSD_PREFIX, STATSD_TAGS | `stats=StatsD(…)`; tags are key:value,key:value |
 
@@ -182,6 +186,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             seconds=time.monotonic() - self._made_s,
         )
 
+    def _total(self) -> Counts:
+        """As `stats().total`, at a cost that depends neither on how many types there are nor on how much waits."""
+        return self._ledger.consistent(self._read_total)
+
+    def _read_total(self) -> Counts:
+        taken = self._accumulator.taken  # first, for more may be taken meanwhile than there were
+        return self._ledger.totals(max(0, self._accumulator.accepted - taken))
+
     @property
     def spool_owner(self) -> str:
         """Whose its records in the spool are, as `raccoon-fast spool ls` names it; "" while it has not opened one."""
@@ -197,7 +209,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         engine = self._engine
         servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
         reasons = []
-        total = self.stats().total
+        total = self._total()
         now_s = time.monotonic()
         if self._settled != (settled := total.accepted - total.unsettled) or not total.unsettled:
             self._settled, self._settled_s = settled, now_s
@@ -215,9 +227,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             reasons.append("the buffer is nearly full")
         return Health(not reasons, reasons, servers)
 
+    @property
+    @abc.abstractmethod
+    def _batch_cost(self) -> int:
+        """Bytes of memory that a sealed batch takes beside its events: its objects, its receipt, its callback."""
+
     @abc.abstractmethod
     def _new_batch(self, req_guid: str | None = None) -> Batch:
-        """A batch with a settlement and a receipt of its own, under this guid or a fresh one."""
+        """A batch with a receipt of its own, under this guid or a fresh one."""
 
     @abc.abstractmethod
     def _loop_trouble(self) -> str:
@@ -296,15 +313,18 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     def _empty_batch(self) -> Batch:
         try:
-            return self._pool.pop()
+            batch = self._pool.pop()
         except IndexError:
-            return Batch(self._options.wire, min(self._usual_bytes * 9 // 8, self._options.batch_bytes))
+            usual_bytes = self._last_made.nbytes or 4096
+            batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
+        self._last_made = batch
+        return batch
 
     def _recycle(self, batch: Batch) -> None:
-        pooled = len(self._pool) + 1
-        self._usual_bytes = nbytes = batch.nbytes
-        # What the buffer has needed is kept for its next batches: fresh memory costs a page fault for every 4 kB.
-        if pooled * (nbytes + _BATCH_BYTES) <= self._options.buffer_bytes and not batch.envelope.exported:
+        # Some is kept for the next batches: fresh memory costs a page fault for every 4 kB. Lean ones would keep the
+        # memory around them from being given back.
+        pooled_bytes = (len(self._pool) + 1) * (batch.cost + _BATCH_BYTES)
+        if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
             batch.clear()
             self._pool.append(batch)
         if self._accumulator.buffered <= self._low_bytes:
@@ -314,8 +334,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         """In the child: begin anew. The parent's loop does not run here, and its events are not ours to send."""
         lifetime.inherit(self._engine)  # its loop's descriptors are the parent's too
         self._engine = None
-        self._ledger = Ledger()
+        self._ledger = Ledger(self._options.max_types)
         self._pool.clear()
+        self._last_made = Batch(self._options.wire)
         if self._spool is not None:
             self._spool.after_fork()
         self._disk = self._new_disk_thread()
@@ -354,10 +375,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                 break
             if not accumulator.seal():
                 return False
-        batch.settlement.failed(
-            DroppedError("dropped for newer events: the buffer was full", req_guid=batch.settlement.receipt.req_guid)
+        Settlement(batch.receipt).failed(
+            DroppedError("dropped for newer events: the buffer was full", req_guid=batch.receipt.req_guid)
         )
-        accumulator.release(batch.nbytes)
+        accumulator.release(batch.cost)
         self._recycle(batch)
         if self._engine is not None:
             self._engine.batch_sealed()  # a flush may wait for what was dropped

@@ -63,6 +63,7 @@ class ProducerOptions(NamedTuple):
     ping_interval_s: float | None
     pong_timeout_s: float
     server_acks: str
+    max_types: int
     spool: Path | None
     spool_bytes: int
     durable: bool
@@ -142,6 +143,7 @@ def resolve_options(
     ping_interval: float | None,
     pong_timeout: float,
     server_acks: str,
+    max_types: int,
     spool: str | os.PathLike[str] | None,
     spool_bytes: int,
     durable: bool,
@@ -209,6 +211,7 @@ def resolve_options(
         ping_interval_s=None if ping_interval is None else positive("ping_interval", ping_interval),
         pong_timeout_s=positive("pong_timeout", pong_timeout),
         server_acks=server_acks,
+        max_types=whole("max_types", max_types),
         spool=_spool_path(spool, overflow, durable=durable),
         spool_bytes=whole("spool_bytes", spool_bytes),
         durable=durable,

@@ -52,6 +52,7 @@ cdef class Batch:
     cdef public double deadline_s
     cdef public Py_ssize_t attempts
     cdef int64_t size
+    cdef int64_t beside
 
     def __cinit__(self, wire, capacity=4096):
         if wire not in ("proto", "json"):
@@ -69,6 +70,16 @@ cdef class Batch:
     def nbytes(self):
         """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
         return self.size
+
+    @property
+    def cost(self):
+        """Bytes that the accumulator counts for it: `nbytes`, and from `weigh` on what it takes beside them."""
+        return self.size + self.beside
+
+    @property
+    def is_lean(self):
+        """Whether it gave up what it would need for more events, in a crowded accumulator."""
+        return self.envelope.known is None
 
     @property
     def types(self):
@@ -101,6 +112,7 @@ cdef class Batch:
         """Replace its events by those of another batch of the same wire."""
         cdef dict counts = dict(types)
         self.envelope.load(body, sum(counts.values()))
+        self.beside = 0
         self.size = PyBytes_GET_SIZE(body) + (1 if self.wire == "json" else 0)
         self.envelope.counts = counts
 
@@ -115,7 +127,7 @@ cdef class Batch:
         self.outcome = _NOT_DELIVERED
         self.accepted_s = self.deadline_s = 0.0
         self.attempts = 0
-        self.size = 0
+        self.size = self.beside = 0
         return 0
 
     cdef inline int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
@@ -139,6 +151,9 @@ cdef class Accumulator:
     cdef int64_t max_bytes
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
+    cdef int64_t batch_cost
+    # The types of the last lean batch of one type.
+    cdef dict one_type
     # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
     cdef const uint8_t* is_open
     cdef Batch batch
@@ -151,7 +166,9 @@ cdef class Accumulator:
     cdef int64_t events_in
     cdef int64_t events_out
 
-    def __init__(self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes):
+    def __init__(
+        self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0
+    ):
         self.on_open = self.on_sealed = self.on_full = _nothing
         self.make_batch = make_batch
         self.serializer = serializer
@@ -160,12 +177,13 @@ cdef class Accumulator:
         self.max_bytes = max_bytes
         self.max_event_bytes = max_event_bytes
         self.buffer_bytes = buffer_bytes
+        self.batch_cost = batch_cost
         self.is_open = &_PAGE[0]
         self.reset()
 
     @property
     def buffered(self):
-        """Bytes of events that were accepted and not released."""
+        """Bytes of events that were accepted and not released; of sealed batches, what they cost."""
         return self.held
 
     @property
@@ -242,8 +260,8 @@ cdef class Accumulator:
             answer = self.on_full(batch.envelope.tally(), size)
             if answer is not True:
                 return answer
-        self.keep(batch)
         self.held += size
+        self.keep(batch)
         self.events_in += batch.envelope.events
         self.on_sealed()
         return receipt
@@ -266,12 +284,31 @@ cdef class Accumulator:
         self.events_out += batch.envelope.events
         return batch
 
+    def take_all(self):
+        """Hand over every sealed batch, in order, and the events of all of them by type."""
+        cdef dict counts = {}
+        cdef object fresh = deque()
+        cdef object batches = self.batches
+        cdef Batch batch
+        self.batches = fresh
+        for batch in batches:
+            self.events_out += batch.envelope.events
+            for type_, count in batch.envelope.tally().items():
+                counts[type_] = counts.get(type_, 0) + count
+        return batches, counts
+
+    def weigh(self, Batch batch not None):
+        """Give a batch its cost, and return it: once, for one that came from elsewhere; nothing is counted here."""
+        if not batch.beside:
+            self.trim(batch)
+        return batch.size + batch.beside
+
     def hold(self, nbytes):
-        """Count bytes that came from elsewhere: a batch that was stored."""
+        """Count bytes that came from elsewhere: the cost of a batch that was stored."""
         self.held += <int64_t> nbytes
 
     def release(self, nbytes):
-        """Give back the room of a batch."""
+        """Give back the cost of a batch."""
         self.held -= <int64_t> nbytes
 
     def limit_bytes(self, int64_t max_bytes):
@@ -285,6 +322,7 @@ cdef class Accumulator:
     def reset(self):
         """Forget every batch and every count; in a forked child."""
         self.batch = self.untold = None
+        self.one_type = None
         self.batches = deque()
         self.held = self.events_in = self.events_out = 0
 
@@ -309,7 +347,26 @@ cdef class Accumulator:
 
     cdef int keep(self, Batch batch) except -1:
         self.batches.append(batch)
-        batch.envelope.trim()
+        self.trim(batch)
+        self.held += batch.beside
+        return 0
+
+    cdef int trim(self, Batch batch) except -1:
+        """Give back memory that a batch does not need, and note what it takes beside the bytes of its events."""
+        cdef dict types
+        cdef bint is_crowded = self.held > self.buffer_bytes >> 3
+        batch.envelope.trim(self.batch_cost > 0 and is_crowded)
+        if self.batch_cost <= 0:
+            return 0
+        if batch.envelope.known is None:
+            types = batch.envelope.counts
+            if len(types) == 1:
+                if types == self.one_type:
+                    batch.envelope.counts = self.one_type
+                    batch.beside = self.batch_cost + batch.envelope.block.size - batch.size
+                    return 0
+                self.one_type = types
+        batch.beside = self.batch_cost + batch.envelope.footprint() - batch.size
         return 0
 
     cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, dict receipts) except -1:

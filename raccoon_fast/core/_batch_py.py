@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from _thread import get_ident
 from collections import deque
@@ -26,6 +27,12 @@ _PATIENCE_S = 0.05
 _STUCK_S = 5.0
 # Batches whose events are counted one by one, at most.
 _MOST_LATE = 64
+# Bytes of memory, about: an event that is not in one piece with the others yet, beside its own; a dict of event types;
+# an entry there with its count, beside the type's text; what an envelope keeps of a type, and of a length.
+_LOOSE_BYTES = 100
+_DICT_BYTES = 184
+_ENTRY_BYTES = 112
+_FORM_BYTES = 700
 
 
 class Batch:
@@ -51,7 +58,9 @@ class Batch:
     """
 
     __slots__ = (
+        "_beside",
         "_counts",
+        "_is_lean",
         "_last_type",
         "_nbytes",
         "_run",
@@ -72,6 +81,8 @@ class Batch:
             raise ValueError(f'wire should be "proto" or "json", not {wire!r}')
         self.wire = wire
         self.envelope: ProtoEnvelope | JsonEnvelope = (ProtoEnvelope if wire == "proto" else JsonEnvelope)(capacity)
+        self._beside: int
+        self._is_lean: bool
         self._counts: dict[str, int]
         self._last_type: str
         self._run: int
@@ -89,6 +100,16 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
         return self._nbytes
+
+    @property
+    def cost(self) -> int:
+        """Bytes that the accumulator counts for it: `nbytes`, and from `weigh` on what it takes beside them."""
+        return self._nbytes + self._beside
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether it gave up what it would need for more events, in a crowded accumulator."""
+        return self._is_lean
 
     @property
     def types(self) -> Mapping[str, int]:
@@ -138,6 +159,7 @@ class Batch:
         """Replace its events by those of another batch of the same wire: its `envelope.body()` and its `types`."""
         self.envelope.load(body, sum(types.values()))
         self._nbytes = len(body) + (1 if self.wire == "json" else 0)
+        self._beside = 0
         self._counts = {**types}
         self._last_type = ""
         self._run = 0
@@ -154,9 +176,34 @@ class Batch:
         self.attempts = 0
         self.outcome = Outcome.NOT_DELIVERED
         self._nbytes = 0
+        self._beside = 0
+        self._is_lean = False
         self._counts = {}
         self._last_type = ""
         self._run = 0
+
+    def weigh(self, batch_cost: int, one_type: Mapping[str, int] | None, *, is_crowded: bool) -> Mapping[str, int]:
+        """As the accumulator's, which says whether memory is tight, and what types the last such batch had.
+
+        Returns:
+            Its types.
+        """
+        types = self.types
+        if is_crowded:
+            self.envelope.make_lean()
+            self._is_lean = True
+            beside = batch_cost
+        else:
+            beside = batch_cost + _LOOSE_BYTES * self.count + _FORM_BYTES * len(types)
+        if is_crowded and types == one_type:
+            assert isinstance(one_type, dict)
+            self._counts = one_type
+        else:
+            beside += _DICT_BYTES
+            for name in types:
+                beside += _ENTRY_BYTES + len(name) * (1 if name.isascii() else 4)
+        self._beside = beside
+        return self._counts
 
 
 class Accumulator:
@@ -174,7 +221,11 @@ class Accumulator:
         max_bytes: A batch is sealed before it grows over so many bytes of wire format; a larger event is alone in its
             batch.
         max_event_bytes: A larger event is refused.
-        buffer_bytes: Bytes of events that were accepted and not released, at most.
+        buffer_bytes: Bytes of events that were accepted and not released, and of what sealed batches take beside them,
+            at most, but for what the last batch takes beside its events. From an eighth of that on batches give up what
+            they do not need.
+        batch_cost: Bytes of memory that a batch takes beside that of its events and their types: its objects, and what
+            `make_batch` puts there. 0 counts the events' bytes alone.
 
     Attributes:
         on_open: Called with a batch that got its first event.
@@ -193,6 +244,7 @@ class Accumulator:
         max_bytes: int,
         max_event_bytes: int,
         buffer_bytes: int,
+        batch_cost: int = 0,
     ) -> None:
         self.on_open: Callable[[Batch], object] = _nothing
         self.on_sealed: Callable[[], object] = _nothing
@@ -204,6 +256,9 @@ class Accumulator:
         self._max_bytes = max_bytes
         self._max_event_bytes = max_event_bytes
         self._buffer_bytes = buffer_bytes
+        self._batch_cost = batch_cost
+        # The types of the last lean batch of one type.
+        self._one_type: Mapping[str, int] | None
         self._closed = False
         self._open: Batch | None
         # The open batch while `on_open` has not returned for it: whoever comes meanwhile calls it too.
@@ -216,7 +271,7 @@ class Accumulator:
 
     @property
     def buffered(self) -> int:
-        """Bytes of events that were accepted and not released."""
+        """Bytes of events that were accepted and not released; of sealed batches, what they cost."""
         return self._buffered + sum([*self._late_bytes])
 
     @property
@@ -291,7 +346,7 @@ class Accumulator:
                         assert batch is not None
                         batch.add(type, data)
                         if is_needed and previous is not None:
-                            self._sealed.append(previous)
+                            self._keep(previous)
                             sealed = True
                         if is_needed:
                             self._open = self._untold = batch
@@ -299,7 +354,7 @@ class Accumulator:
                         self._buffered += size
                         self._accepted += 1
                         if batch.count >= self._max_events:
-                            self._sealed.append(batch)
+                            self._keep(batch)
                             self._open = None
                             sealed = True
                         receipt = batch.receipt  # whoever takes the batch from here on may clear it
@@ -356,7 +411,7 @@ class Accumulator:
             answer = self.on_full(batch.types, size)
             if answer is not True:
                 return answer
-        self._late_bytes.append(size)
+        self._late_bytes.append(self.weigh(batch))
         self._late_events.append(batch.count)
         self._sealed.append(batch)
         self._fold()
@@ -433,7 +488,7 @@ class Accumulator:
             batch = self._open
             if batch is None:
                 return False
-            self._sealed.append(batch)
+            self._keep(batch)
             self._open = None
         finally:
             self._leave(lock)
@@ -451,13 +506,38 @@ class Accumulator:
             self._fold()
         return batch
 
+    def take_all(self) -> tuple[deque[Batch], dict[str, int]]:
+        """Hand over every sealed batch, in order, and the events of all of them by type."""
+        batches: deque[Batch] = deque()
+        counts: dict[str, int] = {}
+        events = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                batch = self._sealed.popleft()
+                batches.append(batch)
+                events += batch.count
+                for type_, count in batch.types.items():
+                    counts[type_] = counts.get(type_, 0) + count
+        self._late_taken.append(events)
+        self._fold()
+        return batches, counts
+
+    def weigh(self, batch: Batch) -> int:
+        """Give a batch its cost, and return it: once, for one that came from elsewhere; nothing is counted here."""
+        if self._batch_cost and batch.cost == batch.nbytes:
+            is_crowded = self._buffered > self._buffer_bytes >> 3
+            types = batch.weigh(self._batch_cost, self._one_type, is_crowded=is_crowded)
+            if is_crowded and len(types) == 1:
+                self._one_type = types
+        return batch.cost
+
     def hold(self, nbytes: int) -> None:
-        """Count bytes that came from elsewhere: a batch that was stored."""
+        """Count bytes that came from elsewhere: the cost of a batch that was stored."""
         self._late_bytes.append(nbytes)
         self._fold()
 
     def release(self, nbytes: int) -> None:
-        """Give back the room of a batch."""
+        """Give back the cost of a batch."""
         self._late_bytes.append(-nbytes)
         self._fold()
 
@@ -480,6 +560,7 @@ class Accumulator:
         self._is_seal_wanted = False
         self._stuck_s = 0.0
         self._open = self._untold = None
+        self._one_type = None
         self._sealed = deque()
         self._buffered = 0
         self._accepted = 0
@@ -499,6 +580,11 @@ class Accumulator:
             if lock is not None:
                 self._leave(lock)
         return counts
+
+    def _keep(self, batch: Batch) -> None:
+        """Put the open batch to those that are sealed; under the lock."""
+        self._buffered += self.weigh(batch) - batch.nbytes
+        self._sealed.append(batch)
 
     # No call waits for good for another one: a finalizer or a signal handler runs in the thread that it interrupts, or
     # makes that thread wait for the one that emits.

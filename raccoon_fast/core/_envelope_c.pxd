@@ -39,8 +39,8 @@ cdef class _Envelope:
     cdef Py_ssize_t events
     cdef uint32_t mask
     cdef bint masked
-    # Types that events had, by name, so that their form is at hand; the last of them; events by type, but for those
-    # that `tally` adds.
+    # Types that events had, by name, so that their form is at hand, or None; the last of them; events by type, but for
+    # those that `tally` adds, in a dict that lean envelopes may share: to be replaced, not changed, after `make_lean`.
     cdef dict known
     cdef _Type last
     cdef dict counts
@@ -79,7 +79,12 @@ cdef class _Envelope:
     cdef int finish(self) except -1
     cdef int own(self) except -1
     cdef void flip(self) noexcept
-    cdef int trim(self) except -1
+    cdef int trim(self, bint tightly) except -1
+    cdef int make_lean(self) except -1
+
+    @cython.final
+    cdef int64_t footprint(self) except -1
+
     cdef int widen(self, Py_ssize_t headroom) except -1
 
     @cython.final

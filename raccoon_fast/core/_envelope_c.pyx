@@ -21,11 +21,11 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact
 from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from orjson import dumps as encode_json
@@ -80,6 +80,16 @@ cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
 cdef Py_ssize_t _TAIL = 2
 # Types of which an envelope knows the form: an application has few, and many would not stay in the caches.
 cdef Py_ssize_t _MAX_KNOWN = 32
+# In a crowded buffer so few bytes of events give up most of the room in front of them. What is left there is enough for
+# most heads; a longer one moves the events.
+cdef Py_ssize_t _SMALL = 4096
+cdef Py_ssize_t _LEAN_HEADROOM = 72
+cdef Py_ssize_t _LEAN_HEADROOM_JSON = 144
+# Bytes of memory, about: a dict of event types; an entry there with its count, beside the type's text; what is known of
+# a type.
+cdef int64_t _DICT_BYTES = 184
+cdef int64_t _ENTRY_BYTES = 112
+cdef int64_t _KNOWN_BYTES = 240
 
 # A guid whose length is a varint of one byte, with tags and the time.
 cdef enum:
@@ -96,17 +106,17 @@ cdef class _Block:
     """Owns one allocation."""
 
     def __cinit__(self, Py_ssize_t size):
-        self.data = <uint8_t*> malloc(size)
+        self.data = <uint8_t*> PyMem_Malloc(size)
         if self.data is NULL:
             raise MemoryError
         self.size = size
 
     def __dealloc__(self):
-        free(self.data)
+        PyMem_Free(self.data)
 
     cdef int resize(self, Py_ssize_t size) except -1:
         """Move to an allocation of another size; no view may be alive."""
-        cdef uint8_t* data = <uint8_t*> realloc(self.data, size)
+        cdef uint8_t* data = <uint8_t*> PyMem_Realloc(self.data, size)
         if data is NULL:
             raise MemoryError
         self.data = data
@@ -276,7 +286,12 @@ cdef class _Envelope:
         self.head = self.stop = self.start
         self.tally()
         self.counts = {}
-        if len(self.known) >= _MAX_KNOWN:
+        if self.start < _HEADROOM:
+            self.widen(_HEADROOM)
+            self.head = self.start
+        if self.known is None:
+            self.known = {}
+        elif len(self.known) >= _MAX_KNOWN:
             # Other ones may come more often now.
             self.known.clear()
             self.last = _UNKNOWN
@@ -400,6 +415,8 @@ cdef class _Envelope:
             and memcmp(PyUnicode_1BYTE_DATA(type_), known.text, known.size) == 0
         ):
             return True
+        if self.known is None:
+            return False
         known = self.known.get(type_)
         if known is None:
             return False
@@ -410,6 +427,9 @@ cdef class _Envelope:
     cdef _Type learn(self, object name):
         """Know a type, which is exactly a str, from now on, and make it the last one; None if enough are known."""
         cdef _Type known
+        if self.known is None:  # it is lean, and may share its counts
+            self.known = {}
+            self.counts = dict(self.counts)
         if len(self.known) >= _MAX_KNOWN:
             return None
         known = _Type.__new__(_Type)
@@ -432,6 +452,8 @@ cdef class _Envelope:
     cdef dict tally(self):
         """Return events by type, but for those of a type that is not exactly a str."""
         cdef _Type known
+        if self.known is None:
+            return self.counts
         for known in self.known.values():
             if known.events:
                 self.count_more(known.name, known.events)
@@ -472,12 +494,48 @@ cdef class _Envelope:
         toggle_mask(self.block.data + self.head, self.stop - self.head + self.tail_size, self.mask)
         self.masked = not self.masked
 
-    cdef int trim(self) except -1:
-        """Give back memory that an earlier, larger request has left: what waits is bounded by its size."""
+    cdef int trim(self, bint tightly) except -1:
+        """Give back memory: what an earlier, larger request has left or, where it is tight, all that is not needed."""
         cdef Py_ssize_t size = self.stop + _TAIL
-        if self.block.size > 2 * size and not self.block.exports:
+        if self.block.exports or self.masked:
+            return 0
+        if not tightly:
+            if self.block.size > 2 * size:
+                self.block.resize(size)
+            return 0
+        if self.stop - self.start <= _SMALL:
+            self.make_lean()
+        elif self.block.size - size > size >> 3:
             self.block.resize(size)
         return 0
+
+    cdef int make_lean(self) except -1:
+        """Keep few bytes beside the events, which had no stamp yet, and nothing that helps to add more."""
+        cdef Py_ssize_t headroom = _LEAN_HEADROOM_JSON if self.tail_size else _LEAN_HEADROOM
+        cdef Py_ssize_t size = self.stop - self.start
+        cdef _Block block
+        if self.head < self.start or self.start < headroom:
+            return 0
+        # Not in place: Python's own allocator has what is small, and leaves no holes where large blocks were.
+        block = _Block(headroom + size + _TAIL)
+        memcpy(block.data + headroom, self.block.data + self.start, size)
+        self.block = block
+        self.head = self.start = headroom
+        self.stop = headroom + size
+        self.tally()
+        self.last = _UNKNOWN
+        self.known = None
+        return 0
+
+    @cython.final
+    cdef int64_t footprint(self) except -1:
+        """Return about how many bytes of memory its events take, their types included."""
+        cdef int64_t nbytes = self.block.size + _DICT_BYTES
+        if self.known is not None:
+            nbytes += _KNOWN_BYTES * len(self.known)
+        for name in self.tally():
+            nbytes += _ENTRY_BYTES + PyUnicode_GET_LENGTH(name) * (1 if PyUnicode_IS_COMPACT_ASCII(name) else 4)
+        return nbytes
 
     cdef int widen(self, Py_ssize_t headroom) except -1:
         """Move the events back, so that `headroom` bytes are in front of them; the old head is lost."""

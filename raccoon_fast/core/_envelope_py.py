@@ -5,6 +5,7 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from typing import Any
 
 from raccoon_fast.core._request import (
     MAX_EVENTS_BYTES,
@@ -49,6 +50,7 @@ class _Envelope:
     __slots__ = ("_chunks", "_count", "_forms", "_head", "_size")
 
     _tail = b""
+    _forms: dict[str, Any]
 
     def __init__(self, capacity: int = 4096) -> None:
         check_capacity(capacity)
@@ -160,6 +162,11 @@ class _Envelope:
         self._count = 0
         self._size = 0
         self._head = None
+
+    def make_lean(self) -> None:
+        """Keep the events in one piece, and nothing that helps to add more."""
+        self._chunks = [b"".join(self._chunks)]
+        self._forms = {}
 
     def _pieces(self) -> list[bytes]:
         if self._head is None:

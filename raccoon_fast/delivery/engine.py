@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery import ledger as states
@@ -27,6 +27,7 @@ from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
 from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
+from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.delivery.suspects import Suspects
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.delivery.wake import Wake
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineSettings"]
 
 _CLOSE_MARGIN_S = 1.0
+# How much later than that receipts may be settled before the program goes on, and for how long in one turn of its loop.
+_TOLD_S = 0.25
+_TURN_S = 0.02
 _RETRY_POLL_S = 0.05
 # Events that wait for less are no backlog.
 _BACKLOG_S = 5.0
@@ -106,6 +110,11 @@ class Engine:
         new_batch: As the accumulator's make_batch.
         open_spooling: As Reserve's; None where there is no spool.
         logger: Told when a server fails and when it is well again.
+
+    Attributes:
+        drain: How fast events are acknowledged.
+        retries: Attempts beyond the first of a batch.
+        is_counted: Whether `close` has given everything its outcome in the ledger; receipts may be settled later.
     """
 
     def __init__(
@@ -167,6 +176,7 @@ class Engine:
         self.retried: Counter[str] = Counter()
         # Gets events and bytes of each batch that is first sent; None where nobody asks.
         self.sizes: deque[tuple[int, int]] | None = None
+        self.is_counted = False
         self._reserve: Reserve | None = None
         if open_spooling is not None:
             self._reserve = self._outcomes.reserve = Reserve(
@@ -228,6 +238,8 @@ class Engine:
             self._closed = self._failures.is_closing = True
             if self._timer is not None:
                 self._timer.cancel()
+            # At once, for there may be many.
+            untaken = self._outcomes.count_untaken() if self._reserve is None else deque()
             try:
                 transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
                 transports += [endpoint.apart for endpoint in self._endpoints.all if endpoint.apart is not None]
@@ -238,6 +250,8 @@ class Engine:
                 if self._reserve is None:
                     for batch in leftovers:
                         self._end_closed(batch)
+                    self.is_counted = True
+                    self._close_untaken(untaken, self._told_s(deadline_s))
                 else:
                     await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
                 self._sender.end()
@@ -253,8 +267,10 @@ class Engine:
 
     def fail_rest(self) -> None:
         """Fail what is not settled: the loop has ended before `close` could."""
+        untaken = self._outcomes.count_untaken()
         for batch in self._leftovers():
             self._end_closed(batch)
+        self._outcomes.close_untaken(untaken, self._cause(), float("inf"))
         self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
@@ -366,7 +382,8 @@ class Engine:
             if batch is None:
                 return None
             self._ledger.add(batch.types, state)
-        batch.req_guid = batch.settlement.receipt.req_guid
+        batch.settlement = Settlement(batch.receipt)
+        batch.req_guid = batch.receipt.req_guid
         batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
         self._outstanding.add(batch)
         return batch
@@ -430,7 +447,7 @@ class Engine:
             batch = self._waiting.pop_ready() if self._waiting.has_ready else self._take(states.QUEUED)
             if batch is None:
                 break
-            wanted -= batch.nbytes
+            wanted -= batch.cost
             reserve.set_aside(batch, self._waiting.add)
 
     # Ending attempts
@@ -561,6 +578,16 @@ class Engine:
         self._expiries.add(batch, cause)
         self._outcomes.expired(batch, cause)
 
+    def _told_s(self, deadline_s: float) -> float:
+        """Until when receipts may be settled that nobody may be waiting for."""
+        # Another thread waits for the loop only as long as it likes.
+        return float("inf") if self._settings.threadsafe else deadline_s + _TOLD_S
+
+    def _close_untaken(self, untaken: deque[Batch], until_s: float) -> None:
+        self._outcomes.close_untaken(untaken, self._cause(), until_s)
+        if untaken:  # nobody waits for them now
+            self._loop.call_soon(self._close_untaken, untaken, time.monotonic() + _TURN_S)
+
     def _end_closed(self, batch: Batch) -> None:
         self._outcomes.closed(batch, self._cause_of(batch))
 
@@ -569,6 +596,10 @@ class Engine:
         if batch.trouble is not None:
             error: BaseException = batch.trouble.error
             return error
+        return self._cause()
+
+    def _cause(self) -> BaseException | None:
+        """Why batches were not sent; None if no failure is known."""
         return next((endpoint.last_error for endpoint in self._endpoints.all if not endpoint.healthy), None)
 
     def _arm(self, now_s: float) -> None:

@@ -12,7 +12,12 @@ from raccoon_fast.threads import new_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Change", "Counts", "Ledger"]
+__all__ = ["MAX_TYPES", "OTHER_TYPES", "Change", "Counts", "Ledger"]
+
+#: Event types that are counted by name, where nothing else is said; an id in a type would make them ever more.
+MAX_TYPES = 10_000
+#: What all further ones are counted under.
+OTHER_TYPES = "(other types)"
 
 QUEUED = "queued"
 IN_FLIGHT = "in_flight"
@@ -27,7 +32,9 @@ DROPPED = "dropped:"
 DAMAGED = FAILED + "damaged"
 
 # Events by type, the state they were in (None: they are new) and the one they are in now.
-_Move: TypeAlias = "tuple[dict[str, int], str | None, str]"
+_Move: TypeAlias = "tuple[Mapping[str, int], str | None, str]"
+# Events by state; of each type, and under None of all types together.
+_Rows: TypeAlias = "dict[str | None, dict[str, int]]"
 _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
@@ -82,15 +89,20 @@ class Ledger:
     for a lock here: whoever finds that another one writes leaves its move in a deque, and the other one makes it. The
     states of a type are replaced, never changed, so that a reader has each type as it was at one moment.
 
-    Args by type are mappings of event type to number of events: a batch's.
+    Args by type are mappings of event type to number of events: a batch's. A type that was counted by name once is
+    always; so the moves of a batch are counted alike.
+
+    Args:
+        max_types: Types that are counted by name, at most; the first ones are. See OTHER_TYPES.
     """
 
-    def __init__(self) -> None:
-        self._by_type: dict[str, dict[str, int]] = {}
+    def __init__(self, max_types: int = MAX_TYPES) -> None:
+        self._max_rows = max_types + 2
+        self._rows: _Rows = {None: _NO_EVENTS, OTHER_TYPES: _NO_EVENTS}
         self._writing = new_lock()
         self._left: deque[_Move] = deque()
-        # The one of them that is being made, and the states as they were before it.
-        self._making: tuple[_Move, dict[str, dict[str, int]]] | None = None
+        # The one of them that is being made, as it is counted, and the rows as they were before it.
+        self._making: tuple[_Move, _Move, _Rows] | None = None
         # What moves events from elsewhere into the ledger at this moment, and the last that did.
         self._changes: list[Change] = []
         self._last_change: Change | None = None
@@ -121,44 +133,60 @@ class Ledger:
             time.sleep(0)
         return read()
 
-    def seen(self) -> dict[str, dict[str, int]]:
-        """The states of each type, as they are now."""
-        by_type = self._by_type.copy()
-        left = [*self._left]
-        if self._making is not None:
-            # Whoever makes it was interrupted here: it is half made, and may still be in the deque.
-            move, states_before = self._making
-            by_type.update(states_before)
-            left = [move, *(one for one in left if one is not move)]
-        for types, before, after in left:
-            _apply(by_type, types, before, after)
-        return by_type
+    def seen(self) -> _Rows:
+        """The states of each type, and under None those of all together, as they are now."""
+        rows = self._rows.copy()
+        for move in self._to_make(rows):
+            _apply(rows, self._counted(rows, move))
+        return rows
 
-    def by_type(
-        self, waiting: Mapping[str, int], seen: Mapping[str, Mapping[str, int]] | None = None
-    ) -> dict[str, Counts]:
+    def totals(self, waiting: int) -> Counts:
+        """Counts of all events together; the cost does not depend on how many types there are.
+
+        Args:
+            waiting: Events that wait in the accumulator.
+        """
+        rows: _Rows = {None: self._rows[None]}
+        for types, before, after in self._to_make(rows):
+            _apply(rows, ({}, before, after), sum(types.values()))
+        return _counts(rows[None], waiting)
+
+    def by_type(self, waiting: Mapping[str, int], seen: _Rows | None = None) -> dict[str, Counts]:
         """Counts of each type.
 
         Args:
             waiting: Events that wait in the accumulator.
             seen: What `seen` returned; None asks it.
         """
-        by_type = self.seen() if seen is None else seen
-        types = {*by_type, *waiting}
-        return {one: _counts(by_type.get(one, _NO_EVENTS), waiting.get(one, 0)) for one in sorted(types)}
+        rows = self.seen() if seen is None else seen
+        waiting = self._named(rows, waiting)
+        types = {one for one, states in rows.items() if one is not None and states}
+        return {one: _counts(rows.get(one, _NO_EVENTS), waiting.get(one, 0)) for one in sorted({*types, *waiting})}
 
-    def total(self, waiting: int, seen: Mapping[str, Mapping[str, int]] | None = None) -> Counts:
-        """Counts of all events together; arguments as in by_type."""
+    def total(self, waiting: int, seen: _Rows | None = None) -> Counts:
+        """Counts of all events together, as the sum of each type's; arguments as in by_type."""
         total: Counter[str] = Counter()
-        for states in (self.seen() if seen is None else seen).values():
-            total.update(states)
+        for one, states in (self.seen() if seen is None else seen).items():
+            if one is not None:
+                total.update(states)
         return _counts(total, waiting)
+
+    def _to_make(self, rows: _Rows) -> list[_Move]:
+        """The moves that are left to be made; of one that is half made the rows are put back to before it."""
+        left = [*self._left]
+        making = self._making
+        if making is not None:
+            # Whoever makes it was interrupted here, and it may still be in the deque.
+            first, move, rows_before = making
+            rows.update(rows_before)
+            left = [move, *(one for one in left if one is not first)]
+        return left
 
     def _move(self, types: Mapping[str, int], before: str | None, after: str) -> None:
         if self._writing.acquire(blocking=False):
             try:
                 if self._making is None:
-                    _apply(self._by_type, types, before, after)
+                    _apply(self._rows, self._counted(self._rows, (types, before, after)))
                 else:
                     self._left.append(({**types}, before, after))
             finally:
@@ -174,16 +202,37 @@ class Ledger:
                 with self.change():
                     if self._making is None:
                         first = self._left[0]
-                        self._making = first, {one: self._by_type.get(one, _NO_EVENTS) for one in first[0]}
-                    move, states_before = self._making
+                        move = self._counted(self._rows, first)
+                        self._making = first, move, {one: self._rows.get(one, _NO_EVENTS) for one in (None, *move[0])}
+                    first, move, rows_before = self._making
                     # An exception of a signal handler may have left it half made.
-                    self._by_type.update(states_before)
-                    _apply(self._by_type, *move)
-                    if self._left and self._left[0] is move:
+                    self._rows.update(rows_before)
+                    _apply(self._rows, move)
+                    if self._left and self._left[0] is first:
                         self._left.popleft()
                     self._making = None
         finally:
             self._writing.release()
+
+    def _counted(self, rows: _Rows, move: _Move) -> _Move:
+        types, before, after = move
+        return self._named(rows, types), before, after
+
+    def _named(self, rows: _Rows, types: Mapping[str, int]) -> Mapping[str, int]:
+        """Events by the name that they are counted under."""
+        room = self._max_rows - len(rows)
+        if len(types) <= room:
+            return types
+        named: dict[str, int] = {}
+        for one, count in types.items():
+            name = one
+            if one not in rows:
+                if room > 0:
+                    room -= 1
+                else:
+                    name = OTHER_TYPES
+            named[name] = named.get(name, 0) + count
+        return named
 
     def _note(self, change: Change) -> None:
         self._last_change = change
@@ -206,13 +255,15 @@ class Change:
         self._changes.remove(self)
 
 
-def _apply(by_type: dict[str, dict[str, int]], types: Mapping[str, int], before: str | None, after: str) -> None:
-    for event_type, count in types.items():
-        states = by_type.get(event_type, _NO_EVENTS).copy()
+def _apply(rows: _Rows, move: _Move, others: int = 0) -> None:
+    """Move events, of which `others` are counted under no type."""
+    types, before, after = move
+    for one, count in (*types.items(), (None, sum(types.values()) + others)):
+        states = rows.get(one, _NO_EVENTS).copy()
         if before is not None:
             states[before] = states.get(before, 0) - count
         states[after] = states.get(after, 0) + count
-        by_type[event_type] = states
+        rows[one] = states
 
 
 def _counts(states: Mapping[str, int], waiting: int) -> Counts:

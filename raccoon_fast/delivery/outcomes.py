@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import time
 import uuid
 from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
-from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, ServerError
+from raccoon_fast.delivery.settlement import fail_later
+from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, Outcome, ServerError
 from raccoon_fast.events import Code, Status
 from raccoon_fast.transports.base import GRPC_UNREAD
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from raccoon_fast.core.batch import Accumulator
@@ -24,6 +28,8 @@ __all__ = ["Outcomes", "is_poison", "reason_of"]
 
 # Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
 _MAX_EXTRA_REQUESTS = 64
+# The clock is read so often.
+_CLOSED_AT_ONCE = 1000
 #: The namespace of the guids of a batch's halves.
 _PARTS = uuid.UUID("2d0d3c0e-7a4b-5d3f-9a52-6b0f6a1c8e11")
 
@@ -72,13 +78,36 @@ class Outcomes:
 
     def closed(self, batch: Batch, cause: BaseException | None) -> None:
         """The producer was closed before it was delivered; `cause` is the last failure that is known of it."""
-        error = ClientClosedError(
-            f"the producer was closed before the batch was acknowledged ({batch.outcome}){_last(cause)}",
-            req_guid=batch.req_guid,
-            outcome=batch.outcome,
-        )
-        error.attempts, error.__cause__ = batch.attempts, cause
-        self.failed(batch, states.QUEUED, "closed", error)
+        self.failed(batch, states.QUEUED, "closed", _closed_error(batch.req_guid, batch.outcome, batch.attempts, cause))
+
+    def count_untaken(self) -> deque[Batch]:
+        """Count what nobody took from the accumulator as failed, for the producer is closed.
+
+        Returns:
+            The batches, whose receipts are not settled: see `close_untaken`.
+        """
+        with self._ledger.change():
+            batches, types = self._accumulator.take_all()
+            if batches:
+                self._ledger.add(types, states.FAILED + "closed")
+        return batches
+
+    def close_untaken(self, batches: deque[Batch], cause: BaseException | None, until_s: float) -> None:
+        """Settle the receipts of such batches, and take each out that is done.
+
+        Args:
+            batches: There may be very many; nothing is done for each but what has to be.
+            cause: Why they were not sent, as far as is known.
+            until_s: time.monotonic() when to stop, done or not.
+        """
+        while batches and time.monotonic() < until_s:
+            freed = 0
+            for _ in range(min(len(batches), _CLOSED_AT_ONCE)):
+                batch = batches.popleft()
+                freed += batch.cost
+                receipt = batch.receipt
+                fail_later(receipt, functools.partial(_closed_error, receipt.req_guid, Outcome.NOT_DELIVERED, 0, cause))
+            self._accumulator.release(freed)
 
     def expired(self, batch: Batch, cause: BaseException | None) -> None:
         """Its time is over; `cause` is the last failure that is known of it."""
@@ -124,7 +153,9 @@ class Outcomes:
         if self.reserve is not None:
             self.reserve.split(batch)
         # Derived, so that a batch that is emitted again under its guid is split into the same requests.
-        return [self._part(batch, "0", events[:middle]), self._part(batch, "1", events[middle:])]
+        parts = [self._part(batch, "0", events[:middle]), self._part(batch, "1", events[middle:])]
+        self._accumulator.hold(sum(self._accumulator.weigh(part) for part in parts) - batch.cost)
+        return parts
 
     def _part(self, batch: Batch, name: str, events: list[tuple[str, bytes]]) -> Batch:
         part = Batch(self._wire)
@@ -140,8 +171,18 @@ class Outcomes:
             self._outstanding.remove(batch.settlement)
         if self.reserve is not None:
             self.reserve.settled(batch, last)
-        self._accumulator.release(batch.nbytes)
+        self._accumulator.release(batch.cost)
         self._recycle(batch)
+
+
+def _closed_error(req_guid: str, outcome: Outcome, attempts: int, cause: BaseException | None) -> ClientClosedError:
+    error = ClientClosedError(
+        f"the producer was closed before the batch was acknowledged ({outcome}){_last(cause)}",
+        req_guid=req_guid,
+        outcome=outcome,
+    )
+    error.attempts, error.__cause__ = attempts, cause
+    return error
 
 
 def _last(cause: BaseException | None) -> str:

@@ -29,7 +29,7 @@ class Promise(Generic[_T]):
     def __init__(self) -> None:
         self._is_done = False
         self._result: _T | None = None
-        self._error: BaseException | None = None
+        self._error: BaseException | Callable[[], BaseException] | None = None
         self._callbacks: list[Callable[[Promise[_T]], object]] = []
 
     def done(self) -> bool:
@@ -46,6 +46,11 @@ class Promise(Generic[_T]):
         self._error = error
         self._settled()
 
+    def set_exception_later(self, make: Callable[[], BaseException]) -> None:
+        """Settle it with a failure, once, that is made when somebody asks for it."""
+        self._error = make
+        self._settled()
+
     def result(self, timeout: float | None = None) -> _T:
         """Wait for what it is settled with.
 
@@ -58,11 +63,11 @@ class Promise(Generic[_T]):
         """
         self._wait(timeout)
         try:
-            if self._error is not None:
-                raise self._error
+            if (error := self._failure()) is not None:
+                raise error
             return self._result  # type: ignore[return-value]
         finally:
-            self = None  # type: ignore[assignment]  # or the error would lead to its traceback, and that to the error
+            self = error = None  # type: ignore[assignment]  # or the error would lead to its traceback, and that to the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as `result`, and return what it would raise, or None.
@@ -71,13 +76,19 @@ class Promise(Generic[_T]):
             concurrent.futures.TimeoutError: It was not settled in time.
         """
         self._wait(timeout)
-        return self._error
+        return self._failure()
 
     def add_done_callback(self, callback: Callable[[Promise[_T]], object]) -> None:
         """Call `callback(self)` once it is settled, by who settles it, or now if it is; it must not raise."""
         self._callbacks.append(callback)
         if self._is_done:
             self._call_back()
+
+    def _failure(self) -> BaseException | None:
+        error = self._error
+        if error is not None and not isinstance(error, BaseException):
+            error = self._error = error()
+        return error
 
     def _settled(self) -> None:
         self._is_done = True

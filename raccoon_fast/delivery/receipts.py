@@ -23,6 +23,9 @@ class Receipt:
         req_guid: The request's guid.
     """
 
+    # A program may have very many of them.
+    __slots__ = ("__weakref__", "_callbacks", "_future", "req_guid")
+
     def __init__(
         self,
         req_guid: str,
@@ -86,6 +89,8 @@ class AsyncReceipt:
     Attributes:
         req_guid: The request's guid.
     """
+
+    __slots__ = ("__weakref__", "_future", "req_guid")
 
     def __init__(self, req_guid: str, future: asyncio.Future[Response]) -> None:
         self.req_guid = req_guid

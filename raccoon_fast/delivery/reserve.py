@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import ledger as states
+from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DeliveryError, Outcome, RaccoonError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.ledger import Ledger
-    from raccoon_fast.delivery.settlement import Settlement
     from raccoon_fast.delivery.spool import Record
     from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.delivery.waiting import Waiting
@@ -208,7 +208,7 @@ class Reserve:
         self._settlements[number] = batch.settlement
         self._ledger.move(batch.types, states.QUEUED, states.SPOOLED)
         self.spooled.update(batch.types)
-        self._accumulator.release(batch.nbytes)
+        self._accumulator.release(batch.cost)
         self._recycle(batch)
 
     def _fetched(self, records: list[Record]) -> None:
@@ -226,7 +226,7 @@ class Reserve:
                 continue
             batch.settlement, batch.receipt = settlement, settlement.receipt
             self._numbers[batch] = record.id
-            self._accumulator.hold(batch.nbytes)
+            self._accumulator.hold(self._accumulator.weigh(batch))
             self._ledger.move(record.types, states.SPOOLED, states.QUEUED)
             self._waiting.add(batch)
         self._wake()
@@ -246,7 +246,7 @@ class Reserve:
         return batch
 
     def _settlement_of(self, record: Record) -> Settlement:
-        settlement: Settlement = self._new_batch().settlement
+        settlement = Settlement(self._new_batch().receipt)
         settlement.receipt.req_guid = record.req_guid
         return settlement
 

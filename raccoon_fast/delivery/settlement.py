@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.errors import EventsRejectedError, Outcome, RejectedEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
     from raccoon_fast.events import Response
 
-__all__ = ["Settlement"]
+__all__ = ["Settlement", "fail_later"]
 
 
 class Settable(Protocol):
@@ -35,7 +36,7 @@ class Settlement:
 
     Args:
         receipt: Handed out by `emit`.
-        future: The receipt's.
+        future: The receipt's; None takes it from there.
 
     Attributes:
         extra_requests: How many requests splitting has cost so far.
@@ -46,11 +47,11 @@ class Settlement:
         "_error", "_future", "_outcome", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records",
     )  # fmt: skip
 
-    def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable) -> None:
+    def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable | None = None) -> None:
         self.receipt = receipt
         self.extra_requests = 0
         self.records: tuple[int, ...] = ()
-        self._future = future
+        self._future: Settable = receipt._future if future is None else future  # noqa: SLF001 - made by a producer
         self._parts = 1
         self._rejected: tuple[RejectedEvent, ...] = ()
         self._response: Response | None = None
@@ -93,3 +94,13 @@ class Settlement:
         else:
             self._future.set_result(self._response)
         return True
+
+
+def fail_later(receipt: Receipt | AsyncReceipt, make: Callable[[], BaseException]) -> None:
+    """Settle the receipt of a whole batch with a failure, which is made once somebody asks where that is possible."""
+    future: Any = receipt._future  # noqa: SLF001 - made by a producer
+    if isinstance(future, Promise):
+        future.set_exception_later(make)
+    else:
+        future.set_exception(make())
+        future.exception()
