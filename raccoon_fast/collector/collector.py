@@ -121,7 +121,7 @@ class Collector:
         )
         self._sink = make_sink(sink)
         changed = threading.Condition()
-        table = FaultTable(changed)
+        self._fault_table = table = FaultTable(changed)
         inspection: Inspection | None = None
         decoder: EventDecoder | None = None
         if inspect or descriptors is not None or messages is not None:
@@ -328,6 +328,7 @@ class Collector:
         """Forget what was received, and count from nothing; files stay as they are."""
         self._sink.clear()
         self._judge.clear()
+        self._fault_table.forget_hits()
         self._ledger.clear()
 
     def __repr__(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+from raccoon_fast.collector.fault_hits import FaultHit, FaultHits, Target
 
 __all__ = ["AnswerFaults", "FaultTable", "Refusal"]
 
@@ -71,6 +73,7 @@ class FaultTable:
         self._changed = changed
         self._rules: dict[str, _Rule] = {}
         self._fired: dict[str, int] = {}
+        self._hits = FaultHits()
 
     def set(self, name: str, value: Any, times: int | None) -> None:
         """Switch a fault on, in place of one of the same name; `times` None is until `clear`."""
@@ -102,29 +105,49 @@ class FaultTable:
         with self._changed:
             return self._fired.copy()
 
-    def fails_publish(self) -> bool:
-        """Whether the batch at hand fails to be published."""
+    def hits(self, limit: int) -> list[FaultHit]:
+        """What faults did to whom, the latest first; up to `limit`."""
+        with self._changed:
+            return self._hits.newest(limit)
+
+    def hits_of(self, req_guid: str) -> list[str]:
+        """The names of the faults that happened to the requests with a guid."""
+        with self._changed:
+            return self._hits.of_request(req_guid)
+
+    def forget_hits(self) -> None:
+        """Forget what faults did; `fired` goes on."""
+        with self._changed:
+            self._hits.clear()
+
+    def hit(self, name: str, target: Target) -> None:
+        """A fault happened that is not in this table."""
+        with self._changed:
+            self._hits.add(name, target)
+
+    def fails_publish(self, target: Callable[[], Target]) -> bool:
+        """Whether the batch at hand fails to be published; `target` says whose it is."""
         if not self._rules:
             return False
         with self._changed:
             rule = self._rules.get("fail_publish")
             if rule is None or random.random() >= rule.value:  # noqa: S311 - no secret
                 return False
-            self._use("fail_publish", rule)
+            self._use("fail_publish", rule, target())
             return True
 
-    def rejects(self, event_types: Iterable[str]) -> bool:
-        """Whether a request with events of these types is not to be had."""
+    def rejects(self, event_types: Iterable[str], target: Callable[[], Target]) -> bool:
+        """Whether a request with events of these types is not to be had; `target` says whose it is."""
         if not self._rules:
             return False
         with self._changed:
             rule = self._rules.get("reject_events")
             if rule is None or rule.value not in event_types:
                 return False
-            self._use("reject_events", rule)
+            self._use("reject_events", rule, target())
             return True
 
-    def limits(self, size: int) -> int | None:
+    def limits(self, size: int, target: Callable[[], Target]) -> int | None:
         """The limit that a request of `size` bytes is over, if there is one."""
         if not self._rules:
             return None
@@ -132,49 +155,53 @@ class FaultTable:
             rule = self._rules.get("too_large")
             if rule is None or size <= rule.value:
                 return None
-            self._use("too_large", rule)
+            self._use("too_large", rule, target())
             limit: int = rule.value
             return limit
 
-    def take(self, name: str) -> Any:
-        """The value of a fault, counted as having happened; None while it is off."""
+    def take(self, name: str, target: Callable[[], Target]) -> Any:
+        """The value of a fault, counted as having happened to what `target` says; None while it is off."""
         if not self._rules:
             return None
         with self._changed:
-            return self._take(name)
+            return self._take(name, target)
 
-    def for_answer(self, *, owns_bytes: bool = False, is_stream: bool = False) -> AnswerFaults | None:
+    def for_answer(
+        self, target: Callable[[], Target], *, owns_bytes: bool = False, is_stream: bool = False
+    ) -> AnswerFaults | None:
         """What is to happen to the answer at hand; None while nothing is.
 
         Args:
+            target: Says what it answers.
             owns_bytes: Whether an answer can be sent twice here, or in part.
             is_stream: Whether answers can come in another order, or uncalled for.
         """
         if not self._rules:
             return None
         with self._changed:
-            if self._take("hang_up"):
+            if self._take("hang_up", target):
                 return AnswerFaults(hang_up=True)
-            if self._take("drop_acks"):
+            if self._take("drop_acks", target):
                 return AnswerFaults(drop=True)
             return AnswerFaults(
-                wrong_guid=bool(self._take("wrong_guid")),
-                body=self._take("bad_answer"),
-                cut_bytes=self._take("cut_answers") if owns_bytes else None,
-                delay_s=self._take("delay") or 0.0,
-                unknown=is_stream and bool(self._take("unknown_acks")),
-                duplicate=owns_bytes and bool(self._take("duplicate_acks")),
-                reorder=is_stream and bool(self._take("reorder_acks")),
+                wrong_guid=bool(self._take("wrong_guid", target)),
+                body=self._take("bad_answer", target),
+                cut_bytes=self._take("cut_answers", target) if owns_bytes else None,
+                delay_s=self._take("delay", target) or 0.0,
+                unknown=is_stream and bool(self._take("unknown_acks", target)),
+                duplicate=owns_bytes and bool(self._take("duplicate_acks", target)),
+                reorder=is_stream and bool(self._take("reorder_acks", target)),
             )
 
-    def _take(self, name: str) -> Any:
+    def _take(self, name: str, target: Callable[[], Target]) -> Any:
         rule = self._rules.get(name)
         if rule is None:
             return None
-        self._use(name, rule)
+        self._use(name, rule, target())
         return rule.value
 
-    def _use(self, name: str, rule: _Rule) -> None:
+    def _use(self, name: str, rule: _Rule, target: Target) -> None:
+        self._hits.add(name, target)
         self._fired[name] = self._fired.get(name, 0) + 1
         self._changed.notify_all()
         if rule.left is not None:

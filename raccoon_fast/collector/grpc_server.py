@@ -9,6 +9,7 @@ from typing import Any
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.acceptor import Acceptor
 from raccoon_fast.collector.decode_errors import MalformedRequest
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.grpc_connection import MAX_REQUEST_BYTES, CallFailed, GrpcConnection, GrpcHandler
 from raccoon_fast.collector.grpc_head import CallHead
 from raccoon_fast.collector.grpc_status import GrpcCode
@@ -16,6 +17,7 @@ from raccoon_fast.collector.intake import Intake, first_values, ignore, with_wro
 from raccoon_fast.collector.messages import PACKAGE
 from raccoon_fast.collector.records import GRPC, Request, Source
 from raccoon_fast.collector.sockets import bind, reset
+from raccoon_fast.events import Code
 
 __all__ = ["GrpcServer"]
 
@@ -113,26 +115,31 @@ class GrpcServer(GrpcHandler):
         source = self._source(head)
         request = self._decode(head, message, source)
         intake.take(request, source, ignore)
+        intake.ledger.acknowledged()
         return answers.encode_answer(answers.success(request.req_guid), answers.PROTO)
 
     async def answer(self, head: CallHead, message: bytes) -> bytes:
         """Answer a message, and do to the answer what faults are switched on for."""
         intake = self._intake
         source = self._source(head)
-        if (refusal := intake.faults.take("status")) is not None:
+
+        def unread() -> Target:
+            return intake.target(message, answers.PROTO, source)
+
+        if (refusal := intake.faults.take("status", unread)) is not None:
             raise self._failed(source, refusal.grpc_code, f"HTTP status {refusal.status}", message)
-        if (limit := intake.faults.limits(len(message))) is not None:
+        if (limit := intake.faults.limits(len(message), unread)) is not None:
             words = f"grpc: received message larger than max ({len(message)} vs. {min(limit, MAX_REQUEST_BYTES)})"
             raise self._failed(source, "RESOURCE_EXHAUSTED", words, message)
         request = self._decode(head, message, source)
         reason = await intake.taken(request, source)
         # The server tells of a failure without its reason here.
         answer = answers.failure(request.req_guid) if reason else answers.success(request.req_guid)
-        return await self._spoil(answer)
+        return await self._spoil(answer, Target(source, request.req_guid, len(request.message.events)))
 
     def _decode(self, head: CallHead, message: bytes, source: Source) -> Request:
         try:
-            request = self._intake.decode(message, answers.PROTO)
+            request = self._intake.decode(message, answers.PROTO, source)
         except MalformedRequest as error:
             words = f"grpc: error unmarshalling request: {error}"
             raise self._failed(source, "INTERNAL", words, message) from None
@@ -147,8 +154,8 @@ class GrpcServer(GrpcHandler):
     def _source(self, head: CallHead | None) -> Source:
         return self._intake.source(GRPC, {} if head is None else first_values(head.metadata))
 
-    async def _spoil(self, answer: Any) -> bytes:
-        faults = self._intake.faults.for_answer()
+    async def _spoil(self, answer: Any, target: Target) -> bytes:
+        faults = self._intake.faults.for_answer(lambda: target)
         if faults is not None:
             if faults.hang_up:
                 raise CallFailed(GrpcCode.UNAVAILABLE, "Connection reset by peer")
@@ -159,4 +166,6 @@ class GrpcServer(GrpcHandler):
                 return faults.body
             if faults.wrong_guid:
                 answer = with_wrong_guid(answer)
+        if answer.code == Code.OK and not (faults and faults.wrong_guid):
+            self._intake.ledger.acknowledged()
         return answers.encode_answer(answer, answers.PROTO)

@@ -10,7 +10,8 @@ from typing import Any
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.answers import DEFAULT_GROUP
-from raccoon_fast.collector.decode_errors import MalformedRequest
+from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
@@ -39,7 +40,7 @@ class Intake:
         connection_id = headers.get(self.id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
 
-    def decode(self, data: bytes, encoding: str) -> Request:
+    def decode(self, data: bytes, encoding: str, source: Source) -> Request:
         """Decode a request.
 
         Raises:
@@ -47,9 +48,18 @@ class Intake:
             HandlerPanic: The server closes the connection and answers nothing.
         """
         message = answers.decode_request(data, encoding)
-        if self.faults.rejects(event.type for event in message.events):
+        types = (event.type for event in message.events)
+        if self.faults.rejects(types, lambda: Target(source, message.req_guid, len(message.events))):
             raise MalformedRequest("an event is not to be had")
         return Request(message, self.ledger.tally(message, data if encoding == answers.PROTO else None))
+
+    def target(self, data: bytes, encoding: str, source: Source) -> Target:
+        """What a fault happens to that refuses a request unread; one that cannot be read has no events."""
+        try:
+            message = answers.decode_request(data, encoding)
+        except (MalformedRequest, HandlerPanic):
+            return Target(source)
+        return Target(source, message.req_guid, len(message.events))
 
     def take(self, request: Request, source: Source, done: Done) -> None:
         """Take a request; `done` is called when it may be answered: at once, or published (acks="sync")."""

@@ -60,6 +60,12 @@ class Ledger:
                 self._journal.published(batch, faults)
             self._notify()
 
+    def acknowledged(self) -> None:
+        """A client was told that its request was taken."""
+        if self._journal is not None:
+            with self._changed:
+                self._journal.acknowledged(time.time())
+
     def rejected(self, source: Source, code: str, reason: str, *, req_guid: str = "", data: bytes = b"") -> None:
         """A request, or a handshake, was refused, or a request's events were not published.
 

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
@@ -105,7 +106,7 @@ class Publisher:
 
     def _publish(self, batch: Batch, done: Done) -> None:
         rate = self._options.publish_failure_rate
-        if (rate and random.random() < rate) or self._faults.fails_publish():  # noqa: S311 - no secret
+        if (rate and random.random() < rate) or self._faults.fails_publish(lambda: Target.of(batch)):  # noqa: S311 - no secret
             self._fail(batch, done, "injected publish failure")
             return
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import Any, Final
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.fault_table import AnswerFaults, Refusal
 from raccoon_fast.collector.go_http import Head
 from raccoon_fast.collector.go_url import clean_path
@@ -49,7 +51,7 @@ class RestApp:
     def refuse_handshake(self, head: Head) -> Answer | None:
         """The answer that refuses a handshake; None where the connection becomes a WebSocket."""
         refused = refusal_of_handshake(head)
-        if refused is None and (refusal := self._intake.faults.take("status")) is not None:
+        if refused is None and (refusal := self._take_refusal(head)) is not None:
             refused = _from_refusal(refusal).closing()
         if refused is not None and head.has_token("upgrade", "websocket"):
             self._reject_handshake(head, refused)
@@ -61,7 +63,7 @@ class RestApp:
         """The answer that a fault gives to a POST of events before its body is read."""
         if head.method != "POST" or head.target.path != _EVENTS_PATH:
             return None
-        refusal = self._intake.faults.take("early_error")
+        refusal = self._intake.faults.take("early_error", lambda: Target(self._source(head)))
         if refusal is None:
             return None
         self._reject(head, refusal.status, "before the body was read")
@@ -130,6 +132,7 @@ class RestApp:
             status, answer = 400, answers.unreadable("deserialization failure")
         else:
             self._intake.take(request, source, ignore)
+            self._intake.ledger.acknowledged()
             status, answer = 200, answers.success(request.req_guid)
         _log.debug("POST %s: %d", EVENTS_PATH, status)
         return _answer(status, content_type, answer).on_the_wire(head)
@@ -141,33 +144,41 @@ class RestApp:
             HandlerPanic: The server closes the connection.
         """
         faults = self._intake.faults
-        if faults.limits(len(data)) is not None:
+        source = self._source(head)
+        encoding = _ENCODINGS[source.headers["content-type"]]
+        unread = functools.partial(self._intake.target, data, encoding, source)
+        if faults.limits(len(data), unread) is not None:
             self._reject(head, 413, "request entity too large", data)
             return _TOO_LARGE
-        if (refusal := faults.take("status")) is not None:
+        if (refusal := faults.take("status", unread)) is not None:
             self._reject(head, refusal.status, refusal.body.decode("utf-8", "replace"), data)
             return _from_refusal(refusal)
-        source = self._source(head)
-        request = self._decode(data, _ENCODINGS[source.headers["content-type"]], source)
+        request = self._decode(data, encoding, source)
         if request is None:
-            return await self._spoil(400, answers.unreadable("deserialization failure"), head, transport)
-        del data
+            target = Target(source)
+            return await self._spoil(400, answers.unreadable("deserialization failure"), target, transport, head)
+        del data, unread  # a large body is not held while the publisher has no room
+        target = Target(source, request.req_guid, len(request.message.events))
         reason = await self._intake.taken(request, source)
         if reason:
             answer = answers.failure(request.req_guid, f"cannot publish events: {reason}")
-            return await self._spoil(500, answer, head, transport)
-        return await self._spoil(200, answers.success(request.req_guid), head, transport)
+            return await self._spoil(500, answer, target, transport, head)
+        return await self._spoil(200, answers.success(request.req_guid), target, transport, head)
 
     def _decode(self, data: bytes, encoding: str, source: Source) -> Request | None:
         """The request, or None where it cannot be read: that is told to the ledger."""
         try:
-            return self._intake.decode(data, encoding)
+            return self._intake.decode(data, encoding, source)
         except MalformedRequest as error:
             self._intake.ledger.rejected(source, "400", f"deserialization failure: {error}", data=data)
         except HandlerPanic as panic:
             self._intake.ledger.rejected(source, "", f"{panic}: the connection is closed", data=data)
             raise
         return None
+
+    def _take_refusal(self, head: Head) -> Any:
+        source = self._intake.source(WEBSOCKET, first_values(head.headers))
+        return self._intake.faults.take("status", lambda: Target(source, requests=0))
 
     def _source(self, head: Head) -> Source:
         return self._intake.source(REST, first_values(head.headers))
@@ -184,9 +195,11 @@ class RestApp:
     def _reject(self, head: Head, status: int, reason: str, data: bytes = b"") -> None:
         self._intake.ledger.rejected(self._source(head), str(status), reason, data=data)
 
-    async def _spoil(self, status: int, answer: Any, head: Head, transport: asyncio.Transport) -> Answer | None:
+    async def _spoil(
+        self, status: int, answer: Any, target: Target, transport: asyncio.Transport, head: Head
+    ) -> Answer | None:
         """The answer after the faults that are switched on; None when none is to be sent."""
-        faults = self._intake.faults.for_answer(owns_bytes=True) or _NO_FAULTS
+        faults = self._intake.faults.for_answer(lambda: target, owns_bytes=True) or _NO_FAULTS
         if faults.hang_up:
             reset(transport)
         if faults.hang_up or faults.drop:
@@ -197,6 +210,8 @@ class RestApp:
             return None
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
+        elif status == 200 and faults.body is None and faults.cut_bytes is None:
+            self._intake.ledger.acknowledged()
         content_type = head.first("content-type") or ""
         spoilt = _answer(status, content_type, answer)
         if faults.body is not None:

@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.collector.acceptor import Acceptor
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.grpc_server import GrpcServer
 from raccoon_fast.collector.http_connection import Connections, HttpConnection
@@ -133,6 +134,8 @@ class Server:
         if self._acceptor is not None:
             await self._acceptor.abort_opening()
         for connection in list(self._connections.open):
+            if isinstance(connection, WebSocketConnection):
+                self._intake.faults.hit("close_connections", Target(connection.source, requests=0))
             reset(connection.transport)
         await self._grpc.abort_opening()
         self._grpc.reset_connections()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.collector import answers
 from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
+from raccoon_fast.collector.fault_hits import Target
 from raccoon_fast.collector.fault_table import AnswerFaults
 from raccoon_fast.collector.go_http import Head
 from raccoon_fast.collector.go_url import origin_host
@@ -151,7 +152,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(MAX_REQUEST_BYTES)
         self.transport = transport
-        self._source = intake.source(WEBSOCKET, first_values(head.headers))
+        self.source = intake.source(WEBSOCKET, first_values(head.headers))
         self._seen: set[str] = set()
         self._held: list[bytes] = []
         self._is_queue_full = False
@@ -169,8 +170,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._open_connections.discard(self)
         for timer in self._timers.values():
             timer.cancel()
-        self._registry.discard(self, self._source)
-        _log.debug("websocket %r disconnected: %s", self._source.connection_id, exc)
+        self._registry.discard(self, self.source)
+        _log.debug("websocket %r disconnected: %s", self.source.connection_id, exc)
 
     def data_received(self, data: bytes) -> None:
         """Handle the messages that are complete, as far as the queue has room."""
@@ -196,14 +197,14 @@ class WebSocketConnection(asyncio.Protocol):
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
         )
-        refused = self._registry.add(self, self._source)
+        refused = self._registry.add(self, self.source)
         if refused is not None:
             answer, reason = refused
-            self._intake.ledger.rejected(self._source, Code(answer.code).name, reason)
+            self._intake.ledger.rejected(self.source, Code(answer.code).name, reason)
             self.transport.write(frame(BINARY, answers.encode_answer(answer, answers.PROTO)))
             self._close(close_payload(_POLICY_VIOLATION, reason))
             return
-        _log.debug("websocket %r connected", self._source.connection_id)
+        _log.debug("websocket %r connected", self.source.connection_id)
         self._check_deadline()
 
     def ping(self) -> None:
@@ -231,7 +232,7 @@ class WebSocketConnection(asyncio.Protocol):
                     break
                 self._handle(message)
         except BrokenFrame as broken:
-            self._intake.ledger.rejected(self._source, "1002", f"broken frame: {broken}")
+            self._intake.ledger.rejected(self.source, "1002", f"broken frame: {broken}")
             self._close(broken.close)
         self._set_reading()
 
@@ -253,45 +254,46 @@ class WebSocketConnection(asyncio.Protocol):
         elif opcode == PONG:
             self._deadline_s = self._loop.time() + self._intake.options.pong_wait
         elif opcode == PING:
-            if not self._intake.faults.take("stop_ponging"):
+            if not self._intake.faults.take("stop_ponging", lambda: Target(self.source, requests=0)):
                 self._write(frame(PONG, data))
         else:
             self._close(data)
 
     def _handle_request(self, opcode: int, data: bytes) -> None:
-        if (limit := self._intake.faults.limits(len(data))) is not None:
+        encoding = answers.JSON if opcode == TEXT else answers.PROTO
+        limit = self._intake.faults.limits(len(data), lambda: self._intake.target(data, encoding, self.source))
+        if limit is not None:
             self._refuse_size(limit, data)
             return
-        encoding = answers.JSON if opcode == TEXT else answers.PROTO
         try:
-            request = self._intake.decode(data, encoding)
+            request = self._intake.decode(data, encoding, self.source)
         except MalformedRequest as error:
             answer = answers.unreadable(f"cannot deserialize request: {error}", error.req_guid)
             self._intake.ledger.rejected(
-                self._source, Code(answer.code).name, answer.reason, req_guid=error.req_guid, data=data
+                self.source, Code(answer.code).name, answer.reason, req_guid=error.req_guid, data=data
             )
-            self._answer(opcode, answer)
+            self._answer(opcode, answer, 0)
             return
         except HandlerPanic as panic:
-            self._intake.ledger.rejected(self._source, "", f"{panic}: the connection is closed", data=data)
+            self._intake.ledger.rejected(self.source, "", f"{panic}: the connection is closed", data=data)
             _log.error("%s; the connection is closed without an answer, as a Raccoon server does", panic)
             self.transport.abort()
             return
-        req_guid = request.req_guid
+        req_guid, events = request.req_guid, len(request.message.events)
         if self._intake.options.dedup:
             if req_guid in self._seen:
-                self._answer(opcode, answers.success(req_guid))
+                self._answer(opcode, answers.success(req_guid), events)
                 return
             self._seen.add(req_guid)
 
         def done(reason: str) -> None:
             if not reason:
-                self._answer(opcode, answers.success(req_guid))
+                self._answer(opcode, answers.success(req_guid), events)
                 return
             self._seen.discard(req_guid)
-            self._answer(opcode, answers.failure(req_guid, f"cannot publish events: {reason}"))
+            self._answer(opcode, answers.failure(req_guid, f"cannot publish events: {reason}"), events)
 
-        self._intake.take(request, self._source, done)
+        self._intake.take(request, self.source, done)
         if self._intake.publisher.is_full:
             self._is_queue_full = True
             self._intake.publisher.when_room(self._queue_has_room)
@@ -301,13 +303,18 @@ class WebSocketConnection(asyncio.Protocol):
         self._work()
 
     def _refuse_size(self, limit: int, data: bytes) -> None:
-        self._intake.ledger.rejected(self._source, "1009", f"over the limit of {limit} bytes", data=data)
+        self._intake.ledger.rejected(self.source, "1009", f"over the limit of {limit} bytes", data=data)
         self._close(close_payload(_TOO_LARGE, "read limit exceeded"))
 
     # Answers
 
-    def _answer(self, opcode: int, answer: Any) -> None:
-        faults = self._intake.faults.for_answer(owns_bytes=True, is_stream=True) or _NO_FAULTS
+    def _answer(self, opcode: int, answer: Any, events: int) -> None:
+        faults = (
+            self._intake.faults.for_answer(
+                lambda: Target(self.source, answer.data.get("req_guid", ""), events), owns_bytes=True, is_stream=True
+            )
+            or _NO_FAULTS
+        )
         if faults.hang_up:
             reset(self.transport)
         if faults.hang_up or faults.drop:
@@ -315,6 +322,8 @@ class WebSocketConnection(asyncio.Protocol):
         encoding = answers.JSON if opcode == TEXT else answers.PROTO
         if faults.wrong_guid:
             answer = with_wrong_guid(answer)
+        elif answer.code == Code.OK and faults.body is None and faults.cut_bytes is None:
+            self._intake.ledger.acknowledged()
         payload = answers.encode_answer(answer, encoding) if faults.body is None else faults.body
         frames = frame(opcode, payload) * (2 if faults.duplicate else 1)
         if faults.unknown:

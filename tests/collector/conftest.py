@@ -109,3 +109,28 @@ def event_loop_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     elif sys.platform == "win32":
         pytest.skip("there is no uvloop on Windows")
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from inspector_page import run_browser
+
+    yield from run_browser(tmp_path_factory.mktemp("chromium"))
+
+
+@pytest.fixture
+def open_page(browser: Any, new_collector: Callable[..., Collector]) -> Iterator[Callable[..., Any]]:
+    """Opens the page, which may complain of nothing in the browser's console while the collectors are there."""
+    from inspector_page import Page
+
+    browser.get_log("browser")
+
+    def open_(collector: Collector, query: str = "") -> Page:
+        page = Page(browser, collector, query)
+        page.resize(1280, 900)
+        page.colours("light")
+        return page
+
+    yield open_
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    browser.get("about:blank")

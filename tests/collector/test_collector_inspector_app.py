@@ -32,6 +32,13 @@ def get(collector: Collector, path: str, **query: Any) -> Any:
     return response.json()
 
 
+def refused(collector: Collector, path: str, **query: Any) -> Any:
+    """Why a request is refused."""
+    response = httpx.get(f"{collector.url}/inspect/{path}", params=query)
+    assert response.status_code >= 400, response.text
+    return response.json()["error"]
+
+
 def post(collector: Collector, path: str, order: Any) -> Any:
     response = httpx.post(f"{collector.url}/inspect/{path}", json=order)
     assert response.status_code == 200, response.text
@@ -108,6 +115,7 @@ def test_events(peer: Any, new_collector: NewCollector) -> None:
         "group": "--default--",
         "user_agent": "agent/1",
         "bad": None,
+        "faults": [],
     }
     assert (third["type"], third["data"], third["text"]) == ("click", {"a": 1}, '{"a":1}')
 
@@ -211,6 +219,7 @@ def test_timeline(peer: Any, new_collector: NewCollector) -> None:
     assert {name: (len(counts), sum(counts)) for name, counts in timeline.items()} == {
         "events": (360, 4),
         "requests": (360, 3),
+        "acks": (360, 3),
         "rejected": (360, 1),
     }
     assert sum(timeline["events"][-6:]) == 4
@@ -499,3 +508,101 @@ def test_tls(new_collector: NewCollector, tmp_path: Path) -> None:
             f"{collector.url}/inspect/reset", json={}, headers={"origin": collector.url.replace("https", "http")}
         )
         assert (own.status_code, other.status_code) == (200, 403)
+
+
+def test_faults_say_whom_they_hit(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    collector.faults.drop_acks(times=1)
+    websocket = peer.websocket(collector, user_id="w")
+    websocket.send(peer.request("lost", events=3))
+    collector.wait_until(lambda it: it.faults.fired == {"drop_acks": 1})
+    collector.faults.status(503, times=2)
+    for _ in range(2):
+        peer.post(collector, peer.request("refused", events=2), {"X-User-ID": "r"})
+    collector.faults.fail_publish(times=1)
+    peer.post(collector, peer.request("unpublished"), {"X-User-ID": "r"})
+    collector.faults.close_connections()
+    hits = get(collector, "summary")["fault_hits"]
+    assert all(hit.pop("last_time") == pytest.approx(time.time(), abs=60) for hit in hits)
+    shown = [
+        [hit[name] for name in ("fault", "protocol", "connection_id", "times", "requests", "events")] for hit in hits
+    ]
+    assert shown == [
+        ["close_connections", "websocket", "w", 1, 0, 0],
+        ["fail_publish", "rest", "r", 1, 1, 1],
+        ["status", "rest", "r", 2, 2, 4],
+        ["drop_acks", "websocket", "w", 1, 1, 3],
+    ]
+    assert [event["faults"] for event in get(collector, "events")["events"]] == [["drop_acks"]] * 3
+    collector.clear()
+    assert get(collector, "summary")["fault_hits"] == []
+
+
+def test_acks_are_those_that_were_sent(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    peer.call(collector)
+    peer.post(collector)
+    websocket = peer.websocket(collector)
+    for _ in range(2):
+        websocket.send(peer.request())
+        websocket.recv()
+    for switch_on in (collector.faults.drop_acks, collector.faults.wrong_guid):
+        switch_on(times=1)
+        websocket.send(peer.request())
+        collector.wait_until(lambda it: not it.faults._table.switched_on)
+    collector.wait_until(lambda it: it.event_count == 6)
+    timeline = get(collector, "timeline")
+    assert {name: sum(timeline[name]) for name in ("events", "requests", "acks")} == {
+        "events": 6,
+        "requests": 6,
+        "acks": 4,
+    }
+
+
+def test_sizes_and_lateness_of_a_type(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    for size, late_s in ((0, 0), (5, 0), (7, 300), (4096, -100)):
+        message = SendEventRequest(
+            sent_time={"seconds": int(time.time()) - late_s}, events=[{"type": "t", "event_bytes": bytes(size)}] * 2
+        )
+        peer.post(collector, message.SerializeToString())
+    found = get(collector, "type", type="t")["found"]
+    sizes = [(it["start"], it["end"], it["events"]) for it in found["size_buckets"]]
+    assert [it for it in sizes if it[2]] == [(0, 1, 2), (4, 8, 4), (4096, 8192, 2)]
+    assert [it[0] for it in sizes] == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    late = {it["start"]: it["events"] for it in found["late_buckets"]}
+    assert sum(late.values()) == 8
+    assert late[262144] == 2  # ms
+    assert late[0] >= 2  # the clock of the client is ahead
+
+
+def test_the_data_of_a_large_event_is_paged(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True, sink="null")
+    large = json.dumps({"a": "\u00e9" * 50_000}, ensure_ascii=False).encode()
+    events = [{"type": "t", "event_bytes": it} for it in (b"small", large, bytes(5 << 20))]
+    peer.post(collector, SendEventRequest(events=events).SerializeToString())
+    first = get(collector, "data", number=2)
+    assert (first["format"], first["problem"], first["next"], first["characters"]) == ("json", "", None, 50_009)
+    assert first["text"].encode() == large
+    assert get(collector, "data", number=1)["text"] == "small"
+    assert "only the first are kept" in refused(collector, "data", number=3)
+    assert "not kept any more" in refused(collector, "data", number=4)
+    assert "number is missing" in refused(collector, "data")
+    # Older ones make room: 20 of 2 MiB.
+    for _ in range(20):
+        body = SendEventRequest(events=[{"type": "t", "event_bytes": b"x" * (2 << 20)}]).SerializeToString()
+        peer.post(collector, body)
+    assert "only the first are kept" in refused(collector, "data", number=2)
+    text, offset = "", 0
+    while offset is not None:
+        part = get(collector, "data", number=23, offset=offset)
+        text, offset = text + part["text"], part["next"]
+    assert text == "x" * (2 << 20)
+
+
+def test_as_many_good_events_as_asked_for(peer: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True, schemas={"t": {"type": "object"}})
+    events = [{"type": "t", "event_bytes": it} for it in (b"{}", b"{}", b"{}", b"1", b"2")]
+    peer.post(collector, SendEventRequest(events=events).SerializeToString())
+    assert [event["number"] for event in get(collector, "good", limit=2)["events"]] == [2, 3]
+    assert get(collector, "good", quality="bad")["events"] == []

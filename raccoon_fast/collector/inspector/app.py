@@ -8,18 +8,20 @@ GET /inspect/summary
     seconds from sent_time; see `Latency`); bad_events (how many); types: the first 200 in order of appearance: type
     (null: all others), events (by protocol), last_time, bad, rate; type_count; last_number (of the newest event);
     connection_count, connections (the newest 200 over WebSocket: connection_id, group, user_agent, since); faults (the
-    names of those that are on).
+    names of those that are on); fault_hits: what faults did to whom, the latest first, up to 50: fault, protocol,
+    connection_id, group, times, requests, events, last_time, see `FaultHit`; fault_texts: by name, what those do.
 GET /inspect/types?search=PART&sort=events|name|rate|bad|last&offset=NUMBER&limit=1..500
     types: `limit` of the types with `search` in their name, as in the summary; matched: how many there are; type_count:
     how many types are counted apart; uncounted: null, or the events of all types beyond 20,000, as a type.
 GET /inspect/type?type=TYPE
     found: null where none came, or one type, as in the summary, and: minutes (its events in each minute of the last
     hour, oldest first); of those of its events that are kept: sampled (how many), size (bytes) and lateness (seconds
-    from sent_time): null, or sampled, minimum, median, p95 and maximum; fields: path, kinds (how often each), examples
-    (JSON); see `profile.Field`.
+    from sent_time): null, or sampled, minimum, median, p95 and maximum; since counting began, size_buckets (of all that
+    were kept, bytes) and late_buckets (of all, ms): by powers of two start, end and events; fields: path, kinds (how
+    often each), examples (JSON); see `profile.Field`.
 GET /inspect/timeline
-    period (10 s); events, requests (that were published), rejected: counts in each period of the last hour, oldest
-    first; the last period is not over yet.
+    period (10 s); events, requests (that were published), acks (that were sent), rejected: counts in each period of the
+    last hour, oldest first; the last period is not over yet.
 GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     events, in order of their numbers: the last `limit` (100) that are kept and pass the filters, or with `after` the
     first behind that number; none behind `until`. last: the number to ask for what is behind them. searched: how many
@@ -27,13 +29,17 @@ GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     has number (it counts those published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time
     (or null), received_time, and of its data format, data (for "json" and "protobuf", else null), text, message and
     problem, as `Decoded`; bad: null, or what is wrong with its data (path, reason), where its type has a schema or a
-    message. Of many a second not all are kept; all are counted.
+    message; faults: the names of those that happened to its request. Of many a second not all are kept, but all are
+    counted.
     FILTERS: type; guid, client, search (part of the guid, of the client's id or group, of the data; in any case);
     protocol=rest|websocket|grpc; quality=good|bad.
 GET /inspect/good?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     As events, without those that are bad.
 GET /inspect/event?number=NUMBER
     One event: the members above; headers (those that may hold a secret are masked), base64 (its data, up to 16 KiB).
+GET /inspect/data?number=NUMBER&offset=CHARACTERS
+    The data of an event with more than 16 KiB, up to 4 MiB, while it is kept: number, format, message, problem; text:
+    up to 65,536 characters of it; offset; next: where the rest begins, or null; characters: how many there are.
 GET /inspect/export?FILTERS
     The events that are kept and pass the filters, as JSON lines, each with the members of GET /inspect/event.
 GET /inspect/bad?limit=1..500&after=NUMBER
@@ -56,15 +62,13 @@ of 400 or more and {"error": WHY}. Times are UNIX seconds. Members may be added,
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 import os
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import PurePath
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 from starlette.applications import Starlette
@@ -76,8 +80,8 @@ from starlette.types import Receive, Scope, Send
 
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
-from raccoon_fast.collector.inspector.decoding import EventDecoder
-from raccoon_fast.collector.inspector.fault_switches import FaultSwitches, LiveNetwork
+from raccoon_fast.collector.inspector.decoding import Decoded, EventDecoder
+from raccoon_fast.collector.inspector.fault_switches import FaultSwitches, LiveNetwork, describe
 from raccoon_fast.collector.inspector.filters import FILTERS, Filters, Found
 from raccoon_fast.collector.inspector.guard import Guard
 from raccoon_fast.collector.inspector.journal import (
@@ -86,12 +90,12 @@ from raccoon_fast.collector.inspector.journal import (
     TYPE_ORDERS,
     Journal,
     KeptEvent,
-    Rejection,
 )
 from raccoon_fast.collector.inspector.profile import distribution_of, fields_of
 from raccoon_fast.collector.inspector.queries import limit_of, order_of, query_of, whole_number
 from raccoon_fast.collector.inspector.responses import JsonResponse, error_response
-from raccoon_fast.collector.judging import BadEvent, EventJudge
+from raccoon_fast.collector.inspector.showing import Showing
+from raccoon_fast.collector.judging import EventJudge
 from raccoon_fast.collector.ledger import Ledger
 from raccoon_fast.collector.options import Options
 from raccoon_fast.collector.websocket import Registry
@@ -104,8 +108,9 @@ PATH = "/inspect"
 _MAX_CONNECTIONS = 200
 _MAX_SUMMARY_TYPES = 200
 _MAX_PROFILED = 100
-# Names of headers whose values may be secrets.
-_SECRET = re.compile("authorization|x-auth|cookie|token|secret|password|api-?key", re.IGNORECASE)
+_MAX_PROFILED_BYTES = 1 << 20
+_MAX_SUMMARY_HITS = 50
+_MAX_TEXT_LENGTH = 65536
 # Not `mimetypes`, which asks the machine: a script of another type is not run under nosniff.
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -157,7 +162,10 @@ class Inspector:
         self._options = options
         self._ledger = ledger
         self._registry = registry
+        self._table = table
         self._switches = FaultSwitches(inspection.faults, table, server)
+        self._show = Showing(inspection.decoder, table)
+        self._last_whole: tuple[int, Decoded] = (0, Decoded("text", None, "", None, ""))
         routes = [
             Route(PATH, self._page),
             Route(f"{PATH}/page/{{name}}", self._page),
@@ -165,6 +173,7 @@ class Inspector:
             Route(f"{PATH}/events", self._events),
             Route(f"{PATH}/good", self._good),
             Route(f"{PATH}/event", self._event),
+            Route(f"{PATH}/data", self._data),
             Route(f"{PATH}/export", self._export),
             Route(f"{PATH}/types", self._types),
             Route(f"{PATH}/type", self._type),
@@ -224,8 +233,10 @@ class Inspector:
         if count is None:
             return JsonResponse({"found": None})
         kept = [event for event in journal.kept(name) if event.type == name]
+        profiled = list(self._with_whole_data(kept[-_MAX_PROFILED:]))
         requests = [event.request for event in kept]
         late = [it.received_time - it.sent_time for it in requests if it.sent_time is not None]
+        sizes, late_ms = journal.type_histograms(name)
         size, lateness = distribution_of([event.size for event in kept]), distribution_of(late)
         found = {
             **count._asdict(),
@@ -233,9 +244,21 @@ class Inspector:
             "sampled": len(kept),
             "size": None if size is None else size._asdict(),
             "lateness": None if lateness is None else lateness._asdict(),
-            "fields": [field._asdict() for field in fields_of(kept[-_MAX_PROFILED:], self._inspection.decoder)],
+            "size_buckets": [bucket._asdict() for bucket in sizes],
+            "late_buckets": [bucket._asdict() for bucket in late_ms],
+            "fields": [field._asdict() for field in fields_of(profiled, self._inspection.decoder)],
         }
         return JsonResponse({"found": found})
+
+    def _with_whole_data(self, events: list[KeptEvent]) -> Iterator[KeptEvent]:
+        """The events, the last large ones with all of their data."""
+        left = _MAX_PROFILED_BYTES
+        whole = {}
+        for event in reversed(events):
+            if len(event.data) < event.size <= left:
+                whole[event.number] = self._inspection.journal.whole_data(event.number) or event.data
+                left -= event.size
+        return (event._replace(data=whole.get(event.number, event.data)) for event in events)
 
     async def _timeline(self, request: Request) -> Response:
         query_of(request)
@@ -249,18 +272,20 @@ class Inspector:
 
     def _answer_events(self, query: dict[str, str], *, only_good: bool = False) -> Response:
         after, until, limit = whole_number(query, "after", 0), whole_number(query, "until", 0), limit_of(query)
-        searched, found = self._find(query, until)
+        searched, found = self._find(query, until, only_good=only_good)
         events = found.events[-limit:] if after is None else [it for it in found.events if it.number > after][:limit]
         return JsonResponse(
             {
-                "events": [self._show_event(event) for event in events if not only_good or event.fault is None],
+                "events": [self._show.event(event) for event in events],
                 "last": events[-1].number if events else after or 0,
                 "searched": searched,
                 "hidden": found.hidden,
             }
         )
 
-    def _find(self, query: Mapping[str, str], until: int | None = None) -> tuple[int, Found]:
+    def _find(
+        self, query: Mapping[str, str], until: int | None = None, *, only_good: bool = False
+    ) -> tuple[int, Found]:
         try:
             filters = Filters(query, self._inspection.decoder)
         except ValueError as error:
@@ -268,6 +293,8 @@ class Inspector:
         kept = self._inspection.journal.kept(filters.type)
         if until is not None:
             kept = [event for event in kept if event.number <= until]
+        if only_good:
+            kept = [event for event in kept if event.fault is None]
         return len(kept), filters.find(kept)
 
     async def _event(self, request: Request) -> Response:
@@ -277,14 +304,44 @@ class Inspector:
         event = self._inspection.journal.event(number)
         if event is None:
             raise HTTPException(404, f"event {number} is not kept any more, or never came")
-        return JsonResponse(self._show_whole(event))
+        return JsonResponse(self._show.whole(event))
+
+    async def _data(self, request: Request) -> Response:
+        query = query_of(request, "number", "offset")
+        number, offset = whole_number(query, "number", 1), whole_number(query, "offset", 0) or 0
+        if number is None:
+            raise HTTPException(400, "number is missing: /inspect/data?number=1")
+        if self._last_whole[0] != number:
+            self._last_whole = (number, self._decode_whole(number))
+        decoded = self._last_whole[1]
+        text, end = decoded.text, offset + _MAX_TEXT_LENGTH
+        return JsonResponse(
+            {
+                "number": number,
+                "format": decoded.format,
+                "message": decoded.message,
+                "problem": decoded.problem,
+                "text": text[offset:end],
+                "offset": offset,
+                "next": end if end < len(text) else None,
+                "characters": len(text),
+            }
+        )
+
+    def _decode_whole(self, number: int) -> Decoded:
+        event, data = self._inspection.journal.event(number), self._inspection.journal.whole_data(number)
+        if event is None:
+            raise HTTPException(404, f"event {number} is not kept any more, or never came")
+        if data is None and event.size > MAX_DATA_BYTES:
+            raise HTTPException(404, f"of the {event.size} bytes of event {number} only the first are kept")
+        return self._inspection.decoder.decode(event.type, event.data if data is None else data, event.size)
 
     async def _export(self, request: Request) -> Response:
         _, found = self._find(query_of(request, *FILTERS))
 
         async def lines() -> AsyncIterator[bytes]:
             for event in found.events:
-                yield orjson.dumps(self._show_whole(event), option=orjson.OPT_APPEND_NEWLINE)
+                yield orjson.dumps(self._show.whole(event), option=orjson.OPT_APPEND_NEWLINE)
                 await asyncio.sleep(0)  # what comes in meanwhile is not kept waiting
 
         headers = {"content-disposition": 'attachment; filename="events.jsonl"'}
@@ -294,13 +351,13 @@ class Inspector:
         query = query_of(request, "limit", "after")
         after = whole_number(query, "after", 0)
         rejections = self._inspection.journal.rejections(limit_of(query), after)
-        shown = [self._show_rejection(rejection) for rejection in rejections]
+        shown = [self._show.rejection(rejection) for rejection in rejections]
         judge = self._inspection.judge
         return JsonResponse(
             {
                 "bad": shown,
                 "last": rejections[-1].number if rejections else after or 0,
-                "events": [self._show_bad_event(bad) for bad in judge.bad_events[-limit_of(query) :]],
+                "events": [self._show.bad_event(bad) for bad in judge.bad_events[-limit_of(query) :]],
                 "event_count": judge.bad_count,
             }
         )
@@ -323,6 +380,7 @@ class Inspector:
 
     def _answer_summary(self) -> Response:
         journal, options = self._inspection.journal, self._options
+        hits = self._table.hits(_MAX_SUMMARY_HITS)
         rejected, latencies = journal.rejection_counts, journal.latencies
         protocols = {
             protocol: {
@@ -359,54 +417,10 @@ class Inspector:
                 "connection_count": self._ledger.connections,
                 "connections": connections,
                 "faults": self._switches.on,
+                "fault_hits": [hit._asdict() for hit in hits],
+                "fault_texts": {name: describe(name) for name in [*self._switches.on, *(hit.fault for hit in hits)]},
             }
         )
-
-    def _show_event(self, event: KeptEvent) -> dict[str, Any]:
-        decoded, request = self._inspection.decoder.decode(event.type, event.data, event.size), event.request
-        return {
-            "number": event.number,
-            "type": event.type,
-            "protocol": request.protocol,
-            "size": event.size,
-            "format": decoded.format,
-            "data": None if decoded.json is None else orjson.Fragment(decoded.json),
-            "text": decoded.text,
-            "message": decoded.message,
-            "problem": decoded.problem,
-            "req_guid": request.req_guid,
-            "sent_time": request.sent_time,
-            "received_time": request.received_time,
-            "connection_id": request.connection_id,
-            "group": request.group,
-            "user_agent": request.user_agent,
-            "bad": None if event.fault is None else event.fault._asdict(),
-        }
-
-    def _show_whole(self, event: KeptEvent) -> dict[str, Any]:
-        headers = {name: "(masked)" if _SECRET.search(name) else value for name, value in event.request.headers.items()}
-        return {**self._show_event(event), "headers": headers, "base64": base64.b64encode(event.data).decode()}
-
-    def _show_bad_event(self, bad: BadEvent) -> dict[str, Any]:
-        event, data = bad.event, bad.event.data[:MAX_DATA_BYTES]
-        decoded = self._inspection.decoder.decode(event.type, data, len(event.data))
-        return {
-            "type": event.type,
-            "req_guid": event.req_guid,
-            "protocol": event.protocol,
-            "connection_id": event.connection_id,
-            "size": len(event.data),
-            "format": decoded.format,
-            "text": decoded.text,
-            "path": bad.path,
-            "reason": bad.reason,
-        }
-
-    def _show_rejection(self, rejection: Rejection) -> dict[str, Any]:
-        decoded = self._inspection.decoder.decode(None, rejection.data, rejection.size)
-        shown = rejection._asdict()
-        del shown["data"]
-        return {**shown, "format": decoded.format, "text": decoded.text, "problem": decoded.problem}
 
 
 @functools.cache

@@ -99,7 +99,7 @@ class EventDecoder:
             size: How long it is.
         """
         is_whole = len(data) == size
-        problem = "" if is_whole else f"only the first {len(data)} of {size} bytes were kept"
+        problem = "" if is_whole else f"the first {len(data)} of {size} bytes"
         message_class = None if event_type is None else self._classes.get(event_type)
         name = None if message_class is None else message_class.DESCRIPTOR.full_name
         if message_class is not None and is_whole:

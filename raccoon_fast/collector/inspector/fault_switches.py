@@ -11,7 +11,7 @@ from raccoon_fast.collector.fault_table import FaultTable, Refusal
 from raccoon_fast.collector.faults import Faults
 from raccoon_fast.collector.options import check_number
 
-__all__ = ["FaultSwitches", "LiveNetwork"]
+__all__ = ["FaultSwitches", "LiveNetwork", "describe"]
 
 _MAX_REFUSE_S = 3600.0
 # The answer to the order to close every connection comes over one of them.
@@ -99,7 +99,7 @@ class FaultSwitches:
             rows.append(
                 {
                     "fault": fault.name,
-                    "description": _first_line(getattr(Faults, fault.name)),
+                    "description": describe(fault.name),
                     "arguments": fault.arguments,
                     "has_times": fault.has_times,
                     "on": fault.name in on,
@@ -176,8 +176,9 @@ class FaultSwitches:
         task.add_done_callback(self._tasks.discard)
 
 
-def _first_line(method: Any) -> str:
-    return (inspect.getdoc(method) or "").partition("\n")[0]
+def describe(name: str) -> str:
+    """What a fault does, in one line."""
+    return (inspect.getdoc(getattr(Faults, name)) or "").partition("\n")[0]
 
 
 def _plain(value: Any) -> Any:

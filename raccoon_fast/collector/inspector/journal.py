@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from raccoon_fast.collector.inspector.histogram import Bucket, Histogram
 from raccoon_fast.collector.inspector.history import History
 from raccoon_fast.collector.inspector.kept_by_type import KeptByType
+from raccoon_fast.collector.inspector.whole_data import WholeData
 from raccoon_fast.collector.judging import Fault
 from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET, Batch, ReceivedRequest, Source
 from raccoon_fast.core.event_types import tally_types
@@ -151,7 +153,7 @@ _Numbered = TypeVar("_Numbered", KeptEvent, Rejection)
 
 
 class _Type:
-    __slots__ = ("all", "bad", "counts", "history", "kept_time", "last_time", "rate")
+    __slots__ = ("all", "bad", "counts", "history", "kept_time", "last_time", "lateness_ms", "rate", "sizes")
 
     def __init__(self) -> None:
         self.counts = _zeros()
@@ -161,6 +163,8 @@ class _Type:
         self.kept_time = 0.0
         self.rate = 0.0
         self.history = History(60, _HOUR_S // 60)
+        self.lateness_ms = Histogram()
+        self.sizes = Histogram()
 
     def add(self, protocol: str, count: int, now_s: float) -> None:
         self.rate = self.rate_at(now_s) + count / _RATE_S
@@ -232,8 +236,9 @@ class Journal:
             self._by_type = KeptByType()
             self._timeline = {
                 name: History(TIMELINE_PERIOD_S, _HOUR_S // TIMELINE_PERIOD_S)
-                for name in ("events", "requests", "rejected")
+                for name in ("events", "requests", "acks", "rejected")
             }
+            self._whole = WholeData()
             self._bad: deque[KeptEvent] = deque(maxlen=MAX_EVENTS)
             self._latencies: dict[str, deque[float]] = {name: deque(maxlen=_LATENCIES) for name in _zeros()}
             self._rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
@@ -270,10 +275,14 @@ class Journal:
         self._total.add(protocol, len(events), now_s)
         self._timeline["events"].add(now_s, len(events))
         self._timeline["requests"].add(now_s, 1)
+        sent_time = batch.sent_time
+        late_ms = None if sent_time is None else int((now_s - sent_time) * 1000)
         apart = set()
         for name, (count, last) in batch.types.items():
             record = self._types.get(name) or self._record(_cut(name))
             record.add(protocol, count, now_s)
+            if late_ms is not None:
+                record.lateness_ms.add(late_ms, count)
             if last >= first:
                 record.kept_time = now_s
             elif abs(now_s - record.kept_time) >= _KEPT_OF_A_TYPE_EVERY_S and self._apart_reserve.take(1, now_s):
@@ -290,6 +299,10 @@ class Journal:
             for index in (*sorted(apart), *range(first, len(events))):
                 self._keep(events[index], self._last_number + index + 1, request, faults.get(index))
         self._last_number += len(events)
+
+    def acknowledged(self, time_s: float) -> None:
+        """A client was told that its request was taken."""
+        self._timeline["acks"].add(time_s, 1)
 
     def rejected(self, time_s: float, source: Source, code: str, reason: str, req_guid: str, data: bytes) -> None:
         """A request was refused, or its events were not published."""
@@ -360,9 +373,15 @@ class Journal:
             record = self._types.get(name)
             return [] if record is None else record.history.counts(time.time())
 
+    def type_histograms(self, name: str) -> tuple[list[Bucket], list[Bucket]]:
+        """Of a type's events since counting began: sizes in bytes of those that were kept, lateness in ms of all."""
+        with self._lock:
+            record = self._types.get(name)
+            return ([], []) if record is None else (record.sizes.buckets, record.lateness_ms.buckets)
+
     @property
     def timeline(self) -> dict[str, list[int]]:
-        """By "events", "requests" (that were published) and "rejected": counts per 10 s of the last hour."""
+        """By "events", "requests" (published), "acks" (sent) and "rejected": counts per 10 s of the last hour."""
         now_s = time.time()
         with self._lock:
             return {name: history.counts(now_s) for name, history in self._timeline.items()}
@@ -430,6 +449,11 @@ class Journal:
             everywhere = itertools.chain(reversed(self._recent), self._bad, self._by_type.newest_types())
             return next((event for event in everywhere if event.number == number), None)
 
+    def whole_data(self, number: int) -> bytes | None:
+        """All the data of an event with more than MAX_DATA_BYTES; None where it is not kept."""
+        with self._lock:
+            return self._whole.get(number)
+
     def rejections(self, limit: int, after: int | None = None) -> list[Rejection]:
         """Rejections, as `events`."""
         with self._lock:
@@ -440,6 +464,9 @@ class Journal:
         name, data = _cut(event.type), event.event_bytes
         kept = KeptEvent(number, name, len(data), data[:MAX_DATA_BYTES], request, fault)
         self._recent.append(kept)
+        self._record(name).sizes.add(len(data))
+        if len(data) > MAX_DATA_BYTES:
+            self._whole.add(number, data)
         self._by_type.add(kept)
         if fault is not None:
             self._bad.append(kept)

@@ -16,12 +16,12 @@ export class Entries {
   #isLetGo = false;
 
   /**
-   * `kind` says what they are: caption, none, columns of [name, class], label, cells, facts and isBad. `whole(entry)`
-   * asks for the rest of an entry that is opened; without it there is no more.
+   * `kind` says what they are: caption, none, columns of [name, class], label, cells, facts and state, a class. `more` asks for
+   * the rest of an entry that is opened, see `Details`; without it there is no more.
    */
-  constructor(parent, kind, whole = null) {
+  constructor(parent, kind, more = null) {
     this.#kind = kind;
-    this.#details = new Details(kind.facts, whole);
+    this.#details = new Details(kind.facts, more);
     this.#table = table(kind.caption, [["Details", "opener"], ...kind.columns]);
     this.#none = element("p", { class: "note" }, kind.none);
     parent.append(this.#table.region, this.#none);
@@ -93,8 +93,8 @@ export class Entries {
     const button = element(
       "button", { type: "button", class: "opener", "aria-expanded": "false", "aria-label": `Details of ${label(entry)}`, tabindex: "-1" },
     );
-    const texts = cells(entry).map((text, index) => element("td", { class: columns[index][1] }, text));
-    const row = element("tr", { class: this.#kind.isBad(entry) ? "entry is-bad" : "entry" }, element("td", { class: "opener" }, button), ...texts);
+    const texts = cells(entry).map((cell, index) => element("td", { class: columns[index][1] }, ...[cell].flat()));
+    const row = element("tr", { class: `entry ${this.#kind.state(entry)}` }, element("td", { class: "opener" }, button), ...texts);
     let details = null;
     row.toggle = (isOpen) => {
       button.setAttribute("aria-expanded", String(isOpen));

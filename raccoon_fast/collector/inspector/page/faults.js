@@ -53,7 +53,7 @@ export class Faults {
       control = element("label", {}, box, name);
     }
     return element(
-      "li", {}, control, element("span", { class: "happened" }), element("p", { id: `${id}-text` }, ...words(fault.description)),
+      "li", {}, control, element("span", { class: "happened" }), element("p", { id: `${id}-text` }, ...described(fault.description)),
       element("div", { class: "arguments" }, ...inputs.map((input) => input.label)), error,
     );
   }
@@ -78,7 +78,7 @@ function read(inputs) {
 }
 
 /** A text whose parts in backticks are code. */
-function words(text) {
+export function described(text) {
   return text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
 }
 

@@ -1,3 +1,4 @@
+import { breakable } from "./dom.js";
 import * as format from "./format.js";
 
 const KINDS = { json: "JSON", protobuf: "protobuf", text: "text", hex: "bytes" };
@@ -22,10 +23,10 @@ export const EVENTS = {
   columns: [["Time", "time"], ["Type", "text"], ["Protocol", "wide"], ["Size", "number wide"], ["Data", "preview"]],
   label: (event) => `event ${event.number}, ${event.type}`,
   cells: (event) => [
-    format.time(event.received_time), event.type, format.PROTOCOLS[event.protocol], format.bytes(event.size),
-    `${event.bad === null ? "" : `Bad at ${event.bad.path}: ${event.bad.reason} `}${event.text.slice(0, 300)}`,
+    format.time(event.received_time), breakable(event.type), format.PROTOCOLS[event.protocol], format.bytes(event.size),
+    `${event.faults.length === 0 ? "" : `${event.faults.join(", ")}: `}${event.bad === null ? "" : `Bad at ${event.bad.path}: ${event.bad.reason} `}${event.text.slice(0, 300)}`,
   ],
-  isBad: (event) => event.bad !== null,
+  state: (event) => (event.bad !== null ? "is-bad" : event.faults.length > 0 ? "is-hit" : ""),
   facts: (event) => [
     ["Number", format.count(event.number)],
     ["Type", event.type],
@@ -37,6 +38,7 @@ export const EVENTS = {
         : `${format.dateTime(event.sent_time)}, ${format.seconds(event.received_time - event.sent_time)} before it was received`,
     ],
     ["Bad", event.bad === null ? "" : `at ${event.bad.path}: ${event.bad.reason}`],
+    ["Faults", event.faults.join(", ")],
     ...sourceFacts(event),
     ...dataFact(event),
   ],
@@ -48,7 +50,7 @@ export const REJECTIONS = {
   columns: [["Time", "time"], ["Protocol", "wide"], ["Code", "text"], ["Reason", "preview"]],
   label: (bad) => `rejection ${bad.number}`,
   cells: (bad) => [format.time(bad.time), format.PROTOCOLS[bad.protocol], bad.code || "(not told)", bad.reason],
-  isBad: () => false,
+  state: () => "",
   facts: (bad) => [
     ["Reason", bad.reason],
     ["Code", bad.code || "none: the client was told nothing"],

@@ -1,5 +1,6 @@
 import { setText } from "./dom.js";
 import { Entries } from "./entries.js";
+import { FaultHits } from "./fault_hits.js";
 import { Faults } from "./faults.js";
 import { Filters, whyNone } from "./filters.js";
 import * as format from "./format.js";
@@ -19,8 +20,12 @@ const get = (id) => document.getElementById(id);
 const [status, message, pause, newer] = ["state", "message", "pause", "newer"].map(get);
 const rates = new Rates();
 const overview = new Overview();
-const events = new Entries(get("events"), EVENTS, (event) => ask(`event?number=${event.number}`));
+const events = new Entries(get("events"), EVENTS, {
+  whole: (event) => ask(`event?number=${event.number}`),
+  part: (event, offset) => ask(`data?number=${event.number}&offset=${offset}`),
+});
 const rejections = new Entries(get("rejections"), REJECTIONS);
+const faultHits = new FaultHits();
 const timeline = new Timeline();
 const typeView = new TypeView(closeType);
 const types = new Types(lookAtTypes, showType);
@@ -37,6 +42,7 @@ let timer = null;
 let eventsShown = 0;
 let lastNumber = null; // of the events when the page was paused
 let now = 0; // the collector's
+let since = 0; // when it began to count
 let turn = 0; // what was asked before is not shown when something else was asked since
 const turns = new Map(); // the same of one part of the page, while it is paused
 
@@ -63,7 +69,7 @@ async function poll() {
     if (mine !== turn) return;
     show(summary, came, named, bad.bad);
     timeline.update(hour, now, summary.since);
-    typeView.update(type, now);
+    typeView.update(type, now, since);
     if (all !== null) faults.update(all.faults);
     showStatus();
   } catch (problem) {
@@ -93,7 +99,7 @@ async function lookAtEvents() {
   if (!isPaused) return poll();
   await only(eventsPath(), showEvents);
   await only(`type?type=${encodeURIComponent(state.get("type") ?? "")}`, ({ found }) => {
-    typeView.update(state.get("type") === null ? null : found, now);
+    typeView.update(state.get("type") === null ? null : found, now, since);
   });
 }
 
@@ -116,11 +122,13 @@ async function only(path, showAnswer) {
 
 function show(summary, came, named, bad) {
   now = summary.time;
+  since = summary.since;
   if (!isPaused) lastNumber = summary.last_number;
   rates.add(summary.time, summary.since, countsOf(summary));
   overview.update(summary, rates);
   types.update(named, now);
   faults.showOn(summary.faults);
+  faultHits.update(summary);
   showAddresses(summary);
   const total = countsOf(summary).events;
   if (!events.isHeld) eventsShown = total;
@@ -215,6 +223,10 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented) return;
   if (events.closeOne() || rejections.closeOne()) event.preventDefault();
   else if (typeView.isOpen && !event.target.matches("input, select")) closeType();
+});
+
+get("to-faults").addEventListener("click", () => {
+  get("faults").open = true;
 });
 
 get("faults").addEventListener("toggle", () => {
