@@ -130,7 +130,8 @@ def test_all_parts_fit(width: int, scheme: str, open_page: Any, new_collector: N
     page.wait(lambda: page.rows("fault-hits") and page.rows("events") and page.all("#type-view .bars li"))
     page.find("#events button.opener").click()
     wide = page.run("""
-        const parts = [...document.querySelectorAll("html, #fault-hits .scrolls, #type-view :not(caption), #timeline *")];
+        const wanted = "html, #fault-hits .scrolls, #type-view :not(caption), #timeline *";
+        const parts = [...document.querySelectorAll(wanted)];
         const isWide = (it) => it.clientWidth > 0 && it.scrollWidth > it.clientWidth + 1;
         return parts.filter(isWide).map((it) => it.outerHTML);
     """)
