@@ -21,6 +21,7 @@ from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
 from raccoon_fast.serializers import PROTO, Data_contra
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -296,9 +297,10 @@ class AsyncProducer(BaseProducer[Data_contra]):
     def _check_loop(self) -> None:
         assert self._loop is not None
         if self._loop.is_closed():
+            events = counted(self._total().unsettled, "event")
             raise RuntimeError(
-                f"the event loop of this producer was closed before it, with {self._total().unsettled} events not "
-                "acknowledged: use `async with`, or await close(), on that loop"
+                f"the event loop of this producer was closed before it, with {events} not acknowledged: use "
+                "`async with`, or await close(), on that loop"
             )
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
@@ -362,8 +364,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
         unsettled = self._total().unsettled
         if unsettled:
             self._options.settings.logger.error(
-                "%d events were not acknowledged: an AsyncProducer was left open; use `async with`, or await close()",
-                unsettled,
+                "an AsyncProducer was left open with %s not acknowledged; use `async with`, or await close()",
+                counted(unsettled, "event"),
             )
 
     @property

@@ -11,10 +11,12 @@ from raccoon_fast.events import App
 if TYPE_CHECKING:
     from raccoon_fast.logs import Log
 
-__all__ = ["ClientInfo", "client_info", "log_form", "user_agent"]
+__all__ = ["DOCTOR_NAME", "ClientInfo", "client_info", "is_probe", "log_form", "user_agent"]
 
 _NAME = "raccoon_fast"
 _UNKNOWN = "unknown"
+#: The application that `raccoon-fast doctor` names in its User-Agent.
+DOCTOR_NAME = "raccoon-fast-doctor"
 
 
 class ClientInfo(NamedTuple):
@@ -100,3 +102,8 @@ def user_agent(app: App | None = None) -> str:
     if app.id:
         parts.append(f"({_NOT_IN_COMMENT.sub('-', app.id)})")
     return " ".join(parts)
+
+
+def is_probe(user_agent: str) -> bool:
+    """Whether a request with this User-Agent is a probe of `raccoon-fast doctor`."""
+    return f" {DOCTOR_NAME}/" in user_agent

@@ -26,6 +26,7 @@ from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError
 from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.producer_meter import ProducerMeter
 from raccoon_fast.serializers import Data_contra
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -214,7 +215,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         if self._settled != (settled := total.accepted - total.unsettled) or not total.unsettled:
             self._settled, self._settled_s = settled, now_s
         if now_s - self._settled_s > self._options.stall_s:
-            reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s: {total.unsettled} events wait")
+            waiting = counted(total.unsettled, "event")
+            reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s, with {waiting} waiting")
         if self._closed:
             reasons.append("the producer is closed")
         if trouble := self._loop_trouble():

@@ -89,6 +89,15 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
         "--in-flight", metavar="N", type=types.whole_number, default=8, help="unacknowledged at once (%(default)s)"
     )
     batches.add_argument("--wire", choices=("proto", "json"), default="proto", help="their encoding (%(default)s)")
+    batches.add_argument(
+        "--rate", metavar="N", type=types.rate, help="at most N events a second (as fast as the server takes them)"
+    )
+    parser.add_argument(
+        "--from-line", metavar="N", type=types.whole_number, default=1, help="begin at this line (%(default)s)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the lines and say what would be sent; nothing is connected"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="report lines that are no events, and go on")
     parser.add_argument(
         "--failed", metavar="FILE", help="append the lines that were not acknowledged, to be sent again"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from raccoon_fast.cli.formats import array_hint, format_hint
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, InputError
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ def read_batches(
     max_events: int,
     on_bad_line: Callable[[str], None],
     is_stopped: Callable[[], bool],
+    *,
+    from_line: int = 1,
 ) -> Iterator[Batch | None]:
     """Reads batches of at most `max_events` and MAX_BATCH_BYTES; blank lines are passed over.
 
-    A pause of the input closes a batch early, and yields None when there is none to close.
+    A pause of the input closes a batch early, and yields None when there is none to close. Where the first line is no
+    event, and looks like the beginning of a file of another format, the reason says so.
 
     Args:
         reader: Where the lines come from.
@@ -84,6 +88,7 @@ def read_batches(
         max_events: Events of a full batch.
         on_bad_line: Told of a line that is no event as "FILE:LINE: reason"; may raise InputError.
         is_stopped: Asked before each line; once true, the batch so far is the last.
+        from_line: The number of the first line that is looked at.
 
     Raises:
         InputError: The reader's or `on_bad_line`'s; the events before that line are yielded first.
@@ -98,12 +103,13 @@ def read_batches(
             if is_stopped():
                 break
             number, text = line
-            if not text or text.isspace():
+            if number < from_line or not text or text.isspace():
                 continue
             try:
                 event_type = type_of(text)
             except ValueError as error:
-                on_bad_line(f"{reader.name}:{number}: {error}")
+                hint = (format_hint(text) or array_hint(text)) if number == 1 else ""
+                on_bad_line(f"{reader.name}:{number}: {error}" + (f"; it looks like {hint}" if hint else ""))
                 continue
             if batch.events and batch.nbytes + len(text) > MAX_BATCH_BYTES:
                 yield batch

@@ -15,9 +15,11 @@ __all__ = ["BENCH", "add_bench"]
 BENCH = """\
 Sends events at a rate, whether the server keeps up with it or not (an open loop), and says how long each took from when
 it was due to its acknowledgement: what comes late because something before it was slow counts as slow. The events of a
-millisecond are due at its beginning. A ramp goes from rate to rate, each for --seconds, and ends early at a rate that
+millisecond are due at its beginning; those that a pause of this process has delayed are sent after it, and counted from
+when they were due. A ramp goes from rate to rate, each for --seconds, and ends early at a rate that
 cannot be kept up. CPU is that of this process, the making of the load included. One event more is sent before, so that
-the connection is there. No request is tried twice.
+the connection is there. No request is tried twice. Exit code 1: an event failed, or this machine could not emit them
+all.
 
 This is load on a server: any but one of this machine's loopback is asked for first, or takes --yes.
 """

@@ -10,7 +10,8 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.cli.exits import Exit, UsageError
-from raccoon_fast.cli.terminal import write_line, write_note
+from raccoon_fast.cli.terminal import write_json, write_line, write_note
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -59,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         received = {name: counts._asdict() for name, counts in collector.counts.items()}
         say(json.dumps({"received": received, "bad": collector.bad_event_count}))
     elif not arguments.quiet:
-        parts = [f"{counts.events} over {protocol}" for protocol, counts in collector.counts.items() if counts.events]
-        bad = f"; {collector.bad_event_count} are bad" if collector.bad_event_count else ""
-        say(f"received {collector.event_count} events" + (f": {', '.join(parts)}" if parts else "") + bad)
+        parts = [f"{counts.events:,} over {protocol}" for protocol, counts in collector.counts.items() if counts.events]
+        bad = f"; {collector.bad_event_count:,} bad" if collector.bad_event_count else ""
+        say(f"received {counted(collector.event_count, 'event')}" + (f": {', '.join(parts)}" if parts else "") + bad)
     return Exit.OK
 
 
@@ -73,7 +74,7 @@ def _print_event(event_type: str | None, event: ReceivedEvent) -> None:
         shown["data"] = json.loads(event.data)
     except ValueError:  # which bytes that are not UTF-8 are, too
         shown["base64"] = base64.b64encode(event.data).decode()
-    write_line(json.dumps(shown, ensure_ascii=False))
+    write_json(json.dumps(shown, ensure_ascii=False))
 
 
 def new_collector(**options: Any) -> Collector:

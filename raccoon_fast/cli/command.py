@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from raccoon_fast.cli.arguments import make_parser
 from raccoon_fast.cli.exits import Exit, UsageError
-from raccoon_fast.cli.terminal import write_line, write_note
+from raccoon_fast.cli.terminal import adapt_streams, write_line, write_note
 from raccoon_fast.errors import RaccoonError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After --help, and for wrong usage.
     """
+    adapt_streams()
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.version:

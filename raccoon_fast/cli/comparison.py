@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from raccoon_fast.texts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -32,7 +34,8 @@ class Comparison(NamedTuple):
         return not (self.altered or self.missing or self.unexpected)
 
     def __str__(self) -> str:
-        return f"{self.missing} events missing, {self.altered} altered, {self.unexpected} not sent or not so often"
+        missing = counted(self.missing, "event")
+        return f"{missing} missing, {self.altered} altered, {self.unexpected} not sent or not so often"
 
 
 def compare(sent: Mapping[str, Sequence[tuple[str, bytes]]], received: Iterable[tuple[str, str, bytes]]) -> Comparison:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.cli.exits import Exit
-from raccoon_fast.cli.terminal import write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from raccoon_fast.cli.arguments import make_parser
 
     write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[arguments.shell]
-    write_line("\n".join(write(list(_levels(make_parser())))))
+    sys.stdout.write("\n".join(write(list(_levels(make_parser())))) + "\n")
     return Exit.OK
 
 

@@ -117,9 +117,13 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in ("user_id", "group", "id_header", "group_header", "proxy", "server_hostname", "timeout"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
+    if arguments.token is not None:
+        options["auth"] = arguments.token
     if arguments.header:
         options["headers"] = dict(arguments.header)
         if any(name.lower() == "authorization" for name, _ in arguments.header):
+            if arguments.token is not None:
+                raise UsageError("--token and --header 'Authorization: …' say the same: leave one of them out")
             options["auth"] = None  # or the environment's would go before it
     if arguments.ca or arguments.cert or arguments.key:
         password = os.environ.get("RACCOON_FAST_TLS_PASSWORD") or None

@@ -52,6 +52,12 @@ def add_connection(
         default=[],
         help="a further header; may be repeated",
     )
+    group.add_argument(
+        "--token",
+        metavar="TOKEN",
+        type=types.text,
+        help="a bearer token; others see it in the list of processes, but not RACCOON_FAST_AUTH_TOKEN",
+    )
     add_files(
         group,
         ca="CA certificates to trust (the system's)",

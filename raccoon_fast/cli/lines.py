@@ -55,6 +55,7 @@ class LineReader:
         name: For messages.
         size: Bytes as they are stored; None where that is not known, as for a pipe.
         position: Bytes read so far, as they are stored.
+        lines: Lines read so far.
 
     Raises:
         OSError: The file cannot be opened.
@@ -66,6 +67,7 @@ class LineReader:
         status = os.fstat(self._file.fileno())
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.position = 0
+        self.lines = 0
 
     def is_same_file(self, path: str) -> bool:
         """Whether `path` is the very file that is read."""
@@ -91,14 +93,17 @@ class LineReader:
                         skipping = False
                         continue
                     number += 1
+                    self.lines = number
                     yield Line(number, text.rstrip(b"\r"))
                 if len(rest) > MAX_LINE_BYTES and not skipping:
                     number += 1
+                    self.lines = number
                     yield Line(number, rest)
                     skipping = True
                 if skipping:
                     rest = b""
             if rest:
+                self.lines = number + 1
                 yield Line(number + 1, rest.rstrip(b"\r"))
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{self.name}: cannot be read past line {number}: {error}") from error

@@ -11,9 +11,10 @@ import orjson
 
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S, Exit, StopSignals
-from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
+from raccoon_fast.cli.terminal import open_progress, write_json, write_note, write_table
 from raccoon_fast.producer import Producer
 from raccoon_fast.serializers import RAW
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +61,7 @@ def replay(arguments: argparse.Namespace, view: SpoolView) -> int:
     _sum_up(arguments, total, time.monotonic() - began_s)
     left = view.orphans().types.total()
     if why:
-        write_note(f"raccoon-fast spool: {why}: {left:,} events stay in the spool")
+        write_note(f"raccoon-fast spool: {why}; left in the spool: {counted(left, 'event')}")
     if stop.received:
         return 128 + stop.received
     return Exit.FAILED if why or total.lost else Exit.OK
@@ -97,7 +98,7 @@ def _is_done(producer: Producer, view: SpoolView) -> bool:
 def _sum_up(arguments: argparse.Namespace, total: Counts, seconds: float) -> None:
     if arguments.json:
         found = {"acknowledged": total.acked, "failed": total.failed, "spooled": total.spooled}
-        write_line(orjson.dumps({**found, "seconds": round(seconds, 6)}).decode())
+        write_json(orjson.dumps({**found, "seconds": round(seconds, 6)}).decode())
         return
     rows = [("acknowledged", f"{total.acked:,}")]
     rows += [("failed", f"{count:,}: {reason}") for reason, count in sorted(total.failed.items())]

@@ -12,14 +12,16 @@ import orjson
 
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.connect import ServerOptions, make_producer
+from raccoon_fast.cli.dry_run import dry_run
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
 from raccoon_fast.cli.failures import FailureLog
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
 from raccoon_fast.cli.summary import Summary
-from raccoon_fast.cli.terminal import open_progress, write_line, write_note, write_table
+from raccoon_fast.cli.terminal import open_progress, write_json, write_note, write_table
 from raccoon_fast.errors import ConnectError
 from raccoon_fast.serializers import RAW
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _POLL_S = 0.1
+#: Under --rate, so much of it goes at once.
+_RATE_S = 0.1
 _MAX_NOTES = 20  # a server's texts may differ with every failure
 
 
@@ -42,10 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LineReader(arguments.file))
+        if arguments.dry_run:
+            return dry_run(arguments, reader)
         failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
         server = ServerOptions(arguments, arguments.url)
         failures = FailureLog(server.options["logger"])
         server.options["logger"] = failures
+        if arguments.rate is not None:  # else a whole batch would be due at once
+            arguments.batch_events = min(arguments.batch_events, max(1, round(arguments.rate * _RATE_S)))
         producer = make_producer(
             arguments,
             server,
@@ -61,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         sending = _Sending(reader, flight, failures, failed, stop, progress)
         sending.run(arguments)
     if arguments.json:
-        write_line(orjson.dumps(sending.summary.as_json()).decode())
+        write_json(orjson.dumps(sending.summary.as_json()).decode())
     else:
         write_table(sending.summary.as_rows())
     for note in sending.notes():
@@ -109,10 +117,24 @@ class _Sending:
             self.summary.bad_lines += 1
             self._progress.note(f"{text}; left out")
 
-        batches = read_batches(self._reader, type_of, arguments.batch_events, report_bad_line, self._ended_early)
+        batches = read_batches(
+            self._reader,
+            type_of,
+            arguments.batch_events,
+            report_bad_line,
+            self._ended_early,
+            from_line=arguments.from_line,
+        )
+        due_s = time.monotonic()
         try:
             for batch in batches:
+                while batch is not None and (wait_s := due_s - time.monotonic()) > 0 and not self._ended_early():
+                    self._settle(min(wait_s, _POLL_S))
                 if batch is not None:
+                    if self._ended_early():
+                        break  # not sent: the notes say from which line on
+                    if arguments.rate is not None:
+                        due_s = max(due_s, time.monotonic() - _RATE_S) + len(batch.events) / arguments.rate
                     self._flight.submit(batch)
                     self._last_line = batch.last_line
                 while self._flight.full and not self._ended_early():
@@ -123,20 +145,27 @@ class _Sending:
                     break
         except InputError as error:
             self._faults.append(str(error))
+        if arguments.from_line > self._reader.lines and not self._ended_early() and not self._faults:
+            end = f"{self._reader.name} ends at line {self._reader.lines}"
+            self._faults.append(f"{end}: there is no line {arguments.from_line} to begin with")
         self._drain()
         self.summary.seconds = time.perf_counter() - began_s
 
     def notes(self) -> list[str]:
         """What has to be said beside the numbers."""
         notes = list(self._faults)
-        summary, rest = self.summary, f"nothing after line {self._last_line} of {self._reader.name} was sent"
+        summary = self.summary
+        rest = f"nothing after line {self._last_line} of {self._reader.name} was sent"
+        if self._reader.size is not None:
+            rest += f"; --from-line {self._last_line + 1} goes on from there"
         if self._stop.received:
             notes.append(f"ended by {signal.Signals(self._stop.received).name}: {rest}")
         elif self._given_up:
             notes.append(f"gave up, as {self._given_up}: {rest}")
         if summary.unacknowledged:
             kept = f"their lines are in {self._failed.name}" if self._failed else "--failed FILE would keep their lines"
-            notes.append(f"{summary.unacknowledged} of {summary.events} events were not acknowledged; {kept}")
+            events = counted(summary.events, "event")
+            notes.append(f"not acknowledged: {summary.unacknowledged:,} of {events}; {kept}")
         return notes
 
     def exit_code(self) -> int:

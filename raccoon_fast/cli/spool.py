@@ -10,8 +10,9 @@ import orjson
 
 from raccoon_fast.cli.exits import Exit, UsageError
 from raccoon_fast.cli.replay import replay
-from raccoon_fast.cli.terminal import confirm, write_line, write_note, write_table
+from raccoon_fast.cli.terminal import confirm, write_json, write_line, write_note, write_table
 from raccoon_fast.delivery.spool_view import Filter, SpoolView
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ def _ls(arguments: argparse.Namespace, view: SpoolView) -> int:
             "quarantine": {**_as_json(quarantined, now_s), "reasons": reasons},
             "set_aside": [str(path) for path in view.set_aside()],
         }
-        write_line(orjson.dumps(found).decode())
+        write_json(orjson.dumps(found).decode())
         return Exit.OK
     parts = [(one.name, "alive" if one.alive else "dead", one.content) for one in owners]
     if quarantined.records:
@@ -60,7 +61,7 @@ def _ls(arguments: argparse.Namespace, view: SpoolView) -> int:
     else:
         write_line("empty")
     for reason, count in reasons.items():
-        write_line(f"quarantine: {count:,} records, as of each {reason}")
+        write_line(f"quarantine: {counted(count, 'record')}, as of each {reason}")
     for path in view.set_aside():
         write_line(f"a file that could not be read is kept as {path}")
     return Exit.OK
@@ -70,11 +71,11 @@ def _verify(arguments: argparse.Namespace, view: SpoolView) -> int:
     faults = list(view.damage())
     records = sum(owner.content.records for owner in view.owners())
     if arguments.json:
-        write_line(orjson.dumps({"records": records, "damage": faults}).decode())
+        write_json(orjson.dumps({"records": records, "damage": faults}).decode())
     else:
         for fault in faults:
             write_line(fault)
-        write_line(f"{records:,} records, {len(faults):,} faults")
+        write_line(f"{counted(records, 'record')}, {counted(len(faults), 'fault')}")
     return Exit.FAILED if faults else Exit.OK
 
 
@@ -86,9 +87,9 @@ def _drop(arguments: argparse.Namespace, view: SpoolView) -> int:
         if not records:
             write_line("the quarantine is empty")
             return Exit.OK
-        if not (arguments.yes or confirm(f"Drop the {records:,} records of the quarantine?")):
+        if not (arguments.yes or confirm(f"Drop the quarantine, {counted(records, 'record')}?")):
             return _nothing_dropped()
-        write_line(f"dropped {view.drop_quarantine():,} records of the quarantine")
+        write_line(f"dropped the quarantine, {counted(view.drop_quarantine(), 'record')}")
         return Exit.OK
     before = float("inf") if arguments.older_than is None else time.time() - arguments.older_than
     wanted = Filter(arguments.type, arguments.owner or "", before)
@@ -125,7 +126,7 @@ def _as_cells(content: Content, now_s: float) -> tuple[str, ...]:
 
 def _as_text(types: Mapping[str, int]) -> str:
     parts = [f"{count:,} of type {name}" for name, count in sorted(types.items())]
-    return f"{sum(types.values()):,} events" + (f" ({', '.join(parts)})" if parts else "")
+    return counted(sum(types.values()), "event") + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _age(at: float | None, now_s: float) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from raccoon_fast.cli.in_flight import Settled
@@ -117,7 +118,7 @@ class Summary:
     def as_rows(self) -> list[tuple[str, str]]:
         """The same for people, as (name, value)."""
         rows = [
-            ("events", f"{self.events:,} in {self.requests:,} requests"),
+            ("events", f"{self.events:,} in {counted(self.requests, 'request')}"),
             ("bytes", f"{self.nbytes:,}"),
             ("acknowledged", f"{self.acknowledged:,}"),
         ]

@@ -1,34 +1,107 @@
-"""What people see: notes, tables, a progress bar; by rich where it is installed and a terminal is there, else plain."""
+"""What people see: notes, tables, a progress bar; by rich where it is installed and a terminal is there, else plain.
+
+Whatever a terminal's encoding is, nothing fails: what it does not have is written in other characters. Control
+characters in what came from elsewhere, such as the name of an event type, are written as escapes.
+"""
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import os
 import re
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
 from raccoon_fast.cli.exits import UsageError
+from raccoon_fast.texts import UNSAFE, counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from typing_extensions import Self
 
-__all__ = ["Progress", "confirm", "open_progress", "write_line", "write_note", "write_picture", "write_table"]
+__all__ = [
+    "Progress",
+    "adapt_streams",
+    "confirm",
+    "open_progress",
+    "write_json",
+    "write_line",
+    "write_note",
+    "write_picture",
+    "write_table",
+]
 
 _REDRAW_S = 0.25
+#: For a terminal without them: the characters of our own that are not ASCII.
+_STAND_INS = {
+    "µ": "u",
+    "…": "...",
+    "─": "-",
+    "│": "|",
+    "└": "+",
+    "┴": "+",
+    "░": ".",
+    "▒": "-",
+    "▓": "=",
+    "█": "#",
+}
+_ERRORS = "raccoon_fast.cli"
+_NOT_ASCII = re.compile("[^\x00-\x7e]")
+_COLOURS = {"green": 32, "yellow": 33, "red": 31, "dim": 2}  # ECMA-48, Select Graphic Rendition
 
 
-def write_line(text: str) -> None:
-    """Writes one line to stdout, at once."""
+def adapt_streams() -> None:
+    """Lets stdout and stderr take every text, in an encoding that lacks some of its characters too."""
+    codecs.register_error(_ERRORS, _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    escaped = codecs.lookup_error("backslashreplace")
+    if not any(character in _STAND_INS for character in lacking):
+        return escaped(error)
+    return "".join(
+        _STAND_INS.get(character) or character.encode("ascii", "backslashreplace").decode() for character in lacking
+    ), error.end
+
+
+def write_line(text: str, colours: Mapping[str, str] | None = None) -> None:
+    """Writes one line to stdout, at once.
+
+    Args:
+        text: Without its line end.
+        colours: Words of it by their colours' names, for a terminal that has them.
+    """
+    text = shown(text)
+    if colours and _has_colours(sys.stdout):
+        for word, colour in colours.items():
+            text = text.replace(word, f"\x1b[{_COLOURS[colour]}m{word}\x1b[0m", 1)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
+def write_json(text: str) -> None:
+    """Writes a line of JSON to stdout, at once; what the terminal lacks, or would obey, as JSON's own escapes."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write((UNSAFE if is_utf8 else _NOT_ASCII).sub(_json_escape, text) + "\n")
+    sys.stdout.flush()
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")  # RFC 8259, section 7
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
+
+
 def write_note(text: str) -> None:
     """Writes one line to stderr, at once."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(shown(text) + "\n")
     sys.stderr.flush()
 
 
@@ -40,7 +113,7 @@ def confirm(question: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to ask on: say --yes")
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{shown(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -48,6 +121,7 @@ def confirm(question: str) -> bool:
 def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
     """Writes a table to stdout: with a header the columns after the first are numbers, without one all is text."""
     numbers = bool(header)
+    rows = [[*map(shown, row)] for row in rows]
     if _has_rich(sys.stdout):
         from rich.console import Console
         from rich.table import Table
@@ -132,7 +206,7 @@ class _LineProgress(Progress):
         if now_s >= self._next_s:
             self._next_s = now_s + _REDRAW_S
             share = f"{position / self._total:4.0%}  " if self._total else ""
-            self._write(f"{share}{events:,} events")
+            self._write(f"{share}{counted(events, 'event')}")
 
     def note(self, text: str) -> None:
         self._write("")
@@ -156,19 +230,19 @@ class _RichProgress(Progress):
         self._bar = progress.Progress(
             progress.BarColumn(),
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[events]:,} events"),
+            progress.TextColumn("{task.fields[events]}"),
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=total_bytes, events=0)
+        self._task = self._bar.add_task("", total=total_bytes, events=counted(0, "event"))
 
     def update(self, position: int, events: int) -> None:
-        self._bar.update(self._task, completed=position, events=events)
+        self._bar.update(self._task, completed=position, events=counted(events, "event"))
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -176,6 +250,11 @@ class _RichProgress(Progress):
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.stop()
+
+
+def _has_colours(stream: TextIO) -> bool:
+    # https://no-color.org
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _has_rich(stream: TextIO) -> bool:

@@ -17,6 +17,7 @@ from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.errors import ClientClosedError, DeliveryError
 from raccoon_fast.events import SendResult
 from raccoon_fast.serializers import Data_contra
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -159,7 +160,7 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
                 await asyncio.wait(self._tasks, timeout=timeout)
             unsettled = await self._delivery.close(max(0.0, deadline_s - asyncio.get_running_loop().time()))
             if unsettled:
-                self._settings.logger.error("closed with %d requests not acknowledged", unsettled)
+                self._settings.logger.error("closed with %s not acknowledged", counted(unsettled, "request"))
 
     async def __aenter__(self) -> Self:
         self._started()

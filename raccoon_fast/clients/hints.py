@@ -52,6 +52,8 @@ _MOST_S = {
     "ping_interval": 3600.0,
     "pong_timeout": 3600.0,
 }
+# From here on it is meant: a batch that is sealed by its size alone.
+_NEVER_S = {"linger": 86_400.0}
 # It may well be shorter.
 _NO_LEAST = ("linger", "block_timeout")
 
@@ -80,7 +82,7 @@ def question_seconds(logger: Log, **options: float | None) -> None:
     for option, value in options.items():
         if value is None:
             continue
-        if value > _MOST_S.get(option, float("inf")):
+        if _MOST_S.get(option, float("inf")) < value < _NEVER_S.get(option, float("inf")):
             meaning, meant = f"{_long(value)}", value / 1000
         elif value < _LEAST_S and option not in _NO_LEAST:
             meaning, meant = f"{value * 1000:g} ms", value * 1000

@@ -5,7 +5,7 @@
         collector.wait_for(100)
         collector.events
 
-It needs the extra `collector`: `pip install raccoon_fast[collector]`.
+It needs the extra `collector`: `pip install 'raccoon_fast[collector]'`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 try:
     import h2 as _h2  # noqa: F401
 except ImportError as error:
-    raise ImportError("the collector needs more packages: pip install raccoon_fast[collector]") from error
+    raise ImportError("the collector needs more packages: pip install 'raccoon_fast[collector]'") from error
 
 from raccoon_fast.collector.collector import Collector
 from raccoon_fast.collector.faults import Faults

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raccoon_fast.errors import Outcome
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from raccoon_fast.core.batch import Batch
@@ -57,8 +58,8 @@ class Expiries:
         else:
             why = "the server acknowledged too few events in that time"
         self._logger.warning(
-            "%d events expired after %g s without an acknowledgement (%d of them possibly delivered); %s",
-            self._events,
+            "%s expired after %g s without an acknowledgement (%d possibly delivered); %s",
+            counted(self._events, "event"),
             self._delivery_timeout_s,
             self._possibly_delivered,
             why,

@@ -10,6 +10,7 @@ from raccoon_fast.delivery.attempts import is_unwritten
 from raccoon_fast.delivery.outcomes import is_poison, reason_of
 from raccoon_fast.delivery.suspects import Trouble
 from raccoon_fast.errors import ConnectError, Outcome, ServerError
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,9 +178,9 @@ class Failures:
         if not trouble.is_told:
             trouble.is_told = True
             self._logger.error(
-                "a batch of %d events (%s) fails while others get through: %s; it is sent by itself, in ever smaller "
+                "a batch of %s (%s) fails while others get through: %s; it is sent by itself, in ever smaller "
                 "parts, to find the events that are refused",
-                batch.count,
+                counted(batch.count, "event"),
                 batch.settlement.receipt.req_guid,
                 trouble.error,
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.delivery.spool_file import SpoolDamaged, SpoolError, SpoolFile, SpoolFull, is_alive, lock_path
 from raccoon_fast.delivery.spool_records import Record, checksum_of, counts_of, fault_of, text_of
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -316,7 +317,7 @@ class Spool:
         faults, self._faults = self._faults, Counter()
         for fault, count in faults.items():
             self._told_s = time.monotonic()
-            self._file.say("the spool %s has lost %d records; of each: %s", self.path, count, fault)
+            self._file.say("the spool %s has lost %s: %s", self.path, counted(count, "record"), fault)
         self._file.tell()
 
     # What the file tells

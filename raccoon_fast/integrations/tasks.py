@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.errors import EventsRejectedError, RaccoonError
 from raccoon_fast.integrations.workers import Scope, borrow
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -79,9 +80,10 @@ class TaskReport:
     tasks: int = 1
 
     def __str__(self) -> str:
+        batches, tasks = counted(self.batches, "batch", "batches"), counted(self.tasks, "task")
         return (
-            f"{self.events} events ({self.data_bytes} bytes) acknowledged, "
-            f"in {self.batches} batches of {self.tasks} tasks; the longest took {self.seconds:.1f} s"
+            f"{counted(self.events, 'event')} ({self.data_bytes:,} bytes) acknowledged, in {batches} of {tasks}; "
+            f"the longest took {self.seconds:.1f} s"
         )
 
 

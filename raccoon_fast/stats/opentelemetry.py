@@ -58,7 +58,7 @@ class OpenTelemetry(InstrumentSink):
             from opentelemetry import metrics
         except ImportError as error:
             raise ImportError(
-                "OpenTelemetry needs one more package: pip install raccoon_fast[opentelemetry]"
+                "OpenTelemetry needs one more package: pip install 'raccoon_fast[opentelemetry]'"
             ) from error
         if not isinstance(meter_provider, (metrics.MeterProvider, type(None))):
             raise TypeError(f"meter_provider must be an OpenTelemetry MeterProvider, not {meter_provider!r}")

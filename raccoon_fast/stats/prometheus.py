@@ -60,7 +60,7 @@ class Prometheus(InstrumentSink):
         try:
             import prometheus_client
         except ImportError as error:
-            raise ImportError("Prometheus needs one more package: pip install raccoon_fast[prometheus]") from error
+            raise ImportError("Prometheus needs one more package: pip install 'raccoon_fast[prometheus]'") from error
         registry = prometheus_client.REGISTRY if registry is None else registry
         if not isinstance(registry, prometheus_client.CollectorRegistry):
             raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")

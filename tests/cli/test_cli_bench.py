@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import pty
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -174,9 +176,10 @@ class TestTicks:
         """Emits all there is; when each event was due, by the recorder, and what `_emit` returned."""
         receipt = SimpleNamespace(req_guid="g")
         noted = []
+        numbers = itertools.count()
 
         def emit(event_type, data):
-            clock.now_s += emit_s
+            clock.now_s += emit_s.get(next(numbers), 0.0) if isinstance(emit_s, dict) else emit_s
             return receipt
 
         recorder = SimpleNamespace(
@@ -201,10 +204,17 @@ class TestTicks:
         assert noted == [(0.0, 1), (0.001, 1), (0.002, 1), (0.003, 1)]
         assert clock.now_s == pytest.approx(100.0 + 4 * 0.00125)
 
-    def test_a_loop_that_is_a_second_behind_is_given_up(self, clock):
+    def test_a_machine_that_does_not_make_so_many_is_given_up_a_second_after_the_end(self, clock):
         noted, (due, emitted, overflown) = self.emit(clock, 1000, 1.0, emit_s=0.011)
         assert (due, overflown) == (1000, 0)
-        assert emitted == sum(count for _, count in noted) == 101  # 10 ms further behind with each
+        assert emitted == sum(count for _, count in noted) == 182  # 11 ms each, in 2 s
+        assert clock.now_s == pytest.approx(102.0, abs=0.011)
+
+    def test_after_a_pause_all_that_was_due_is_emitted(self, clock):
+        pauses_s = {100: 30.0, 700: 5.0}
+        noted, result = self.emit(clock, 1000, 1.0, emit_s=pauses_s)
+        assert result == (1000, 1000, 0)
+        assert noted == [(pytest.approx(number / 1000), 1) for number in range(1000)]  # from when they were due
 
     def test_once_stopped_nothing_more_is_due(self, clock):
         _, result = self.emit(clock, 1000, 10.0, is_stopped=lambda: clock.now_s > 100.0495)
@@ -266,6 +276,29 @@ class TestFailures:
         thread.join()
         (step,) = json.loads(capsys.readouterr().out)["steps"]
         assert 19 <= step["acknowledged"] == step["due"] < 12_000
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
+def test_a_pause_of_its_own_is_latency(command, collector):
+    process = command.start("bench", collector.ws_url, "--rate", 200, "--seconds", 2, "--json")
+    collector.wait_for(50)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)  # the pause that is measured
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=40)
+    assert (process.returncode, err) == (0, b"")
+    (step,) = json.loads(out)["steps"]
+    assert (step["due"], step["emitted"], step["acknowledged"]) == (400, 400, 400)
+    assert step["latency_ms"]["max"] > 1400
+    assert step["latency_ms"]["p90"] > 500  # 300 of the 400 events were due in the pause
+    assert step["latency_ms"]["p50"] > 0
+
+
+def test_what_this_machine_could_not_emit_is_a_failure(collector, capsys, monkeypatch):
+    monkeypatch.setattr(load, "_MOST_LATE_S", 0.05)
+    assert main(["bench", collector.ws_url, "--rate", "5000000", "--seconds", "0.05"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(r"at 5,000,000 events/s, this machine emitted only [\d,]+ of 250,000 events\n", err)
 
 
 class TestConsent:

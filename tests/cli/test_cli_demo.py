@@ -83,7 +83,7 @@ class Doubling(Collector):
     ("kind", "words"),
     [
         (Altering, "0 events missing, 1 altered, 0 not sent or not so often"),
-        (Losing, "1 events missing, 0 altered, 0 not sent or not so often"),
+        (Losing, "1 event missing, 0 altered, 0 not sent or not so often"),
         (Doubling, "0 events missing, 0 altered, 1 not sent or not so often"),
     ],
 )

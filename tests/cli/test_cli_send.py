@@ -142,7 +142,7 @@ class TestFailures:
         assert (summary["events"], summary["acknowledged"], sum(summary["failed"].values())) == (2500, 0, 2500)
         assert "INTERNAL_ERROR" in str(summary["failed"])
         assert run.stderr == (
-            "raccoon-fast send: 2500 of 2500 events were not acknowledged; their lines are in failed.jsonl\n"
+            "raccoon-fast send: not acknowledged: 2,500 of 2,500 events; their lines are in failed.jsonl\n"
         )
         assert sorted((tmp_path / "failed.jsonl").read_bytes().splitlines()) == sorted(LINES)
         with Collector() as healthy:

@@ -105,12 +105,12 @@ class TestLs:
             command("spool", "replay", path, "--url", collector.url)
         out = command("spool", "ls", path).stdout
         assert "quarantine" in out
-        assert "quarantine: 1 records, as of each its checksum does not hold" in out
+        assert "quarantine: 1 record, as of each its checksum does not hold" in out
         assert "a file that could not be read is kept as" in out
         found = json.loads(command("spool", "ls", path, "--json").stdout)
         assert (found["quarantine"]["records"], len(found["set_aside"])) == (1, 1)
         run = command("spool", "drop", path, "--quarantine", "--yes")
-        assert (run.returncode, run.stdout) == (0, "dropped 1 records of the quarantine\n")
+        assert (run.returncode, run.stdout) == (0, "dropped the quarantine, 1 record\n")
         assert command("spool", "drop", path, "--quarantine").stdout == "the quarantine is empty\n"
 
 
@@ -127,7 +127,7 @@ class TestVerify:
         assert run.returncode == 1
         fault, total = run.stdout.splitlines()
         assert f"request {left[4]}: its checksum does not hold" in fault
-        assert total == "9 records, 1 faults"
+        assert total == "9 records, 1 fault"
         assert len(json.loads(command("spool", "verify", path, "--json").stdout)["damage"]) == 1
 
 
@@ -172,7 +172,7 @@ class TestReplay:
         assert json.loads(out)["acknowledged"] == 0
         assert "Connection refused" in err
         assert err.endswith(
-            "raccoon-fast spool: gave up, as nothing was acknowledged for 0.3 s: 90 events stay in the spool\n"
+            "raccoon-fast spool: gave up, as nothing was acknowledged for 0.3 s; left in the spool: 90 events\n"
         )
         monkeypatch.setattr(replay, "PATIENCE_S", 30.0)
         with Collector() as collector:
@@ -212,7 +212,7 @@ class TestReplay:
             assert main(["spool", "replay", str(path), "--url", collector.ws_url]) == code
             thread.join()
         err = capsys.readouterr().err
-        assert err == f"raccoon-fast spool: ended by {number.name}: 90 events stay in the spool\n"
+        assert err == f"raccoon-fast spool: ended by {number.name}; left in the spool: 90 events\n"
 
 
 class TestDrop:

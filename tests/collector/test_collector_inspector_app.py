@@ -114,6 +114,7 @@ def test_events(peer: Any, new_collector: NewCollector) -> None:
         "connection_id": "rest-user",
         "group": "--default--",
         "user_agent": "agent/1",
+        "probe": False,
         "bad": None,
         "faults": [],
     }
@@ -281,6 +282,7 @@ class TestBad:
             "connection_id": "me",
             "group": "--default--",
             "user_agent": "agent/1",
+            "probe": False,
             "size": 1,
             "format": "text",
             "text": "{",

@@ -329,4 +329,4 @@ def test_it_imports_none_of_the_clients_and_not_the_core() -> None:
 
 def test_without_its_packages_the_import_says_what_to_install() -> None:
     done = run_python("import sys; sys.modules['h2'] = None\nimport raccoon_fast.collector")
-    assert "ImportError: the collector needs more packages: pip install raccoon_fast[collector]" in done.stderr
+    assert "ImportError: the collector needs more packages: pip install 'raccoon_fast[collector]'" in done.stderr

@@ -24,7 +24,7 @@ def test_the_first_at_once_and_then_every_ten_seconds() -> None:
     expiries.add(batch_of(3), ConnectionError("refused"))
     expiries.tell(100.0)
     assert log.lines.pop() == (
-        "3 events expired after 120 s without an acknowledgement (0 of them possibly delivered); last failure: refused"
+        "3 events expired after 120 s without an acknowledgement (0 possibly delivered); last failure: refused"
     )
     expiries.add(batch_of(2), None)
     expiries.add(batch_of(5, Outcome.POSSIBLY_DELIVERED), None)
@@ -33,7 +33,7 @@ def test_the_first_at_once_and_then_every_ten_seconds() -> None:
     assert log.lines == []
     expiries.tell(110.0)
     assert log.lines == [
-        "7 events expired after 120 s without an acknowledgement (5 of them possibly delivered); "
+        "7 events expired after 120 s without an acknowledgement (5 possibly delivered); "
         "the server acknowledged too few events in that time"
     ]
     expiries.tell(float("inf"))

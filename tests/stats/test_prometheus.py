@@ -238,8 +238,8 @@ def test_without_the_package_it_says_what_to_install():
                 print(error)
     """
     assert run(script).splitlines() == [
-        "Prometheus needs one more package: pip install raccoon_fast[prometheus]",
-        "OpenTelemetry needs one more package: pip install raccoon_fast[opentelemetry]",
+        "Prometheus needs one more package: pip install 'raccoon_fast[prometheus]'",
+        "OpenTelemetry needs one more package: pip install 'raccoon_fast[opentelemetry]'",
     ]
 
 

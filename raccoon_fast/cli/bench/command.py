@@ -17,11 +17,20 @@ from raccoon_fast.cli.bench.load import run_step
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import Exit, StopSignals, UsageError
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, LineReader
-from raccoon_fast.cli.terminal import confirm, open_progress, write_line, write_note, write_picture, write_table
+from raccoon_fast.cli.terminal import (
+    confirm,
+    open_progress,
+    write_json,
+    write_line,
+    write_note,
+    write_picture,
+    write_table,
+)
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.net.address import parse_address, protocol_of
 from raccoon_fast.producer import Producer
 from raccoon_fast.serializers import RAW
+from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -72,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     _report(arguments, steps, ", ".join(server.urls))
     if stop.received:
         return 128 + stop.received
-    return Exit.FAILED if any(step.failed for step in steps) else Exit.OK
+    return Exit.FAILED if any(step.failed or step.emitted < step.due for step in steps) else Exit.OK
 
 
 def _run_steps(
@@ -161,7 +170,7 @@ def _report(arguments: argparse.Namespace, steps: list[Step], servers: str) -> N
     if arguments.svg and bars:
         Path(arguments.svg).write_text(draw_svg(bars, f"raccoon-fast bench {servers}"), encoding="utf-8")
     if arguments.json:
-        write_line(orjson.dumps({"steps": [_as_json(step) for step in steps]}).decode())
+        write_json(orjson.dumps({"steps": [_as_json(step) for step in steps]}).decode())
         return
     names = [name for name, _, _ in PARTS]
     write_table(
@@ -174,11 +183,11 @@ def _report(arguments: argparse.Namespace, steps: list[Step], servers: str) -> N
         write_picture(draw_text(bars, columns), {character: colour for _, character, colour in PARTS[1:]})
     for step in steps:
         for reason, count in step.failed.items():
-            write_note(f"raccoon-fast bench: at {step.rate:,.0f} events/s, {count:,} events failed: {reason}")
+            write_note(f"raccoon-fast bench: at {step.rate:,.0f} events/s, {counted(count, 'event')} failed: {reason}")
         if step.emitted < step.due and not step.failed.get("overflow"):
             write_note(
-                f"raccoon-fast bench: at {step.rate:,.0f} events/s, {step.due - step.emitted:,} events were not even "
-                "emitted: this machine does not make so many"
+                f"raccoon-fast bench: at {step.rate:,.0f} events/s, this machine emitted only {step.emitted:,} of "
+                f"{counted(step.due, 'event')}"
             )
 
 

@@ -1,9 +1,11 @@
 """An open loop: events come when they are due, whether those before them were acknowledged or not.
 
 Strategy. Time is cut into ticks. What is due within a tick is emitted at its beginning, and that beginning is when its
-latency starts: an emit that comes late, because the one before it took long or the machine was busy, counts as that
-much latency (no coordinated omission). When an event was acknowledged is known from its batch: the moment the batch was
-opened, and the times its acknowledgement carries, which are taken on the producer's own loop.
+latency starts: an emit that comes late, because the one before it took long, the machine was busy or this process was
+stopped for a while, counts as that much latency (no coordinated omission). What is overdue is emitted at once. The load
+ends when all was emitted, or when the time for it is over: the seconds asked for, and as long as the pauses took. When
+an event was acknowledged is known from its batch: the moment the batch was opened, and the times its
+acknowledgement carries, which are taken on the producer's own loop.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ __all__ = ["Step", "run_step"]
 _TICK_S = 0.001
 _DRAIN_POLL_S = 0.002
 _POLL_S = 0.1
-# A loop that is further behind is given up: it would only go on for longer.
+# A tick that takes so long was interrupted: the process was stopped, or got no processor.
+_PAUSE_S = 0.25
+# A machine that does not make so many events is let try for so much longer than asked for.
 _MOST_LATE_S = 1.0
 
 
@@ -165,11 +169,16 @@ def _emit(
     due = emitted = overflown = tick = 0
     receipt = None
     opened_s = 0.0
-    began_s = time.monotonic()
+    began_s = seen_s = time.monotonic()
+    end_s = began_s + seconds + _MOST_LATE_S
     while due < total:
         due_s = began_s + tick * tick_s
         tick += 1
-        if time.monotonic() > due_s + _MOST_LATE_S:
+        now_s = time.monotonic()
+        if (pause_s := now_s - max(seen_s, due_s - tick_s)) > _PAUSE_S:
+            end_s += pause_s
+        seen_s = now_s
+        if now_s > end_s:
             due = total  # this machine does not make so many
             break
         while (wait_s := due_s - time.monotonic()) > 0 and not is_stopped():

@@ -17,10 +17,11 @@ from raccoon_fast.cli.doctor.network import can_connect, check_network
 from raccoon_fast.cli.doctor.probes import WAYS, check_clock, send_probe
 from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
-from raccoon_fast.cli.terminal import confirm, write_line
-from raccoon_fast.client_info import client_info
+from raccoon_fast.cli.terminal import confirm, write_json, write_line
+from raccoon_fast.client_info import DOCTOR_NAME, client_info
 from raccoon_fast.clients.options import Settings
 from raccoon_fast.core import explain_pure, has_extensions
+from raccoon_fast.events import App
 from raccoon_fast.net.address import parse_address, protocol_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     server = ServerOptions(arguments, arguments.url)
     server.options.setdefault("timeout", _TIMEOUT_S)
+    # By which a collector, and whoever reads a server's log, tells these requests from the user's.
+    server.options["app"] = App("probe", DOCTOR_NAME, client_info().version)
     with server.blamed():
         patients = [_Patient(url, server.options) for url in server.urls]
         patients += [_Patient(url, server.options, is_guess=True) for url in _guesses(server.urls)]
@@ -61,13 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
                 _write(finding)
     counts = Counter(one["status"] for one in found)
     if arguments.json:
-        write_line(orjson.dumps({"checks": found, **{status: counts[status] for status in _STATUSES}}).decode())
+        write_json(orjson.dumps({"checks": found, **{status: counts[status] for status in _STATUSES}}).decode())
     else:
-        write_line(", ".join(f"{counts[status]} {status}" for status in _STATUSES))
+        summary = {f"{counts[status]} {status}": _COLOURS[status] for status in _STATUSES if counts[status]}
+        write_line(", ".join(f"{counts[status]} {status}" for status in _STATUSES), summary)
     return Exit.FAILED if counts[FAIL] else Exit.OK
 
 
 _STATUSES = (OK, WARN, FAIL, SKIP)
+_COLOURS = {OK: "green", WARN: "yellow", FAIL: "red", SKIP: "dim"}
 
 
 def _check_install() -> Finding:
@@ -80,9 +85,9 @@ def _check_install() -> Finding:
 
 
 def _write(finding: Finding) -> None:
-    # A server's words may hold anything, a terminal's commands too.
-    detail = "".join(character if character.isprintable() else "?" for character in finding.detail)
-    write_line(f"  {finding.status:<4}  {finding.check:<13}  {detail}")
+    write_line(
+        f"  {finding.status:<4}  {finding.check:<13}  {finding.detail}", {finding.status: _COLOURS[finding.status]}
+    )
     if finding.fix:
         write_line(f"{'':23}-> {finding.fix}")
 
@@ -135,7 +140,7 @@ class _Patient:
         if not urls:
             return
         if not may_probe():
-            yield Finding("probe", SKIP, "no event was sent, so acknowledgements are not known of", "--yes sends some")
+            yield Finding("probe", SKIP, "no event was sent: acknowledgements were not tested", "--yes sends some")
             return
         knows_time = False
         for protocol, url in urls.items():

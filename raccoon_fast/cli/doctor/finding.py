@@ -58,7 +58,7 @@ def fix_for_status(status: int | str | None) -> str:
 
 
 _SEE_LOG = "look into the log of the server, or of the proxy before it"
-_LET_IN = "let yourself in: RACCOON_FAST_AUTH_TOKEN, user and password in the URL, or --header 'Authorization: …'"
+_LET_IN = "log in: --token or RACCOON_FAST_AUTH_TOKEN, user and password in the URL, or --header 'Authorization: …'"
 _STATUSES: dict[int | str | None, str] = {
     401: _LET_IN,
     403: _LET_IN,

@@ -29,8 +29,8 @@ GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     has number (it counts those published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time
     (or null), received_time, and of its data format, data (for "json" and "protobuf", else null), text, message and
     problem, as `Decoded`; bad: null, or what is wrong with its data (path, reason), where its type has a schema or a
-    message; faults: the names of those that happened to its request. Of many a second not all are kept, but all are
-    counted.
+    message; faults: the names of those that happened to its request; probe: whether it is of `raccoon-fast doctor`. Of
+    many a second not all are kept, but all are counted.
     FILTERS: type; guid, client, search (part of the guid, of the client's id or group, of the data; in any case);
     protocol=rest|websocket|grpc; quality=good|bad.
 GET /inspect/good?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
@@ -44,9 +44,9 @@ GET /inspect/export?FILTERS
     The events that are kept and pass the filters, as JSON lines, each with the members of GET /inspect/event.
 GET /inspect/bad?limit=1..500&after=NUMBER
     bad, last: the same of requests that were rejected: number, time, protocol, code, reason, req_guid, connection_id,
-    group, user_agent, size, format, text, problem; see `Rejection`. events: the last `limit` events whose data does not
-    match their type: type, req_guid, protocol, connection_id, size, format, text, path, reason; event_count: how many
-    there were.
+    group, user_agent, probe, size, format, text, problem; see `Rejection`. events: the last `limit` events whose data
+    does not match their type: type, req_guid, protocol, connection_id, size, format, text, path, reason; event_count:
+    how many there were.
 GET /inspect/faults
     faults: fault (a method of Faults), description, arguments (with what they are unless given), has_times, on, value
     (its first argument), times_left (null: until it is switched off), happened.

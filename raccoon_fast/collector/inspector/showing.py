@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from raccoon_fast.client_info import is_probe
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.inspector.decoding import EventDecoder
 from raccoon_fast.collector.inspector.journal import MAX_DATA_BYTES, KeptEvent, Rejection
@@ -50,6 +51,7 @@ class Showing:
             "connection_id": request.connection_id,
             "group": request.group,
             "user_agent": request.user_agent,
+            "probe": is_probe(request.user_agent),
             "bad": None if event.fault is None else event.fault._asdict(),
             "faults": self._table.hits_of(request.req_guid),
         }
@@ -80,4 +82,5 @@ class Showing:
         decoded = self._decoder.decode(None, rejection.data, rejection.size)
         shown = rejection._asdict()
         del shown["data"]
+        shown["probe"] = is_probe(rejection.user_agent)
         return {**shown, "format": decoded.format, "text": decoded.text, "problem": decoded.problem}

@@ -3,6 +3,9 @@ import * as format from "./format.js";
 
 const KINDS = { json: "JSON", protobuf: "protobuf", text: "text", hex: "bytes" };
 
+/** Before the preview of what `raccoon-fast doctor` sent to see whether it arrives. */
+const probeNote = (entry) => (entry.probe ? "Probe of raccoon-fast doctor. " : "");
+
 /** The facts that events and rejections share. */
 function sourceFacts(entry) {
   return [
@@ -24,7 +27,7 @@ export const EVENTS = {
   label: (event) => `event ${event.number}, ${event.type}`,
   cells: (event) => [
     format.time(event.received_time), breakable(event.type), format.PROTOCOLS[event.protocol], format.bytes(event.size),
-    `${event.faults.length === 0 ? "" : `${event.faults.join(", ")}: `}${event.bad === null ? "" : `Bad at ${event.bad.path}: ${event.bad.reason} `}${event.text.slice(0, 300)}`,
+    `${probeNote(event)}${event.faults.length === 0 ? "" : `${event.faults.join(", ")}: `}${event.bad === null ? "" : `Bad at ${event.bad.path}: ${event.bad.reason} `}${event.text.slice(0, 300)}`,
   ],
   state: (event) => (event.bad !== null ? "is-bad" : event.faults.length > 0 ? "is-hit" : ""),
   facts: (event) => [
@@ -49,7 +52,7 @@ export const REJECTIONS = {
   none: "None.",
   columns: [["Time", "time"], ["Protocol", "wide"], ["Code", "text"], ["Reason", "preview"]],
   label: (bad) => `rejection ${bad.number}`,
-  cells: (bad) => [format.time(bad.time), format.PROTOCOLS[bad.protocol], bad.code || "(not told)", bad.reason],
+  cells: (bad) => [format.time(bad.time), format.PROTOCOLS[bad.protocol], bad.code || "(not told)", `${probeNote(bad)}${bad.reason}`],
   state: () => "",
   facts: (bad) => [
     ["Reason", bad.reason],
