@@ -9,6 +9,7 @@ import orjson
 
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.exits import Exit
+from raccoon_fast.cli.formats import array_hint
 from raccoon_fast.cli.lines import InputError
 from raccoon_fast.cli.terminal import write_json, write_note, write_table
 from raccoon_fast.texts import counted
@@ -28,7 +29,7 @@ def dry_run(arguments: argparse.Namespace, reader: LineReader) -> int:
     types: Counter[str] = Counter()
     nbytes = requests = 0
     bad: list[str] = []
-    fault = ""
+    fault = hint = ""
 
     def note_bad_line(text: str) -> None:
         bad.append(text)
@@ -42,6 +43,7 @@ def dry_run(arguments: argparse.Namespace, reader: LineReader) -> int:
     try:
         for batch in batches:
             if batch is not None:
+                hint = hint if requests else array_hint(batch.events[0][1])
                 requests += 1
                 nbytes += batch.nbytes
                 types.update(event_type for event_type, _ in batch.events)
@@ -61,6 +63,8 @@ def dry_run(arguments: argparse.Namespace, reader: LineReader) -> int:
         write_table(rows)
     if len(bad) > _MOST_NOTES:
         write_note(f"raccoon-fast send: and {counted(len(bad) - _MOST_NOTES, 'bad line')} more")
+    if hint and reader.lines == 1:
+        write_note(f"raccoon-fast send: {reader.name} has one line, which is one event; it looks like {hint}")
     if fault:
         write_note(f"raccoon-fast send: {fault}")
     return Exit.USAGE if fault or (bad and not arguments.skip_bad) else Exit.OK

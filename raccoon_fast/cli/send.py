@@ -15,6 +15,7 @@ from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.dry_run import dry_run
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
 from raccoon_fast.cli.failures import FailureLog
+from raccoon_fast.cli.formats import array_hint
 from raccoon_fast.cli.in_flight import InFlight
 from raccoon_fast.cli.lines import InputError, LineReader
 from raccoon_fast.cli.summary import Summary
@@ -104,6 +105,7 @@ class _Sending:
         self._noted: set[str] = set()
         self._given_up = ""  # why
         self._last_line = 0
+        self._hint = ""  # of the first line
         self._well_s = time.monotonic()
         self.summary = Summary()
 
@@ -135,6 +137,8 @@ class _Sending:
                         break  # not sent: the notes say from which line on
                     if arguments.rate is not None:
                         due_s = max(due_s, time.monotonic() - _RATE_S) + len(batch.events) / arguments.rate
+                    if not self._hint and not self._last_line:
+                        self._hint = array_hint(batch.events[0][1])
                     self._flight.submit(batch)
                     self._last_line = batch.last_line
                 while self._flight.full and not self._ended_early():
@@ -154,6 +158,8 @@ class _Sending:
     def notes(self) -> list[str]:
         """What has to be said beside the numbers."""
         notes = list(self._faults)
+        if self._hint and self._reader.lines == 1:
+            notes.append(f"{self._reader.name} has one line, which was sent as one event; it looks like {self._hint}")
         summary = self.summary
         rest = f"nothing after line {self._last_line} of {self._reader.name} was sent"
         if self._reader.size is not None:

@@ -28,16 +28,17 @@ class Command:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self._folder, env=self.environment, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.environment} | options
+        process = subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self._folder, **options)
         self._started.append(process)
         return process
 
-    def __call__(self, *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs it to its end."""
-        process = self.start(*arguments, stdin=subprocess.PIPE)
+        encoding = environment.get("PYTHONIOENCODING", "utf-8")
+        process = self.start(*arguments, stdin=subprocess.PIPE, env={**self.environment, **environment})
         out, err = process.communicate(stdin, timeout=patient(50))
-        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
+        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(encoding), err.decode(encoding))
 
     def end(self) -> None:
         for process in self._started:

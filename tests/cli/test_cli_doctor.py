@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import http.server
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import trustme
 from forward_proxy import ForwardProxy
@@ -20,6 +22,7 @@ from patience import patient
 from unix_socket import forwarded
 
 import raccoon_fast
+from raccoon_fast import RAW, App, RestClient
 from raccoon_fast.cli import main
 from raccoon_fast.cli.doctor import command as doctor
 from raccoon_fast.cli.doctor.probes import check_clock
@@ -83,6 +86,19 @@ class TestAllIsWell:
         assert {event.type for event in collector.events} == {"probe"}
         assert {event.protocol for event in collector.events} == {"rest", "websocket", "grpc"}
         assert collector.event_count == 5
+
+    def test_its_requests_are_marked_as_probes_in_the_collector(self, examine, collector):
+        with RestClient(collector.url, serializer=RAW, app=App("1", "shop", "1.0")) as client:
+            client.send([("page", b"")])
+        examine(
+            collector.url, f"grpc://{collector.grpc_target}", "--yes", "--type", "probe", "--id-header", "X-Device-ID"
+        )
+        get = functools.partial(httpx.get, trust_env=False)
+        events = get(f"{collector.url}/inspect/events").json()["events"]
+        assert {(event["type"], event["probe"]) for event in events} == {("page", False), ("probe", True)}
+        rejected = get(f"{collector.url}/inspect/bad").json()["bad"]
+        assert rejected
+        assert all(one["probe"] for one in rejected)
 
     def test_tls_and_mutual_tls(self, examine, tls_collector, authority):
         with tls_collector("127.0.0.1", mutual=True) as collector:

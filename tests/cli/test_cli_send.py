@@ -132,6 +132,147 @@ class TestBadLines:
         assert arrived(collector, 2500) == LINES
 
 
+class TestPace:
+    def test_a_rate_is_kept_to(self, command, collector):
+        lines = b"".join(b'{"n":%d}\n' % number for number in range(40))
+        run = command("send", "-", "--url", collector.url, "--type", "t", "--rate", 40, "--json", stdin=lines)
+        assert run.returncode == 0
+        assert json.loads(run.stdout)["seconds"] > 0.8  # a tenth of a second's goes at once
+        assert set(Counter(event.req_guid for event in collector.events).values()) == {4}
+        assert len(arrived(collector, 40)) == 40
+
+    def test_a_signal_ends_the_wait_for_it(self, command, collector):
+        lines = b"1\n" * 40
+        process = command.start(
+            "send", "-", "--url", collector.url, "--type", "t", "--rate", "0.1", stdin=subprocess.PIPE
+        )
+        process.stdin.write(lines)
+        process.stdin.flush()
+        collector.wait_for(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert b"nothing after line 1 of stdin was sent" in err
+        assert collector.event_count == 1
+
+
+class TestFromLine:
+    def test_the_lines_from_there_on(self, command, collector, file):
+        run = command("send", file, "--url", collector.url, "--type", "t", "--from-line", 2499)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert arrived(collector, 2) == LINES[2498:]
+
+    def test_where_a_run_has_ended(self, command, collector, tmp_path):
+        (tmp_path / "bad.jsonl").write_bytes(b'{"n":0}\n{"n":\n{"n":1}\n')
+        options = ["bad.jsonl", "--url", collector.url, "--type", "t"]
+        assert command("send", *options).returncode == 2
+        assert command("send", *options, "--from-line", 3).returncode == 0
+        assert arrived(collector, 2) == [b'{"n":0}', b'{"n":1}']
+
+    def test_an_end_before_it(self, command, collector, file):
+        run = command("send", file, "--url", collector.url, "--type", "t", "--from-line", 2501)
+        assert (run.returncode, collector.event_count) == (2, 0)
+        assert run.stderr == (f"raccoon-fast send: {file} ends at line 2500: there is no line 2501 to begin with\n")
+
+    def test_one_that_was_given_up_says_where_to_go_on(self, command, unused_port, file):
+        url = f"http://127.0.0.1:{unused_port}"
+        run = command("send", file, "--url", url, "--type", "t", "--max-attempts", 1, "--in-flight", 1)
+        assert run.returncode == 1
+        assert "; --from-line " in run.stderr
+
+
+class TestDryRun:
+    def test_says_what_would_be_sent(self, command, file, collector):
+        run = command("send", file, "--url", collector.url, "--type-field", "kind", "--dry-run", "--json")
+        assert (run.returncode, run.stderr, collector.request_count) == (0, "", 0)
+        found = json.loads(run.stdout)
+        assert found["types"] == dict(Counter(json.loads(line)["kind"] for line in LINES))
+        assert (found["events"], found["requests"], found["bytes"]) == (2500, 3, sum(map(len, LINES)))
+        assert (found["bad_lines"], found["dry_run"]) == (0, True)
+
+    def test_needs_no_server_and_escapes_the_types(self, command):
+        line = json.dumps({"kind": "\x1b[2Jpage\u202e\n"}).encode()
+        run = command("send", "-", "--type-field", "kind", "--dry-run", stdin=line)
+        assert run.returncode == 0
+        assert run.stdout.splitlines() == [
+            "would send                1 event in 1 request",
+            f"bytes                     {len(line)}",
+            r"type \x1b[2Jpage\u202e\n  1",
+        ]
+
+    @pytest.mark.parametrize(("options", "code"), [([], 2), (["--skip-bad"], 0)])
+    def test_names_every_bad_line(self, command, options, code):
+        run = command("send", "-", "--type", "t", "--dry-run", *options, stdin=TestBadLines.BAD)
+        assert run.returncode == code
+        assert [line.split(": ")[0] for line in run.stderr.splitlines()] == ["stdin:2", "stdin:5"]
+        assert run.stdout.splitlines()[0] == "would send  2 events in 1 request"
+
+
+class TestOtherFormats:
+    @pytest.mark.parametrize(
+        ("data", "words"),
+        [
+            (b"id,name\n1,home\n", "it looks like CSV: "),
+            (b'"id";"name"\n', "it looks like CSV: "),
+            (b'[\n{"a":1},\n{"a":2}\n]\n', "it looks like a JSON array: make lines of it"),
+            (b'{\n  "a": 1\n}\n', "it looks like JSON over several lines"),
+            (b"PAR1\x15\x04\n", "it looks like Parquet: "),
+            (b"\xef\xbb\xbf{}\n", "it looks like JSON behind a byte order mark"),
+            ("{}".encode("utf-16"), "it looks like UTF-16"),
+            (b"\x28\xb5\x2f\xfd\n", "it looks like compressed with zstd"),
+        ],
+    )
+    def test_a_hint(self, command, collector, data, words):
+        run = command("send", "-", "--url", collector.url, "--type", "t", stdin=data)
+        assert (run.returncode, collector.event_count) == (2, 0)
+        assert run.stderr.startswith("raccoon-fast send: stdin:1: not JSON: ")
+        assert words in run.stderr
+        assert run.stderr.count("\n") == 1
+
+    def test_an_array_of_objects(self, command, collector):
+        array = b'[{"a":1},{"a":2}]\n'
+        run = command("send", "-", "--url", collector.url, "--type-field", "a", stdin=array)
+        assert run.returncode == 2
+        assert "it looks like a JSON array" in run.stderr
+        run = command("send", "-", "--url", collector.url, "--type", "t", stdin=array)
+        assert run.returncode == 0
+        assert "stdin has one line, which was sent as one event; it looks like a JSON array" in run.stderr
+        run = command("send", "-", "--url", collector.url, "--type", "t", stdin=array * 2)
+        assert (run.returncode, run.stderr) == (0, "")
+
+    def test_no_hint_for_what_is_only_broken(self, command, collector):
+        run = command("send", "-", "--url", collector.url, "--type", "t", stdin=b"nonsense\n")
+        assert "looks like" not in run.stderr
+
+
+class TestToken:
+    def test_is_a_bearer_token(self, command, collector):
+        run = command("send", "-", "--url", collector.url, "--type", "t", "--token", "s3cret", stdin=b"1")
+        assert run.returncode == 0
+        assert collector.requests[0].headers["authorization"] == "Bearer s3cret"
+
+    def test_goes_before_the_environment_s(self, command, collector):
+        options = ["--url", collector.url, "--type", "t", "--token", "mine"]
+        assert command("send", "-", *options, stdin=b"1", RACCOON_FAST_AUTH_TOKEN="theirs").returncode == 0
+        assert collector.requests[0].headers["authorization"] == "Bearer mine"
+
+    def test_is_not_given_twice(self, command, collector):
+        options = [
+            "--url",
+            collector.url,
+            "--type",
+            "t",
+            "--token",
+            "s3cret",
+            "--header",
+            "Authorization: Basic s3cret",
+        ]
+        run = command("send", "-", *options, stdin=b"1")
+        assert run.returncode == 2
+        assert "--token" in run.stderr
+        assert "s3cret" not in run.stderr
+
+
 class TestFailures:
     def test_what_failed_is_kept_and_can_be_sent_again(self, command, file, tmp_path):
         with Collector(acks="sync", publish_failure_rate=1.0) as refusing:
