@@ -1,7 +1,7 @@
 """A service with an event loop of its own: lines come in over TCP, and each becomes an event.
 
     pip install raccoon_fast
-    RACCOON_URL=ws://localhost:8080 python examples/asyncio_service.py 9000
+    RACCOON_FAST_URL=ws://localhost:8080 python examples/asyncio_service.py 9000
     echo hello | nc localhost 9000
 
 A client is slowed down while the producer has no room (`await emit`), so memory stays bounded. At SIGTERM or Ctrl-C it
@@ -24,7 +24,7 @@ async def serve(port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
-    async with AsyncProducer(os.environ.get("RACCOON_URL", "ws://localhost:8080"), serializer=RAW) as producer:
+    async with AsyncProducer(os.environ.get("RACCOON_FAST_URL", "ws://localhost:8080"), serializer=RAW) as producer:
 
         async def take_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async for line in reader:

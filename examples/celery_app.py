@@ -1,7 +1,7 @@
 """Tasks that emit events, in Celery's prefork pool.
 
     pip install celery raccoon_fast
-    RACCOON_URL=ws://localhost:8080 celery --workdir examples --app celery_app worker --concurrency 4
+    RACCOON_FAST_URL=ws://localhost:8080 celery --workdir examples --app celery_app worker --concurrency 4
 
 The producer is made once, where the tasks are; each process of the pool starts its own connection with its first event.
 """
@@ -16,7 +16,7 @@ from celery.signals import worker_process_shutdown
 from raccoon_fast import JSON, Producer
 
 app = Celery("shop", broker=os.environ.get("BROKER_URL", "amqp://localhost"))
-producer = Producer(os.environ.get("RACCOON_URL", "ws://localhost:8080"), serializer=JSON)
+producer = Producer(os.environ.get("RACCOON_FAST_URL", "ws://localhost:8080"), serializer=JSON)
 
 
 @app.task

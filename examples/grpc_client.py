@@ -1,7 +1,7 @@
 """Protobuf messages over gRPC, from a program with an event loop.
 
     pip install raccoon_fast
-    RACCOON_GRPC=localhost:8081 python examples/grpc_client.py
+    RACCOON_FAST_URL=grpc://localhost:8081 python examples/grpc_client.py
 
 PROTO, the default serializer, takes messages of your own generated classes as well as google.protobuf's.
 """
@@ -19,7 +19,7 @@ from raccoon_fast import AsyncGrpcClient
 async def main() -> None:
     order = Struct()
     order.update({"number": 7, "total": 12.5})
-    async with AsyncGrpcClient(os.environ.get("RACCOON_GRPC", "localhost:8081"), group="shop") as client:
+    async with AsyncGrpcClient(os.environ.get("RACCOON_FAST_URL", "grpc://localhost:8081"), group="shop") as client:
         results = await asyncio.gather(*(client.send([("order", order)]) for _ in range(10)))
     print(f"{len(results)} requests acknowledged")
 

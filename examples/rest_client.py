@@ -1,7 +1,7 @@
 """One request at a time over REST, and what to do when it is not acknowledged.
 
     pip install raccoon_fast
-    RACCOON_URL=http://localhost:8080 python examples/rest_client.py
+    RACCOON_FAST_URL=http://localhost:8080 python examples/rest_client.py
 
 It exits with 75 (EX_TEMPFAIL) if it is sure that nothing was delivered, and with 1 if something may have been.
 """
@@ -16,7 +16,7 @@ from raccoon_fast import JSON, App, DeliveryError, Outcome, RestClient, RetryPol
 
 def main() -> int:
     with RestClient(
-        os.environ.get("RACCOON_URL", "http://localhost:8080"),
+        os.environ.get("RACCOON_FAST_URL", "http://localhost:8080"),
         serializer=JSON,
         app=App("shop-1", "shop", "1.0"),
         timeout=5.0,

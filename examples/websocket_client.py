@@ -1,7 +1,7 @@
 """Many requests in flight on one WebSocket, and their acknowledgements as they come.
 
     pip install raccoon_fast
-    RACCOON_URL=ws://localhost:8080 python examples/websocket_client.py
+    RACCOON_FAST_URL=ws://localhost:8080 python examples/websocket_client.py
 
 One thread follows the acknowledgements while another sends.
 """
@@ -15,7 +15,7 @@ from raccoon_fast import JSON, WebSocketClient
 
 
 def main() -> None:
-    with WebSocketClient(os.environ.get("RACCOON_URL", "ws://localhost:8080"), serializer=JSON) as client:
+    with WebSocketClient(os.environ.get("RACCOON_FAST_URL", "ws://localhost:8080"), serializer=JSON) as client:
         acks = client.acks()
 
         def follow() -> None:

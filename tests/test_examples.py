@@ -20,6 +20,7 @@ import httpx
 import pytest
 from patience import patient
 
+from raccoon_fast import environment
 from raccoon_fast.collector import Collector
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -89,7 +90,7 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_rest_client(collector: Collector) -> None:
-    out = finished("rest_client.py", RACCOON_URL=collector.url)
+    out = finished("rest_client.py", RACCOON_FAST_URL=collector.url)
     (request,) = collector.requests
     assert out == f"{request.req_guid}: SUCCESS\n"
     assert [(event.type, json.loads(event.data)) for event in collector.events] == [
@@ -102,14 +103,14 @@ def test_rest_client(collector: Collector) -> None:
 def test_rest_client_without_a_server() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        with started("rest_client.py", RACCOON_URL=f"http://127.0.0.1:{taken.getsockname()[1]}") as process:
+        with started("rest_client.py", RACCOON_FAST_URL=f"http://127.0.0.1:{taken.getsockname()[1]}") as process:
             _, err = process.communicate(timeout=patient(40))
     assert process.returncode == 75
     assert "after 3 attempts" in err
 
 
 def test_websocket_client(collector: Collector) -> None:
-    out = finished("websocket_client.py", RACCOON_URL=collector.ws_url)
+    out = finished("websocket_client.py", RACCOON_FAST_URL=collector.ws_url)
     lines = out.splitlines()
     assert lines[0] == "100 of 100 requests acknowledged"
     assert re.fullmatch(r"the slowest acknowledgement took [\d.]+ ms", lines[1])
@@ -117,14 +118,16 @@ def test_websocket_client(collector: Collector) -> None:
 
 
 def test_grpc_client(collector: Collector) -> None:
-    assert finished("grpc_client.py", RACCOON_GRPC=collector.grpc_target) == "10 requests acknowledged\n"
+    assert (
+        finished("grpc_client.py", RACCOON_FAST_URL=f"grpc://{collector.grpc_target}") == "10 requests acknowledged\n"
+    )
     assert {(event.type, event.group) for event in collector.events} == {("order", "shop")}
     assert collector.event_count == 10
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 def test_asyncio_service(collector: Collector) -> None:
-    with started("asyncio_service.py", 0, RACCOON_URL=collector.ws_url) as process:
+    with started("asyncio_service.py", 0, RACCOON_FAST_URL=collector.ws_url) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().split()[-1])
         with socket.create_connection(("127.0.0.1", port), timeout=patient(10)) as connection:
@@ -142,8 +145,8 @@ def test_flask_under_gunicorn(collector: Collector, listening: socket.socket, sc
     pytest.importorskip("gunicorn")
     url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
     command = ["-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"fd://{listening.fileno()}", "flask_app:app"]
-    with started(*command, listening=listening, RACCOON_URL=url) as process:
-        assert get(listening, "/ready").json() == {"ok": True, "reasons": []}
+    with started(*command, listening=listening, RACCOON_FAST_URL=url) as process:
+        assert get(listening, "/ready").json() == {"ok": True, "events": {"ok": True, "reasons": []}}
         for number in range(60):  # a connection each, so that all workers are asked
             assert get(listening, f"/page/{number}").status_code == 200
         process.send_signal(signal.SIGTERM)
@@ -158,8 +161,8 @@ def test_flask_under_gunicorn(collector: Collector, listening: socket.socket, sc
 
 def test_fastapi_under_uvicorn(collector: Collector, listening: socket.socket) -> None:
     command = ["-m", "uvicorn", "--fd", listening.fileno(), "fastapi_app:app"]
-    with started(*command, listening=listening, RACCOON_URL=collector.ws_url) as process:
-        assert get(listening, "/ready").json() == {"ok": True, "reasons": []}
+    with started(*command, listening=listening, RACCOON_FAST_URL=collector.ws_url) as process:
+        assert get(listening, "/ready").json() == {"ok": True, "events": {"ok": True, "reasons": []}}
         for number in range(50):
             assert get(listening, f"/page/{number}").json() == {"page": str(number)}
         process.send_signal(signal.SIGTERM)
@@ -169,6 +172,48 @@ def test_fastapi_under_uvicorn(collector: Collector, listening: socket.socket) -
     assert "Traceback" not in err
     assert "50 accepted, 50 acknowledged, 0 lost\n" in out
     assert Counter(json.loads(event.data)["name"] for event in collector.events) == {str(n): 1 for n in range(50)}
+
+
+WEB = {
+    "flask": ["-m", "gunicorn", "--preload", "--workers", "1", "--bind", "fd://{fd}", "flask_app:app"],
+    "fastapi": ["-m", "uvicorn", "--fd", "{fd}", "fastapi_app:app"],
+}
+
+
+@pytest.mark.parametrize("framework", WEB)
+def test_liveness_readiness_and_metrics_while_the_event_server_is_down(
+    listening: socket.socket, framework: str
+) -> None:
+    if framework == "flask":
+        pytest.importorskip("gunicorn")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        command = [part.format(fd=listening.fileno()) for part in WEB[framework]]
+        with started(*command, listening=listening, RACCOON_FAST_URL=url) as process:
+            assert get(listening, "/page/1").status_code == 200
+            wait_until(lambda: not get(listening, "/ready").json()["events"]["ok"], process)
+            for path in ("/live", "/ready"):
+                answer = get(listening, path)
+                assert (answer.status_code, answer.json()["ok"]) == (200, True)
+            assert "no server is well" in str(get(listening, "/ready").json()["events"]["reasons"])
+            wait_until(
+                lambda: bool(re.search(r"\nraccoon_fast_total_conn_err_total [1-9]", scraped(listening))),
+                process,
+            )
+
+
+def scraped(server: socket.socket) -> str:
+    answer = get(server, "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    return answer.text
+
+
+def test_examples_read_the_variables_of_the_package() -> None:
+    known = {f"RACCOON_FAST_{name}" for name in environment._VARIABLES}
+    for path in EXAMPLES.rglob("*.py"):
+        named = re.findall(r"RACCOON_\w+", path.read_text(encoding="utf-8"))
+        assert {*named} <= known, path
 
 
 @pytest.mark.filterwarnings("default")  # of the imported celery
@@ -181,7 +226,7 @@ def test_celery_prefork(collector: Collector, tmp_path: Path) -> None:
     options = {option: str(tmp_path / name) for option, name in folders.items()}
     command = ["-m", "celery", "--app", "celery_app", "worker", "--concurrency", "2", "--pool", "prefork"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    environ = {"BROKER_URL": "filesystem://", "RACCOON_URL": collector.ws_url, "PYTHONPATH": str(EXAMPLES)}
+    environ = {"BROKER_URL": "filesystem://", "RACCOON_FAST_URL": collector.ws_url, "PYTHONPATH": str(EXAMPLES)}
     with started(*command, *quiet, cwd=tmp_path, **environ) as process:
         with celery.Celery("test", broker="filesystem://") as publisher:
             publisher.conf.broker_transport_options = options
@@ -198,7 +243,7 @@ def test_celery_prefork(collector: Collector, tmp_path: Path) -> None:
 
 
 def test_short_job_that_is_frozen_between_two_calls(collector: Collector) -> None:
-    with started("short_job.py", RACCOON_URL=collector.url) as process:
+    with started("short_job.py", RACCOON_FAST_URL=collector.url) as process:
         assert process.stdin is not None
         assert process.stdout is not None
 

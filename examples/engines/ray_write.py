@@ -1,7 +1,7 @@
 """A dataset of Ray's, written as events.
 
 pip install 'raccoon_fast[ray]'
-RACCOON_URL=ws://localhost:8080 python examples/engines/ray_write.py
+RACCOON_FAST_URL=ws://localhost:8080 python examples/engines/ray_write.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raccoon_fast.integrations.ray import RaccoonDatasink
 
 
 def main() -> None:
-    url = os.environ.get("RACCOON_URL", "ws://localhost:8080")
+    url = os.environ.get("RACCOON_FAST_URL", "ws://localhost:8080")
     orders = ray.data.from_items(
         [
             {"type": "order", "id": 1, "amount": 9.5},

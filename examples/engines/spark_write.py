@@ -1,7 +1,7 @@
 """A table and a stream of Spark's, written as events.
 
 pip install 'raccoon_fast[spark]'
-RACCOON_URL=ws://localhost:8080 python examples/engines/spark_write.py CHECKPOINT_FOLDER
+RACCOON_FAST_URL=ws://localhost:8080 python examples/engines/spark_write.py CHECKPOINT_FOLDER
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raccoon_fast.integrations.spark import RaccoonDataSource
 
 
 def main(checkpoint: str) -> None:
-    url = os.environ.get("RACCOON_URL", "ws://localhost:8080")
+    url = os.environ.get("RACCOON_FAST_URL", "ws://localhost:8080")
     spark = SparkSession.builder.appName("events").getOrCreate()
     spark.dataSource.register(RaccoonDataSource)
 

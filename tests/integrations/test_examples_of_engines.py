@@ -21,7 +21,7 @@ def run(example: str, collector: Collector, *arguments: str) -> Counter[str]:
     environ = {
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
-        "RACCOON_URL": collector.ws_url,
+        "RACCOON_FAST_URL": collector.ws_url,
         "RAY_USAGE_STATS_ENABLED": "0",
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
