@@ -98,6 +98,13 @@ AIMS = (
     ),
     *(
         Aim(
+            f"{transport}, 100 ms away: events a second",
+            _value("distance", f"{transport}, by round trip", "100", "1 connection"), "at least", 400_000, "/s",
+        )
+        for transport in ("WebSocket", "REST", "gRPC")
+    ),
+    *(
+        Aim(
             f"{transport}: grown over ten million events",
             _value("memory", "Grown over ten million events, after the first million", transport, "MiB"),
             "at most", 8, "MiB",

@@ -67,6 +67,17 @@ def _scale(group: Group) -> str:
     return line_chart("What an event costs at scale", "WebSocket, 200 B x 1,000", panels)
 
 
+def _distance(group: Group) -> str:
+    panels = []
+    for table in group.tables:
+        if not table.is_detail:
+            series = {
+                way: [(float(row), cells[way].median) for row, cells in table.cells.items()] for way in table.columns
+            }
+            panels.append(Lines(table.title.split(",")[0], "round trip, ms", "events/s", series, log_x=False))
+    return line_chart("What gets through to a far server", "events/s, 200 B x 1,000", panels)
+
+
 def _memory(group: Group) -> str:
     series = {
         transport: [(float(millions), spread.median) for millions, spread in cells.items()]
@@ -85,6 +96,7 @@ CHARTS: dict[str, Callable[[Group], str]] = {
     "transports": _bars("From events to their acknowledgement: CPU of the client"),
     "latency": _latency,
     "scale": _scale,
+    "distance": _distance,
     "memory": _memory,
     "ingest": lambda group: bar_chart("What the collector takes in", "events/s", _blocks(group.tables)),
 }

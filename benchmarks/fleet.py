@@ -47,7 +47,7 @@ def connections(fleets: Sequence[int]) -> Table:
         servers = math.ceil(opened / MAX_CONNECTIONS)
         row = f"{producers:,}"
         table.add(row, "WebSocket connections", [opened])
-        table.add(row, "REST connections, at most", [opened * DEFAULTS.max_in_flight])
+        table.add(row, "REST connections, at most", [opened * DEFAULTS.most_in_flight])
         table.add(row, "servers", [servers])
         table.add(row, "with one more to lose", [servers + 1])
         table.add(row, "pings/s, both ways", [opened / PING_S + opened / (DEFAULTS.ping_interval_s or math.inf)])

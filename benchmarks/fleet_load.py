@@ -194,7 +194,9 @@ class Sender:
     ) -> None:
         self._clock, self._server, self._tally = clock, server, tally
         self._policy, self._budget, self._batch_bytes = policy, budget, batch_bytes
-        self._concurrency = Concurrency(DEFAULTS.max_in_flight)
+        self._concurrency = Concurrency(
+            DEFAULTS.first_in_flight, 1, DEFAULTS.most_in_flight, DEFAULTS.buffer_bytes // 4
+        )
         self._endpoint = endpoint(policy)
         self._waiting = _Waiting()
         self._queued: deque[Parcel] = deque()
@@ -220,12 +222,15 @@ class Sender:
         self._budget.tick(now_s - self._pumped_s)
         self._pumped_s = now_s
         self._expire(now_s)
-        while self._in_flight < self._concurrency.limit and self._endpoint.ready_s(now_s) <= now_s:
+        while self._has_room() and self._endpoint.ready_s(now_s) <= now_s:
             parcel = self._next(now_s) if self._endpoint.healthy else self._probe(now_s)
             if parcel is None:
                 break
             self._start(parcel, now_s)
         self._arm(now_s)
+
+    def _has_room(self) -> int:
+        return self._concurrency.room(self._in_flight, self._in_flight * self._batch_bytes)
 
     def _expire(self, now_s: float) -> None:
         for parcel in self._waiting.pop_overdue(now_s):
@@ -291,7 +296,7 @@ class Sender:
 
     def _arm(self, now_s: float) -> None:
         due_s = self._waiting.deadline_s
-        if self._in_flight < self._concurrency.limit:
+        if self._has_room():
             server_s = self._endpoint.ready_s(now_s)
             if self._waiting.has_ready:
                 due_s = min(due_s, server_s)

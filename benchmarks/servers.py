@@ -1,10 +1,15 @@
-"""The other ends, each in a process of its own: a collector that counts and drops, and a socket that discards."""
+"""The other ends, each in a process of its own: a collector that counts and drops, a socket that discards.
+
+And a long way to a port of this machine.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -49,6 +54,16 @@ def discarder() -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
+def far(port: int, round_trip_s: float) -> Iterator[int]:
+    """The port of a proxy to a port of this machine, over which bytes take half of the round trip each way.
+
+    A long way, and a wide one: however many bytes are on it, none waits for another.
+    """
+    with _process(_delay, port, round_trip_s / 2.0) as pipe:
+        yield pipe.recv()
+
+
+@contextmanager
 def _process(target: object, *args: object) -> Iterator[Connection]:
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=target, args=(theirs, *args))
@@ -88,3 +103,63 @@ def _read(server: socket.socket) -> None:
         with connection:
             while connection.recv_into(buffer):
                 pass
+
+
+def _delay(pipe: Connection, port: int, delay_s: float) -> None:
+    asyncio.run(_relay(pipe, port, delay_s))
+
+
+async def _relay(pipe: Connection, port: int, delay_s: float) -> None:
+    loop = asyncio.get_running_loop()
+
+    def accepted() -> asyncio.Protocol:
+        client, server = _Way(delay_s), _Way(delay_s)
+        client.other, server.other = server, client
+        client.connecting = asyncio.ensure_future(loop.create_connection(lambda: server, "127.0.0.1", port))
+        return client
+
+    listener = await loop.create_server(accepted, "127.0.0.1", 0)
+    pipe.send(listener.sockets[0].getsockname()[1])
+    with contextlib.suppress(EOFError):
+        await asyncio.to_thread(pipe.recv)
+
+
+class _Way(asyncio.Protocol):
+    """One end of a connection: what comes in leaves at the other end later."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.other: _Way
+        self.connecting: asyncio.Future[object] | None = None
+        self._delay_s = delay_s
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._on_the_way: deque[tuple[float, bytes | None]] = deque()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.other.arrive()  # what waited for the connection
+
+    def data_received(self, data: bytes) -> None:
+        self._send(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._send(None)
+
+    def _send(self, data: bytes | None) -> None:
+        self._on_the_way.append((self._loop.time() + self._delay_s, data))
+        if len(self._on_the_way) == 1:
+            self._loop.call_later(self._delay_s, self.arrive)
+
+    def arrive(self) -> None:
+        way, transport = self._on_the_way, self.other._transport
+        if transport is None:
+            return
+        while way and way[0][0] <= self._loop.time():
+            data = way.popleft()[1]
+            if data is not None:
+                transport.write(data)
+            else:
+                transport.close()
+        if way:
+            self._loop.call_at(way[0][0], self.arrive)

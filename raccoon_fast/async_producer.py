@@ -89,7 +89,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         linger: float = 0.005,
         batch_events: int = 1000,
         batch_bytes: int = 1 << 20,
-        max_in_flight: int = 8,
+        max_in_flight: int | None = None,
         connections: int = 1,
         buffer_bytes: int = 64 << 20,
         overflow: Overflow = "block",

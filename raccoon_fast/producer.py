@@ -104,7 +104,9 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         linger: Seconds a batch waits for more events.
         batch_events: Events in a batch, at most.
         batch_bytes: Bytes in a batch, at most; an event larger than that makes a batch of its own.
-        max_in_flight: Batches unacknowledged at once on a connection, at most; it adapts to the server's latency.
+        max_in_flight: Batches unacknowledged at once on a connection, at most; fewer while the server is slow. None
+            starts with 8 and, where the server is far and acknowledges as fast as ever, goes up to 128 on all
+            connections together, or a quarter of `buffer_bytes`.
         connections: Connections to a server.
         buffer_bytes: Bytes of events that wait or are in flight, at most.
         overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
@@ -144,7 +146,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         linger: float = 0.005,
         batch_events: int = 1000,
         batch_bytes: int = 1 << 20,
-        max_in_flight: int = 8,
+        max_in_flight: int | None = None,
         connections: int = 1,
         buffer_bytes: int = 64 << 20,
         overflow: Overflow = "block",

@@ -40,6 +40,8 @@ _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
 # Room in a message for its guid and time.
 _HEAD_BYTES = 256
 _STALL_MARGIN_S = 1.0
+# Batches in flight where nothing is said: on each connection at first, and in all to a far server.
+_FIRST_IN_FLIGHT, _MOST_IN_FLIGHT = 8, 128
 # Time is the bound, not a number of attempts: delivery_timeout.
 _RETRY = RetryPolicy(initial=0.1)
 
@@ -53,7 +55,7 @@ class ProducerOptions(NamedTuple):
     batch_events: int
     batch_bytes: int
     max_event_bytes: int
-    max_in_flight: int
+    max_in_flight: int | None
     connections: int
     buffer_bytes: int
     overflow: str
@@ -82,6 +84,17 @@ class ProducerOptions(NamedTuple):
     def stall_s(self) -> float:
         """How long nothing may be settled while events wait, and all be well."""
         return self.linger_s + max(settings.timeout_s for _, settings in self.servers) + _STALL_MARGIN_S
+
+    @property
+    def first_in_flight(self) -> int:
+        """Batches in flight on a connection at first."""
+        return _FIRST_IN_FLIGHT if self.max_in_flight is None else self.max_in_flight
+
+    @property
+    def most_in_flight(self) -> int:
+        """Batches in flight at most, on all connections together."""
+        first = self.first_in_flight * self.connections
+        return first if self.max_in_flight is not None else max(first, _MOST_IN_FLIGHT)
 
     def open_endpoints(self) -> Endpoints:
         """Endpoints for the running event loop; nothing is connected yet."""
@@ -113,14 +126,14 @@ class ProducerOptions(NamedTuple):
         if protocol == "REST":
             from raccoon_fast.transports.rest import RestTransport
 
-            return RestTransport(settings.link, connections=self.max_in_flight * self.connections)
+            return RestTransport(settings.link, connections=self.most_in_flight)
         from raccoon_fast.transports.pinger import Keepalive
 
         keepalive = Keepalive(self.ping_interval_s, self.pong_timeout_s)
         if protocol == "WebSocket":
             from raccoon_fast.transports.websocket import WebSocketTransport
 
-            return WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.max_in_flight)
+            return WebSocketTransport(settings.link, keepalive=keepalive, max_in_flight=self.most_in_flight)
         from raccoon_fast.transports.grpc_transport import GrpcTransport
 
         return GrpcTransport(settings.link, keepalive)
@@ -134,7 +147,7 @@ def resolve_options(
     linger: float,
     batch_events: int,
     batch_bytes: int,
-    max_in_flight: int,
+    max_in_flight: int | None,
     connections: int,
     buffer_bytes: int,
     overflow: str,
@@ -201,7 +214,7 @@ def resolve_options(
         batch_bytes=batch_bytes,
         # A lone large event makes a batch of its own.
         max_event_bytes=min(limit, buffer_bytes),
-        max_in_flight=whole("max_in_flight", max_in_flight),
+        max_in_flight=None if max_in_flight is None else whole("max_in_flight", max_in_flight),
         connections=whole("connections", connections),
         buffer_bytes=buffer_bytes,
         overflow=overflow,

@@ -76,7 +76,9 @@ class EngineSettings(NamedTuple):
         wire: "proto" or "json".
         linger_s: How long a batch may wait for more events.
         delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
-        max_in_flight: Batches in flight at once, at most.
+        first_in_flight: Batches in flight at once, at first.
+        most_in_flight: The bound, to a far server.
+        most_bytes_in_flight: A bound on their bytes, for those beyond `first_in_flight`.
         connections: Among which these are shared.
         policy: Waits between attempts, and how many there are.
         batch_bytes: A batch's size, at most, as far as it is brought back from the spool.
@@ -87,7 +89,9 @@ class EngineSettings(NamedTuple):
     wire: str
     linger_s: float
     delivery_timeout_s: float
-    max_in_flight: int
+    first_in_flight: int
+    most_in_flight: int
+    most_bytes_in_flight: int
     connections: int
     policy: RetryPolicy
     batch_bytes: int
@@ -137,7 +141,9 @@ class Engine:
         self._logger = logger
         self._loop = asyncio.get_running_loop()
         self._call = self._loop.call_soon_threadsafe if settings.threadsafe else self._loop.call_soon
-        self._concurrency = Concurrency(settings.max_in_flight, settings.connections)
+        self._concurrency = Concurrency(
+            settings.first_in_flight, settings.connections, settings.most_in_flight, settings.most_bytes_in_flight
+        )
         self._budget = RetryBudget()
         self._waiting = Waiting()
         self._suspects = Suspects(settings.policy)
@@ -190,7 +196,7 @@ class Engine:
                 self._pump,
                 settings.wire,
                 settings.delivery_timeout_s,
-                2 * settings.max_in_flight,
+                2 * settings.first_in_flight,
             )
 
     # From any thread

@@ -14,7 +14,7 @@ import pytest
 from raccoon_fast import has_extensions
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-GROUPS = ("envelope", "acks", "emit", "transports", "latency", "scale", "memory", "ingest")
+GROUPS = ("envelope", "acks", "emit", "transports", "latency", "scale", "distance", "memory", "ingest")
 
 pytestmark = pytest.mark.skipif(not has_extensions(), reason="the benchmarks measure the compiled form")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+
+import pytest
+
 from raccoon_fast.delivery.concurrency import Concurrency
 
 
@@ -101,3 +105,122 @@ def test_errors_leave_less_room() -> None:
     concurrency = Concurrency(8)
     concurrency.failed(0.0, 1.0)
     assert (concurrency.room(0, 0), concurrency.room(3, 3), concurrency.room(5, 5)) == (4, 1, 0)
+
+
+class Link:
+    """A way of so long there and back, with a server at its end that takes one batch after the other."""
+
+    def __init__(self, concurrency: Concurrency, round_trip_s: float, events_per_s: float, nbytes: int = 200 * KB):
+        self.concurrency = concurrency
+        self.round_trip_s = round_trip_s
+        self.service_s = 1000 / events_per_s
+        self.nbytes = nbytes
+        self.now_s = self.free_s = 0.0
+        self.in_flight: list[tuple[float, float]] = []  # when it is acknowledged, when it began
+
+    def run(self, seconds: float, most: int = 1_000_000) -> list[float]:
+        """Send all the time, `most` at once; returns the latencies."""
+        latencies = []
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            while len(self.in_flight) < most and self.concurrency.room(
+                len(self.in_flight), len(self.in_flight) * self.nbytes
+            ):
+                self.free_s = max(self.free_s, self.now_s + self.round_trip_s / 2) + self.service_s
+                heapq.heappush(self.in_flight, (self.free_s + self.round_trip_s / 2, self.now_s))
+            self.now_s, began_s = heapq.heappop(self.in_flight)
+            self.concurrency.acked(began_s, self.now_s)
+            latencies.append(self.now_s - began_s)
+        return latencies
+
+    @property
+    def least_s(self) -> float:
+        return self.round_trip_s + self.service_s
+
+
+def adaptive(connections: int = 1) -> Concurrency:
+    return Concurrency(8 * connections, connections, 128, 16 << 20)
+
+
+class TestFarServers:
+    @pytest.mark.parametrize("round_trip_s", [0.03, 0.1, 0.3])
+    def test_as_many_are_in_flight_as_the_way_holds(self, round_trip_s: float) -> None:
+        link = Link(adaptive(), round_trip_s, 400_000.0)
+        link.run(20 * round_trip_s)
+        events_per_s = 1000 * len(link.run(2.0)) / 2.0
+        wanted = min(400_000.0, 80 * 1000 / round_trip_s)  # 16 MiB of 200 kB
+        assert events_per_s > 0.9 * wanted
+
+    @pytest.mark.parametrize("round_trip_s", [0.1, 0.3])
+    @pytest.mark.parametrize("events_per_s", [100_000.0, 200_000.0])
+    def test_a_server_is_not_overrun(self, round_trip_s: float, events_per_s: float) -> None:
+        link = Link(adaptive(), round_trip_s, events_per_s)
+        link.run(40 * round_trip_s)
+        assert max(link.run(100 * round_trip_s)) < 2.0 * link.least_s
+
+    @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.01, 0.1, 0.3])
+    def test_a_slow_server_gets_little_more_than_without(self, round_trip_s: float) -> None:
+        """It is busy with eight; below that the bound falls as it does for every server."""
+        links = [Link(concurrency, round_trip_s, 20_000.0) for concurrency in (adaptive(), Concurrency(8))]
+        for link in links:
+            link.run(20.0)
+        ours, fixed = (sum(latencies) / len(latencies) for latencies in (link.run(60.0) for link in links))
+        assert ours < 1.3 * fixed
+
+    @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.003])
+    @pytest.mark.parametrize("nbytes", [2 * KB, 200 * KB])
+    def test_nearby_no_more_are_in_flight(self, round_trip_s: float, nbytes: int) -> None:
+        link = Link(adaptive(), round_trip_s, 1_000_000.0, nbytes)
+        link.run(5.0)
+        assert link.concurrency.limit == 8
+
+    def test_none_more_without_a_backlog(self) -> None:
+        link = Link(adaptive(), 0.1, 1e6)
+        link.run(5.0, most=7)
+        assert link.concurrency.limit == 8
+
+    def test_no_more_bytes_than_are_allowed_nor_batches(self) -> None:
+        for nbytes, batches in ((2 * KB, 128), (1_000 * KB, 17)):
+            link = Link(adaptive(), 0.5, 1e6, nbytes)
+            link.run(20.0)
+            assert most(link.concurrency, nbytes) == batches
+
+    def test_a_small_buffer_takes_nothing_from_the_first(self) -> None:
+        assert most(Concurrency(8, most=128, most_bytes=100 * KB), 60 * KB) == 8
+
+    def test_a_fixed_number_is_kept(self) -> None:
+        link = Link(Concurrency(8), 0.1, 1e6)
+        link.run(5.0)
+        assert link.concurrency.limit == 8
+
+    def test_single_delays_change_nothing(self) -> None:
+        link = Link(adaptive(), 0.1, 1e6)
+        link.run(3.0)
+        before = link.concurrency.limit
+        for _ in range(50):
+            link.run(0.1)
+            link.concurrency.acked(link.now_s - 0.25, link.now_s)
+        assert link.concurrency.limit >= before > 60
+
+    def test_errors_halve_it_and_it_comes_back(self) -> None:
+        link = Link(adaptive(), 0.1, 400_000.0)
+        link.run(5.0)
+        before = link.concurrency.limit
+        link.concurrency.failed(link.now_s, link.now_s)
+        assert link.concurrency.limit == before // 2
+        link.run(3.0)
+        assert link.concurrency.limit > 0.8 * before
+
+    def test_a_way_that_became_longer_for_good(self) -> None:
+        link = Link(adaptive(), 0.05, 400_000.0)
+        link.run(3.0)
+        link.round_trip_s = 0.15
+        link.run(60.0)
+        assert 1000 * len(link.run(3.0)) / 3.0 > 300_000
+
+    def test_a_server_that_became_slower_gets_fewer_again(self) -> None:
+        link = Link(adaptive(), 0.1, 400_000.0)
+        link.run(5.0)
+        link.service_s = 1000 / 50_000.0
+        link.run(5.0)
+        assert link.concurrency.limit <= 9

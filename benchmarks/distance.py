@@ -1,0 +1,88 @@
+"""What a Producer sends to a server that is far away, with the defaults and with a fixed number of batches in flight.
+
+Between them is a proxy, in a process of its own, that holds back every byte for half of the round trip; it takes CPU of
+the same machine. Events of 200 B are handed over by `emit_many` as fast as they are taken. Counted is what is
+acknowledged from when the connections have come up to speed, in rounds of one process each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from harness import Effort, LeftOut, Stopwatch, Table, fresh, in_turns
+from servers import far, sink
+
+ROUND_TRIPS_MS = (0, 10, 100, 300)
+BATCH = 1000
+#: By column: options of the producer.
+WAYS: dict[str, dict[str, int]] = {
+    "1 connection": {},
+    "4 connections": {"connections": 4},
+    "1 connection, max_in_flight=8": {"max_in_flight": 8},
+}
+TRANSPORTS = ("REST", "WebSocket", "gRPC")
+_SPEED_UP_S, _SPEED_UP_ROUND_TRIPS = 1.0, 12
+_ROUNDS, _ROUND_S = 3, 1.0
+
+
+def run(effort: Effort, left_out: LeftOut) -> list[Table]:
+    tables = []
+    with sink() as server:
+        for transport in TRANSPORTS:
+            rate = Table(f"{transport}, by round trip", "events/s", "ms")
+            cpu = Table(f"{transport}, by round trip", "ns of CPU an event", "ms", is_detail=True)
+            for round_trip_ms in ROUND_TRIPS_MS[:2] if effort.is_quick else ROUND_TRIPS_MS:
+                measures = {
+                    way: functools.partial(_measure, server.url(transport), round_trip_ms / 1000.0, options, effort)
+                    for way, options in WAYS.items()
+                }
+                for way, measured in in_turns(replace(effort, processes=1), measures).items():
+                    rates, cpus = zip(*measured, strict=True)
+                    rate.add(f"{round_trip_ms}", way, rates)
+                    cpu.add(f"{round_trip_ms}", way, cpus)
+            tables += [rate, cpu]
+    return tables
+
+
+def _measure(url: str, round_trip_s: float, options: dict[str, int], effort: Effort) -> list[tuple[float, float]]:
+    parts = urlsplit(url)
+    assert parts.port is not None
+    with far(parts.port, round_trip_s) as port:
+        where = parts._replace(netloc=f"127.0.0.1:{port}").geturl()
+        return fresh(_send, where, round_trip_s, options, effort.share)
+
+
+def _send(url: str, round_trip_s: float, options: dict[str, int], share: float) -> list[tuple[float, float]]:
+    from raccoon_fast import RAW, ClientClosedError, Producer
+
+    events = [("event", bytes(200))] * BATCH
+    is_over = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(ClientClosedError):
+            while not is_over.is_set():
+                producer.emit_many(events)
+
+    measured = []
+    with Producer(url, serializer=RAW, logger=None, **options) as producer:
+        worker = threading.Thread(target=work)
+        worker.start()
+        time.sleep(_SPEED_UP_S * share + _SPEED_UP_ROUND_TRIPS * round_trip_s)
+        for _ in range(_ROUNDS):
+            stopwatch, before = Stopwatch(), producer.report.total.acked
+            time.sleep(max(_ROUND_S * share, 2.0 * round_trip_s, _SPEED_UP_S / 10.0))
+            timing = stopwatch.per(max(producer.report.total.acked - before, 1))
+            measured.append((1e9 / timing.wall_ns, timing.cpu_ns))
+        is_over.set()
+        report = producer.close(0)  # what waits would take long on the way
+        worker.join()
+    total = report.total
+    assert {*total.failed} <= {"closed"}, total
+    assert not total.dropped, total
+    assert not total.expired, total
+    return measured

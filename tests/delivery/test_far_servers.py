@@ -1,0 +1,73 @@
+"""A producer and a server that is far away: its answers take long, however many are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from trial import wait_until
+
+from raccoon_fast import RAW, Producer
+from raccoon_fast.collector import Collector
+
+pytestmark = pytest.mark.timeout(120)
+
+SCHEMES = ("ws", "http", "grpc")
+FIRST = 8
+
+
+def far_producer(collector: Collector, scheme: str, **options: Any) -> Producer:
+    url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+    return Producer(url, serializer=RAW, logger=None, batch_events=1, timeout=60.0, **options)
+
+
+def most_in_flight(producer: Producer, is_over: Callable[[], bool]) -> int:
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, producer.stats().total.in_flight)
+        return is_over()
+
+    wait_until(look, 60)
+    return most
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_more_are_in_flight_than_to_a_server_nearby(scheme: str) -> None:
+    with Collector(sink="null") as collector, far_producer(collector, scheme) as producer:
+        collector.faults.delay(0.05)
+        receipts = producer.emit_many([("event", b"data")] * 3_000)
+        assert most_in_flight(producer, lambda: producer.stats().total.in_flight > 4 * FIRST) > 4 * FIRST
+        collector.faults.clear()
+        assert producer.flush(30) == 0
+        assert producer.report.total.acked == 3_000
+        assert receipts
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_number_that_is_set_is_kept(scheme: str) -> None:
+    with Collector(sink="null") as collector, far_producer(collector, scheme, max_in_flight=FIRST) as producer:
+        collector.faults.delay(0.02)
+        producer.emit_many([("event", b"data")] * 400)
+        assert most_in_flight(producer, lambda: producer.report.total.acked == 400) == FIRST
+
+
+def test_after_a_failed_publish_a_websocket_carries_one_at_a_time() -> None:
+    """A server that dedups by connection and acknowledges after publishing may crash by more."""
+    with Collector(sink="memory", acks="sync") as collector, far_producer(collector, "ws") as producer:
+        collector.faults.delay(0.05)
+        producer.emit_many([("event", b"data")] * 2_000)
+        most_in_flight(producer, lambda: producer.stats().total.in_flight > 4 * FIRST)
+        (endpoint,) = producer._engine._endpoints.all
+        connection = endpoint.transports[0]._dialer.connection
+        collector.faults.fail_publish(times=1)
+        wait_until(lambda: connection.window.limit == 1, 30)
+        wait_until(lambda: len(connection.acks) == 1, 30)
+        limits = []
+        most_in_flight(producer, lambda: bool(limits.append(len(connection.acks))) or len(limits) > 200)
+        assert max(limits) == 1
+        collector.faults.clear()
+        assert producer.flush(60) == 0
+        assert producer.report.total.acked == 2_000
