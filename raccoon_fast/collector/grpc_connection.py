@@ -168,8 +168,15 @@ class GrpcConnection(asyncio.Protocol):
             self._flush()
             self.transport.close()
             return
-        for event in events:
-            self._handle(event)
+        try:
+            for event in events:
+                self._handle(event)
+        except h2.exceptions.ProtocolError as error:
+            # A client that said goodbye in the same breath: h2 has closed by now, and the answer cannot be sent.
+            _log.debug("a gRPC client left before its answer: %s", error)
+            self._flush()
+            self.transport.close()
+            return
         for stream_id, call in self._calls.items():
             if not call.is_complete and call.timer is None:
                 timeout_s = _MESSAGE_S if call.head.timeout_s is None else min(call.head.timeout_s, _MESSAGE_S)

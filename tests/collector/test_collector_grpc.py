@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import h2.events
 import pytest
 
 from raccoon_fast.collector import Collector, grpc_connection
+from raccoon_fast.collector.messages import SendEventRequest
 
 NewCollector = Callable[..., Collector]
 
@@ -67,6 +69,23 @@ def test_too_many_pings_end_the_connection(connect: Any, new_collector: NewColle
     client.flush()
     event = client.until(h2.events.ConnectionTerminated)
     assert (event.error_code, event.additional_data) == (11, b"too_many_pings")
+
+
+def test_a_client_that_leaves_with_its_request_is_heard(
+    connect: Any, new_collector: NewCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can be answered any more, and nothing fails for it."""
+    collector = new_collector()
+    client = connect(collector)
+    request = SendEventRequest(req_guid="1", events=[{"type": "page", "event_bytes": b"{}"}]).SerializeToString()
+    client.h2.send_headers(1, HEADERS)
+    client.h2.send_data(1, struct.pack(">BI", 0, len(request)) + request, end_stream=True)
+    client.h2.close_connection()
+    client.flush()
+    collector.wait_for(1)
+    while client.socket.recv(65536):  # until the server leaves too
+        pass
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("timeout", ["100m", "0S"])
