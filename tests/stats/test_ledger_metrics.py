@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from program import run
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_server import prometheus_server
+from sink_readers import lines_of, points
 from trial import port_of, wait_until
 
 from raccoon_fast import (
@@ -41,25 +42,6 @@ if sys.version_info >= (3, 12):
 QUICK = RetryPolicy(initial=0.01, maximum=0.05)
 OPTIONS: dict[str, Any] = {"serializer": RAW, "logger": None, "linger": 0.001, "retry": QUICK}
 SCHEMES = ("ws", "http", "grpc")
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as running:
-        yield running
-
-
-@pytest.fixture
-def nobody() -> Iterator[int]:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]
 
 
 Value = Callable[..., float | None]
@@ -338,17 +320,6 @@ producer.emit_many([("page", b"x")] * 10)
     assert counted["events.lost"] == 0
 
 
-def lines_of(receiver: socket.socket) -> list[str]:
-    """What has arrived: a datagram over loopback is there once it was sent."""
-    receiver.setblocking(False)
-    lines: list[str] = []
-    try:
-        while True:
-            lines += receiver.recv(65536).decode().splitlines()
-    except BlockingIOError:
-        return lines
-
-
 @pytest.mark.parametrize(("sink", "kind"), [(StatsD, "ms"), (DogStatsD, "d")])
 def test_statsd_gets_growth_gauges_and_samples(sink: type[StatsD], kind: str, collector: Collector) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
@@ -397,19 +368,6 @@ def test_the_daemon_takes_every_line(statsd_daemon: Any, collector: Collector) -
     statsd_daemon.wait_for(lambda daemon: daemon.counters().get("shop.events.acked;lane=default") == 20)
     assert statsd_daemon.bad_lines() == 0
     assert statsd_daemon.timers()["shop.batch.events;lane=default"] == [10.0, 10.0]
-
-
-def points(reader: InMemoryMetricReader, **wanted: str) -> dict[str, Any]:
-    """What an exporter gets, by name after "raccoon_fast.": the value of a counter or gauge, the sum of a histogram."""
-    data = reader.get_metrics_data()
-    metrics = [] if data is None else data.resource_metrics[0].scope_metrics[0].metrics
-    found: dict[str, Any] = {}
-    for metric in metrics:
-        for point in metric.data.data_points:
-            if wanted.items() <= dict(point.attributes).items():
-                name = metric.name.removeprefix("raccoon_fast.")
-                found[name] = point.sum if hasattr(point, "sum") else point.value
-    return found
 
 
 def test_opentelemetry_observes_it(collector: Collector, nobody: int) -> None:
@@ -530,49 +488,6 @@ def test_types_are_told_apart_on_demand_and_bounded(collector: Collector, regist
     assert not any("type" in one.labels for one in samples if one.name == "raccoon_fast_batch_events_count")
     with pytest.raises(ValueError, match="by_type must be above 0, as of the first one on this registry"):
         Prometheus(registry)
-
-
-def test_reasons_are_bounded() -> None:
-    """A proxy may answer with whatever status it likes."""
-    from raccoon_fast.delivery.ledger import Counts
-    from raccoon_fast.stats.ledger import LaneReading, Reading
-
-    class Source:
-        def read(self, *, by_type: bool) -> Reading:
-            counts = Counts(accepted=1000, failed={str(number): 1 for number in range(1000)})
-            lane = LaneReading("default", {"": counts}, {}, {str(n): 1 for n in range(1000)}, 0, 0, [])
-            return Reading([lane], 0, 0, {})
-
-    totals = LedgerTotals()
-    totals.watch(Source())
-    counters = totals.read().counters
-    for name in ("events.failed", "retries"):
-        reasons = {key[1][1]: count for key, count in counters.items() if key[0] == name}
-        assert len(reasons) == 51
-        assert sum(reasons.values()) == 1000
-    assert totals.read().counters == counters
-
-
-def test_what_was_counted_never_goes_down() -> None:
-    from raccoon_fast.delivery.ledger import Counts
-    from raccoon_fast.stats.ledger import LaneReading, Reading
-
-    class Source:
-        acked = 10
-
-        def read(self, *, by_type: bool) -> Reading:
-            return Reading([LaneReading("default", {"": Counts(acked=self.acked)}, {}, {}, 0, 0, [])], 0, 0, {})
-
-    source, totals = Source(), LedgerTotals()
-    totals.watch(source)
-    key = ("events.acked", ("default",))
-    assert totals.read().counters[key] == 10
-    source.acked = 9  # seen in the midst of a change
-    assert totals.read().counters[key] == 10
-    source.acked = 12
-    totals.unwatch(source)
-    source.acked = 50
-    assert totals.read().counters[key] == 12
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""The documentation's table of metrics is what sinks hand on."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry
+from sink_readers import lines_of, points
+from trial import wait_until
+
+from raccoon_fast import RAW, OpenTelemetry, Producer, Prometheus, RetryPolicy, StatsD
+from raccoon_fast.collector import Collector
+from raccoon_fast.stats.ledger import LEDGER
+from raccoon_fast.stats.sink import COUNTERS, TIMINGS
+
+QUICK = RetryPolicy(initial=0.01, maximum=0.05)
+OPTIONS: dict[str, Any] = {"serializer": RAW, "logger": None, "linger": 0.001, "retry": QUICK}
+PAGE = Path(__file__).parents[2] / "docs" / "pages" / "metrics.md"
+
+
+def documented() -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """Name, name in Prometheus, kind and labels of each row."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| `(\w+)` \| (\w+) \| (.*?) ?\|", text, re.MULTILINE)
+    return [(name, prom, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, prom, kind, labels in rows]
+
+
+def test_the_table_has_the_ledger_s_metrics() -> None:
+    rows = documented()
+    assert [(name, kind, labels) for name, _, kind, labels in rows[5:]] == [
+        (one.name, one.kind, one.labels) for one in LEDGER
+    ]
+    assert {name for name, *_ in rows[:5]} == {*TIMINGS, *COUNTERS}
+
+
+def test_prometheus_has_what_the_table_says(collector: Collector, registry: CollectorRegistry) -> None:
+    families: dict[str, tuple[str, set[str]]] = {}
+    with (
+        Prometheus(registry, flush_interval=0.01) as stats,
+        Producer(collector.url, **OPTIONS, stats=stats) as producer,
+    ):
+        producer.emit_many([("page", b"x")] * 10)
+        producer.flush()
+        wait_until(lambda: "raccoon_fast_endpoint_up" in {one.name for one in registry.collect() if one.samples})
+        for family in registry.collect():
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            families[name] = (family.type, labels)
+    kinds = {"timing": "histogram"}
+    assert families == {prom: (kinds.get(kind, kind), {*labels}) for _, prom, kind, labels in documented()}
+
+
+def test_statsd_sends_what_the_table_says(collector: Collector, nobody: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        receiver.bind(("127.0.0.1", 0))
+        urls = [f"http://127.0.0.1:{nobody}", collector.url]  # the first costs a retry
+        with (
+            StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=0.01) as stats,
+            Producer(urls, **OPTIONS, stats=stats, overflow="drop_newest", buffer_bytes=1 << 21) as producer,
+        ):
+            producer.emit_many([("page", b"x" * 1000)] * 5000)
+            producer.flush()
+            with Producer(urls[0], **OPTIONS, stats=stats) as lost:
+                lost.emit("page", b"x")
+                lost.close(0)
+        found: dict[str, tuple[str, tuple[str, ...]]] = {}
+        for line in lines_of(receiver):
+            name, kind, tags = re.fullmatch(r"([\w.]+):[\d.]+\|(\w+)(?:\|#(.+))?", line).groups()
+            found[name] = (kind, tuple(tag.partition(":")[0] for tag in (tags or "").split(",") if tag))
+    letters = {"timing": "ms", "histogram": "ms", "counter": "c", "gauge": "g"}
+    assert found == {name: (letters[kind], labels) for name, _, kind, labels in documented()}
+
+
+def test_opentelemetry_has_what_the_table_says(collector: Collector, nobody: int) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    urls = [f"http://127.0.0.1:{nobody}", collector.url]
+    with (
+        OpenTelemetry(provider, flush_interval=0.01) as stats,
+        Producer(urls, **OPTIONS, stats=stats, overflow="drop_newest", buffer_bytes=1 << 21) as producer,
+    ):
+        producer.emit_many([("page", b"x" * 1000)] * 5000)
+        producer.flush()
+        with Producer(urls[0], **OPTIONS, stats=stats) as lost:
+            lost.emit("page", b"x")
+            lost.close(0)
+        wait_until(lambda: points(reader).get("events.lost", 0) > 1 and "endpoint_up" in points(reader))
+        wait_until(lambda: points(reader).get("sent_tt_ms", 0) > 0)
+        metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    found = {}
+    for metric in metrics:
+        kind = {"Sum": "counter", "Gauge": "gauge", "Histogram": "histogram"}[type(metric.data).__name__]
+        labels = {name for point in metric.data.data_points for name in point.attributes}
+        found[metric.name] = (kind, labels)
+    kinds = {"timing": "histogram"}
+    assert found == {
+        f"raccoon_fast.{name}": (kinds.get(kind, kind), {*labels}) for name, _, kind, labels in documented()
+    }
+    provider.shutdown()
