@@ -17,6 +17,7 @@ from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
 from raccoon_fast.delivery.ledger import MAX_TYPES
 from raccoon_fast.delivery.receipts import AsyncReceipt
+from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError
 from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
 from raccoon_fast.producer_options import resolve_options
@@ -317,6 +318,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
         batch = self._empty_batch()
         future: asyncio.Future[Any] = self._loop.create_future()
         receipt = AsyncReceipt(req_guid, future)
+        if (tracing := self._options.settings.tracing) is not None:
+            batch.settlement = Settlement(receipt)
+            batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
         if self._on_delivery is not None:
             receipt.add_done_callback(self._on_delivery)

@@ -400,7 +400,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         self._accumulator.seal()
         while (batch := self._accumulator.take()) is not None:
             self._ledger.add(batch.types, FAILED + "closed")
-            Settlement(batch.receipt).failed(
+            (batch.settlement or Settlement(batch.receipt)).failed(
                 ClientClosedError("the producer was closed before the batch was sent", req_guid=batch.receipt.req_guid)
             )
             self._accumulator.release(batch.cost)
@@ -450,6 +450,9 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         batch = self._empty_batch()
         promise: Promise[Response] = Promise()
         receipt = Receipt(req_guid, promise, self._callbacks)
+        if (tracing := self._options.settings.tracing) is not None:
+            batch.settlement = Settlement(receipt)
+            batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
         batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
         if self._on_delivery is not None:

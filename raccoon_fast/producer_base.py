@@ -379,7 +379,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                 break
             if not accumulator.seal():
                 return False
-        Settlement(batch.receipt).failed(
+        (batch.settlement or Settlement(batch.receipt)).failed(
             DroppedError("dropped for newer events: the buffer was full", req_guid=batch.receipt.req_guid)
         )
         accumulator.release(batch.cost)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from raccoon_fast.clients.hints import question_seconds
-from raccoon_fast.clients.options import Settings, positive, whole
+from raccoon_fast.clients.options import NO_HEADERS, Settings, positive, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.net.address import parse_address, protocol_of
@@ -182,6 +182,8 @@ def resolve_options(
         # Now, in the thread of the caller: a process that forks while another thread imports a module leaves a child
         # that can never import it.
         importlib.import_module(_TRANSPORTS[protocol])
+    if options.get("propagate") and all(protocol == "WebSocket" for protocol, _ in servers):
+        raise ValueError(NO_HEADERS)
     _take_own(servers, options, transport, channel)
     if isinstance(options.get("tls"), ssl.SSLContext) and {"gRPC"} < {protocol for protocol, _ in servers}:
         raise ValueError("tls: one ssl.SSLContext cannot serve gRPC and HTTP, which differ in ALPN: use TLS(ca=…)")

@@ -43,7 +43,9 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
     def __init__(self, settings: Settings, wire: str, max_request_bytes: int | None) -> None:
         self._settings = settings
         self._sender = Sender(settings.stats)
-        self._builder = RequestBuilder(settings.serializer, wire, max_request_bytes)
+        self._builder = RequestBuilder(
+            settings.serializer, wire, max_request_bytes, settings.tracing, settings.link.address
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
         self._delivery: Delivery | None = None

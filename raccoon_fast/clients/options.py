@@ -18,13 +18,24 @@ from raccoon_fast.serializers import PROTO, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
 from raccoon_fast.threads import is_main
 from raccoon_fast.tls import TLS
+from raccoon_fast.tracing import HEADERS, new_tracing
 from raccoon_fast.transports.base import Identity, Link
 
 if TYPE_CHECKING:
     from raccoon_fast.events import App
     from raccoon_fast.net.address import Address
 
-__all__ = ["Auth", "ClientOptions", "Settings", "Wire", "positive", "refuse_pickling", "switch", "whole"]
+__all__ = [
+    "NO_HEADERS",
+    "Auth",
+    "ClientOptions",
+    "Settings",
+    "Wire",
+    "positive",
+    "refuse_pickling",
+    "switch",
+    "whole",
+]
 
 Auth = tuple[str, str] | str | Callable[[], str]
 
@@ -57,6 +68,10 @@ class ClientOptions(TypedDict, total=False):
         stats: StatsD(…), DogStatsD(…), Prometheus(…), OpenTelemetry(…), or any object with `timing(name, ms)` and
             `count(name, n)`; None (the default) for none.
         app: App(id, name, version) of the user's application, for User-Agent.
+        propagate: Put the W3C trace context (`traceparent`) of OpenTelemetry's current span on each request: as a
+            header over REST, as metadata over gRPC. Not over WebSocket, which has no headers for a message. Needs
+            raccoon_fast[opentelemetry].
+        spans: Make an OpenTelemetry span for each request or batch, over all its attempts. Needs the same.
     """
 
     user_id: str | None
@@ -75,11 +90,17 @@ class ClientOptions(TypedDict, total=False):
     logger: Logger | None
     stats: MetricsSink | None
     app: App | None
+    propagate: bool
+    spans: bool
 
 
 Wire: TypeAlias = Literal["proto", "json"]
 _NAMES = ("serializer", *ClientOptions.__annotations__)
 
+#: Said where `propagate` could do nothing.
+NO_HEADERS = (
+    "propagate: a WebSocket carries no headers for a message; use REST or gRPC, or spans=True, which needs no headers"
+)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, ASCII only as gRPC metadata is; above all no CR and no LF
 _SECURE = {"http": "https", "ws": "wss", "grpc": "grpcs"}
@@ -136,10 +157,16 @@ class Settings:
                 raise ValueError("auth is given twice: in the url, and as the option")
             auth = address.userinfo
         trust_env = switch("trust_env", options.get("trust_env", True))
+        propagate = switch("propagate", options.get("propagate", False))
+        spans = switch("spans", options.get("spans", False))
+        self.tracing = new_tracing(self.logger, propagate=propagate, spans=spans)
+        headers = _headers(options.get("headers"))
+        if propagate and (taken := [name for name in headers if name.lower() in HEADERS]):
+            raise ValueError(f"headers: {taken[0]!r} is set by propagate=True")
         self.link = Link(
             address=address,
             identity=_identity(options),
-            headers=_headers(options.get("headers")),
+            headers=headers,
             authorization=_authorization(auth),
             tls=_tls(options.get("tls"), address),
             user_agent=user_agent(options.get("app")),

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from raccoon_fast.events import Event
+    from raccoon_fast.net.address import Address
     from raccoon_fast.serializers import Serializer
+    from raccoon_fast.tracing import Tracing
 
 __all__ = ["RequestBuilder", "resolve_guid"]
 
@@ -28,17 +30,28 @@ class RequestBuilder:
         serializer: An event's data to bytes.
         wire: "proto" or "json": the envelope around the events.
         max_bytes: What the transport carries; None for no limit.
+        tracing: Begins the trace of each request, where it is asked for, as one to `address`.
+        address: The server.
 
     Raises:
         ValueError: `wire` is neither.
     """
 
-    def __init__(self, serializer: Serializer[Any], wire: str, max_bytes: int | None) -> None:
+    def __init__(
+        self,
+        serializer: Serializer[Any],
+        wire: str,
+        max_bytes: int | None,
+        tracing: Tracing | None = None,
+        address: Address | None = None,
+    ) -> None:
         if wire not in _ENVELOPES:
             raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
         self._serializer = serializer
         self._wire = wire
         self._max_bytes = max_bytes
+        self._tracing = tracing
+        self._address = address
 
     def build(self, events: Iterable[Event[Any] | tuple[str, Any]], req_guid: str | None) -> Request:
         """Make a request of events; nothing is kept of a call that raises.
@@ -67,7 +80,11 @@ class RequestBuilder:
                 size=size,
                 limit=self._max_bytes,
             )
-        return Request(req_guid, envelope, self._wire, size)
+        request = Request(req_guid, envelope, self._wire, size)
+        if self._tracing is not None and self._address is not None:
+            request.trace = self._tracing.of_request(req_guid, envelope.count, size, self._address)
+            request.headers = None if request.trace is None else request.trace.headers
+        return request
 
     def _add(self, envelope: ProtoEnvelope | JsonEnvelope, index: int, event: object) -> None:
         event_type, data = pair_of(index, event)

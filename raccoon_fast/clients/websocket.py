@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.async_client import AsyncClient
 from raccoon_fast.clients.hints import question_seconds
-from raccoon_fast.clients.options import Settings, positive, whole
+from raccoon_fast.clients.options import NO_HEADERS, Settings, positive, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.serializers import PROTO, Data_contra
@@ -61,6 +61,8 @@ class AsyncWebSocketClient(AsyncClient[Data_contra]):
             default_timeout_s=30.0,
             face=AsyncWebSocketClient,
         )
+        if options.get("propagate"):
+            raise ValueError(NO_HEADERS)
         super().__init__(settings, wire, None)
         self._ping_interval_s = None if ping_interval is None else positive("ping_interval", ping_interval)
         self._pong_timeout_s = positive("pong_timeout", pong_timeout)

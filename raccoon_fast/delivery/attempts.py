@@ -81,6 +81,12 @@ class Delivery:
             MessageTooLargeError: The server takes no message of this size.
             ValueError: A request of this guid is in flight already.
         """
+        if request.trace is None:
+            return await self._deliver_once(request, timeout_s)
+        with request.trace:
+            return await self._deliver_once(request, timeout_s)
+
+    async def _deliver_once(self, request: Request, timeout_s: float | None) -> Response:
         req_guid = request.req_guid
         if self._closing.is_set():
             raise ClientClosedError("the client was closed", req_guid=req_guid)

@@ -388,7 +388,8 @@ class Engine:
             if batch is None:
                 return None
             self._ledger.add(batch.types, state)
-        batch.settlement = Settlement(batch.receipt)
+        if batch.settlement is None:
+            batch.settlement = Settlement(batch.receipt)
         batch.req_guid = batch.receipt.req_guid
         batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
         self._outstanding.add(batch)
@@ -427,6 +428,9 @@ class Engine:
             self.sizes.append((batch.count, batch.nbytes))
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
+        if (trace := batch.settlement.trace) is not None:
+            trace.sent(batch.count, batch.nbytes, endpoint.address)
+            request.headers = trace.headers
         attempt = self._sender.start(transport, request, timeout_s)
         self._attempts[attempt] = batch
         attempt.add_done_callback(

@@ -106,7 +106,11 @@ class Outcomes:
                 batch = batches.popleft()
                 freed += batch.cost
                 receipt = batch.receipt
-                fail_later(receipt, functools.partial(_closed_error, receipt.req_guid, Outcome.NOT_DELIVERED, 0, cause))
+                make = functools.partial(_closed_error, receipt.req_guid, Outcome.NOT_DELIVERED, 0, cause)
+                if batch.settlement is None:
+                    fail_later(receipt, make)
+                else:  # its span has to end
+                    batch.settlement.failed(make())
             self._accumulator.release(freed)
 
     def expired(self, batch: Batch, cause: BaseException | None) -> None:

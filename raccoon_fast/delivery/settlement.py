@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
     from raccoon_fast.events import Response
+    from raccoon_fast.tracing import Trace
 
 __all__ = ["Settlement", "fail_later"]
 
@@ -41,16 +42,19 @@ class Settlement:
     Attributes:
         extra_requests: How many requests splitting has cost so far.
         records: Numbers in the spool that go with the last part.
+        trace: The batch's, where one is asked for; ended with the last part.
     """
 
     __slots__ = (
         "_error", "_future", "_outcome", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable | None = None) -> None:
         self.receipt = receipt
         self.extra_requests = 0
         self.records: tuple[int, ...] = ()
+        self.trace: Trace | None = None
         self._future: Settable = receipt._future if future is None else future  # noqa: SLF001 - made by a producer
         self._parts = 1
         self._rejected: tuple[RejectedEvent, ...] = ()
@@ -88,6 +92,8 @@ class Settlement:
             return False
         if self._error is None and self._rejected:
             self._error = EventsRejectedError(self.receipt.req_guid, self._rejected, outcome=self._outcome)
+        if self.trace is not None:
+            self.trace.end(self._error)
         if self._error is not None:
             self._future.set_exception(self._error)
             self._future.exception()  # nobody has to ask: the ledger counts it, and on_delivery tells

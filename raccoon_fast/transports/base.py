@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raccoon_fast.net.proxy import Proxy
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
+    from raccoon_fast.tracing import Trace
 
 __all__ = [
     "GRACE_S",
@@ -86,9 +87,13 @@ class Request:
             it when an attempt starts; the transport sets it before it writes.
         resends: How often the transport wrote the request again, onto a further connection, within this attempt. The
             sender resets it when an attempt starts.
+        headers: Of this request beside those of all; a WebSocket has none for a request.
+        trace: Of a client's request, ended with its delivery.
     """
 
-    __slots__ = ("envelope", "req_guid", "resends", "size", "was_written", "wire", "written_s")
+    __slots__ = (
+        "envelope", "headers", "req_guid", "resends", "size", "trace", "was_written", "wire", "written_s",
+    )  # fmt: skip
 
     def __init__(self, req_guid: str, envelope: Envelope, wire: str, size: int) -> None:
         self.req_guid = req_guid
@@ -98,6 +103,8 @@ class Request:
         self.written_s = 0.0
         self.was_written = False
         self.resends = 0
+        self.headers: Mapping[str, str] | None = None
+        self.trace: Trace | None = None
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class ChannelTransport(GrpcTransport):
             for name, value in link.request_headers(self._identity).items()
             if name != "User-Agent"  # grpcio's own (the channel's option "grpc.primary_user_agent")
         ]
+        metadata += (request.headers or {}).items()
         message = bytes(request.envelope.payload())
         request.written_s = time.monotonic()
         link.stats.count(TOTAL_BYTES_SENT, len(message))

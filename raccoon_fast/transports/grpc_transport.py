@@ -196,6 +196,9 @@ class GrpcTransport(Transport):
             self._head = _start_of_head(link, self._identity)
         timeout_ms = min(int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
         head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
+        if request.headers:
+            fields = request.headers.items()
+            head += b"".join(encode_header(name.encode("ascii"), value.encode("ascii")) for name, value in fields)
         message = request.envelope.prefixed(PREFIX.pack(0, request.envelope.nbytes))
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s, is_again)
         stream = connection.begin(head, message, deadline_s, ended, request)

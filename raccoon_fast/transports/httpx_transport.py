@@ -64,7 +64,7 @@ class HttpxTransport(Transport):
         """One POST. See Transport.send."""
         link = self._link
         address = link.address
-        headers = {**link.request_headers(), "Content-Type": CONTENT_TYPES[request.wire]}
+        headers = {**link.request_headers(), "Content-Type": CONTENT_TYPES[request.wire], **(request.headers or {})}
         request.written_s = time.monotonic()
         request.was_written = True
         try:

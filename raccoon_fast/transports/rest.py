@@ -335,7 +335,11 @@ class RestTransport(Transport):
         if link.authorization is not None or head_for != self._head_for:
             self._head = _start_of_head(link, self._identity, CONTENT_TYPES[request.wire])
             self._head_for = head_for
-        return request.envelope.prefixed(b"%b%d\r\n\r\n" % (self._head, request.envelope.nbytes))
+        head = b"%b%d\r\n\r\n" % (self._head, request.envelope.nbytes)
+        if request.headers:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            head = b"%b%b\r\n" % (head[:-2], lines.encode("latin-1"))
+        return request.envelope.prefixed(head)
 
     def _read(self, request: Request, answer: HTTPAnswer) -> Response:
         request.written_s = answer.written_s
