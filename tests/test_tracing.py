@@ -16,9 +16,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from patience import wait_until
 from program import run
 from scripted import SendEventRequest, answer
-from trial import wait_until
 
 from raccoon_fast import (
     RAW,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trial import wait_until
+from patience import wait_until
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.collector import Collector

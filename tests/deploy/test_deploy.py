@@ -19,9 +19,9 @@ import pytest
 import yaml
 from dashboard import DASHBOARD, draw, panels, series_of
 from fault_proxy import UP, FaultProxy
+from patience import wait_until
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_server import PrometheusServer, prometheus_server
-from trial import wait_until
 
 from raccoon_fast import RAW, Producer, Prometheus, RetryPolicy, StatsD
 from raccoon_fast.collector import Collector

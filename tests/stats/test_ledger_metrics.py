@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from patience import wait_until
 from program import run
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_server import prometheus_server
 from sink_readers import lines_of, points
-from trial import port_of, wait_until
+from trial import port_of
 
 from raccoon_fast import (
     RAW,

@@ -9,9 +9,9 @@ from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from patience import wait_until
 from prometheus_client import CollectorRegistry
 from sink_readers import lines_of, points
-from trial import wait_until
 
 from raccoon_fast import RAW, OpenTelemetry, Producer, Prometheus, RetryPolicy, StatsD
 from raccoon_fast.collector import Collector
