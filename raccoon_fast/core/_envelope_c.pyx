@@ -82,7 +82,7 @@ cdef Py_ssize_t _TAIL = 2
 cdef Py_ssize_t _MAX_KNOWN = 32
 # In a crowded buffer so few bytes of events give up most of the room in front of them. What is left there is enough for
 # most heads; a longer one moves the events.
-cdef Py_ssize_t _SMALL = 4096
+cdef Py_ssize_t _SMALL = 8192
 cdef Py_ssize_t _LEAN_HEADROOM = 72
 cdef Py_ssize_t _LEAN_HEADROOM_JSON = 144
 # Bytes of memory, about: a dict of event types; an entry there with its count, beside the type's text; what is known of
@@ -505,7 +505,7 @@ cdef class _Envelope:
             return 0
         if self.stop - self.start <= _SMALL:
             self.make_lean()
-        elif self.block.size - size > size >> 3:
+        elif self.block.size - size > size >> 4:
             self.block.resize(size)
         return 0
 
