@@ -19,6 +19,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from raccoon_fast.collector.grpc_frames import DATA_WINDOW_BYTES, FrameSplitter, window_update
 from raccoon_fast.collector.grpc_head import CallHead, ProtocolError, RefusedCall, parse_call
 from raccoon_fast.collector.grpc_status import GrpcCode
 
@@ -90,11 +91,13 @@ class GrpcHandler:
 
 
 class _Call:
-    __slots__ = ("data", "head", "is_complete", "is_ended", "task", "timer")
+    __slots__ = ("data", "head", "is_complete", "is_ended", "needed", "task", "timer", "unacknowledged")
 
     def __init__(self, head: CallHead) -> None:
         self.head = head
         self.data = bytearray()
+        self.needed = _PREFIX_BYTES  # bytes, to tell more of the message
+        self.unacknowledged = 0  # bytes that were taken past h2
         self.is_complete = False  # the message
         self.is_ended = False  # by the client
         self.task: asyncio.Task[None] | None = None
@@ -127,6 +130,8 @@ class GrpcConnection(asyncio.Protocol):
         self._h2.local_settings = h2.settings.Settings(client=False, initial_values=_SETTINGS)
         self._h2.decoder.max_header_list_size = _MAX_HEADERS_BYTES
         self._calls: dict[int, _Call] = {}
+        self._splitter = FrameSplitter(self._calls)
+        self._unacknowledged = 0
         self._unsent: dict[int, tuple[bytes, list[tuple[str, str]]]] = {}
         self._preface_timer: asyncio.TimerHandle | None = None
         self._last_ping_s = 0.0
@@ -162,18 +167,14 @@ class GrpcConnection(asyncio.Protocol):
         """Handle the frames that are complete."""
         assert self.transport is not None
         try:
-            events = self._h2.receive_data(data)
+            for stream_id, part, is_last in self._splitter.split(data):
+                if stream_id:
+                    self._take_past_h2(stream_id, part, is_ended=is_last)
+                else:
+                    for event in self._h2.receive_data(bytes(part)):
+                        self._handle(event)
         except h2.exceptions.ProtocolError as error:
             _log.debug("a gRPC connection broke HTTP/2: %s", error)
-            self._flush()
-            self.transport.close()
-            return
-        try:
-            for event in events:
-                self._handle(event)
-        except h2.exceptions.ProtocolError as error:
-            # A client that said goodbye in the same breath: h2 has closed by now, and the answer cannot be sent.
-            _log.debug("a gRPC client left before its answer: %s", error)
             self._flush()
             self.transport.close()
             return
@@ -219,6 +220,20 @@ class GrpcConnection(asyncio.Protocol):
         elif isinstance(event, h2.events.PingReceived):
             self._judge_ping()
 
+    def _take_past_h2(self, stream_id: int, data: bytes | memoryview, *, is_ended: bool) -> None:
+        """Handle the payload of a DATA frame that h2 has not seen, and open its windows again."""
+        assert self.transport is not None
+        call = self._calls[stream_id]
+        call.unacknowledged += len(data)
+        self._unacknowledged += len(data)
+        if call.unacknowledged > DATA_WINDOW_BYTES and not is_ended:
+            self.transport.write(window_update(stream_id, call.unacknowledged))
+            call.unacknowledged = 0
+        if self._unacknowledged > DATA_WINDOW_BYTES:
+            self.transport.write(window_update(0, self._unacknowledged))
+            self._unacknowledged = 0
+        self._take(stream_id, data, is_ended=is_ended)
+
     def _begin(self, stream_id: int, headers: Any, *, is_ended: bool) -> None:
         try:
             head = parse_call(headers)
@@ -241,7 +256,7 @@ class GrpcConnection(asyncio.Protocol):
         except CallFailed as failed:
             self._fail(stream_id, failed)
 
-    def _take(self, stream_id: int, data: bytes, *, is_ended: bool) -> None:
+    def _take(self, stream_id: int, data: bytes | memoryview, *, is_ended: bool) -> None:
         call = self._calls.get(stream_id)
         if call is None:
             return
@@ -249,6 +264,8 @@ class GrpcConnection(asyncio.Protocol):
         if call.is_complete:
             return  # only the first message is read
         call.data += data
+        if len(call.data) < call.needed and not call.is_ended:
+            return
         try:
             message = self._message(call)
             if message is None:
@@ -276,12 +293,14 @@ class GrpcConnection(asyncio.Protocol):
             if call.is_ended:
                 words = "unexpected EOF" if data else "EOF"
                 raise self._refuse(call, GrpcCode.UNKNOWN, words)
+            call.needed = _PREFIX_BYTES + size if len(data) >= _PREFIX_BYTES else _PREFIX_BYTES
             return None
         if data[0] == 1:  # there is no decompressor, so that the encoding is none or the identity
             raise self._refuse(call, GrpcCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
         if data[0]:
             raise self._refuse(call, GrpcCode.INTERNAL, f"grpc: received unexpected payload format {data[0]}")
-        return bytes(data[_PREFIX_BYTES : _PREFIX_BYTES + size])
+        with memoryview(data) as view:
+            return bytes(view[_PREFIX_BYTES : _PREFIX_BYTES + size])
 
     def _refuse(self, call: _Call, code: GrpcCode, reason: str) -> CallFailed:
         self._handler.refused(call.head, code.name, reason)
