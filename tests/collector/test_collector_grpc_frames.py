@@ -123,4 +123,5 @@ def test_windows_open_again_and_streams_end_in_order(
         trailers = next(dict(it.headers) for it in events if isinstance(it, h2.events.TrailersReceived))
         assert trailers[b"grpc-status"] == b"0"
     assert collector.event_count == 84
-    assert client.kinds == {0, 1, 4, 6, 8}  # no RST_STREAM, no GOAWAY
+    # No GOAWAY, and no RST_STREAM but where the answer came before the client ended its call.
+    assert client.kinds - ({3} if is_last_empty else set()) == {0, 1, 4, 6, 8}
