@@ -207,7 +207,9 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._is_after_post = False
         start = bytes(self._buffer[:_MAX_LINE_ENDS])
-        self._buffer = self._buffer[_MAX_LINE_ENDS - len(start.lstrip(b"\r\n")) :]
+        skipped = _MAX_LINE_ENDS - len(start.lstrip(b"\r\n"))
+        if skipped:
+            self._buffer = self._buffer[skipped:]
         return True
 
     def _begin(self, head: Head) -> None:
