@@ -61,6 +61,14 @@ class Client(Generic[_A, Data_contra]):
     Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet.
     """
 
+    if not TYPE_CHECKING:  # before Python 3.13 a TypeVar has no default
+
+        @classmethod
+        def __class_getitem__(cls, parameters: Any) -> Any:
+            if cls is Client and not isinstance(parameters, tuple):
+                parameters = (parameters, Any)
+            return super().__class_getitem__(parameters)
+
     def __init__(self, make: Callable[[], _A]) -> None:
         self._make = make  # a closure: what would print its arguments prints the url's password
         self._made: _A | None = make()  # here, so that a wrong option is an error here

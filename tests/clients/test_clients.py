@@ -16,6 +16,7 @@ from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, new_client
 from google.protobuf import struct_pb2
 from patience import patient
 
+import raccoon_fast
 from raccoon_fast import (
     JSON,
     PROTO,
@@ -667,3 +668,22 @@ def test_callbacks_of_a_sync_client_run_beside_the_event_loop(protocol, collecto
         client.submit(EVENTS).add_done_callback(send)
         held.set()
         assert sent.wait(patient(10))
+
+
+def test_types_with_parameters_can_be_written_where_they_are_evaluated():
+    """As a base class, or in an annotation: a client takes what its serializer does, or anything."""
+    from raccoon_fast.clients.sync_client import Client
+
+    class Own(Client[raccoon_fast.AsyncRestClient]):
+        pass
+
+    class Bytes(raccoon_fast.Producer[bytes]):
+        pass
+
+    for kind in (raccoon_fast.RestClient, raccoon_fast.AsyncRestClient, raccoon_fast.AsyncProducer):
+        assert kind[bytes].__args__ == (bytes,)
+    assert raccoon_fast.Event[bytes].__args__ == (bytes,)
+    assert raccoon_fast.Serializer[bytes].__args__[-1] is bytes
+    with Bytes("http://127.0.0.1:9", serializer=raccoon_fast.RAW) as producer:
+        assert repr(producer).startswith("<Bytes ")
+    assert Own.__orig_bases__[0].__args__[0] is raccoon_fast.AsyncRestClient
