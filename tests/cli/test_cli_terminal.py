@@ -84,7 +84,7 @@ def on_a_terminal(command, *arguments, **environment):
 def test_doctor_has_colours_on_a_terminal(command, collector):
     written = on_a_terminal(command, "doctor", collector.url, "--yes")
     assert "\x1b[32mok\x1b[0m" in written
-    assert re.search(r"\x1b\[32m\d+ ok\x1b\[0m, 0 warn, 0 fail", written)
+    assert re.search(r"\x1b\[32m\d+ ok\x1b\[0m, .*, 0 fail", written)  # a pure build is a warning
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b[" not in on_a_terminal(command, "doctor", collector.url, "--yes", **environment)
     assert "\x1b" not in command("doctor", collector.url, "--yes").stdout

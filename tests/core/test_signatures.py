@@ -42,7 +42,7 @@ def test_a_producer_s_shortcuts_look_as_its_methods_do():
         assert inspect.getdoc(shortcut).startswith("Accept ")
     assert inspect.isbuiltin(producer.emit) is has_extensions()
     shown = pydoc.plain(pydoc.render_doc(producer.emit))
-    assert "emit(type, data)" in shown
+    assert "emit(type" in shown
     assert "Accept one event." in shown
 
 
