@@ -107,7 +107,7 @@ class Log:
                 return
             self._failed = True
             with contextlib.suppress(Exception):  # stderr is closed, or full: there is nobody left to tell
-                write_line("ERROR", "the logger failed in %s(): %r; not reported again", (level, error))
+                write_line("ERROR", "the logger raised in %s(): %r; further failures are not reported", (level, error))
 
 
 def resolve_logger(value: object = DEFAULT) -> Log:

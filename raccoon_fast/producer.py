@@ -480,7 +480,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         if self._closed:
             raise self._closed_error()
         if thread is not None and thread.is_over and self._threads.pop(True, None) is thread:
-            self._options.settings.logger.error("the event loop had ended; another one is started")
+            self._options.settings.logger.error("the event loop had stopped; a new one is started")
             self._orphan, self._engine = self._engine or self._orphan, None
             self._begin_accepting()
             thread = None
@@ -511,7 +511,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             return ""
         with contextlib.suppress(OSError, RuntimeError, ClientClosedError):
             self._started()
-        return "the event loop had ended; another one is started"
+        return "the event loop had stopped; a new one is started"
 
     async def _built(self) -> Engine:
         """The engine, on its loop; made there by the first who asks."""

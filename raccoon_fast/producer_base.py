@@ -380,7 +380,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             if not accumulator.seal():
                 return False
         (batch.settlement or Settlement(batch.receipt)).failed(
-            DroppedError("dropped for newer events: the buffer was full", req_guid=batch.receipt.req_guid)
+            DroppedError("dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid)
         )
         accumulator.release(batch.cost)
         self._recycle(batch)
@@ -391,7 +391,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _full(self) -> BufferFull:
         buffered, limit = self._accumulator.buffered, self._options.buffer_bytes
         return BufferFull(
-            f"the buffer is full: {buffered} of {limit} bytes wait or are in flight", buffered=buffered, limit=limit
+            f"the buffer is full: {buffered} of {limit} bytes wait or are in flight; emit less, raise buffer_bytes, or "
+            "let overflow= drop or spool events",
+            buffered=buffered,
+            limit=limit,
         )
 
     def _closed_error(self) -> ClientClosedError:

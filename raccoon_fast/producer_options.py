@@ -258,12 +258,12 @@ def _take_own(
         else:
             each = [given if one == protocol else None for one, _ in servers]
         if not any(one is not None for one in each):
-            raise ValueError(f"{name} is for {protocol}, and no url is")
+            raise ValueError(f"{name} is for {protocol}, but no url is one of {protocol}")
         for (one, settings), own in zip(servers, each, strict=True):
             if own is None:
                 continue
             if one != protocol:
-                raise ValueError(f"{name} is for {protocol}, and {settings.link.address} is not")
+                raise ValueError(f"{name} is for {protocol}, but {settings.link.address} is not")
             if protocol == "gRPC":
                 from raccoon_fast.clients.grpc import check_channel
 
@@ -273,7 +273,7 @@ def _take_own(
 
                 check_httpx(own)
                 if options.get("proxy") is not None or settings.link.address.unix_path:
-                    raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
+                    raise ValueError("transport is given: set the proxy or the Unix socket on httpx itself")
             settings.own_transport = own
 
 

@@ -105,7 +105,7 @@ class Tracing:
         """Tell of a fault, once."""
         if not self._failed:
             self._failed = True
-            self._log.warning("tracing failed: %r; not logged again", error)
+            self._log.warning("tracing failed: %r; further failures are not logged", error)
 
     def error_status(self, error: BaseException) -> Any:
         """The status of a span that ended with this."""

@@ -140,7 +140,7 @@ class TestOtherLoggers:
         mine = Mock()
         resolve_logger(mine).info("%d", "text")
         assert mine.mock_calls == []
-        assert "the logger failed in info(): TypeError" in capsys.readouterr().err
+        assert "the logger raised in info(): TypeError" in capsys.readouterr().err
 
 
 class TestStandardLibrary:
@@ -282,11 +282,11 @@ class TestFailingLogger:
             log.info("a")
             log.error("b")
         (line,) = capsys.readouterr().err.splitlines()
-        assert "the logger failed in info(): OSError('disk full'); not reported again" in line
+        assert "the logger raised in info(): OSError('disk full'); further failures are not reported" in line
 
     def test_wrong_arguments_are_a_failure_too(self, capsys):
         resolve_logger(CONSOLE).info("%d", "text")
-        assert "the logger failed in info(): TypeError" in capsys.readouterr().err
+        assert "the logger raised in info(): TypeError" in capsys.readouterr().err
 
     def test_an_error_without_a_repr_is_survived(self):
         class Nameless(Exception):

@@ -296,7 +296,7 @@ def test_a_fault_of_the_sdk_is_logged_once_and_costs_no_event(
             producer.emit_many(EVENTS)
             assert producer.flush() == 0
         assert collector.event_count == 3
-    assert lines == ["tracing failed: OSError('no room'); not logged again"]
+    assert lines == ["tracing failed: OSError('no room'); further failures are not logged"]
 
 
 def test_a_websocket_alone_cannot_propagate() -> None:

@@ -244,7 +244,7 @@ class _Sending:
 
 def _open_failed(path: str, reader: LineReader) -> io.FileIO:
     if reader.is_same_file(path):
-        raise UsageError(f"--failed {path} is the file that is read: name another one")
+        raise UsageError(f"--failed {path} is the input file: name another file")
     # Unbuffered: what is lost should be there to be sent again even if this process ends badly.
     return Path(path).open("ab", buffering=0)
 

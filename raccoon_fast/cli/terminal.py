@@ -112,7 +112,7 @@ def confirm(question: str) -> bool:
         UsageError: There is nobody to ask.
     """
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is no terminal to ask on: say --yes")
+        raise UsageError(f"{question} There is no terminal to ask on: pass --yes")
     sys.stderr.write(f"{shown(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

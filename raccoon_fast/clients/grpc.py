@@ -136,7 +136,7 @@ def check_channel(channel: object, options: Mapping[str, Any]) -> None:
         raise TypeError(f"channel takes a callable that returns a grpc.aio.Channel, not {type(channel).__name__}")
     for option in ("tls", "proxy", "server_hostname"):
         if options.get(option) is not None:
-            raise ValueError(f"{option} is given, and channel: set it where the channel is made")
+            raise ValueError(f"{option} and channel are both given: set {option} where the channel is made")
     try:
         from raccoon_fast.transports import grpc_channel  # noqa: F401
     except ModuleNotFoundError as error:

@@ -266,7 +266,7 @@ def _authorization(auth: object) -> Callable[[], str] | None:
             credentials = base64.b64encode(":".join(auth).encode()).decode("ascii")  # RFC 7617
         except UnicodeEncodeError:
             raise ValueError(
-                "auth: the user or the password holds half of a surrogate pair, which is no text"
+                "auth: the user or the password contains a lone surrogate, which cannot be encoded"
             ) from None
         return lambda: f"Basic {credentials}"
     if callable(auth):

@@ -60,7 +60,7 @@ class AsyncRestClient(AsyncClient[Data_contra]):
         self._http = transport
         if transport is not None:
             if options.get("proxy") is not None or settings.link.address.unix_path:
-                raise ValueError("transport is given: set the proxy, or the Unix socket, of httpx itself")
+                raise ValueError("transport is given: set the proxy or the Unix socket on httpx itself")
             from raccoon_fast.transports.httpx_transport import check_httpx  # here, not when the program forks
 
             check_httpx(transport)

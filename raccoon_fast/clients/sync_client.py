@@ -247,7 +247,7 @@ class Client(Generic[_A, Data_contra]):
             raise ClientClosedError("the client was closed")
         if running is None or running.thread.is_over:
             if running is not None and self._running.pop(True, None) is running:
-                running.client._settings.logger.error("the event loop had ended; another one is started")  # noqa: SLF001
+                running.client._settings.logger.error("the event loop had stopped; a new one is started")  # noqa: SLF001
             require_threads()
             client, self._made = self._made or self._make(), None
             if self._app is not None:

@@ -216,11 +216,27 @@ cdef class Accumulator:
         return batch.accepted_s
 
     def emit(self, type, data):
-        """Accept one event."""
+        """Accept one event.
+
+        Returns:
+            The receipt of the batch that carries it.
+
+        Raises:
+            MessageTooLargeError: It is over `max_event_bytes`.
+            ClientClosedError: `close` was called.
+            TypeError, ValueError: As the envelope's `add`.
+        """
         return self.accept(type, data)
 
     def emit_many(self, events):
-        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
+        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it.
+
+        Returns:
+            The receipts of the batches that carry them, each once, in order.
+
+        Raises:
+            TypeError: An event is no pair of a str and data; its place is named. Otherwise as `emit`.
+        """
         cdef dict receipts = {}
         cdef Py_ssize_t at = 0
         if self.serializer is None and PyList_CheckExact(events):
@@ -243,11 +259,33 @@ cdef class Accumulator:
         return list(receipts)
 
     def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None, Py_ssize_t first=0):
-        """Go through up to `most` of the events that an iterator has left, with each as `emit` does."""
+        """Go through up to `most` of the events that an iterator has left, with each as `emit` does.
+
+        Args:
+            events: Goes on where the last call ended.
+            most: 1 or more.
+            refusal: What `on_full` answers for an event that is not accepted; the call ends with it.
+            receipts: Gets the receipts of the batches that carry them, each once, in order.
+            first: The place of the next event among all of them, for errors.
+
+        Returns:
+            How many it went through, fewer than `most` when there are no more; and the last of them if it was refused,
+            or None.
+        """
         return self.accept_some(events, most, refusal, receipts, first)
 
     def add_batch(self, Batch batch not None):
-        """Accept a batch as it is, sealed, behind those that wait; the open one stays open."""
+        """Accept a batch as it is, sealed, behind those that wait; the open one stays open.
+
+        `max_events` and `max_bytes` do not hold for it.
+
+        Returns:
+            Its receipt.
+
+        Raises:
+            MessageTooLargeError: It is over `max_event_bytes`.
+            ClientClosedError: `close` was called.
+        """
         cdef object receipt = batch.receipt
         cdef object answer
         cdef int64_t size = batch.size

@@ -109,4 +109,4 @@ class CallbackThread:
             try:
                 callback(argument)
             except BaseException as error:  # noqa: BLE001 - a user's callback must not hurt the others, nor end the thread
-                self._logger.error("a callback failed: %r raised %r", callback, error)
+                self._logger.error("the callback %r raised %r", callback, error)

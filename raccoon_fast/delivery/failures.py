@@ -178,8 +178,8 @@ class Failures:
         if not trouble.is_told:
             trouble.is_told = True
             self._logger.error(
-                "a batch of %s (%s) fails while others get through: %s; it is sent by itself, in ever smaller "
-                "parts, to find the events that are refused",
+                "a batch of %s (%s) fails while others get through: %s; it is split and sent apart from "
+                "them, to find the events that the server refuses",
                 counted(batch.count, "event"),
                 batch.settlement.receipt.req_guid,
                 trouble.error,

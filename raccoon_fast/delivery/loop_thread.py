@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["HELD_UP", "Call", "LoopThread", "new_event_loop"]
 
 #: Why a loop does not answer in time.
-HELD_UP = "the event loop is held up; do auth, the logger or stats block?"
+HELD_UP = "the event loop is blocked: check that auth=, logger= and stats= do not block"
 
 _T = TypeVar("_T")
 # A loop that fails this often in a row, each time within this long, does not run any more.
@@ -232,7 +232,7 @@ class LoopThread:
             except BaseException as error:  # noqa: BLE001 - whatever runs on the loop, it must not end it
                 raised = repr(error)
             failures = failures + 1 if time.monotonic() - began_s < _FAILS_S else 1
-            self._logger.error("the event loop was left by %s, and goes on", raised)
+            self._logger.error("the event loop was interrupted by %s, and continues", raised)
 
     def _end_tasks(self) -> None:
         # What was submitted in the last moment begins: cancelled before that, it could not say how it ended.
@@ -264,4 +264,4 @@ class LoopThread:
             self._ended.set()
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._logger.error("unexpected: %s: %r", context.get("message"), context.get("exception"))
+        self._logger.error("unexpected error on the loop: %s: %r", context.get("message"), context.get("exception"))

@@ -379,7 +379,7 @@ class SpoolFile:
         name = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         others = (f"{name}-{number}" for number in itertools.count(1))
         aside = next(one for one in itertools.chain([name], others) if not Path(one).exists())
-        self.say("the spool %s is damaged (%s); it is kept as %s and begun anew", self.path, error, aside)
+        self.say("the spool %s is damaged (%s); it is kept as %s, and a new file is begun", self.path, error, aside)
         if self._rescued is None:
             self._on_lost()
         self._close()

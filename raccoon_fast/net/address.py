@@ -156,8 +156,8 @@ def parse_address(url: str, protocol: str) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:  # whose message may hold a part of the password
         raise ValueError(
-            f"url {without_userinfo(url)!r} cannot be read: a port is a number from 1 to 65535, an IPv6 address "
-            "stands in brackets, and what is no letter or digit in a user or password is percent-encoded"
+            f"url {without_userinfo(url)!r} cannot be parsed: the port must be a number from 1 to 65535, an IPv6 "
+            "address must be in brackets, and special characters of the user or password must be percent-encoded"
         ) from None
     if parts.scheme in ("unix", next(iter(schemes)) + _UNIX):
         return _unix_address(parts, next(iter(schemes)), protocol)

@@ -76,15 +76,15 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError:  # whose message may hold a part of the password
         raise ValueError(
-            f"{source} {shown!r} cannot be read: a port is a number from 1 to 65535, and what is no letter or digit in "
-            "a user or password is percent-encoded"
+            f"{source} {shown!r} cannot be parsed: the port must be a number from 1 to 65535, and special characters "
+            "of the user or password must be percent-encoded"
         ) from None
     if parts.scheme not in _PORTS or any(character <= " " or character == "\x7f" for character in url):
         raise ValueError(f"{source} must be http://, https:// or socks5://host:port, not {shown!r}")
     if not host or port == 0:
         raise ValueError(f"{source} must name a host and a port, as in http://proxy:3128: {shown!r}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{source} must hold nothing behind its port: {shown!r}")
+        raise ValueError(f"{source} must end with its port: {shown!r}")
     if parts.scheme.startswith("socks") and importlib.util.find_spec("python_socks") is None:
         raise ValueError(f"{source}: SOCKS needs the package python-socks: pip install 'raccoon_fast[socks]'")
     try:

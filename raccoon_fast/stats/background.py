@@ -211,7 +211,7 @@ class BackgroundSink(abc.ABC):
     def _tell(self, error: Exception) -> None:
         if not self._failed:
             self._failed = True
-            self._log.warning("%s: %s; not logged again", self._target, error)
+            self._log.warning("%s: %s; further failures are not logged", self._target, error)
 
 
 _open: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()

@@ -158,7 +158,7 @@ class _Guarded:
             raise error  # it may come from a signal handler: a Ctrl-C, or sys.exit()
         if not self._failed:
             self._failed = True
-            self._log.error("stats failed: %r; not logged again", error)
+            self._log.error("the stats sink raised %r; further failures are not logged", error)
 
 
 _FLUSH_S = 1.0

@@ -76,7 +76,7 @@ class Pinger:
         stalled_s = self._loop.time() - self._due_s
         if stalled_s > _STALL_S:
             self._logger.warning(
-                "the event loop was held up for %.0f s; a server cuts off who does not answer its pings for a minute",
+                "the event loop was blocked for %.0f s; servers close connections whose pings go unanswered for 60 s",
                 stalled_s,
             )
         self._payload = os.urandom(8)

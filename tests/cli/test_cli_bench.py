@@ -309,7 +309,7 @@ class TestConsent:
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
             f"raccoon-fast bench: Send up to 5,000 events/s, for 2 s, to {self.ELSEWHERE}? That is load on somebody's "
-            "server. There is no terminal to ask on: say --yes\n"
+            "server. There is no terminal to ask on: pass --yes\n"
         )
 
     def test_no_is_no(self, command):

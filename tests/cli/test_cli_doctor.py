@@ -80,7 +80,7 @@ class TestAllIsWell:
         assert [check for check in report.statuses("ok") if check.startswith("ack")] == ALL_ACKS
         for name in ("resolve", "connect", "ping", "rest", "websocket", "id header", "duplicate id", "grpc", "clock"):
             assert report(name), name
-        assert "X-User-ID is the one" in report("id header")[0][1]
+        assert "the server reads X-User-ID" in report("id header")[0][1]
         assert "a second connection of one id is refused" in report("duplicate id")[0][1]
         assert "sent_time was read as an object" in report("ack ws/json")[0][1]
         assert {event.type for event in collector.events} == {"probe"}
@@ -462,7 +462,7 @@ class TestServer:
             findings = report("id header")
             assert (report.code, [status for status, _, _ in findings]) == (1, ["fail", "fail"])
             for _, said, fix in findings:
-                assert said.endswith(f"X-User-ID is not looked at, {name} is")
+                assert said.endswith(f"the server reads {name}, not X-User-ID")
                 assert f"--id-header {name}" in fix
             assert examine(*urls, "--id-header", name).code == 0
             assert collector.event_count == 0
@@ -473,7 +473,7 @@ class TestServer:
         websocket, grpc = report("id header")
         assert (report.code, websocket[0], grpc[0]) == (1, "fail", "fail")
         assert "one connection at a time" in websocket[2]
-        assert "an id is demanded" in grpc[1]
+        assert "the server requires an id" in grpc[1]
         assert "--id-header" in grpc[2]
 
     def test_too_many_connections(self, examine):

@@ -409,7 +409,7 @@ class TestFailures:
     def test_failed_must_not_be_the_input(self, command, file):
         run = command("send", file, "--url", "http://localhost:1", "--type", "t", "--failed", "events.jsonl")
         assert (run.returncode, run.stdout) == (2, "")
-        assert "--failed events.jsonl is the file that is read" in run.stderr
+        assert "--failed events.jsonl is the input file" in run.stderr
         assert file.read_bytes() == TEXT
 
     def test_failed_cannot_be_written(self, command, file):

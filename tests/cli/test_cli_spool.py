@@ -221,7 +221,7 @@ class TestDrop:
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
             "raccoon-fast spool: Drop 30 events (30 of type t1) of dead owners for good? "
-            "There is no terminal to ask on: say --yes\n"
+            "There is no terminal to ask on: pass --yes\n"
         )
 
     @pytest.mark.parametrize(("answer", "code", "said"), [(b"y\n", 0, b"dropped 30 "), (b"\n", 1, b"nothing was ")])

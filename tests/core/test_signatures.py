@@ -34,6 +34,16 @@ def test_each_has_a_signature_and_a_docstring(name, method):
     assert (inspect.getdoc(method) or "").strip(), name
 
 
+@pytest.mark.skipif(not has_extensions(), reason="there is one form")
+@pytest.mark.parametrize("name", ["emit", "emit_many", "emit_some", "add_batch"])
+def test_both_forms_say_the_same(name):
+    from raccoon_fast.core import _batch_c, _batch_py
+
+    compiled, pure = getattr(_batch_c.Accumulator, name), getattr(_batch_py.Accumulator, name)
+    assert inspect.getdoc(compiled) == inspect.getdoc(pure)
+    assert [*inspect.signature(compiled).parameters] == [*inspect.signature(pure).parameters]
+
+
 def test_a_producer_s_shortcuts_look_as_its_methods_do():
     producer = Producer("http://127.0.0.1:9", serializer=RAW)
     for name in ("emit", "emit_many"):

@@ -391,5 +391,5 @@ def test_what_the_server_says_first_is_not_lost(run) -> None:
 def test_httpx_has_its_own(plain: Collector) -> None:
     import httpx
 
-    with pytest.raises(ValueError, match="of httpx itself"):
+    with pytest.raises(ValueError, match="on httpx itself"):
         RestClient(plain.url, proxy="http://h:1", transport=httpx.AsyncClient(trust_env=False))

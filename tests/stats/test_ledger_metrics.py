@@ -457,7 +457,7 @@ def test_a_fault_of_a_sink_is_logged_once_and_costs_nothing(collector: Collector
             producer.emit_many([("page", b"x")] * 20)
             assert producer.flush() == 0
     wait_until(lambda: len(lines) == 2)
-    assert lines == ["stats.ledger: no room; not logged again"] * 2
+    assert lines == ["stats.ledger: no room; further failures are not logged"] * 2
 
 
 def test_it_is_read_at_an_interval_and_not_per_event(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_a_fault_of_the_sdk_is_logged_once_and_costs_no_event(provider, monkeypa
                 producer.emit("a", b"x")
         assert collector.event_count == 3
     telemetry.close(5)
-    assert lines == ["OpenTelemetry: no room; not logged again"]
+    assert lines == ["OpenTelemetry: no room; further failures are not logged"]
     assert telemetry.dropped > 0
 
 

@@ -72,7 +72,7 @@ class TestResolve:
         for _ in range(3):
             broken.count("a", 1)
             broken.timing("t", 1.0)
-        assert log.lines == ["stats failed: OSError('no count'); not logged again"]
+        assert log.lines == ["the stats sink raised OSError('no count'); further failures are not logged"]
 
     @pytest.mark.parametrize("value", ["localhost", object(), 0, True])
     def test_anything_else_is_refused(self, value):

@@ -143,7 +143,7 @@ def test_a_loop_that_was_held_up_is_told(given: Given, until_s: float, warned: b
     given.pinger.start()
     given.clock.now_s = until_s
     given.clock.pass_to(until_s)
-    assert [line[:32] for line in given.log.lines] == ["the event loop was held up for 3"] * warned
+    assert [line[:32] for line in given.log.lines] == ["the event loop was blocked for 3"] * warned
     assert len(given.sent) == 1
 
 

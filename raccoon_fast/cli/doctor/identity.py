@@ -56,7 +56,8 @@ def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
             yield from _header_found("grpc", wanted, name)
             return name == wanted
     fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER, and name it by --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
-    yield Finding("id header", FAIL, f"gRPC: an id is demanded, and none of {', '.join(_ID_HEADERS)} is it", fix)
+    found = f"gRPC: the server requires an id, and reads none of {', '.join(_ID_HEADERS)}"
+    yield Finding("id header", FAIL, found, fix)
     return False
 
 
@@ -95,10 +96,10 @@ async def _examine_websocket(link: Link, timeout_s: float) -> tuple[list[Finding
                 break
         else:
             fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER: without it one connection at a time is let in"
-            findings.append(Finding("id header", FAIL, f"none of {', '.join(_ID_HEADERS)} is looked at", fix))
+            findings.append(Finding("id header", FAIL, f"the server reads none of {', '.join(_ID_HEADERS)}", fix))
     except (_Refused, WebSocketException, OSError, asyncio.TimeoutError) as error:
         fix = _fix_refusal(error) if isinstance(error, _Refused) else fix_for_status(None)
-        findings.append(Finding("id header", WARN, f"not found out: {error or type(error).__name__}", fix))
+        findings.append(Finding("id header", WARN, f"could not be determined: {error or type(error).__name__}", fix))
     return findings, True
 
 
@@ -203,9 +204,9 @@ def _fix_for_grpc(error: RaccoonError) -> str:
 
 def _header_found(protocol: str, wanted: str, name: str) -> list[Finding]:
     if name == wanted:
-        return [Finding("id header", OK, f"{protocol}: {name} is the one")]
+        return [Finding("id header", OK, f"{protocol}: the server reads {name}")]
     fix = f"name it: --id-header {name} (RACCOON_FAST_ID_HEADER, id_header=)"
-    return [Finding("id header", FAIL, f"{protocol}: {wanted} is not looked at, {name} is", fix)]
+    return [Finding("id header", FAIL, f"{protocol}: the server reads {name}, not {wanted}", fix)]
 
 
 def _headers_with(link: Link, id_header: str, user_id: str) -> dict[str, str]:

@@ -84,7 +84,7 @@ def check_clock(response: Response, began_s: float) -> Finding:
     """
     now_s = time.time()
     if not response.sent_time:
-        return Finding("clock", WARN, "the server told no time", "is something in between that answers in its place?")
+        return Finding("clock", WARN, "the server sent no time", "check whether a proxy answers in its place")
     # The second that was begun when it answered, at some moment between the two.
     ahead_s = max(0.0, response.sent_time - now_s) or min(0.0, response.sent_time + 1 - began_s)
     if abs(ahead_s) <= _SKEW_S:
