@@ -59,7 +59,7 @@ LEDGER: tuple[Metric, ...] = (
     _events("queued", "gauge", "Events that wait in memory."),
     _events("in_flight", "gauge", "Events sent and not answered yet."),
     _events("in_spool", "gauge", "Events on disk, to be sent later."),
-    Metric("buffered_bytes", "gauge", "By", ("lane",), "Bytes of events that wait or are in flight."),
+    Metric("buffered_bytes", "gauge", "By", ("lane",), "Memory of batches that wait or are in flight."),
     Metric("buffer_limit_bytes", "gauge", "By", ("lane",), "The most that buffered_bytes may be."),
     Metric("spool_bytes", "gauge", "By", (), "Bytes of events in the spool."),
     Metric("connections", "gauge", "{connection}", (), "Open connections to servers."),
@@ -77,7 +77,7 @@ class LaneReading(NamedTuple):
         counts: Its events by type; under "" all together, where types are not asked for.
         spooled: Events moved to the spool so far, as `counts`.
         retries: Attempts beyond the first of a batch so far, by reason.
-        buffered_bytes: Bytes of events that wait or are in flight.
+        buffered_bytes: Memory of batches that wait or are in flight, as buffer_bytes counts it.
         buffer_limit_bytes: The most that may be.
         batches: Events and bytes of each batch that was first sent since the last reading.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 
 class PrometheusServer:
@@ -47,7 +48,7 @@ class PrometheusServer:
 
     def wait_for(self, promql: str, value: float, timeout_s: float = 30.0) -> None:
         """Wait until a scrape has brought an expression to this value."""
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + patient(timeout_s)
         while (now := self.value(promql)) != value:
             assert time.monotonic() < deadline_s, f"{promql} is {now}, not {value}"
             time.sleep(0.1)
@@ -92,7 +93,7 @@ def prometheus_server(
 
 
 def _wait_ready(server: PrometheusServer, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + patient(30)
     while not _is_ready(server):
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         assert time.monotonic() < deadline_s
