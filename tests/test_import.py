@@ -14,6 +14,7 @@ HEAVY = [
     "httptools",
     "httpx",
     "logging",
+    "msgspec",
     "opentelemetry",
     "orjson",
     "prometheus_client",

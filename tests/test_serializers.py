@@ -7,12 +7,12 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
-import orjson
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 from patience import patient
 
+from raccoon_fast import json_codec
 from raccoon_fast.serializers import JSON, PROTO, RAW, resolve_serializer
 
 BUILTINS = [PROTO, JSON, RAW]
@@ -57,9 +57,9 @@ class TestJson:
         assert JSON([float("nan"), float("inf")]) == b"[null,null]"
 
     def test_datetime_is_rfc_3339(self):
-        assert JSON(datetime(2026, 1, 31, 12, tzinfo=timezone.utc)) == b'"2026-01-31T12:00:00+00:00"'
+        assert JSON(datetime(2026, 1, 31, 12, tzinfo=timezone.utc)) == b'"2026-01-31T12:00:00Z"'
 
-    @pytest.mark.parametrize("data", [object(), {1: "a"}, {"a": b"bytes"}, 2**64, "\ud800"])
+    @pytest.mark.parametrize("data", [object(), {"a": 1j}, "\ud800"])
     def test_what_json_cannot_say_is_a_type_error(self, data):
         with pytest.raises(TypeError):
             JSON(data)
@@ -103,7 +103,7 @@ class TestRaw:
 
 class TestResolve:
     def test_json_is_the_encoder_itself(self):
-        assert resolve_serializer(JSON) is orjson.dumps
+        assert resolve_serializer(JSON) is json_codec.encode
 
     @pytest.mark.parametrize(
         ("serializer", "data"), [(PROTO, StringValue(value="a")), (JSON, {"a": 1}), (RAW, bytearray(b"a"))]
@@ -129,7 +129,7 @@ class TestResolve:
 def test_no_encoder_is_imported_before_it_is_asked_for():
     script = (
         "import sys; from raccoon_fast.serializers import JSON, PROTO, RAW; RAW(b'a'); "
-        "assert not {'orjson', 'google.protobuf', 'json'} & set(sys.modules); "
-        "JSON(1); assert 'orjson' in sys.modules"
+        "assert not {'orjson', 'msgspec', 'google.protobuf', 'json'} & set(sys.modules); "
+        "JSON(1); assert {'orjson', 'msgspec', 'json'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=patient(30))

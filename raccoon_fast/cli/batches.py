@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from raccoon_fast.cli.formats import array_hint, format_hint
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, InputError
 
@@ -52,8 +50,8 @@ def event_parser(fixed_type: str | None, type_field: str | None) -> Callable[[by
         if len(text) > MAX_LINE_BYTES:
             raise ValueError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            value = json_codec.loads(text)
+        except json_codec.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
         if fixed_type is not None:
             return fixed_type
@@ -61,7 +59,7 @@ def event_parser(fixed_type: str | None, type_field: str | None) -> Callable[[by
             raise ValueError(f"not a JSON object, which --type-field {type_field} needs")
         event_type = value.get(type_field)
         if not isinstance(event_type, str) or not event_type:
-            found = f"is {orjson.dumps(event_type).decode():.40}" if type_field in value else "is missing"
+            found = f"is {json_codec.dumps(event_type).decode():.40}" if type_field in value else "is missing"
             raise ValueError(f"the type must be a text that is not empty, but {type_field!r} {found}")
         return event_type
 

@@ -6,8 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.batches import Batch
 from raccoon_fast.cli.collect import new_collector
 from raccoon_fast.cli.comparison import compare
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     own_ws_url = _websocket_url(arguments.url)
     lines = read_flights(arguments.records)
-    records = [orjson.loads(line) for line in lines]
+    records = [json_codec.loads(line) for line in lines]
     messages = [flight_message(record) for record in records]
     as_json = _Events("JSON", "flight-json", JSON, records, lines)
     as_proto = _Events(

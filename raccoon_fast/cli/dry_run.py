@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.formats import array_hint
@@ -51,7 +50,7 @@ def dry_run(arguments: argparse.Namespace, reader: LineReader) -> int:
         fault = str(error)
     if arguments.json:
         found = {"events": types.total(), "bytes": nbytes, "requests": requests, "bad_lines": len(bad)}
-        write_json(orjson.dumps({**found, "types": types, "dry_run": True}).decode())
+        write_json(json_codec.dumps({**found, "types": types, "dry_run": True}).decode())
     else:
         rows = [
             ("would send", f"{counted(types.total(), 'event')} in {counted(requests, 'request')}"),

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S, Exit, StopSignals
 from raccoon_fast.cli.terminal import open_progress, write_json, write_note, write_table
@@ -98,7 +97,7 @@ def _is_done(producer: Producer, view: SpoolView) -> bool:
 def _sum_up(arguments: argparse.Namespace, total: Counts, seconds: float) -> None:
     if arguments.json:
         found = {"acknowledged": total.acked, "failed": total.failed, "spooled": total.spooled}
-        write_json(orjson.dumps({**found, "seconds": round(seconds, 6)}).decode())
+        write_json(json_codec.dumps({**found, "seconds": round(seconds, 6)}).decode())
         return
     rows = [("acknowledged", f"{total.acked:,}")]
     rows += [("failed", f"{count:,}: {reason}") for reason, count in sorted(total.failed.items())]

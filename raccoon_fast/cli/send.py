@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.dry_run import dry_run
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         sending = _Sending(reader, flight, failures, failed, stop, progress)
         sending.run(arguments)
     if arguments.json:
-        write_json(orjson.dumps(sending.summary.as_json()).decode())
+        write_json(json_codec.dumps(sending.summary.as_json()).decode())
     else:
         write_table(sending.summary.as_rows())
     for note in sending.notes():

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.exits import Exit, UsageError
 from raccoon_fast.cli.replay import replay
 from raccoon_fast.cli.terminal import confirm, write_json, write_line, write_note, write_table
@@ -47,7 +46,7 @@ def _ls(arguments: argparse.Namespace, view: SpoolView) -> int:
             "quarantine": {**_as_json(quarantined, now_s), "reasons": reasons},
             "set_aside": [str(path) for path in view.set_aside()],
         }
-        write_json(orjson.dumps(found).decode())
+        write_json(json_codec.dumps(found).decode())
         return Exit.OK
     parts = [(one.name, "alive" if one.alive else "dead", one.content) for one in owners]
     if quarantined.records:
@@ -71,7 +70,7 @@ def _verify(arguments: argparse.Namespace, view: SpoolView) -> int:
     faults = list(view.damage())
     records = sum(owner.content.records for owner in view.owners())
     if arguments.json:
-        write_json(orjson.dumps({"records": records, "damage": faults}).decode())
+        write_json(json_codec.dumps({"records": records, "damage": faults}).decode())
     else:
         for fault in faults:
             write_line(fault)

@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.collector.records import ReceivedEvent
 
 __all__ = ["Expectation", "Where"]
@@ -95,7 +94,7 @@ def _lines(value: Any) -> list[str]:
 
 def _shown(event: ReceivedEvent) -> str:
     try:
-        orjson.loads(event.data)
+        json_codec.loads(event.data)
         text = event.data.decode()
     except ValueError:
         text = repr(event.data)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from raccoon_fast import json_codec
 from raccoon_fast.collector.records import Batch, ReceivedEvent
 
 __all__ = ["MAX_BAD_EVENTS", "BadEvent", "EventJudge", "Fault"]
@@ -174,8 +174,8 @@ def _schema_check(event_type: str, schema: str | os.PathLike[str] | Mapping[str,
 
     def check(data: bytes) -> Fault | None:
         try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
+            value = json_codec.loads(data)
+        except json_codec.JSONDecodeError as error:
             return Fault("$", f"is no JSON: {error}")
         worst = best_match(validator.iter_errors(value))
         return None if worst is None else Fault(worst.json_path, worst.message[:_MAX_REASON_LENGTH])

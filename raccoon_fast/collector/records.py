@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from google.protobuf.message import DecodeError, Message
+
+from raccoon_fast import json_codec
 
 __all__ = ["GRPC", "REST", "WEBSOCKET", "Batch", "Counts", "ReceivedEvent", "ReceivedRequest", "Request", "Source"]
 
@@ -46,8 +47,8 @@ class ReceivedEvent(NamedTuple):
             ValueError: It is no JSON.
         """
         try:
-            return orjson.loads(self.data)
-        except orjson.JSONDecodeError as error:
+            return json_codec.loads(self.data)
+        except json_codec.JSONDecodeError as error:
             raise ValueError(f"the data of the event of type {self.type!r} is no JSON: {error}") from None
 
     def message(self, message_class: Callable[[], _Message]) -> _Message:

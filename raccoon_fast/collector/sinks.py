@@ -11,8 +11,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.collector.records import Batch, ReceivedEvent
 
 __all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "StandardOutputSink", "make_sink"]
@@ -181,7 +180,7 @@ class FileSink:
 
 def _lines(batch: Batch) -> bytes:
     return b"".join(
-        orjson.dumps(
+        json_codec.dumps(
             {
                 "req_guid": batch.message.req_guid,
                 "type": event.type,
@@ -189,7 +188,7 @@ def _lines(batch: Batch) -> bytes:
                 "protocol": batch.source.protocol,
                 "received_time": batch.received_time,
             },
-            option=orjson.OPT_APPEND_NEWLINE,
+            option=json_codec.OPT_APPEND_NEWLINE,
         )
         for event in batch.message.events
     )

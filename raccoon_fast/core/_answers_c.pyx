@@ -14,10 +14,10 @@ from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcmp
 
-from orjson import loads as decode_json
 
 from raccoon_fast.core import _answers_py as pure
 from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.json_codec import loads as decode_json
 
 __all__ = ["MAX_ANSWER_BYTES", "decode_json_answer", "decode_proto_answer"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.core import _wire_py as wire
 from raccoon_fast.errors import DecodeError
 from raccoon_fast.events import Code, Response, Status
@@ -57,8 +56,8 @@ def decode_json_answer(data: bytes) -> Response:
     """
     _check(data)
     try:
-        answer = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        answer = json_codec.loads(data)
+    except json_codec.JSONDecodeError as error:
         raise DecodeError(f"an answer should be a JSON object: {error}") from error
     if not isinstance(answer, dict):
         raise DecodeError(f"an answer should be a JSON object, not {_json_name(answer)}")

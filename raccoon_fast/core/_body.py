@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.core.wire import take_length, take_tag
 from raccoon_fast.errors import DecodeError
 
@@ -49,7 +48,7 @@ def read_json_body(body: bytes) -> list[tuple[str, bytes]]:
         DecodeError: It is not what an envelope writes.
     """
     try:
-        events = orjson.loads(b"[%b]" % body)
+        events = json_codec.loads(b"[%b]" % body)
         return [(event["type"], b64decode(event["event_bytes"], validate=True)) for event in events]
     except (ValueError, TypeError, KeyError) as error:
         raise DecodeError(f"not the events of a JSON request: {error}") from None

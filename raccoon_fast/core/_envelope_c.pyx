@@ -28,7 +28,7 @@ from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from orjson import dumps as encode_json
+from raccoon_fast.json_codec import encode as encode_json
 
 from raccoon_fast.core._base64 cimport fill_base64_pairs, has_avx2
 from raccoon_fast.core._bytes cimport toggle_mask, varint_size, write_varint

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.core.wire import encode_varint
 from raccoon_fast.errors import MessageTooLargeError
 
@@ -88,7 +87,7 @@ def json_head_bound(req_guid: str) -> int:
 
 def json_text(text: str) -> bytes:
     """Encode text as a JSON string, quotes included; the caller knows that it is UTF-8."""
-    return orjson.dumps(str(text))
+    return json_codec.encode(str(text))
 
 
 def encode_websocket_header(opcode: int, key: bytes, length: int) -> bytes:

@@ -36,7 +36,7 @@ class Columns:
         event_type: The type of all events; or None, and
         type_column: The column with each event's type.
         data_columns: Those that make its bytes, in this order; None for all but `type_column`.
-        serializer: "json" for an object of all data columns, compact UTF-8 as orjson writes it; "raw" for the bytes of
+        serializer: "json" for an object of all data columns, compact UTF-8 as JSON writes it; "raw" for the bytes of
             the one data column, which are binary, or text that is taken as UTF-8.
 
     Raises:
@@ -167,12 +167,12 @@ def _json_texts(column: pa.Array) -> tuple[pa.Array, str]:
         column = column.cast(pa.time64("us"), safe=False)
     elif pa.types.is_nested(kind):
         values = column.to_pylist(maps_as_pydicts="strict")
-        return pa.array([orjson.dumps(value, _within).decode() for value in values], pa.string()), ""
+        return pa.array([orjson.dumps(value, _within, orjson.OPT_UTC_Z).decode() for value in values], pa.string()), ""
     values = column.to_pylist()
     if _is_text(kind):
         return pa.array([orjson.dumps(value).decode() for value in values], pa.string()), ""
     # Numbers and times have no comma in them.
-    return pa.array(orjson.dumps(values)[1:-1].decode().split(","), pa.string()), ""
+    return pa.array(orjson.dumps(values, None, orjson.OPT_UTC_Z)[1:-1].decode().split(","), pa.string()), ""
 
 
 def _within(value: Any) -> Any:

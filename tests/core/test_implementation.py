@@ -31,6 +31,7 @@ def tree(tmp_path: Path) -> Path:
     for name in ("errors.py", "events.py", "forks.py", "threads.py"):
         shutil.copy(source / name, tmp_path / "raccoon_fast")
     (tmp_path / "raccoon_fast" / "__init__.py").touch()
+    shutil.copytree(source / "json_codec", tmp_path / "raccoon_fast" / "json_codec")
     shutil.copytree(
         source / "core",
         tmp_path / "raccoon_fast" / "core",

@@ -69,7 +69,9 @@ def test_any_columns_are_encoded_as_orjson_does(data: st.DataObject) -> None:
     }
     table = pa.table({name: pa.array(values[name], KINDS[name][0]) for name in names})
     start = data.draw(st.integers(0, rows - 1))
-    expected = [orjson.dumps({name: values[name][row] for name in names}) for row in range(start, rows)]
+    expected = [
+        orjson.dumps({name: values[name][row] for name in names}, None, orjson.OPT_UTC_Z) for row in range(start, rows)
+    ]
     assert [data for _, data in events(Columns("a"), table.slice(start))] == expected
 
 

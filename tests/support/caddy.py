@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from typing import Any
 
-import orjson
 from proxies import Proxy
+
+from raccoon_fast import json_codec
 
 __all__ = ["Caddy"]
 
@@ -55,7 +56,7 @@ class Caddy(Proxy):
                 "tls": {"certificates": {"load_files": [{"certificate": pem, "key": pem}]}},
             },
         }
-        (self.folder / "caddy.json").write_bytes(orjson.dumps(config))
+        (self.folder / "caddy.json").write_bytes(json_codec.dumps(config))
 
     def _server(
         self, listener: str, port: int, handlers: list[dict[str, Any]], tls: dict[str, Any] | None

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 from certificates import Files
 from patience import patient
 from trial import Server
+
+from raccoon_fast import json_codec
 
 __all__ = ["LISTENERS", "Backend", "Envoy", "HAProxy", "Nginx", "Proxy"]
 
@@ -369,7 +370,7 @@ class Envoy(Proxy):
     def _live_epoch(self) -> int:
         with contextlib.suppress(OSError, ValueError, KeyError):
             with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/server_info", timeout=1.0) as answer:
-                info = orjson.loads(answer.read())
+                info = json_codec.loads(answer.read())
             if info["state"] == "LIVE":
                 return int(info["command_line_options"]["restart_epoch"])
         return -1
@@ -398,7 +399,7 @@ class Envoy(Proxy):
             "admin": {"address": _address(self._admin)},
             "static_resources": {"listeners": listeners, "clusters": clusters},
         }
-        (self.folder / "envoy.json").write_bytes(orjson.dumps(config))
+        (self.folder / "envoy.json").write_bytes(json_codec.dumps(config))
 
     def _listener(
         self,

@@ -10,8 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.bench.chart import PARTS, Bar, draw_svg, draw_text
 from raccoon_fast.cli.bench.load import run_step
 from raccoon_fast.cli.connect import ServerOptions
@@ -170,7 +169,7 @@ def _report(arguments: argparse.Namespace, steps: list[Step], servers: str) -> N
     if arguments.svg and bars:
         Path(arguments.svg).write_text(draw_svg(bars, f"raccoon-fast bench {servers}"), encoding="utf-8")
     if arguments.json:
-        write_json(orjson.dumps({"steps": [_as_json(step) for step in steps]}).decode())
+        write_json(json_codec.dumps({"steps": [_as_json(step) for step in steps]}).decode())
         return
     names = [name for name, _, _ in PARTS]
     write_table(

@@ -8,8 +8,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _write(finding)
     counts = Counter(one["status"] for one in found)
     if arguments.json:
-        write_json(orjson.dumps({"checks": found, **{status: counts[status] for status in _STATUSES}}).decode())
+        write_json(json_codec.dumps({"checks": found, **{status: counts[status] for status in _STATUSES}}).decode())
     else:
         summary = {f"{counts[status]} {status}": _COLOURS[status] for status in _STATUSES if counts[status]}
         write_line(", ".join(f"{counts[status]} {status}" for status in _STATUSES), summary)

@@ -70,7 +70,6 @@ from importlib import resources
 from pathlib import PurePath
 from typing import NamedTuple, Protocol
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -78,6 +77,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from raccoon_fast import json_codec
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.faults import Faults
 from raccoon_fast.collector.inspector.decoding import Decoded, EventDecoder
@@ -341,7 +341,7 @@ class Inspector:
 
         async def lines() -> AsyncIterator[bytes]:
             for event in found.events:
-                yield orjson.dumps(self._show.whole(event), option=orjson.OPT_APPEND_NEWLINE)
+                yield json_codec.dumps(self._show.whole(event), option=json_codec.OPT_APPEND_NEWLINE)
                 await asyncio.sleep(0)  # what comes in meanwhile is not kept waiting
 
         headers = {"content-disposition": 'attachment; filename="events.jsonl"'}

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 from google.protobuf import json_format, message_factory
 from google.protobuf.message import DecodeError
 
+from raccoon_fast import json_codec
 from raccoon_fast.collector.messages import new_pool
 
 __all__ = ["Decoded", "EventDecoder"]
@@ -111,8 +111,8 @@ class EventDecoder:
                 return Decoded("protobuf", value, value.decode(), name, "")
         if is_whole:
             try:
-                orjson.loads(data)
-            except orjson.JSONDecodeError:
+                json_codec.loads(data)
+            except json_codec.JSONDecodeError:
                 pass
             else:
                 return Decoded("json", data, data.decode(), name, problem)

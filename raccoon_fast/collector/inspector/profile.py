@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.collector.inspector.decoding import EventDecoder
 from raccoon_fast.collector.inspector.journal import KeptEvent
 
@@ -71,14 +70,14 @@ def fields_of(events: Sequence[KeptEvent], decoder: EventDecoder) -> list[Field]
         text = decoder.decode(event.type, event.data, event.size).json
         if text is None:
             continue
-        for path, value in _values(orjson.loads(text), "$", 0):
+        for path, value in _values(json_codec.loads(text), "$", 0):
             if path not in fields and len(fields) == _MAX_FIELDS:
                 continue
             field = fields.setdefault(path, Field(path, {}, []))
             kind = _KINDS.get(type(value), "null")
             field.kinds[kind] = field.kinds.get(kind, 0) + 1
             if kind not in ("object", "array") and len(field.examples) < _MAX_EXAMPLES:
-                example = orjson.dumps(value).decode()[:_MAX_EXAMPLE_LENGTH]
+                example = json_codec.dumps(value).decode()[:_MAX_EXAMPLE_LENGTH]
                 if example not in field.examples:
                     field.examples.append(example)
     return list(fields.values())

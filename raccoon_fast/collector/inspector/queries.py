@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+
+from raccoon_fast import json_codec
 
 __all__ = ["limit_of", "order_of", "query_of", "whole_number"]
 
@@ -66,8 +67,8 @@ async def order_of(request: Request) -> dict[str, Any]:
         if len(body) > _MAX_ORDER_BYTES:
             raise HTTPException(413, f"an order has up to {_MAX_ORDER_BYTES} bytes")
     try:
-        order = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
+        order = json_codec.loads(body or b"{}")
+    except json_codec.JSONDecodeError as error:
         raise HTTPException(400, f"the body must be a JSON object, such as {{}}: {error}") from None
     if not isinstance(order, dict):
         raise HTTPException(400, f"the body must be a JSON object, not {order!r:.50}")

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from starlette.responses import Response
+
+from raccoon_fast import json_codec
 
 __all__ = ["JsonResponse", "error_response"]
 
 
 class JsonResponse(Response):
-    """A value as JSON; an orjson.Fragment in it is JSON already."""
+    """A value as JSON; an json_codec.Fragment in it is JSON already."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Encode the value."""
-        return orjson.dumps(content)
+        return json_codec.dumps(content)
 
 
 def error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> JsonResponse:

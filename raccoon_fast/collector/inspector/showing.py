@@ -6,8 +6,7 @@ import base64
 import re
 from typing import Any
 
-import orjson
-
+from raccoon_fast import json_codec
 from raccoon_fast.client_info import is_probe
 from raccoon_fast.collector.fault_table import FaultTable
 from raccoon_fast.collector.inspector.decoding import EventDecoder
@@ -41,7 +40,7 @@ class Showing:
             "protocol": request.protocol,
             "size": event.size,
             "format": decoded.format,
-            "data": None if decoded.json is None else orjson.Fragment(decoded.json),
+            "data": None if decoded.json is None else json_codec.Fragment(decoded.json),
             "text": decoded.text,
             "message": decoded.message,
             "problem": decoded.problem,

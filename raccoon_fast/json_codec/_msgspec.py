@@ -1,0 +1,72 @@
+"""JSON by msgspec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from json import JSONDecodeError
+from typing import Any
+
+from msgspec import DecodeError
+from msgspec import Raw as Fragment
+from msgspec.json import Encoder, decode
+
+__all__ = [
+    "NAME",
+    "OPT_APPEND_NEWLINE",
+    "OPT_NON_STR_KEYS",
+    "OPT_SERIALIZE_NUMPY",
+    "Fragment",
+    "dumps",
+    "encode",
+    "loads",
+]
+
+NAME = "msgspec"
+OPT_APPEND_NEWLINE = 1
+# Keys of any type that can be one are written anyhow, and numpy's objects go to `default`.
+OPT_NON_STR_KEYS = 0
+OPT_SERIALIZE_NUMPY = 0
+
+
+def _plain(value: Any) -> Any:
+    """A subclass of str or int as such; msgspec knows subclasses of dict and list by itself."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")
+
+
+_encode = Encoder(enc_hook=_plain).encode
+
+
+def encode(value: Any) -> bytes:
+    """See `_stdlib.encode`."""
+    try:
+        return _encode(value)
+    except (UnicodeEncodeError, RecursionError, OverflowError) as error:
+        raise TypeError(str(error)) from error
+
+
+def dumps(value: Any, default: Callable[[Any], Any] | None = None, option: int = 0) -> bytes:
+    """See `_stdlib.dumps`."""
+    if default is None:
+        data = encode(value)
+    else:
+
+        def convert(part: Any) -> Any:
+            return _plain(part) if isinstance(part, (str, int)) else default(part)
+
+        try:
+            data = Encoder(enc_hook=convert).encode(value)
+        except (UnicodeEncodeError, RecursionError, OverflowError) as error:
+            raise TypeError(str(error)) from error
+    return data + b"\n" if option & OPT_APPEND_NEWLINE else data
+
+
+def loads(data: bytes | bytearray | memoryview | str) -> Any:
+    """See `_stdlib.loads`."""
+    try:
+        return decode(data)
+    except (DecodeError, UnicodeError, RecursionError) as error:
+        raise JSONDecodeError(str(error), "", 0) from error
