@@ -67,8 +67,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STATSD_PREFIX": ("stats.prefix", str),
     "STATSD_TAGS": ("stats.tags", option_text.pairs),
 }
-# Read elsewhere: when the package is imported, and when it is built.
-_OTHERS = ("NO_EXTENSIONS", "BUILD")
+# Read elsewhere: when the package is imported, when it is built, and by its tests.
+_OTHERS = ("NO_EXTENSIONS", "BUILD", "TEST_PATIENCE")
 
 
 class Environment:

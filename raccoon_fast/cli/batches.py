@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from raccoon_fast import json_codec
 from raccoon_fast.cli.formats import array_hint, format_hint
 from raccoon_fast.cli.lines import MAX_LINE_BYTES, InputError
 
