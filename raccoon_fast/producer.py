@@ -108,7 +108,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             starts with 8 and, where the server is far and acknowledges as fast as ever, goes up to 128 on all
             connections together, or a quarter of `buffer_bytes`.
         connections: Connections to a server.
-        buffer_bytes: Bytes of events that wait or are in flight, at most.
+        buffer_bytes: Bytes of memory for events that wait or are in flight, at most: the events, and what their batches
+            and receipts take beside them.
         overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
             most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest;
             "spool" moves what waits longest to disk, and blocks meanwhile.
