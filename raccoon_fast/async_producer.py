@@ -213,6 +213,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if timeout != 0:
             positive("timeout", timeout)
         forks.check()
+        self._finish_dropping()
         if self._engine is None:
             return 0
         self._check_loop()
@@ -233,6 +234,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
             self._check_loop()
         self._closed = True
         self._accumulator.close()
+        self._finish_dropping()
         self._room_made()
         if self._engine is None:
             self._report = self._report or self.stats()

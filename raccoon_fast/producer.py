@@ -297,6 +297,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         if timeout != 0:
             positive("timeout", timeout)
         forks.check()
+        self._finish_dropping()
         accepted = self._accumulator.accepted
         thread = self._thread
         if thread is None and (self._closed or not accepted):
@@ -334,6 +335,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         deadline_s = time.monotonic() + timeout_s
         self._closed = True
         self._accumulator.close()
+        self._finish_dropping()
         self._room.notify_all()
         thread = self._thread
         call: Call[None] | None = None

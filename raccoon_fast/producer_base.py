@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.producer_meter import ProducerMeter
 from raccoon_fast.serializers import Data_contra
 from raccoon_fast.texts import counted
+from raccoon_fast.threads import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +93,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         # A new batch has room for a little more than what this one came to, and does not grow to it step by step.
         self._last_made = Batch(options.wire)
         self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
+        # Batches that `overflow` gave up: not counted yet, and not settled yet.
+        self._dropping: deque[Batch] = deque()
+        self._dropped_batches: deque[Batch] = deque()
         self._low_bytes = int(options.buffer_bytes * (1 - _WORTH_WAKING))
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
@@ -174,6 +179,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         `accepted` is the sum of all other counts at every moment, in total and for each type.
         """
         forks.check()
+        self._finish_dropping()
         return self._ledger.consistent(self._read)
 
     def _read(self) -> Report:
@@ -341,6 +347,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._ledger = Ledger(self._options.max_types)
         self._pool.clear()
         self._last_made = Batch(self._options.wire)
+        self._dropping.clear()
+        self._dropped_batches.clear()
         if self._spool is not None:
             self._spool.after_fork()
         self._disk = self._new_disk_thread()
@@ -372,21 +380,60 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         accumulator = self._accumulator
         while True:
             with self._ledger.change():
-                batch = accumulator.take()
-                if batch is not None:
-                    self._ledger.add(batch.types, DROPPED + "drop_oldest")
-            if batch is not None:
+                before = accumulator.taken
+                at_once(map(deque.append, (self._dropping,), iter(accumulator.take, None)))  # one
+                has_dropped = self._count_dropped()
+            if has_dropped or accumulator.taken != before:  # or another thread has
                 break
             if not accumulator.seal():
                 return False
-        (batch.settlement or Settlement(batch.receipt)).failed(
-            DroppedError("dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid)
-        )
-        accumulator.release(batch.cost)
-        self._recycle(batch)
+        self._settle_dropped()
         if self._engine is not None:
             self._engine.batch_sealed()  # a flush may wait for what was dropped
         return True
+
+    # A Ctrl-C may come between any two steps: a batch is in one deque or the other, and the next call goes on with it.
+
+    def _count_dropped(self) -> bool:
+        has_dropped = False
+        while self._dropping:
+            with contextlib.suppress(IndexError, ValueError):  # another thread counts it
+                batch = self._dropping[0]
+                at_once(
+                    map(deque.remove, (self._dropping,), (batch,)),
+                    map(deque.append, (self._dropped_batches,), (batch,)),
+                    self._ledger.adding(batch.types, DROPPED + "drop_oldest"),
+                )
+                has_dropped = True
+        self._ledger.make_moves()
+        return has_dropped
+
+    def _finish_dropping(self) -> None:
+        """Go on where an exception of a signal handler ended `emit`."""
+        if self._dropping or self._dropped_batches:
+            self._count_dropped()
+            self._settle_dropped()
+
+    def _settle_dropped(self) -> None:
+        mine: deque[Batch] = deque()
+        try:
+            # Not the loop first: an interrupt at its end is raised where it begins, and so outside of the `try`.
+            dropped = self._dropped_batches
+            while dropped or mine:
+                if not mine:
+                    with contextlib.suppress(IndexError):  # another thread took it
+                        at_once(map(deque.append, (mine,), map(deque.popleft, (dropped,))))
+                    continue
+                batch = mine[0]
+                if not batch.receipt.done():
+                    error = DroppedError(
+                        "dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid
+                    )
+                    (batch.settlement or Settlement(batch.receipt)).abandoned(error)
+                at_once(map(mine.remove, (batch,)), map(self._accumulator.release, (batch.cost,)))
+                self._recycle(batch)
+        finally:
+            self._dropped_batches.extend(mine)
 
     def _full(self) -> BufferFull:
         buffered, limit = self._accumulator.buffered, self._options.buffer_bytes

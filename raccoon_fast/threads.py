@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import itertools
 import queue
 import sys
 import threading
@@ -21,12 +22,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "Condition",
     "Event",
     "Thread",
+    "at_once",
     "is_green",
     "is_main",
     "new_lock",
@@ -62,6 +64,18 @@ class Wait(Protocol):
 
     def end(self) -> None:
         """Wake whoever waits. Called once, by any thread."""
+
+
+def at_once(*calls: Iterable[object]) -> None:
+    """Make the calls that these iterators make one by one, all of them in C.
+
+    A signal handler, or another thread, comes before the first of them or after the last, so that an exception of a
+    handler, KeyboardInterrupt say, leaves no half of a change. The first call that raises ends it.
+
+    Args:
+        calls: For example map(deque.append, (one, other), (1, 2)).
+    """
+    deque(itertools.chain.from_iterable(calls), maxlen=0)
 
 
 def is_green() -> bool:

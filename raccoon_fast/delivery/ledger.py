@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+import weakref
+from _thread import get_ident
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from raccoon_fast.threads import new_lock
+from raccoon_fast.threads import is_main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["MAX_TYPES", "OTHER_TYPES", "Change", "Counts", "Ledger"]
 
@@ -39,6 +43,8 @@ _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
 _TRIES = 50
+# The main thread leaves its moves to others until there are so many.
+_MANY_LEFT = 100
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Ledger:
 
     A signal handler or a finalizer may use a producer while the thread that it interrupts moves events. So nobody waits
     for a lock here: whoever finds that another one writes leaves its move in a deque, and the other one makes it. The
+    main thread, where a Ctrl-C may come between any two steps, leaves all of its moves: that is a single step. The
     states of a type are replaced, never changed, so that a reader has each type as it was at one moment.
 
     Args by type are mappings of event type to number of events: a batch's. A type that was counted by name once is
@@ -99,13 +106,14 @@ class Ledger:
     def __init__(self, max_types: int = MAX_TYPES) -> None:
         self._max_rows = max_types + 2
         self._rows: _Rows = {None: _NO_EVENTS, OTHER_TYPES: _NO_EVENTS}
-        self._writing = new_lock()
+        # Who writes: a list of the thread's id, under the key True. To enter it takes one step.
+        self._writers: dict[bool, list[int]] = {}
         self._left: deque[_Move] = deque()
         # The one of them that is being made, as it is counted, and the rows as they were before it.
         self._making: tuple[_Move, _Move, _Rows] | None = None
         # What moves events from elsewhere into the ledger at this moment, and the last that did.
-        self._changes: list[Change] = []
-        self._last_change: Change | None = None
+        self._changes: list[weakref.ref[Change]] = []
+        self._last_change: object = None
 
     def add(self, types: Mapping[str, int], state: str) -> None:
         """Events that were not here before."""
@@ -119,6 +127,15 @@ class Ledger:
         """A context around whatever takes events from where they wait and adds them here: see `consistent`."""
         return Change(self._changes, self._note)
 
+    def adding(self, types: Mapping[str, int], state: str) -> Iterator[object]:
+        """As `add`, for `threads.at_once`; call `make_moves` afterwards."""
+        return map(self._left.append, (({**types}, None, state),))
+
+    def make_moves(self) -> None:
+        """Make those that were left."""
+        while self._left and self._may_write():
+            self._make_one_left()
+
     def consistent(self, read: Callable[[], _T]) -> _T:
         """What `read` returns where no change happens meanwhile, so that it sees no events twice and misses none.
 
@@ -126,12 +143,20 @@ class Ledger:
         """
         for _ in range(_TRIES):
             last = self._last_change
-            if not self._changes:
+            if not self._is_changing():
                 seen = read()
-                if not self._changes and self._last_change is last:
+                if not self._is_changing() and self._last_change is last:
                     return seen
             time.sleep(0)
         return read()
+
+    def _is_changing(self) -> bool:
+        for change in [*self._changes]:
+            if change() is not None:
+                return True
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._changes.remove(change)  # a Ctrl-C ended it in its first or last step
+        return False
 
     def seen(self) -> _Rows:
         """The states of each type, and under None those of all together, as they are now."""
@@ -183,18 +208,40 @@ class Ledger:
         return left
 
     def _move(self, types: Mapping[str, int], before: str | None, after: str) -> None:
-        if self._writing.acquire(blocking=False):
+        if is_main() or not self._may_write():
+            self._left.append(({**types}, before, after))
+            if len(self._left) < _MANY_LEFT and is_main():
+                return
+        else:
             try:
                 if self._making is None:
                     _apply(self._rows, self._counted(self._rows, (types, before, after)))
                 else:
                     self._left.append(({**types}, before, after))
             finally:
-                self._writing.release()
-        else:
-            self._left.append(({**types}, before, after))
-        while self._left and self._writing.acquire(blocking=False):
-            self._make_one_left()
+                self._end_writing()
+        self.make_moves()
+
+    def _may_write(self) -> bool:
+        """Begin to write, unless another one does."""
+        mine = [get_ident()]
+        writer = self._writers.setdefault(True, mine)
+        if writer is not mine and writer[0] == mine[0] and is_main() and not self._is_interrupted():
+            # A Ctrl-C ended that call of this thread.
+            self._writers[True] = writer = mine
+        return writer is mine
+
+    def _end_writing(self) -> None:
+        self._writers.pop(True, None)
+
+    def _is_interrupted(self) -> bool:
+        """Whether `_may_write`, whose caller asks it, interrupts a call of the same thread that makes a move."""
+        frame = sys._getframe(2).f_back  # noqa: SLF001
+        while frame is not None:
+            if frame.f_code in _WRITING and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def _make_one_left(self) -> None:
         try:
@@ -212,7 +259,7 @@ class Ledger:
                         self._left.popleft()
                     self._making = None
         finally:
-            self._writing.release()
+            self._end_writing()
 
     def _counted(self, rows: _Rows, move: _Move) -> _Move:
         types, before, after = move
@@ -234,25 +281,29 @@ class Ledger:
             named[name] = named.get(name, 0) + count
         return named
 
-    def _note(self, change: Change) -> None:
-        self._last_change = change
+    def _note(self) -> None:
+        self._last_change = object()
+
+
+_WRITING = {one.__code__ for one in (Ledger._may_write, Ledger.make_moves, Ledger._make_one_left)}  # noqa: SLF001
 
 
 class Change:
     """See Ledger.change."""
 
-    __slots__ = ("_changes", "_note")
+    __slots__ = ("__weakref__", "_changes", "_note", "_reference")
 
-    def __init__(self, changes: list[Change], note: Callable[[Change], object]) -> None:
+    def __init__(self, changes: list[weakref.ref[Change]], note: Callable[[], object]) -> None:
         self._changes = changes
         self._note = note
+        self._reference = weakref.ref(self)
 
     def __enter__(self) -> None:
-        self._changes.append(self)
-        self._note(self)
+        self._changes.append(self._reference)
+        self._note()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._changes.remove(self)
+        self._changes.remove(self._reference)
 
 
 def _apply(rows: _Rows, move: _Move, others: int = 0) -> None:

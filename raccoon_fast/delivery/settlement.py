@@ -77,6 +77,11 @@ class Settlement:
         self._error = error
         return self._end_part()
 
+    def abandoned(self, error: BaseException) -> None:
+        """None of its parts will be delivered. May be called again after an exception of a signal handler."""
+        self._parts = 1
+        self.failed(error)
+
     def rejected(
         self, events: Sequence[tuple[str, bytes]], reason: str, outcome: Outcome = Outcome.NOT_DELIVERED
     ) -> bool:

@@ -68,7 +68,7 @@ def test_a_move_that_was_left_counts_once_at_every_line() -> None:
             seen.append(ledger.total(0))
         return at_each_line
 
-    _traced(at_each_line, lambda: ledger.add({"c": 1}, states.ACKED))
+    _traced(at_each_line, lambda: (ledger.add({"c": 1}, states.ACKED), ledger.make_moves()))
     assert len(seen) > 10
     assert {(one.accepted, one.acked) for one in seen} == {(2, 2), (3, 3)}
 
@@ -89,25 +89,47 @@ def test_an_exception_in_the_midst_of_a_move_that_was_left() -> None:
             return at_each_line
 
         try:
-            _traced(at_each_line, lambda to=ledger: to.add({"c": 1}, states.ACKED))
+            _traced(at_each_line, lambda to=ledger: (to.add({"c": 1}, states.ACKED), to.make_moves()))
         except KeyboardInterrupt:
             raised += 1
         else:
             break
         assert ledger.total(0) == Counts(accepted=3, acked=3)
         ledger.add({"a": 1}, states.ACKED)
+        ledger.make_moves()
         assert ledger.total(0) == Counts(accepted=4, acked=4)
+        assert not ledger._left
     assert raised > 5
 
 
 def _with_a_move_left() -> Ledger:
-    """Two events, of two types, are acknowledged by a move that another thread was in the way of."""
+    """Two events, of two types, are acknowledged by a move that is not made yet: this is the main thread."""
     ledger = Ledger()
     ledger.add({"a": 1, "b": 1}, states.IN_FLIGHT)
-    assert ledger._writing.acquire(blocking=False)
+    ledger.make_moves()
     ledger.move({"a": 1, "b": 1}, states.IN_FLIGHT, states.ACKED)
-    ledger._writing.release()
+    assert len(ledger._left) == 1
     return ledger
+
+
+def test_a_change_that_an_interrupt_ended_holds_nobody_up() -> None:
+    ledger = Ledger()
+    ledger.change().__enter__()  # and never left
+    asked: list[int] = []
+    ledger.consistent(lambda: asked.append(1))
+    assert asked == [1]
+    with ledger.change():
+        ledger.consistent(lambda: asked.append(2))  # it cannot end: it is read all the same
+    assert asked == [1, 2]
+    assert not ledger._changes
+
+
+def test_moves_of_the_main_thread_do_not_pile_up() -> None:
+    ledger = Ledger()
+    for number in range(1000):
+        ledger.add({"a": 1}, states.ACKED)
+        assert len(ledger._left) <= 100, number
+    assert ledger.total(0) == Counts(accepted=1000, acked=1000)
 
 
 def _traced(trace: Callable[..., object], act: Callable[[], object]) -> None:
