@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd axe demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak asan fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd axe demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture asan fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -43,6 +43,7 @@ help:
 	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
 	@echo 'make wheels       build and test the wheels of every CPython here, into dist/; PYTHONS="python3.12 …" for some'
 	@echo 'make soak         draw faults at random: SECONDS=60, SEED= and ROUND= to run one again'
+	@echo 'make torture      kill, fork and interrupt a producer: KILLS=1000 FORKS=1000 SIGNALS=10000'
 	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
 	@echo 'make fuzz         the parsers of answers, under atheris: RUNS=10000000'
 	@echo 'make bench        measure, beside what else there is, into benchmarks/results; GROUP=emit for one group'
@@ -165,6 +166,12 @@ RUNS ?= 10000000
 
 soak: venv
 	PYTHONPATH=tests/support $(BIN)/python tests/faults/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
+
+KILLS ?= 1000
+FORKS ?= 1000
+SIGNALS ?= 10000
+torture: venv
+	PYTHONPATH=tests/support $(BIN)/python tests/faults/torture.py --kills $(KILLS) --forks $(FORKS) --signals $(SIGNALS) $(if $(SEED),--seed $(SEED))
 
 ASAN := build/asan
 asan: venv
