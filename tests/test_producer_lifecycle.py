@@ -11,12 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from patience import patient
+from patience import patient, wait_until
+from trial import Lines
 
-from raccoon_fast import RAW, Producer
+from raccoon_fast import RAW, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
+from raccoon_fast.delivery import loop_thread
 
 SCHEMES = ("ws", "http", "grpc")
 HEAD = """
@@ -337,3 +340,72 @@ def test_a_flush_that_does_not_wait_sends_what_waits_though_the_loop_is_held_up(
         assert producer.flush(0) == 1
         gate.set()
         receipt.result(timeout=patient(10))
+
+
+# Whatever lived on the loop is not closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("state", ["queued", "in flight", "waiting", "spooled", "durable"])
+def test_what_a_dead_loop_held_is_delivered_by_the_next_one(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    log = Lines()
+    options: dict[str, Any] = {"max_in_flight": 1, "batch_events": 5, "linger": 0.001, "timeout": 30.0}
+    if state in ("queued", "in flight"):
+        collector.faults.delay(60.0)
+    elif state == "waiting":
+        options |= {"retry": RetryPolicy(initial=20.0, maximum=30.0, max_attempts=100)}
+        collector.faults.hang_up()
+    else:
+        options |= {"spool": tmp_path / "spool", "connect_timeout": 1.0}
+        options |= (
+            {"durable": True}
+            if state == "durable"
+            else {"overflow": "spool", "batch_bytes": 1000, "buffer_bytes": 4000}
+        )
+        options |= {"retry": RetryPolicy(initial=0.01, maximum=0.1, max_attempts=10_000)}
+        collector.faults.refuse()
+    producer = Producer(collector.ws_url, serializer=RAW, logger=log, **options)
+    receipts = [producer.emit("a", b"%d" % number + bytes(50)) for number in range(100 if "spool" in options else 20)]
+    total = producer.stats
+    if state == "waiting":
+        wait_until(lambda: producer._engine is not None and len(producer._engine._waiting) > 0)
+    elif state == "spooled":
+        wait_until(lambda: total().total.spooled > 20)
+    elif state == "durable":
+        wait_until(lambda: len(producer._engine._reserve._numbers) > 0 and not producer._engine._reserve.pending)  # type: ignore[union-attr]
+    else:
+        wait_until(lambda: collector.request_count > 0 and total().total.in_flight > 0)
+    if state == "queued":
+        assert total().total.queued > 0
+    end_loop(producer, monkeypatch)
+    collector.faults.clear()
+    if "spool" in options:
+        collector.faults.accept()
+    assert not producer.health().ok
+    assert any("event loop had ended" in line for line in log.lines)
+    assert producer.flush(patient(20)) == 0
+    wait_until(lambda: total().total.spooled == 0)
+    assert producer.flush(patient(20)) == 0
+    assert {receipt.result(patient(10)).status.name for receipt in receipts} == {"SUCCESS"}
+    report = producer.close(patient(10)).total
+    assert (report.accepted, report.acked) == (len(receipts), len(receipts)), report
+    assert len({event.data for event in collector.events}) == len(receipts)
+    assert producer._accumulator.buffered == 0
+    if "spool" in options:  # nothing is left there
+        with Producer(collector.ws_url, serializer=RAW, logger=None, spool=tmp_path / "spool") as after:
+            wait_until(lambda: after._engine is not None)
+            assert after.flush(patient(10)) == 0
+            assert after.stats().total.accepted == 0
+
+
+def end_loop(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = producer._thread
+    assert thread is not None
+
+    def fail() -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_thread, "_MAX_FAILURES", 1)  # twenty in a row otherwise
+        thread.loop.call_soon_threadsafe(fail)
+        wait_until(lambda: thread.is_over)

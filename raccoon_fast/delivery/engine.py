@@ -264,10 +264,12 @@ class Engine:
 
     def take_over(self, other: Engine) -> None:
         """Deliver what is left of an engine whose loop has ended."""
+        batches = other._leftovers()
         self.retried.update(other.retried)
         if self._reserve is not None and other._reserve is not None:
             self._reserve.spooled.update(other._reserve.spooled)
-        for batch in other._leftovers():
+            batches += self._reserve.take_over(other._reserve)
+        for batch in batches:
             self._outstanding.add(batch)
             self._waiting.add(batch)
 

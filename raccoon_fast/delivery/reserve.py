@@ -176,6 +176,19 @@ class Reserve:
                     )
                 )
 
+    def take_over(self, other: Reserve) -> list[Batch]:
+        """Go on with the batches of one whose loop has ended.
+
+        Returns:
+            Batches that were on their way to the disk: they are in memory only.
+        """
+        pending, other._pending = [*other._pending], set()
+        self._numbers |= other._numbers
+        self._settlements |= other._settlements
+        other._numbers, other._settlements = {}, {}
+        self._spooling.take_over(other._spooling, self._turned)
+        return pending
+
     def _secured(self, batch: Batch, number: int | None) -> None:
         if batch not in self._pending:
             return  # too late

@@ -122,6 +122,8 @@ class Spooling:
         # When the disk refused last, for want of room and for any other reason.
         self._full_s = self._refused_s = float("-inf")
         self._told_s = float("-inf")
+        # Turns that ended when the loop was gone.
+        self._unheard: list[tuple[_Turn, _Done]] = []
         self._adopt_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._kick()
@@ -189,6 +191,35 @@ class Spooling:
             self._is_closed = True
             self._thread.submit(_close, self._spool)
 
+    def take_over(self, other: Spooling, then: Callable[[News], None]) -> None:
+        """Go on where the loop of another one has ended: what that was asked for is done here, but for stores.
+
+        Args:
+            other: On the same spool and thread.
+            then: Called, on the loop, with what it found out when it was heard no more. What it stored or fetched in
+                that moment is undone: a stored batch is in memory still, and a fetched record can be fetched again.
+        """
+
+        def on_thread(_: object) -> None:  # behind the turn that was under way
+            rest, other._next = other._next, _Turn()
+            heard = other._unheard
+            for turn, done in heard:
+                rest.removes += turn.removes + (done.numbers or [])
+                rest.quarantines += turn.quarantines
+                rest.returns += [record.id for record in done.records]
+            with contextlib.suppress(RuntimeError):  # this loop has ended, too
+                self._loop.call_soon_threadsafe(on_loop, rest, [done for _, done in heard])
+
+        def on_loop(rest: _Turn, heard: list[_Done]) -> None:
+            self._next.removes += rest.removes
+            self._next.quarantines += rest.quarantines
+            self._next.returns += rest.returns
+            for done in heard:
+                then(News(done.adopted, done.lost, done.gone))
+            self._kick()
+
+        self._thread.submit(on_thread, None)
+
     def _kick(self) -> None:
         if self._is_busy or not self._next:
             return
@@ -247,8 +278,10 @@ class Spooling:
         if turn.closes:
             spool.close()
         done.lost, done.gone, done.available = spool.pop_lost(), spool.pop_gone(), spool.available
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        try:
             self._loop.call_soon_threadsafe(self._worked, turn, done)
+        except RuntimeError:  # the loop is closed
+            self._unheard.append((turn, done))
 
     def _store(self, turn: _Turn, done: _Done) -> None:
         if turn.stores:
