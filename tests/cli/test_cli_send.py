@@ -471,8 +471,8 @@ class TestSignals:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.5)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=3)
-        assert (process.returncode, out, err) == (130, b"", b"")
+            out, err = process.communicate(timeout=patient(8))
+        assert (process.returncode, out, err) == (130, b"", b"")  # the end of the grace period says what is lost
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_failed_connects_are_one_pace_for_all() -> None:
         await asyncio.gather(*(one.deliver(request(str(number))) for number in range(8)))
         # Eight that failed together are one failure: 0.2 s, not 0.2 x 2^7.
         assert len(began_s) == 8
-        assert all(0.19 <= second_s - first_s < 10.0 for first_s, second_s in began_s.values())
+        assert all(0.19 <= second_s - first_s < 20.0 for first_s, second_s in began_s.values())
 
     run(main)
 
