@@ -382,7 +382,7 @@ def test_what_a_dead_loop_held_is_delivered_by_the_next_one(
     if "spool" in options:
         collector.faults.accept()
     assert not producer.health().ok
-    assert any("event loop had ended" in line for line in log.lines)
+    assert any("the event loop had stopped" in line for line in log.lines)
     assert producer.flush(patient(20)) == 0
     wait_until(lambda: total().total.spooled == 0)
     assert producer.flush(patient(20)) == 0
