@@ -27,7 +27,7 @@ WAYS: dict[str, dict[str, int]] = {
 }
 TRANSPORTS = ("REST", "WebSocket", "gRPC")
 _SPEED_UP_S, _SPEED_UP_ROUND_TRIPS = 1.0, 12
-_ROUNDS, _ROUND_S = 3, 1.0
+_ROUNDS, _ROUND_S = 3, 0.6
 
 
 def run(effort: Effort, left_out: LeftOut) -> list[Table]:
