@@ -117,6 +117,23 @@ def test_a_type_s_sizes_and_lateness_are_drawn(open_page: Any, new_collector: Ne
     page.wait(lambda: not page.find("#type-view").is_displayed())
 
 
+def test_events_are_found_by_guid(open_page: Any, new_collector: NewCollector) -> None:
+    collector = new_collector(inspect=True)
+    with RestClient(collector.url, serializer=RAW) as client:
+        for guid in ("order-41", "Order-42", "order-43"):
+            client.send([(guid, b"{}")], req_guid=guid)
+    page = open_page(collector)
+    page.wait(lambda: len(page.rows("events")) == 3)
+    page.find("#filters [name=guid]").send_keys("ORDER-42")
+    page.wait(lambda: [row[2] for row in page.rows("events")] == ["Order-42"])
+    assert "guid=ORDER-42" in page.browser.current_url
+    page.browser.refresh()
+    page.wait(lambda: [row[2] for row in page.rows("events")] == ["Order-42"])
+    page.find("#filters [name=guid]").send_keys("x")
+    page.wait(lambda: page.rows("events") == [])
+    assert "3 by guid “ORDER-42x”" in page.text("#events .note")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 def test_all_parts_fit(width: int, scheme: str, open_page: Any, new_collector: NewCollector) -> None:
