@@ -125,7 +125,11 @@ def make_without_import(path: Path) -> Path:
             ValueError,
             "is no FileDescriptorSet; make one by protoc",
         ),
-        ({"descriptors": DESCRIPTORS, "messages": {"a": "no.Such"}}, ValueError, "has no message 'no.Such' (for 'a')"),
+        (
+            {"descriptors": DESCRIPTORS, "messages": {"a": "no.Such"}},
+            ValueError,
+            "has no message 'no.Such' (for 'a'); it has ",
+        ),
         ({"descriptors": DESCRIPTORS}, ValueError, "go together"),
         ({"messages": {"a": FLIGHT}}, ValueError, "go together"),
         ({"descriptors": 5, "messages": {}}, TypeError, "descriptors must be the path"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from google.protobuf import json_format, message_factory
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.message import DecodeError
 
 from raccoon_fast import json_codec
@@ -18,6 +18,9 @@ __all__ = ["Decoded", "EventDecoder"]
 
 # C0 but for tab, line feed and carriage return; DEL; C1. Text that has one is more likely binary.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+_MAX_NAMED = 10
 
 
 class Decoded(NamedTuple):
@@ -82,7 +85,10 @@ class EventDecoder:
             try:
                 descriptor = self._pool.FindMessageTypeByName(name)
             except KeyError:
-                raise ValueError(f"messages: {path} has no message {name!r} (for {event_type!r})") from None
+                known = ", ".join(_message_names(path.read_bytes())[:_MAX_NAMED])
+                raise ValueError(
+                    f"messages: {path} has no message {name!r} (for {event_type!r}); it has {known or 'none'}"
+                ) from None
             self._classes[event_type] = message_factory.GetMessageClass(descriptor)
 
     @property
@@ -120,6 +126,12 @@ class EventDecoder:
         if text is not None:
             return Decoded("text", None, text, name, problem)
         return Decoded("hex", None, data.hex(" "), name, problem)
+
+
+def _message_names(descriptors: bytes) -> list[str]:
+    """The full names of a FileDescriptorSet's messages; those of the file given to protoc first."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    return [f"{file.package}.{it.name}".lstrip(".") for file in reversed(files) for it in file.message_type]
 
 
 def _message_json(message: Any, pool: Any) -> bytes:
