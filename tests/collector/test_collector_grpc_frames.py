@@ -110,6 +110,7 @@ class Client:
         self.events += self._h2.receive_data(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_last_empty", [False, True])
 @pytest.mark.parametrize("acks", ["async", "sync"])
 def test_windows_open_again_and_streams_end_in_order(

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Producer
 
@@ -45,7 +46,7 @@ def collector() -> Iterator[Collector]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
         yield Collector(program)
         program.terminate()
-        assert program.wait(30) == 0
+        assert program.wait(patient(30)) == 0
 
 
 def used(page: Any) -> tuple[int, int]:
@@ -56,6 +57,7 @@ def used(page: Any) -> tuple[int, int]:
     return int(by_name["JSHeapUsedSize"]), int(by_name["Nodes"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_is_flat(collector: Collector, open_page: Callable[..., Any]) -> None:
     page = open_page(collector)

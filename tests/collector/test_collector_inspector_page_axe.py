@@ -62,6 +62,7 @@ def fill(collector: Collector) -> None:
     send(collector, ("page", b'{"name": "a"}'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_view_is_clean(width: int, scheme: str, axe: str, open_page: Any, new_collector: NewCollector) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -43,7 +44,7 @@ class Page:
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         waiting = WebDriverWait(
-            self.browser, 20, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException]
+            self.browser, patient(20), poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException]
         )
         return waiting.until(lambda _: condition())
 
