@@ -350,8 +350,8 @@ class TestAProducer:
             (["http://h", "ws://h"], {"transport": [None]}, "one for each url"),
             (["http://h", "ws://h"], {"transport": [None, httpx.MockTransport(None)]}, "ws://h/api/v1/events is not"),
             ("http://h", {"transport": 5}, "transport takes an httpx.AsyncClient"),
-            ("http://h", {"transport": httpx.MockTransport(None), "proxy": "http://h"}, "of httpx itself"),
-            ("http+unix:///r", {"transport": httpx.MockTransport(None)}, "of httpx itself"),
+            ("http://h", {"transport": httpx.MockTransport(None), "proxy": "http://h"}, "on httpx itself"),
+            ("http+unix:///r", {"transport": httpx.MockTransport(None)}, "on httpx itself"),
         ],
     )
     def test_wrong_options(self, url: Any, options: Any, said: str) -> None:
