@@ -73,6 +73,8 @@ def _load(command: str) -> Callable[[argparse.Namespace], int]:
         from raccoon_fast.cli.doctor import run
     elif command == "bench":
         from raccoon_fast.cli.bench import run
+    elif command == "completion":
+        from raccoon_fast.cli.completion import run
     else:
         from raccoon_fast.cli.spool import run
     return run
