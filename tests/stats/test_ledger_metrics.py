@@ -338,6 +338,20 @@ def test_statsd_gets_growth_gauges_and_samples(sink: type[StatsD], kind: str, co
     assert sum(line.startswith("total_bytes_sent:") and line.endswith("|c|#env:test") for line in lines) == 1
 
 
+def test_counters_are_there_at_zero_before_they_grow(nobody: int) -> None:
+    """Not an interval later: what is lost at once would else be the first that anybody sees of the counter."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        lines: list[str] = []
+        with (
+            StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=3600) as stats,
+            Producer(f"http://127.0.0.1:{nobody}", **OPTIONS, stats=stats) as producer,
+        ):
+            producer.emit("page", b"x")
+            wait_until(lambda: lines.extend(lines_of(receiver)) or "events.lost:0|c|#lane:default" in lines)
+            producer.close(0)
+
+
 def test_statsd_s_gauges_are_taken_back(nobody: int) -> None:
     """A daemon keeps a gauge: one that nobody sends any more must not stay at what it was."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
