@@ -72,8 +72,8 @@ def test_a_scrape_shows_what_is_dropped_and_what_expires(tmp_path: Any, nobody: 
         ):
             server.wait_for("raccoon_fast_events_lost_total", 0.0)
             wait_until(lambda: len(server.query("raccoon_fast_events_lost_total")) == 1)
-            options = {**OPTIONS, "stats": stats, "overflow": "drop_newest", "delivery_timeout": 1.0}
-            with Producer(url, buffer_bytes=4 << 20, **options) as producer:
+            options = {**OPTIONS, "stats": stats, "overflow": "drop_newest", "delivery_timeout": 2.0}
+            with Producer(url, batch_bytes=1 << 16, buffer_bytes=1 << 18, **options) as producer:
                 producer.emit_many([("page", b"x" * 30)] * 200_000)
                 server.wait_for("raccoon_fast_endpoint_up", 0.0)
                 server.wait_for("raccoon_fast_events_lost_total", 200_000.0)
