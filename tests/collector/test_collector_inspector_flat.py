@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 from patience import patient
 
-from raccoon_fast import RAW, Producer
+from raccoon_fast import RAW, Producer, json_codec
 
 EVENTS = int(os.environ.get("RACCOON_FAST_INSPECTOR_EVENTS", "600000"))
 TYPES = int(os.environ.get("RACCOON_FAST_INSPECTOR_TYPES", "60000"))
@@ -32,7 +31,7 @@ class Collector:
 
     def __init__(self, program: subprocess.Popen[bytes]) -> None:
         assert program.stdout is not None
-        addresses = orjson.loads(program.stdout.readline())
+        addresses = json_codec.loads(program.stdout.readline())
         self.url, self.ws_url, self._pid = addresses["rest"], addresses["websocket"], program.pid
 
     @property
@@ -63,7 +62,7 @@ def test_memory_is_flat(collector: Collector, open_page: Callable[..., Any]) -> 
     page = open_page(collector)
     page.browser.execute_cdp_cmd("Performance.enable", {})
     names = [f"com.shop.type_{number}" for number in range(TYPES)]
-    data = orjson.dumps({"name": "home", "session": "0123456789abcdef", "items": list(range(40))})
+    data = json_codec.dumps({"name": "home", "session": "0123456789abcdef", "items": list(range(40))})
     figures = []
     with Producer(collector.ws_url, serializer=RAW, logger=None, delivery_timeout=600) as producer:
         for part in range(PARTS):
