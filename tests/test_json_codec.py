@@ -168,6 +168,13 @@ class TestDecode:
         with pytest.raises(json_codec.JSONDecodeError):
             each.loads(data)
 
+    @pytest.mark.parametrize(("data", "column"), [(b"[1, x]", 5), ('"é" y'.encode(), 5), (b'{"a":1', 7), (b"", 1)])
+    def test_an_error_says_where(self, each, data, column):
+        with pytest.raises(json_codec.JSONDecodeError) as caught:
+            each.loads(data)
+        assert (caught.value.lineno, caught.value.colno) == (1, column)
+        assert "byte" not in caught.value.msg
+
     def test_half_a_pair_in_a_string_is_found_beside_whole_ones(self, each):
         assert each.loads(b'"\\ud83d\\ude00 \\\\ud800"') == "\U0001f600 \\ud800"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from json import JSONDecodeError
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 NAME = "msgspec"
+_PLACE = re.compile(r" \(byte (\d+)\)$")
 OPT_APPEND_NEWLINE = 1
 # Keys of any type that can be one are written anyhow, and numpy's objects go to `default`.
 OPT_NON_STR_KEYS = 0
@@ -69,4 +71,15 @@ def loads(data: bytes | bytearray | memoryview | str) -> Any:
     try:
         return decode(data)
     except (DecodeError, UnicodeError, RecursionError) as error:
-        raise JSONDecodeError(str(error), "", 0) from error
+        raise _decode_error(data, str(error)) from error
+
+
+def _decode_error(data: bytes | bytearray | memoryview | str, said: str) -> JSONDecodeError:
+    """The error with the place in the text, which msgspec names by the byte at its message's end, if at all."""
+    text = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
+    place = _PLACE.search(said)
+    end = int(place[1]) if place else len(text) if "truncated" in said else 0
+    if "trailing characters" in said:  # it names the byte behind
+        end -= 1
+    before = text[:end].decode(errors="replace")
+    return JSONDecodeError(_PLACE.sub("", said), text.decode(errors="replace"), len(before))
