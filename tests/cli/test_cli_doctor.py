@@ -120,7 +120,7 @@ class TestAllIsWell:
         assert (run.returncode, run.stderr) == (0, "")
         lines = run.stdout.splitlines()
         assert lines[0].startswith(
-            "  warn  install" if PURE else f"  ok    install        raccoon_fast {version}, compiled"
+            f"  ok    install        raccoon_fast {version}, {'pure Python' if PURE else 'compiled'}"
         )
         lines = lines[2 if PURE else 1 :]
         assert lines[0] == f"{collector.url}/api/v1/events"
@@ -136,15 +136,16 @@ class TestAllIsWell:
             f"grpc://{collector.grpc_target}",
         }
 
-    def test_pure_python_is_a_warning_that_says_what_to_do(self, command, collector):
-        command.environment = command.environment | {"RACCOON_FAST_NO_EXTENSIONS": "1"}
-        run = command("doctor", collector.url)
-        assert "raccoon_fast" in run.stdout.splitlines()[0]
-        assert run.stdout.splitlines()[0].endswith(
-            ", pure Python, about 12 times slower: RACCOON_FAST_NO_EXTENSIONS is set"
-        )
-        assert run.stdout.splitlines()[0].startswith("  warn  install")
-        assert run.stdout.splitlines()[1].strip() == "-> unset it to use the compiled modules"
+    @pytest.mark.parametrize(("chosen", "status"), [(True, "ok"), (False, "warn")])
+    def test_pure_python_is_named_with_the_reason_and_what_to_do(self, examine, monkeypatch, chosen, status):
+        monkeypatch.setattr(doctor, "has_extensions", lambda: False)
+        monkeypatch.setattr(doctor, "was_switched_off", lambda: chosen)
+        monkeypatch.setattr(doctor, "explain_pure", lambda: ("no compiler", "install one"))
+        info = raccoon_fast.client_info()._replace(form="pure Python, about 12 times slower: no compiler; install one")
+        monkeypatch.setattr(doctor, "client_info", lambda: info)
+        ((found, detail, fix),) = examine("http://127.0.0.1:9")("install")
+        assert (found, fix) == (status, "install one")
+        assert detail == f"raccoon_fast {info.version}, pure Python, about 12 times slower: no compiler"
 
 
 class TestTheWayThere:

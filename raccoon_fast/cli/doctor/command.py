@@ -19,7 +19,7 @@ from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_json, write_line
 from raccoon_fast.client_info import DOCTOR_NAME, client_info
 from raccoon_fast.clients.options import Settings
-from raccoon_fast.core import explain_pure, has_extensions
+from raccoon_fast.core import explain_pure, has_extensions, was_switched_off
 from raccoon_fast.events import App
 from raccoon_fast.net.address import parse_address, protocol_of
 
@@ -80,7 +80,7 @@ def _check_install() -> Finding:
     if has_extensions():
         return Finding("install", OK, build)
     _, fix = explain_pure()
-    return Finding("install", WARN, build.removesuffix(f"; {fix}"), fix)
+    return Finding("install", OK if was_switched_off() else WARN, build.removesuffix(f"; {fix}"), fix)
 
 
 def _write(finding: Finding) -> None:
