@@ -219,6 +219,10 @@ class GrpcConnection(asyncio.Protocol):
                 self._send_rest(stream_id)
         elif isinstance(event, h2.events.PingReceived):
             self._judge_ping()
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            assert self.transport is not None
+            self._flush()
+            self.transport.close()  # h2 sends nothing more after the client's goodbye
 
     def _take_past_h2(self, stream_id: int, data: bytes | memoryview, *, is_ended: bool) -> None:
         """Handle the payload of a DATA frame that h2 has not seen, and open its windows again."""
