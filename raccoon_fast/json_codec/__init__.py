@@ -1,8 +1,8 @@
 """JSON by whichever library is installed: orjson, else msgspec, else the standard library's json.
 
 msgspec is a dependency of the package, since it has wheels for every Python the package runs on, free-threaded builds
-included; orjson has none for those. `pip install raccoon_fast[fast]` adds orjson. A 300-byte event of 19 members takes
-about 400 ns with orjson, 440 ns with msgspec, and more than ten times as long with json.
+included; orjson has none for those. `pip install 'raccoon_fast[fast]'` adds orjson. A 300-byte event of 19 members
+takes about 400 ns with orjson, 440 ns with msgspec, and more than ten times as long with json.
 
 All three write the same bytes for dicts with str keys, lists, tuples, str, int, float, bool, None, datetime, date,
 time, UUID, Enum and dataclasses: compact UTF-8, NaN and infinities as null, a UTC offset of zero as "Z". Exceptions:
