@@ -23,7 +23,7 @@ AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The tests start many programs: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
-COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.pxd)
+COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.px[di])
 
 .DEFAULT_GOAL := help
 .PHONY: help venv statsd axe demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture asan fuzz bench bench-engines bench-fleet bench-guard clean

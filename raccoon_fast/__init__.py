@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Response as Response
     from raccoon_fast.events import SendResult as SendResult
     from raccoon_fast.events import Status as Status
+    from raccoon_fast.lanes import Lane as Lane
     from raccoon_fast.logs import CONSOLE as CONSOLE
     from raccoon_fast.logs import Logger as Logger
     from raccoon_fast.producer import Producer as Producer
@@ -106,6 +107,7 @@ _HOMES = {
         "TransportError",
     ),
     "events": ("Ack", "App", "Code", "Event", "Response", "SendResult", "Status"),
+    "lanes": ("Lane",),
     "logs": ("CONSOLE", "Logger"),
     "producer": ("Producer",),
     "producer_base": ("Health", "Report", "ServerHealth"),

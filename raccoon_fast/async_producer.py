@@ -15,23 +15,25 @@ from raccoon_fast.clients.requests import resolve_guid
 from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AsyncAckStream
-from raccoon_fast.delivery.ledger import MAX_TYPES
+from raccoon_fast.delivery.ledger import FILTERED, MAX_TYPES
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.errors import DroppedError
-from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
+from raccoon_fast.errors import DroppedError, SerializationError
+from raccoon_fast.producer_base import BaseProducer, Policy, Report, is_replaced, place
 from raccoon_fast.producer_options import resolve_options
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Self, Unpack
 
     from raccoon_fast.clients.grpc import Channel
     from raccoon_fast.clients.options import ClientOptions, Wire
     from raccoon_fast.core.batch import Batch
+    from raccoon_fast.events import Event, Response
+    from raccoon_fast.lanes import Lane, LaneOptions
     from raccoon_fast.producer_options import Overflow, ServerAcks
     from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.httpx_transport import HttpxGiven
@@ -74,6 +76,11 @@ class AsyncProducer(BaseProducer[Data_contra]):
         spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
         spool_bytes: As Producer.
         durable: As Producer.
+        lanes: As Producer.
+        lane_of: As Producer.
+        sample_key: As Producer.
+        before_send: As Producer; not a coroutine function.
+        enabled: As Producer.
         transport: As Producer.
         channel: As Producer.
         **options: See ClientOptions.
@@ -105,13 +112,17 @@ class AsyncProducer(BaseProducer[Data_contra]):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        lanes: Mapping[str, Lane] | None = None,
+        lane_of: Callable[[str], str | None] | None = None,
+        sample_key: Callable[[Event], object] | None = None,
+        before_send: Callable[[Event], Event | tuple[str, Any] | None] | None = None,
+        enabled: bool = True,
         transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
         channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
             raise TypeError(f"on_delivery takes a callable, not {on_delivery!r}")
-        self._on_delivery = on_delivery
         super().__init__(
             resolve_options(
                 url,
@@ -133,9 +144,11 @@ class AsyncProducer(BaseProducer[Data_contra]):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                enabled=enabled,
                 transport=transport,
                 channel=channel,
-            )
+            ),
+            Policy(before_send, lanes, lane_of, sample_key, on_delivery),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -150,16 +163,28 @@ class AsyncProducer(BaseProducer[Data_contra]):
 
         Returns and raises as Producer.emit. Cancelled while it waits, it has accepted nothing.
         """
-        receipt = self._emit(type, data)
+        self._bind()
+        if self._before_send is not None:
+            kept = self._kept(type, data)
+            if kept is None:
+                return self._left_out_receipt(FILTERED)  # type: ignore[no-any-return]
+            type, data = kept  # noqa: A001
+        receipt = self._entry.emit(type, data)
         if receipt is _FULL:
-            receipt = await self._when_room(lambda: self._emit(type, data))
+            receipt = await self._emit_when_room(type, data)
         return receipt  # type: ignore[no-any-return]
 
     def emit_nowait(self, type: str, data: Data_contra) -> AsyncReceipt:  # noqa: A002
         """Accept one event, or raise BufferFull where `emit` would wait."""
-        receipt = self._emit(type, data)
+        self._bind()
+        if self._before_send is not None:
+            kept = self._kept(type, data)
+            if kept is None:
+                return self._left_out_receipt(FILTERED)  # type: ignore[no-any-return]
+            type, data = kept  # noqa: A001
+        receipt = self._entry.emit(type, data)
         if receipt is _FULL:
-            raise self._full()
+            raise self._full(self._table.number(type))
         return receipt  # type: ignore[no-any-return]
 
     async def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[AsyncReceipt]:
@@ -169,19 +194,27 @@ class AsyncProducer(BaseProducer[Data_contra]):
         """
         check_events(events)
         receipts: dict[AsyncReceipt, None] = {}
-        if is_replaced(self, _EMIT) and not is_replaced(self, _EMIT_MANY):
+        is_ours = is_replaced(self, _EMIT_MANY) or not is_replaced(self, _EMIT)
+        if not is_ours or self._before_send is not None:
             for index, event in enumerate(events):
-                receipts[await self.emit(*pair_of(index, event))] = None
+                pair = pair_of(index, event)
+                try:
+                    receipts[await (_EMIT(self, *pair) if is_ours else self.emit(*pair))] = None
+                except SerializationError as error:
+                    place(error, index)
+                    raise
+                if is_ours and index % self._options.batch_events == 0:
+                    await asyncio.sleep(0)
             return [*receipts]
         self._bind()
-        accumulator, batch_events = self._accumulator, self._options.batch_events
+        entry, batch_events = self._entry, self._options.batch_events
         iterator = iter(events)
         done = 0
         while True:
-            number, refused = accumulator.emit_some(iterator, batch_events, _FULL, receipts, done)
+            number, refused = entry.emit_some(iterator, batch_events, _FULL, receipts, done)
             done += number
             if refused is not None:
-                receipts[await _EMIT(self, *refused)] = None
+                receipts[await self._emit_when_room(*refused)] = None
             elif number < batch_events:
                 return [*receipts]
             else:
@@ -195,10 +228,15 @@ class AsyncProducer(BaseProducer[Data_contra]):
         Returns and raises as Producer.emit_batch. Cancelled while it waits, it has accepted nothing.
         """
         self._bind()
-        batch = self._filled_batch(events, req_guid)
-        receipt = self._accumulator.add_batch(batch)
-        if receipt is _FULL:
-            receipt = await self._when_room(lambda: self._accumulator.add_batch(batch))
+        batch, lane, left_out = self._filled_batch(events, req_guid)
+        if batch is None:
+            receipt = self._left_out_receipt(next(iter(left_out)))
+        else:
+            accumulator = self._accumulators[lane]
+            receipt = accumulator.add_batch(batch)
+            if receipt is _FULL:
+                receipt = await self._when_room(lane, lambda: accumulator.add_batch(batch))
+        self._count_left_out(left_out)
         return receipt  # type: ignore[no-any-return]
 
     async def flush(self, timeout: float = 30.0) -> int:
@@ -233,7 +271,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if self._report is None and self._engine is not None:
             self._check_loop()
         self._closed = True
-        self._accumulator.close()
+        for accumulator in self._accumulators:
+            accumulator.close()
         self._finish_dropping()
         self._room_made()
         if self._engine is None:
@@ -275,9 +314,11 @@ class AsyncProducer(BaseProducer[Data_contra]):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _emit(self, event_type: str, data: Data_contra) -> Any:
-        self._bind()
-        return self._accumulator.emit(event_type, data)
+    async def _emit_when_room(self, event_type: str, data: Any) -> Any:
+        """Of an event that had no room: a lane's sample has kept it already."""
+        lane = self._table.number(event_type)
+        accumulator = self._accumulators[lane]
+        return await self._when_room(lane, lambda: accumulator.emit(event_type, data))
 
     def _bind(self) -> None:
         if not forks.PAGE[0]:
@@ -294,7 +335,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
     def _after_fork(self) -> None:
         lifetime.inherit(self._loop)
         self._loop = self._room = self._closing = self._dropped = None
-        self._accumulator.on_open = self._accumulator.on_sealed = _nothing
+        self._tell(_nothing, _nothing)
         super()._after_fork()
 
     def _check_loop(self) -> None:
@@ -314,52 +355,58 @@ class AsyncProducer(BaseProducer[Data_contra]):
         _started.add(self)
         self._engine = self._new_engine(threadsafe=False)
 
-    def _new_batch(self, req_guid: str | None = None) -> Batch:
+    def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
         assert self._loop is not None
         req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
         future: asyncio.Future[Any] = self._loop.create_future()
         receipt = AsyncReceipt(req_guid, future)
         if (tracing := self._options.settings.tracing) is not None:
-            batch.settlement = Settlement(receipt)
+            batch.settlement = Settlement(receipt, lane=lane)
             batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
-        if self._on_delivery is not None:
-            receipt.add_done_callback(self._on_delivery)
+        on_delivery = self._lanes[lane].on_delivery
+        if on_delivery is not None:
+            receipt.add_done_callback(on_delivery)
         return batch
 
-    @property
-    def _batch_cost(self) -> int:
-        return _BATCH_COST if self._on_delivery is None else _BATCH_COST + _CALLBACK_COST
+    def _batch_cost(self, lane: LaneOptions) -> int:
+        return _BATCH_COST if lane.on_delivery is None else _BATCH_COST + _CALLBACK_COST
 
-    def _wait_for_room(self, size: int) -> Any:
+    def _wait_for_room(self, size: int, lane: int) -> Any:
         if self._room is None:
             assert self._loop is not None
             self._room = self._loop.create_future()
         return _FULL
 
-    async def _when_room(self, accept: Callable[[], Any]) -> Any:
-        deadline_s = time.monotonic() + self._options.block_timeout_s
+    async def _when_room(self, lane: int, accept: Callable[[], Any]) -> Any:
+        deadline_s = time.monotonic() + self._lanes[lane].block_timeout_s
         while True:
-            await self._wait_until(deadline_s)
+            await self._wait_until(deadline_s, lane)
             receipt = accept()
             if receipt is not _FULL:
                 return receipt
 
-    async def _wait_until(self, deadline_s: float) -> None:
+    async def _wait_until(self, deadline_s: float, lane: int) -> None:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
-            raise self._full()
+            raise self._full(lane)
         if self._room is not None:
             # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the room.
             await asyncio.wait([self._room], timeout=min(remaining_s, _SPILL_AGAIN_S))
         if self._room is not None:
-            self._spill()
+            self._spill(lane)
 
     def _room_made(self) -> None:
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+
+    def _settled_receipt(self, response: Response) -> AsyncReceipt:
+        assert self._loop is not None
+        future: asyncio.Future[Any] = self._loop.create_future()
+        future.set_result(response)
+        return AsyncReceipt("", future)
 
     def _tell_if_left_open(self) -> None:
         # What a forked child inherits is its parent's.
@@ -385,7 +432,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return self._dropped
 
 
-def _nothing(_: object = None) -> None:
+def _nothing(_: object = None, lane: int = 0) -> None:
     pass
 
 

@@ -62,6 +62,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SPOOL": ("spool", str),
     "SPOOL_BYTES": ("spool_bytes", option_text.whole_number),
     "DURABLE": ("durable", option_text.switch),
+    "ENABLED": ("enabled", option_text.switch),
+    "LANES": ("lanes", option_text.lanes),
     "STATSD_HOST": ("stats.host", str),
     "STATSD_PORT": ("stats.port", option_text.whole_number),
     "STATSD_PREFIX": ("stats.prefix", str),

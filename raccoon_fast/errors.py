@@ -1,7 +1,7 @@
 """Every error this package raises, by what the caller can do about it.
 
     RaccoonError
-    +-- SerializationError (ValueError)     one event could not be turned into bytes: mend the event
+    +-- SerializationError (ValueError, TypeError)  one event could not be turned into bytes: mend the event
     +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
     +-- BufferFull                          the producer holds all it may: send less, or choose what to drop
     +-- DecodeError (ValueError)            bytes that should be an answer are not
@@ -80,18 +80,20 @@ def _rebuilt(cls: type[RaccoonError], args: tuple[Any, ...], attributes: dict[st
     return error
 
 
-class SerializationError(RaccoonError, ValueError):
+class SerializationError(RaccoonError, ValueError, TypeError):
     """A serializer failed, or returned something other than bytes. Nothing of the request was sent.
 
     Attributes:
-        index: The event's place in the sequence handed in, from 0.
-        event_type: The event's type.
+        index: The event's place in the sequence handed in, from 0; None for an event handed in alone.
+        event_type: The event's type; "" where a serializer was called by itself.
+        path: Where in the event's data the fault is, such as "$.items[2].price"; "" where that is not known.
     """
 
-    def __init__(self, message: str, *, index: int, event_type: str) -> None:
+    def __init__(self, message: str, *, index: int | None, event_type: str, path: str = "") -> None:
         super().__init__(message)
         self.index = index
         self.event_type = event_type
+        self.path = path
 
 
 class MessageTooLargeError(RaccoonError, ValueError):

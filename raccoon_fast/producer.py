@@ -6,6 +6,7 @@ import abc
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import os
 import time
 import weakref
@@ -19,19 +20,19 @@ from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
 from raccoon_fast.delivery.callbacks import CallbackThread
-from raccoon_fast.delivery.ledger import FAILED, MAX_TYPES
+from raccoon_fast.delivery.ledger import FAILED, FILTERED, MAX_TYPES
 from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.errors import ClientClosedError, DroppedError
-from raccoon_fast.producer_base import BaseProducer, Report, is_replaced
+from raccoon_fast.errors import ClientClosedError, DroppedError, SerializationError
+from raccoon_fast.producer_base import BaseProducer, Policy, Report, is_replaced, place
 from raccoon_fast.producer_options import resolve_options
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.threads import Condition, require_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Self, Unpack
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.engine import Engine
     from raccoon_fast.delivery.loop_thread import Call
-    from raccoon_fast.events import Response
+    from raccoon_fast.events import Event, Response
+    from raccoon_fast.lanes import Lane, LaneOptions
     from raccoon_fast.producer_options import Overflow, ServerAcks
     from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.httpx_transport import HttpxGiven
@@ -98,8 +100,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     Args:
         url: One server or several in the order of preference: "ws://…", "http://…", "grpc://…" or their secure forms,
-            mixed as you like. A server that fails is replaced by the next one that is well, and taken back when it has
-            proved to be well again.
+            mixed as you like; or "null://", see enabled. A server that fails is replaced by the next one that is well,
+            and taken back when it has proved to be well again.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         linger: Seconds a batch waits for more events.
         batch_events: Events in a batch, at most.
@@ -129,6 +131,21 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         spool_bytes: Bytes in the spool, at most; over it the policy is "block".
         durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
             stored is not lost with the process.
+        lanes: Lane(…) by event type: these events have batches, a share of the buffer and rules of their own; see Lane.
+            All other events are in the lane "default", made of the options here. The lanes share the servers, their
+            connections and `max_in_flight`. Where the events of an `emit_batch` are of several lanes, it goes with the
+            one of the highest priority.
+        lane_of: Called with an event type that is no key of `lanes`, once for each of the first 10,000 types; returns
+            the name of its lane, or None for the default one.
+        sample_key: Called with an Event of a lane whose `sample` is below 1; returns the text, bytes or int that
+            decides whether it is kept, such as a user's id: all events of one key are kept, or none. None decides at
+            random.
+        before_send: Called with each Event before it is accepted, in the thread that emits it; returns the event to be
+            sent, changed or not, or None to leave it out (counted as `filtered`). What it raises is raised by `emit`,
+            and the event is not accepted. It must be thread-safe where several threads emit.
+        enabled: False sends nothing: events are validated, serialized, batched and counted as always, then discarded,
+            and their receipts are settled with success. No connection is made, and no spool is opened. The same as the
+            url "null://".
         transport: For URLs of REST, an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
             send over instead of our own connections; see AsyncRestClient. A list has one, or None, for each URL. The
             callable is best here: what it makes is closed on the producer's event loop, to which you have no way.
@@ -162,13 +179,17 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 1 << 30,
         durable: bool = False,
+        lanes: Mapping[str, Lane] | None = None,
+        lane_of: Callable[[str], str | None] | None = None,
+        sample_key: Callable[[Event], object] | None = None,
+        before_send: Callable[[Event], Event | tuple[str, Any] | None] | None = None,
+        enabled: bool = True,
         transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
         channel: Channel | Sequence[Channel | None] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         if on_delivery is not None and not callable(on_delivery):
             raise TypeError(f"on_delivery takes a callable, not {on_delivery!r}")
-        self._on_delivery = on_delivery
         super().__init__(
             resolve_options(
                 url,
@@ -190,15 +211,18 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
                 spool=spool,
                 spool_bytes=spool_bytes,
                 durable=durable,
+                enabled=enabled,
                 transport=transport,
                 channel=channel,
-            )
+            ),
+            Policy(before_send, lanes, lane_of, sample_key, on_delivery),
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
         # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
         self._threads: dict[bool, LoopThread] = {}
         self._room = Condition()
-        self._last_opened: Batch | None = None
+        # By lane.
+        self._last_opened: dict[int, Batch] = {}
         self._dropped: Receipt | None = None
         # Who takes it ends what `close` has begun.
         self._to_close = deque([None])
@@ -208,7 +232,9 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         self._report: Report | None = None
         self._begin_accepting()
         # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
-        self._shortcuts = {"emit": self._accumulator.emit, "emit_many": self._accumulator.emit_many}
+        self._shortcuts: dict[str, Callable[..., Any]] = {}
+        if self._before_send is None:
+            self._shortcuts = {"emit": self._entry.emit, "emit_many": self._entry.emit_many}
         self._take_shortcuts()
         _made.add(self)
         if self._has_spooled:
@@ -233,7 +259,12 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
                 interpreter is about to end. The event was not accepted.
             Exception: Whatever the serializer raises, as it is.
         """
-        receipt: Receipt = self._accumulator.emit(type, data)
+        if self._before_send is not None:
+            kept = self._kept(type, data)
+            if kept is None:
+                return self._left_out_receipt(FILTERED)  # type: ignore[no-any-return]
+            type, data = kept  # noqa: A001
+        receipt: Receipt = self._entry.emit(type, data)
         return receipt
 
     def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[Receipt]:
@@ -252,11 +283,20 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             Exception: As `emit`, at the first event it cannot accept; those before it were accepted.
         """
         if not is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY):
-            return self._accumulator.emit_many(events)
+            if self._before_send is None:
+                return self._entry.emit_many(events)
+            emit: Callable[[str, Any], Receipt] = functools.partial(_EMIT, self)
+        else:
+            emit = self.emit
         check_events(events)
         receipts: dict[Receipt, None] = {}
         for index, event in enumerate(events):
-            receipts[self.emit(*pair_of(index, event))] = None
+            pair = pair_of(index, event)
+            try:
+                receipts[emit(*pair)] = None
+            except SerializationError as error:
+                place(error, index)
+                raise
         return [*receipts]
 
     def emit_batch(self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None) -> Receipt:
@@ -282,7 +322,12 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         """
         forks.check()
         self._started()  # which may fail: before an event is accepted
-        receipt: Receipt = self._accumulator.add_batch(self._filled_batch(events, req_guid))
+        batch, lane, left_out = self._filled_batch(events, req_guid)
+        if batch is None:
+            receipt: Receipt = self._left_out_receipt(next(iter(left_out)))
+        else:
+            receipt = self._accumulators[lane].add_batch(batch)
+        self._count_left_out(left_out)
         return receipt
 
     def flush(self, timeout: float = 30.0) -> int:
@@ -298,13 +343,14 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             positive("timeout", timeout)
         forks.check()
         self._finish_dropping()
-        accepted = self._accumulator.accepted
+        accepted = self._accepted
         thread = self._thread
         if thread is None and (self._closed or not accepted):
             return 0
         try:
             thread = self._started()
-            self._accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
+            for accumulator in self._accumulators:
+                accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
             call = thread.submit(self._flush(timeout))
         except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
             return self._unsettled(accepted)
@@ -334,7 +380,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         forks.check()
         deadline_s = time.monotonic() + timeout_s
         self._closed = True
-        self._accumulator.close()
+        for accumulator in self._accumulators:
+            accumulator.close()
         self._finish_dropping()
         self._room.notify_all()
         thread = self._thread
@@ -392,7 +439,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         lifetime.ended(self)
         self._report = report = self.stats()
         self._meter.end(self)
-        self._tell(report)
+        self._tell_losses(report)
 
     def _abandon(self) -> None:
         """Fail what is left where the engine could not, or there is none."""
@@ -400,15 +447,17 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         if engine is not None:
             engine.fail_rest()
             return
-        self._accumulator.seal()
-        while (batch := self._accumulator.take()) is not None:
-            self._ledger.add(batch.types, FAILED + "closed")
-            (batch.settlement or Settlement(batch.receipt)).failed(
-                ClientClosedError("the producer was closed before the batch was sent", req_guid=batch.receipt.req_guid)
-            )
-            self._accumulator.release(batch.cost)
+        for accumulator in self._accumulators:
+            accumulator.seal()
+            while (batch := accumulator.take()) is not None:
+                self._ledger.add(batch.types, FAILED + "closed")
+                why = "the producer was closed before the batch was sent"
+                (batch.settlement or Settlement(batch.receipt)).failed(
+                    ClientClosedError(why, req_guid=batch.receipt.req_guid)
+                )
+                accumulator.release(batch.cost)
 
-    def _tell(self, report: Report) -> None:
+    def _tell_losses(self, report: Report) -> None:
         total = report.total
         if total.lost or total.unsettled:
             self._options.settings.logger.error(
@@ -448,28 +497,28 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             elif self.__dict__.get(name) is shortcut:  # and not what somebody has put into this object
                 del self.__dict__[name]
 
-    def _new_batch(self, req_guid: str | None = None) -> Batch:
+    def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
         req_guid = resolve_guid(req_guid)
         batch = self._empty_batch()
         promise: Promise[Response] = Promise()
         receipt = Receipt(req_guid, promise, self._callbacks)
         if (tracing := self._options.settings.tracing) is not None:
-            batch.settlement = Settlement(receipt)
+            batch.settlement = Settlement(receipt, lane=lane)
             batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
         batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
-        if self._on_delivery is not None:
-            receipt.add_done_callback(self._on_delivery)
+        on_delivery = self._lanes[lane].on_delivery
+        if on_delivery is not None:
+            receipt.add_done_callback(on_delivery)
         return batch
 
-    @property
-    def _batch_cost(self) -> int:
-        return _BATCH_COST if self._on_delivery is None else _BATCH_COST + _CALLBACK_COST
+    def _batch_cost(self, lane: LaneOptions) -> int:
+        return _BATCH_COST if lane.on_delivery is None else _BATCH_COST + _CALLBACK_COST
 
-    def _make_batch(self) -> Batch:
+    def _make_batch(self, lane: int) -> Batch:
         forks.check()
         self._started()  # which may fail: before an event is accepted
-        return self._new_batch()
+        return self._new_batch(None, lane)
 
     @property
     def _thread(self) -> LoopThread | None:
@@ -525,20 +574,19 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             if orphan is not None:
                 engine.take_over(orphan)
             # What was accepted until now.
-            if self._last_opened is not None:
-                engine.batch_opened(self._last_opened)
+            for lane, batch in [*self._last_opened.items()]:
+                engine.batch_opened(batch, lane)
             engine.batch_sealed()
         return engine
 
     def _begin_accepting(self) -> None:
         """Accept events before there is an engine."""
-        self._accumulator.on_open = self._opened
-        self._accumulator.on_sealed = self._sealed
+        self._tell(self._opened, self._sealed)
 
-    def _opened(self, batch: Batch) -> None:
-        self._last_opened = batch
+    def _opened(self, batch: Batch, lane: int = 0) -> None:
+        self._last_opened[lane] = batch
         if self._engine is not None:
-            self._engine.batch_opened(batch)
+            self._engine.batch_opened(batch, lane)
 
     def _sealed(self) -> None:
         if self._engine is not None:
@@ -556,23 +604,27 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     def _unsettled(self, accepted: int) -> int:
         """Events among the first so many accepted that are not settled, as seen from outside of the loop."""
-        later = self._accumulator.accepted - accepted
+        later = self._accepted - accepted
         return max(0, self._total().unsettled - later)
 
-    def _wait_for_room(self, size: int) -> bool:
+    @property
+    def _accepted(self) -> int:
+        return sum(accumulator.accepted for accumulator in self._accumulators)
+
+    def _wait_for_room(self, size: int, lane: int) -> bool:
         thread = self._started()
         if thread.is_current() or self._callbacks.is_current() or self._disk.is_current():
-            raise self._full()  # it would wait for itself
-        deadline_s = time.monotonic() + self._options.block_timeout_s
-        limit = self._options.buffer_bytes
+            raise self._full(lane)  # it would wait for itself
+        deadline_s = time.monotonic() + self._lanes[lane].block_timeout_s
+        limit, accumulator = self._lanes[lane].buffer_bytes, self._accumulators[lane]
 
         def may_go_on() -> bool:
-            return self._closed or self._accumulator.buffered + size <= limit
+            return self._closed or accumulator.buffered + size <= limit
 
         while not self._room.wait_for(may_go_on, min(max(0.0, deadline_s - time.monotonic()), _SPILL_AGAIN_S)):
             if time.monotonic() >= deadline_s:
-                raise self._full()
-            self._spill()
+                raise self._full(lane)
+            self._spill(lane)
             self._started()
         if self._closed:
             raise self._closed_error()
@@ -589,6 +641,11 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             self._dropped = Receipt("", promise, self._callbacks)
         return self._dropped
 
+    def _settled_receipt(self, response: Response) -> Receipt:
+        promise: Promise[Response] = Promise()
+        promise.set_result(response)
+        return Receipt("", promise, self._callbacks)
+
     def _after_fork(self) -> None:
         lifetime.inherit(self._thread, self._orphan)
         self._threads = {}
@@ -596,7 +653,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         self._engine_closing = None
         self._to_close = deque([None])
         self._room = Condition()
-        self._last_opened = None
+        self._last_opened = {}
         self._callbacks = CallbackThread(self._options.settings.logger)
         self._dropped = None
         super()._after_fork()

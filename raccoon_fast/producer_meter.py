@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from raccoon_fast.stats.ledger import DEFAULT_LANE, LaneReading, Reading
+from raccoon_fast.stats.ledger import LaneReading, Reading
 from raccoon_fast.stats.sink import ledger_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ProducerMeter:
         producer: Its `stats` is the sink; where that reads no ledgers, nothing is done here.
 
     Attributes:
-        sizes: Gets events and bytes of each batch that is first sent; None where nobody asks.
+        sizes: Gets the lane, events and bytes of each batch that is first sent; None where nobody asks.
     """
 
     def __init__(self, producer: BaseProducer) -> None:
@@ -34,7 +34,7 @@ class ProducerMeter:
         self._producer = weakref.ref(producer)
         self._ending: BaseProducer | None = None
         self._is_watched = self._is_over = False
-        self.sizes: deque[tuple[int, int]] | None = None if self._sink is None else deque(maxlen=_MOST_SIZES)
+        self.sizes: deque[tuple[int, int, int]] | None = None if self._sink is None else deque(maxlen=_MOST_SIZES)
 
     def begin(self) -> None:
         """Events come; idempotent."""
@@ -61,37 +61,45 @@ class ProducerMeter:
         producer = self._ending or self._producer()
         return None if producer is None else _read(producer, self._taken_sizes(), by_type=by_type)
 
-    def _taken_sizes(self) -> list[tuple[int, int]]:
-        taken: list[tuple[int, int]] = []
+    def _taken_sizes(self) -> list[tuple[int, int, int]]:
+        taken: list[tuple[int, int, int]] = []
         with contextlib.suppress(IndexError):  # another reader took the last one
             while self.sizes:
                 taken.append(self.sizes.popleft())
         return taken
 
 
-def _read(producer: BaseProducer, sizes: list[tuple[int, int]], *, by_type: bool) -> Reading:
+def _read(producer: BaseProducer, sizes: list[tuple[int, int, int]], *, by_type: bool) -> Reading:
     engine, spool = producer._engine, producer._spool  # noqa: SLF001 - as in ProducerMeter
     endpoints: dict[str, bool] = {}
     for address, is_well, _ in [] if engine is None else engine.health():
         endpoints[address] = is_well and endpoints.get(address, True)
     return Reading(
-        lanes=[_read_default_lane(producer, sizes, by_type=by_type)],
+        lanes=_read_lanes(producer, sizes, by_type=by_type),
         spool_bytes=0 if spool is None else spool.nbytes,
         connections=0 if engine is None else engine.connections,
         endpoints=endpoints,
     )
 
 
-def _read_default_lane(producer: BaseProducer, sizes: list[tuple[int, int]], *, by_type: bool) -> LaneReading:
-    engine, accumulator = producer._engine, producer._accumulator  # noqa: SLF001 - as in ProducerMeter
+def _read_lanes(producer: BaseProducer, sizes: list[tuple[int, int, int]], *, by_type: bool) -> list[LaneReading]:
+    engine = producer._engine  # noqa: SLF001 - as in ProducerMeter
     report = producer.stats()
     spooled = {} if engine is None else engine.spooled
-    return LaneReading(
-        lane=DEFAULT_LANE,
-        counts=report.by_type if by_type else {"": report.total},
-        spooled=spooled if by_type else {"": sum(spooled.values())},
-        retries={} if engine is None else engine.retried.copy(),
-        buffered_bytes=accumulator.buffered,
-        buffer_limit_bytes=producer._options.buffer_bytes,  # noqa: SLF001 - as in ProducerMeter
-        batches=sizes,
-    )
+    retried = {} if engine is None else engine.retried.copy()
+    readings = []
+    for number, (lane, accumulator) in enumerate(zip(producer._lanes, producer._accumulators, strict=True)):  # noqa: SLF001
+        own = {one: events for one, events in spooled.items() if producer._lane_of_type(one) == number}  # noqa: SLF001
+        types = {one: counts for one, counts in report.by_type.items() if producer._lane_of_type(one) == number}  # noqa: SLF001
+        readings.append(
+            LaneReading(
+                lane=lane.name,
+                counts=types if by_type else {"": report.by_lane[lane.name]},
+                spooled=own if by_type else {"": sum(own.values())},
+                retries={reason: count for (of, reason), count in retried.items() if of == number},
+                buffered_bytes=accumulator.buffered,
+                buffer_limit_bytes=lane.buffer_bytes,
+                batches=[(events, nbytes) for of, events, nbytes in sizes if of == number],
+            )
+        )
+    return readings

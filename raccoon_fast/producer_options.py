@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from raccoon_fast.clients.hints import question_seconds
-from raccoon_fast.clients.options import NO_HEADERS, Settings, positive, whole
+from raccoon_fast.clients.options import NO_HEADERS, Settings, positive, switch, whole
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.net.address import parse_address, protocol_of
+from raccoon_fast.json_encoder import JsonEncoder
+from raccoon_fast.net.address import parse_address, protocol_of, without_userinfo
 from raccoon_fast.serializers import RAW
+from raccoon_fast.transports.null import NULL_ADDRESS, NULL_URL, NullTransport
 
 try:
     import fcntl
@@ -54,6 +56,7 @@ class ProducerOptions(NamedTuple):
     linger_s: float
     batch_events: int
     batch_bytes: int
+    max_batch_bytes: int
     max_event_bytes: int
     max_in_flight: int | None
     connections: int
@@ -69,6 +72,7 @@ class ProducerOptions(NamedTuple):
     spool: Path | None
     spool_bytes: int
     durable: bool
+    is_null: bool
 
     @property
     def settings(self) -> Settings:
@@ -78,7 +82,16 @@ class ProducerOptions(NamedTuple):
     @property
     def serializer(self) -> Any:
         """None for RAW: then the accumulator takes the bytes as they are, without a call for each event."""
-        return None if self.settings.serializer is RAW.load() else self.settings.serializer
+        serializer = self.settings.serializer
+        if isinstance(serializer, JsonEncoder):
+            return serializer.plain
+        return None if serializer is RAW.load() else serializer
+
+    @property
+    def rescue(self) -> Any:
+        """What encodes the data that `serializer` does not take, or says why it cannot; None to leave its errors."""
+        serializer = self.settings.serializer
+        return serializer.rescue if isinstance(serializer, JsonEncoder) else None
 
     @property
     def stall_s(self) -> float:
@@ -98,6 +111,8 @@ class ProducerOptions(NamedTuple):
 
     def open_endpoints(self) -> Endpoints:
         """Endpoints for the running event loop; nothing is connected yet."""
+        if self.is_null:
+            return Endpoints([Endpoint(NULL_ADDRESS, [NullTransport()], self.retry, self.settings.timeout_s)])
         return Endpoints([self._endpoint(protocol, settings) for protocol, settings in self.servers])
 
     def _endpoint(self, protocol: str, settings: Settings) -> Endpoint:
@@ -160,6 +175,7 @@ def resolve_options(
     spool: str | os.PathLike[str] | None,
     spool_bytes: int,
     durable: bool,
+    enabled: bool = True,
     transport: object = None,
     channel: object = None,
 ) -> ProducerOptions:
@@ -173,6 +189,14 @@ def resolve_options(
     if not urls:
         raise ValueError("url must name at least one server")
     servers = []
+    is_null = [one for one in urls if isinstance(one, str) and one.lower().startswith(NULL_URL)] != []
+    if is_null:
+        if len(urls) > 1:
+            raise ValueError(f"url must name {NULL_URL} alone: no server can stand beside it")
+        if urls[0].lower() != NULL_URL:
+            raise ValueError(f"url must be {NULL_URL} with nothing behind it, not {without_userinfo(urls[0])!r}")
+        servers.append(("null", Settings(NULL_ADDRESS, {"retry": _RETRY, **options}, _TIMEOUTS_S["REST"])))
+        urls = []
     for one in urls:
         protocol = protocol_of(one)
         settings = Settings(
@@ -208,12 +232,16 @@ def resolve_options(
     buffer_bytes = whole("buffer_bytes", buffer_bytes)
     if buffer_bytes < 2 * batch_bytes:
         raise ValueError(f"buffer_bytes must hold two batches, {2 * batch_bytes} or more, not {buffer_bytes}")
+    spool_path = _spool_path(spool, overflow, durable=durable)
+    # What sends nothing must not empty the spool of a process that did send.
+    is_null |= not switch("enabled", enabled)
     resolved = ProducerOptions(
         servers=servers,
         wire=wire,
         linger_s=positive("linger", linger),
         batch_events=whole("batch_events", batch_events),
         batch_bytes=batch_bytes,
+        max_batch_bytes=limit,
         # A lone large event makes a batch of its own.
         max_event_bytes=min(limit, buffer_bytes),
         max_in_flight=None if max_in_flight is None else whole("max_in_flight", max_in_flight),
@@ -227,9 +255,10 @@ def resolve_options(
         pong_timeout_s=positive("pong_timeout", pong_timeout),
         server_acks=server_acks,
         max_types=whole("max_types", max_types),
-        spool=_spool_path(spool, overflow, durable=durable),
+        spool=None if is_null else spool_path,
         spool_bytes=whole("spool_bytes", spool_bytes),
-        durable=durable,
+        durable=durable and not is_null,
+        is_null=is_null,
     )
     question_seconds(
         resolved.settings.logger,

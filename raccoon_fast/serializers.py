@@ -48,7 +48,7 @@ class _Builtin(Generic[Data_contra]):
     def __repr__(self) -> str:
         return self._name
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> Any:
         return self._name  # pickled by reference: another process gets its own
 
 
@@ -73,20 +73,69 @@ def _take_bytes(data: Any) -> bytes:
     raise TypeError(f"RAW takes bytes, bytearray or memoryview, not {type(data).__name__}{hint}")
 
 
-def _load_json() -> Serializer[Any]:
-    from raccoon_fast.json_codec import encode
+class _Json(_Builtin[Any]):
+    """See JSON."""
 
-    return encode
+    __slots__ = ("_default", "_option")
+
+    def __init__(self, default: Callable[[Any], Any] | None = None, option: int = 0) -> None:
+        super().__init__("JSON", self._load)
+        self._default = default
+        self._option = option
+
+    def with_options(self, *, default: Callable[[Any], Any] | None = None, option: int = 0) -> _Json:
+        """The same serializer, for further types.
+
+        Args:
+            default: Called with an object that JSON does not take; returns one that it does, or raises TypeError. Runs
+                in the thread that emits, so it must be thread-safe where several do.
+            option: Flags of raccoon_fast.json_codec, such as OPT_NON_STR_KEYS; where orjson is installed, any of its
+                flags.
+
+        Raises:
+            TypeError: An argument is not what it should be.
+        """
+        if default is not None and not callable(default):
+            raise TypeError(f"default takes a callable, not {default!r}")
+        if not isinstance(option, int):
+            raise TypeError(f"option takes flags of raccoon_fast.json_codec, such as OPT_NON_STR_KEYS, not {option!r}")
+        return _Json(default, option)
+
+    def _load(self) -> Serializer[Any]:
+        from raccoon_fast.json_encoder import JsonEncoder
+
+        return JsonEncoder(self._default, self._option)
+
+    def __repr__(self) -> str:
+        if self._default is None and not self._option:
+            return "JSON"
+        return f"JSON.with_options(default={self._default!r}, option={self._option})"
+
+    def __reduce__(self) -> Any:
+        if self._default is None and not self._option:
+            return "JSON"
+        return _Json, (self._default, self._option)
 
 
 PROTO: _Builtin[_Message] = _Builtin("PROTO", lambda: _encode_message)
 """Takes a protobuf message (anything with SerializeToString); raises TypeError for anything else."""
 
-JSON: _Builtin[Any] = _Builtin("JSON", _load_json)
-"""Takes dict, list, tuple, str, int (64 bit), float, bool, None, dataclass, datetime, date, time, Enum, UUID.
+JSON: _Json = _Json()
+"""Takes dict, list, str, int (64 bit), float, bool, None, and objects that are common in events.
+
+| of | becomes |
+| --- | --- |
+| dataclass, attrs class, pydantic model | an object of its fields |
+| datetime, date, time | RFC 3339 text |
+| Decimal, UUID | text |
+| Enum | its value |
+| set, frozenset | an array, in no order |
+| bytes, bytearray, memoryview | base64 text |
+| numpy scalar or array | a number, or arrays of numbers |
 
 Writes compact UTF-8 with the fastest library that is installed, see `raccoon_fast.json_codec`. NaN and infinities
-become null, a UTC offset of zero is "Z". Raises TypeError for anything else.
+become null, a UTC offset of zero is "Z". For anything else it raises SerializationError, a TypeError and a
+ValueError, which names the event's type, its index and the path in its data; `JSON.with_options(default=…)` takes more.
 """
 
 RAW: _Builtin[_Bytes] = _Builtin("RAW", lambda: _take_bytes)
@@ -100,7 +149,7 @@ def resolve_serializer(value: object) -> Serializer[Any]:
         value: PROTO, JSON, RAW, or a callable that takes an event's data and returns bytes.
 
     Returns:
-        The bare function: for JSON that is the encoder of the library in use.
+        The bare function; for JSON a JsonEncoder.
 
     Raises:
         TypeError: `value` cannot be called.

@@ -83,6 +83,8 @@ def test_all_of_them(variables, tmp_path):
         SPOOL=str(tmp_path / "spool"),
         SPOOL_BYTES="12345",
         DURABLE="Yes",
+        ENABLED="on",
+        LANES='{"page": {"priority": "low", "ttl": 30, "sample": 0.5}}',
         PROXY="http://proxy.test:3128",
         SERVER_HOSTNAME="inner.test",
         STATSD_HOST="127.0.0.1",
@@ -107,9 +109,32 @@ def test_all_of_them(variables, tmp_path):
     assert (options.overflow, options.block_timeout_s, options.delivery_timeout_s) == ("spool", 1.0, 9.0)
     assert (options.server_acks, options.spool, options.spool_bytes) == ("published", tmp_path / "spool", 12345)
     assert options.durable is True
+    assert options.is_null is False
+    assert [(lane.name, lane.rank, lane.ttl_s, lane.sample) for lane in producer._lanes] == [
+        ("default", 1, None, 1.0),
+        ("page", 2, 30.0, 0.5),
+    ]
     assert isinstance(settings.stats, StatsD)
     assert (settings.stats._prefix, settings.stats._suffix) == ("shop", "|#env:test,zone:a")
     producer.close(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("page=low", "must be a JSON object such as"),
+        ("[1]", r"must be a JSON object such as .* not '\[1\]'"),
+        ('{"page": "low"}', "must be a JSON object such as"),
+        ('{"page": {"speed": 1}}', "names an unknown option of the lane 'page': 'speed'"),
+        ('{"page": {"on_delivery": null}}', "names an unknown option of the lane 'page': 'on_delivery'"),
+        ('{"page": {"priority": "urgent"}}', "of the lane 'page': priority must be one of"),
+        ('{"default": {}}', "'default' is the lane of all other events"),
+    ],
+)
+def test_lanes_that_are_none(variables, text, message):
+    variables(URL="http://a.test", LANES=text)
+    with pytest.raises(ValueError, match=rf"^RACCOON_FAST_LANES:? .*{message}"):
+        Producer.from_env(**QUIET)
 
 
 def test_events_go_where_the_variable_says(variables):

@@ -295,8 +295,8 @@ def test_a_batch_of_the_caller_s_is_refused_whole(collector: Collector, new_prod
         producer.emit_batch([("a", 1)], req_guid=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="req_guid must be 1 to 1024"):
         producer.emit_batch([("a", 1)], req_guid="")
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        producer.emit_batch([("a", 1), ("a", {1, 2})])
+    with pytest.raises(TypeError, match=r"events\[1\] of type .a.: JSON cannot encode the data at \$: object"):
+        producer.emit_batch([("a", 1), ("a", object())])
     with pytest.raises(MessageTooLargeError, match="fewer of its 3 events"):
         producer.emit_batch([("a", "x" * 8000)] * 3)
     assert producer.emit_batch([("a", 1)]).result(patient(10)).status.name == "SUCCESS"

@@ -102,8 +102,8 @@ class TestRaw:
 
 
 class TestResolve:
-    def test_json_is_the_encoder_itself(self):
-        assert resolve_serializer(JSON) is json_codec.encode
+    def test_a_producer_calls_the_encoder_of_json_itself(self):
+        assert resolve_serializer(JSON).plain is json_codec.encode
 
     @pytest.mark.parametrize(
         ("serializer", "data"), [(PROTO, StringValue(value="a")), (JSON, {"a": 1}), (RAW, bytearray(b"a"))]

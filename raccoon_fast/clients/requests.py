@@ -95,7 +95,10 @@ class RequestBuilder:
             raise
         except Exception as error:
             raise SerializationError(
-                f"events[{index}] of type {event_type!r}: {error}", index=index, event_type=event_type
+                f"events[{index}] of type {event_type!r}: {error}",
+                index=index,
+                event_type=event_type,
+                path=getattr(error, "path", ""),
             ) from error
 
 

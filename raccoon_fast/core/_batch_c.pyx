@@ -23,7 +23,7 @@ from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event, refuse_type
 from raccoon_fast.errors import ClientClosedError, Outcome
 
-__all__ = ["Accumulator", "Batch"]
+__all__ = ["Accumulator", "Batch", "Router"]
 
 cdef const uint8_t[::1] _PAGE = forks.PAGE
 cdef const uint8_t _CLOSED = 0
@@ -32,6 +32,8 @@ cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
 cdef int64_t _MOST_AROUND = 64
 
 cdef extern from "Python.h":
+    ctypedef struct PyObject
+    PyObject* PyDict_GetItem(object mapping, object key)
     bint PyUnicode_CheckExact(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     Py_ssize_t PY_SSIZE_T_MAX
@@ -146,6 +148,7 @@ cdef class Accumulator:
     cdef public object on_full
     cdef object make_batch
     cdef object serializer
+    cdef object rescue
     cdef _Envelope gauge
     cdef int64_t max_events
     cdef int64_t max_bytes
@@ -167,11 +170,13 @@ cdef class Accumulator:
     cdef int64_t events_out
 
     def __init__(
-        self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0
+        self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
+        rescue=None
     ):
         self.on_open = self.on_sealed = self.on_full = _nothing
         self.make_batch = make_batch
         self.serializer = serializer
+        self.rescue = rescue
         self.gauge = (<Batch> Batch(wire)).envelope
         self.max_events = max_events
         self.max_bytes = max_bytes
@@ -226,7 +231,7 @@ cdef class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As the envelope's `add`.
         """
-        return self.accept(type, data)
+        return self.accept(type, data, -1)
 
     def emit_many(self, events):
         """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it.
@@ -242,7 +247,7 @@ cdef class Accumulator:
         if self.serializer is None and PyList_CheckExact(events):
             # Looked at by index, for it may change meanwhile: what the loop over it does as well.
             while True:
-                at = self.accept_run(<list> events, at, receipts)
+                at = self.accept_run(<list> events, at, PY_SSIZE_T_MAX, receipts)
                 if at >= PyList_GET_SIZE(events):
                     break
                 event = (<list> events)[at]
@@ -251,7 +256,7 @@ cdef class Accumulator:
                     data = (<tuple> event)[1]
                 else:
                     type_, data = pair_of(at, event)
-                receipts[self.accept(type_, data)] = None
+                receipts[self.accept(type_, data, at)] = None
                 at += 1
         else:
             check_events(events)
@@ -407,9 +412,9 @@ cdef class Accumulator:
         batch.beside = self.batch_cost + batch.envelope.footprint() - batch.size
         return 0
 
-    cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, dict receipts) except -1:
-        """Accept events from number `at` on, as long as the open batch knows their types, surely takes them and is not
-        full then; return where that ended.
+    cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts) except -1:
+        """Accept events from number `at` on and before `stop`, as long as the open batch knows their types, surely
+        takes them and is not full then; return where that ended.
         """
         cdef Batch batch = self.batch
         cdef Py_ssize_t end
@@ -420,7 +425,7 @@ cdef class Accumulator:
         end = batch.envelope.write_run(
             events,
             at,
-            at + <Py_ssize_t> (self.max_events - 1 - batch.envelope.events),
+            min(stop, at + <Py_ssize_t> (self.max_events - 1 - batch.envelope.events)),
             <Py_ssize_t> self.max_event_bytes,
             <Py_ssize_t> min(self.buffer_bytes - self.held, self.max_bytes - batch.size),
         )
@@ -459,7 +464,7 @@ cdef class Accumulator:
                     last = batch.receipt
                     receipts[last] = None
             else:
-                receipt = self.accept(type_, data)
+                receipt = self.accept(type_, data, first + number)
                 if receipt is refusal:
                     return number + 1, event
                 if receipt is not last:
@@ -470,10 +475,21 @@ cdef class Accumulator:
                 break
         return number, None
 
-    cdef inline object accept(self, object type_, object data):
+    cdef object serialized(self, object type_, object data, Py_ssize_t index):
+        """The bytes of an event; `rescue` has the last word where there is one."""
+        if self.rescue is None:
+            return self.serializer(data)
+        try:
+            return self.serializer(data)
+        except TypeError:
+            pass
+        return self.rescue(data, type_, index if index >= 0 else None)
+
+    cdef inline object accept(self, object type_, object data, Py_ssize_t index):
+        """Accept one event; `index` is its place among several, or -1."""
         cdef Py_buffer buffer
         if self.serializer is not None:
-            data = self.serializer(data)
+            data = self.serialized(type_, data, index)
         if not PyUnicode_CheckExact(type_):
             type_ = _plain(type_)
         if PyBytes_CheckExact(data):
@@ -585,3 +601,6 @@ cdef object _plain(object type_):
     if not PyUnicode_Check(type_):
         refuse_type(type_)
     return type_ if PyUnicode_CheckExact(type_) else str.__str__(type_)
+
+
+include "_router_c.pxi"

@@ -13,13 +13,14 @@ from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
+from raccoon_fast.core._router_py import Router
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock
 
 if TYPE_CHECKING:
     import threading
 
-__all__ = ["Accumulator", "Batch"]
+__all__ = ["Accumulator", "Batch", "Router"]
 
 _PAGE = forks.PAGE
 # Another thread has the lock for moments; a finalizer that runs in one of them may have it for long.
@@ -226,6 +227,8 @@ class Accumulator:
             they do not need.
         batch_cost: Bytes of memory that a batch takes beside that of its events and their types: its objects, and what
             `make_batch` puts there. 0 counts the events' bytes alone.
+        rescue: Called with the data of which the serializer raised a TypeError, the event's type, and its place among
+            several or None; has the bytes, or raises.
 
     Attributes:
         on_open: Called with a batch that got its first event.
@@ -245,12 +248,14 @@ class Accumulator:
         max_event_bytes: int,
         buffer_bytes: int,
         batch_cost: int = 0,
+        rescue: Callable[[Any, str, int | None], bytes] | None = None,
     ) -> None:
         self.on_open: Callable[[Batch], object] = _nothing
         self.on_sealed: Callable[[], object] = _nothing
         self.on_full: Callable[[Mapping[str, int], int], Any] = _nothing
         self._make_batch = make_batch
         self._serializer = serializer
+        self._rescue = rescue
         self._gauge = Batch(wire).envelope
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -314,10 +319,13 @@ class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As the envelope's `add`.
         """
+        return self._accept(type, data, None)
+
+    def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
         if not _PAGE[0]:
             forks.check()
         if self._serializer is not None:
-            data = self._serializer(data)
+            data = self._serialized(type, data, index)
         # Whatever may be wrong with the event is found before anything is changed for it.
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
@@ -375,6 +383,16 @@ class Accumulator:
             self._tell(False)
         return receipt
 
+    def _serialized(self, type: str, data: Any, index: int | None) -> bytes:  # noqa: A002
+        assert self._serializer is not None
+        if self._rescue is None:
+            return self._serializer(data)
+        try:
+            return self._serializer(data)
+        except TypeError:
+            pass
+        return self._rescue(data, type, index)
+
     def _tell(self, is_ours: bool) -> None:
         """Call `on_open` for the batch that it was not called for, or not to its end."""
         batch = self._untold
@@ -430,7 +448,7 @@ class Accumulator:
         check_events(events)
         receipts: dict[Any, None] = {}
         for index, event in enumerate(events):
-            receipts[self.emit(*pair_of(index, event))] = None
+            receipts[self._accept(*pair_of(index, event), index)] = None
         return list(receipts)
 
     def emit_some(
@@ -451,7 +469,7 @@ class Accumulator:
         """
         number = 0
         for event in events:
-            receipt = self.emit(*pair_of(first + number, event))
+            receipt = self._accept(*pair_of(first + number, event), first + number)
             number += 1
             if receipt is refusal:
                 return number, event

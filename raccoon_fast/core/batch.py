@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from raccoon_fast.core._implementation import IMPLEMENTATION
 
 if TYPE_CHECKING or IMPLEMENTATION == "pure":
-    from raccoon_fast.core._batch_py import Accumulator, Batch
+    from raccoon_fast.core._batch_py import Accumulator, Batch, Router
 else:
-    from raccoon_fast.core._batch_c import Accumulator, Batch
+    from raccoon_fast.core._batch_c import Accumulator, Batch, Router
 
-__all__ = ["Accumulator", "Batch"]
+__all__ = ["Accumulator", "Batch", "Router"]

@@ -24,12 +24,10 @@ from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
 from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
-from raccoon_fast.delivery.outstanding import Outstanding
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.delivery.suspects import Suspects
-from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.delivery.wake import Wake
 from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, TransportError
 from raccoon_fast.transports.base import Request, end_attempts
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.core.batch import Accumulator, Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
+    from raccoon_fast.delivery.lanes import Group, LaneQueue, Lanes
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
@@ -74,7 +73,6 @@ class EngineSettings(NamedTuple):
 
     Attributes:
         wire: "proto" or "json".
-        linger_s: How long a batch may wait for more events.
         delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
         first_in_flight: Batches in flight at once, at first.
         most_in_flight: The bound, to a far server.
@@ -82,12 +80,10 @@ class EngineSettings(NamedTuple):
         connections: Among which these are shared.
         policy: Waits between attempts, and how many there are.
         batch_bytes: A batch's size, at most, as far as it is brought back from the spool.
-        durable: Whether every batch is stored before it is sent.
         threadsafe: Whether batches are opened and sealed by other threads than the loop's.
     """
 
     wire: str
-    linger_s: float
     delivery_timeout_s: float
     first_in_flight: int
     most_in_flight: int
@@ -95,23 +91,22 @@ class EngineSettings(NamedTuple):
     connections: int
     policy: RetryPolicy
     batch_bytes: int
-    durable: bool
     threadsafe: bool
 
 
 class Engine:
-    """Takes batches from an accumulator and delivers them.
+    """Takes batches from the accumulators of lanes and delivers them.
 
     Owned by one event loop. `batch_opened` and `batch_sealed` may be called from any thread; all else is the loop's.
 
     Args:
         settings: See EngineSettings.
-        accumulator: Batches are taken from it; what is settled is released there.
+        lanes: Batches are taken from there; what is settled is released there.
         ledger: Told of every move.
         endpoints: The servers.
         sender: Makes the attempts.
-        recycle: Gets a batch that is settled, and room in the accumulator.
-        new_batch: As the accumulator's make_batch.
+        recycle: Gets a batch that is settled, and room in its lane.
+        new_batch: As Reserve's.
         open_spooling: As Reserve's; None where there is no spool.
         logger: Told when a server fails and when it is well again.
 
@@ -124,17 +119,17 @@ class Engine:
     def __init__(
         self,
         settings: EngineSettings,
-        accumulator: Accumulator,
+        lanes: Lanes,
         ledger: Ledger,
         endpoints: Endpoints,
         sender: Sender,
         recycle: Callable[[Batch], None],
-        new_batch: Callable[[], Batch],
+        new_batch: Callable[[Mapping[str, int]], Batch],
         open_spooling: Callable[[Callable[[News], None]], Spooling] | None,
         logger: Log,
     ) -> None:
         self._settings = settings
-        self._accumulator = accumulator
+        self._lanes = lanes
         self._ledger = ledger
         self._endpoints = endpoints
         self._sender = sender
@@ -145,7 +140,7 @@ class Engine:
             settings.first_in_flight, settings.connections, settings.most_in_flight, settings.most_bytes_in_flight
         )
         self._budget = RetryBudget()
-        self._waiting = Waiting()
+        self._waiting = lanes.waiting
         self._suspects = Suspects(settings.policy)
         self._expiries = Expiries(logger, settings.delivery_timeout_s)
         self._fair_s = min(_FAIR_S, settings.delivery_timeout_s / 4.0)
@@ -153,10 +148,7 @@ class Engine:
         self._attempts: dict[AnyAttempt, Batch] = {}
         self._alone = 0
         self._in_flight_bytes = 0
-        self._outstanding = Outstanding(accumulator)
-        self._outcomes = Outcomes(
-            ledger, self._outstanding, accumulator, recycle, settings.wire, settings.delivery_timeout_s
-        )
+        self._outcomes = Outcomes(ledger, lanes, recycle, settings.wire)
         self._failures = Failures(
             endpoints,
             ledger,
@@ -168,7 +160,8 @@ class Engine:
             self._has_others,
             logger,
         )
-        self._linger = Linger(accumulator, settings.linger_s, self._loop, self._call)
+        for queue in lanes.all:
+            queue.linger = Linger(queue.accumulator, queue.linger_s, self._loop, self._call)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._pumped_s = time.monotonic()
@@ -179,19 +172,19 @@ class Engine:
         self._newest_s = 0.0
         self.drain = Drain(self._pumped_s)
         # Attempts beyond the first of a batch, by what the one before failed with.
-        self.retried: Counter[str] = Counter()
+        self.retried: Counter[tuple[int, str]] = Counter()
         # Gets events and bytes of each batch that is first sent; None where nobody asks.
-        self.sizes: deque[tuple[int, int]] | None = None
+        self.sizes: deque[tuple[int, int, int]] | None = None
         self.is_counted = False
         self._reserve: Reserve | None = None
         if open_spooling is not None:
             self._reserve = self._outcomes.reserve = Reserve(
                 open_spooling,
-                accumulator,
+                lanes,
                 ledger,
                 self._waiting,
                 new_batch,
-                self._outstanding.remove,
+                lanes.settled,
                 recycle,
                 self._pump,
                 settings.wire,
@@ -201,17 +194,18 @@ class Engine:
 
     # From any thread
 
-    def batch_opened(self, batch: Batch) -> None:
-        """The accumulator's open batch got its first event, now."""
+    def batch_opened(self, batch: Batch, lane: int = 0) -> None:
+        """The open batch of a lane got its first event, now; it may be settled already."""
         batch.accepted_s = self._newest_s = time.monotonic()
-        self._linger.opened(batch)
+        self._lanes.all[lane].linger.opened(batch)
 
     def batch_sealed(self) -> None:
-        """The accumulator has one more batch to take."""
+        """A lane has one more batch to take."""
         self._wake.ask()
 
-    def spill(self) -> None:
-        """The buffer is full: move what waits longest to the spool."""
+    def spill(self, lane: int = 0) -> None:
+        """The buffer of a lane is full: move what waits longest to the spool."""
+        self._lanes.all[lane].is_spilling = True
         self._wake_spill.ask()
 
     # On the loop
@@ -222,12 +216,15 @@ class Engine:
         Returns:
             How many of those events are not settled yet.
         """
-        self._accumulator.seal()
+        deadline_s = time.monotonic() + timeout_s
+        self._lanes.seal()
         self._pump()
-        target = self._accumulator.accepted
-        if timeout_s > 0 and self._outstanding.unsettled(target):
-            await self._outstanding.wait(target, timeout_s)
-        return self._outstanding.unsettled(target)
+        targets = [(queue.outstanding, queue.accumulator.accepted) for queue in self._lanes.all]
+        for outstanding, target in targets:
+            left_s = deadline_s - time.monotonic()
+            if left_s > 0 and outstanding.unsettled(target):
+                await outstanding.wait(target, left_s)
+        return sum(outstanding.unsettled(target) for outstanding, target in targets)
 
     async def close(self, timeout_s: float) -> None:
         """Flush, then end the attempts under way, close the connections, and fail what is left. Never later.
@@ -240,7 +237,7 @@ class Engine:
             if timeout_s > 0:
                 await self.flush(timeout_s)
         finally:
-            self._accumulator.seal()
+            self._lanes.seal()
             self._closed = self._failures.is_closing = True
             if self._timer is not None:
                 self._timer.cancel()
@@ -270,7 +267,7 @@ class Engine:
             self._reserve.spooled.update(other._reserve.spooled)
             batches += self._reserve.take_over(other._reserve)
         for batch in batches:
-            self._outstanding.add(batch)
+            self._lanes.of(batch).outstanding.add(batch)
             self._waiting.add(batch)
 
     def fail_rest(self) -> None:
@@ -313,7 +310,7 @@ class Engine:
             now_s: time.monotonic().
         """
         per_s = self.drain.per_s
-        if per_s is None or now_s - self._accumulator.oldest_s < _BACKLOG_S:
+        if per_s is None or now_s - self._lanes.oldest_s < _BACKLOG_S:
             return ""
         left_s = self._newest_s + self._settings.delivery_timeout_s - now_s
         if unsettled <= per_s * max(left_s, 0.0):
@@ -353,26 +350,44 @@ class Engine:
         if self._reserve is not None:
             self._fetch(self._reserve, now_s)
         self._arm(now_s)
-        self._outstanding.end_waits()
+        for queue in self._lanes.all:
+            queue.outstanding.end_waits()
 
     def _room(self) -> int:
-        return self._concurrency.room(len(self._attempts) - self._alone, self._in_flight_bytes)
+        # With several groups, the bytes in flight of lower ones leave room for the highest.
+        nbytes = self._in_flight_bytes if len(self._lanes.groups) == 1 else self._lanes.groups[0].nbytes
+        return self._concurrency.room(len(self._attempts) - self._alone, nbytes)
 
     def _next(self, now_s: float) -> Batch | None:
         """Take the batch that is to be sent next, as one in flight."""
-        if self._waiting.retry_s <= now_s and self._budget.take():
-            batch = self._waiting.pop_delayed()
-        elif self._waiting.has_ready:
-            batch = self._waiting.pop_ready()
+        highest = self._lanes.groups[0]
+        for group in self._lanes.in_turn(self._concurrency.limit):
+            if group is not highest and not self._concurrency.room(
+                len(self._attempts) - self._alone, self._in_flight_bytes
+            ):
+                continue
+            batch = self._next_of(group, now_s)
+            if batch is not None:
+                return batch
+        return None
+
+    def _next_of(self, group: Group, now_s: float) -> Batch | None:
+        waiting = group.waiting
+        if waiting.retry_s <= now_s and self._budget.take():
+            batch = waiting.pop_delayed()
+        elif waiting.has_ready:
+            batch = waiting.pop_ready()
         else:
-            return None if self._settings.durable else self._take(states.IN_FLIGHT)
+            return self._take(states.IN_FLIGHT, group.next_queue())
         self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         return batch
 
     def _probe(self, endpoint: Endpoint, now_s: float) -> Batch | None:
         """Take the batch that a server which is not well is tried with, as one in flight."""
-        if endpoint.failed_with_batch and not self._settings.durable and (batch := self._take(states.IN_FLIGHT)):
-            return batch  # it has not failed anywhere
+        if endpoint.failed_with_batch:
+            new = self._take(states.IN_FLIGHT, self._lanes.next_queue(self._concurrency.limit))
+            if new is not None:
+                return new  # it has not failed anywhere
         batch = self._next(now_s)  # of those that wait, the one that failed last is the last
         if batch is None and self._suspects.due_s <= now_s and not self._endpoints.well(now_s):
             batch = self._suspects.pop()
@@ -382,28 +397,32 @@ class Engine:
     def _is_too_late(self, batch: Batch, endpoint: Endpoint, now_s: float) -> bool:
         """Whether an attempt would have to end before an answer can be expected."""
         fair_s = max(self._fair_s, _FAIR_FACTOR * self._concurrency.mean_s)
-        return batch.deadline_s - now_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
+        left_s = self._lanes.last_attempt_s(batch) - now_s
+        return left_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
 
-    def _take(self, state: str) -> Batch | None:
+    def _take(self, state: str, queue: LaneQueue | None) -> Batch | None:
+        if queue is None:
+            return None
         with self._ledger.change():
-            batch = self._accumulator.take()
+            batch = queue.accumulator.take()
             if batch is None:
                 return None
             self._ledger.add(batch.types, state)
         if batch.settlement is None:
-            batch.settlement = Settlement(batch.receipt)
+            batch.settlement = Settlement(batch.receipt, lane=queue.number)
         batch.req_guid = batch.receipt.req_guid
-        batch.deadline_s = batch.accepted_s + self._settings.delivery_timeout_s
-        self._outstanding.add(batch)
+        batch.deadline_s = batch.accepted_s + queue.life_s
+        queue.outstanding.add(batch)
         return batch
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         transport = endpoint.begin()
         if batch.trouble is None:
             self._budget.first_attempt()
-        left_s = batch.deadline_s - now_s
+        left_s = self._lanes.last_attempt_s(batch) - now_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
         self._in_flight_bytes += batch.nbytes
+        self._lanes.sent(batch)
         self._send(batch, endpoint, transport, endpoint.transports[transport], timeout_s, now_s)
 
     def _start_alone(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
@@ -412,7 +431,7 @@ class Engine:
         self._suspects.is_busy = True
         self._alone += 1
         timeout_s = min(endpoint.timeout_s, max(_FAIR_S, _ALONE_FACTOR * self._concurrency.mean_s))
-        timeout_s = min(timeout_s, max(batch.deadline_s - now_s, self._fair_s))
+        timeout_s = min(timeout_s, max(self._lanes.last_attempt_s(batch) - now_s, self._fair_s))
         self._send(batch, endpoint, _ALONE, endpoint.open_apart(), timeout_s, now_s)
 
     def _send(
@@ -425,9 +444,9 @@ class Engine:
         now_s: float,
     ) -> None:
         if batch.trouble is not None:
-            self.retried[reason_of(batch.trouble.error)] += 1
+            self.retried[batch.settlement.lane, reason_of(batch.trouble.error)] += 1
         if self.sizes is not None and not batch.attempts:
-            self.sizes.append((batch.count, batch.nbytes))
+            self.sizes.append((batch.settlement.lane, batch.count, batch.nbytes))
         batch.attempts += 1
         request = Request(batch.req_guid, batch.envelope, self._settings.wire, batch.nbytes)
         if (trace := batch.settlement.trace) is not None:
@@ -443,20 +462,27 @@ class Engine:
 
     def _fetch(self, reserve: Reserve, now_s: float) -> None:
         """Bring batches back from the spool when there is nothing newer to send, one alone to probe a server."""
-        if reserve.fetch_s > now_s or self._waiting.has_ready or self._accumulator.sealed:
+        if reserve.fetch_s > now_s or not self._lanes.may_fetch():
             return
         endpoint = self._endpoints.choose(now_s)
         if endpoint is not None and (room := self._room()):
+            self._lanes.fetched()
             reserve.fetch(self._settings.batch_bytes * room if endpoint.healthy else 1)
 
     def _spill(self) -> None:
         reserve = self._reserve
         if reserve is None or self._closed or reserve.pending or reserve.ready_s > time.monotonic():
             return
-        self._accumulator.seal()
-        wanted = self._accumulator.buffered // 4
+        for queue in self._lanes.all:
+            if queue.is_spilling:
+                queue.is_spilling = False
+                self._spill_of(queue, reserve)
+
+    def _spill_of(self, queue: LaneQueue, reserve: Reserve) -> None:
+        queue.accumulator.seal()
+        wanted = queue.accumulator.buffered // 4
         while wanted > 0:
-            batch = self._waiting.pop_ready() if self._waiting.has_ready else self._take(states.QUEUED)
+            batch = self._waiting.pop_ready_of(queue.number) or self._take(states.QUEUED, queue)
             if batch is None:
                 break
             wanted -= batch.cost
@@ -481,6 +507,7 @@ class Engine:
             self._suspects.is_busy = False
         else:
             self._in_flight_bytes -= batch.nbytes
+            self._lanes.ended(batch)
             endpoint.end(transport)
         now_s = time.monotonic()
         if attempt.cancelled():
@@ -489,7 +516,7 @@ class Engine:
             self._failures.put_back(batch)
             return
         if request.resends:
-            self.retried[_RESENT] += request.resends
+            self.retried[batch.settlement.lane, _RESENT] += request.resends
         failure: DeliveryError | None = None
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
@@ -498,7 +525,7 @@ class Engine:
                 batch.outcome = error.outcome
             self._failures.well(endpoint)
             if batch.count > 1:
-                self._accumulator.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
+                self._lanes.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
             self._failures.narrow(batch, "too large", error)
         except DeliveryError as error:
             failure = error
@@ -527,8 +554,7 @@ class Engine:
 
     def _has_others(self) -> bool:
         """Whether there are batches that never failed, and may tell whether a server is well."""
-        accumulator = self._accumulator
-        if self._attempts or accumulator.sealed or accumulator.open_count:
+        if self._attempts or self._lanes.sealed or self._lanes.open_count:
             return True
         if self._reserve is not None and self._reserve.fetch_s < float("inf"):
             return True
@@ -551,8 +577,9 @@ class Engine:
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             batches.append(batch)
         self._attempts.clear()
-        while (waiting := self._take(states.QUEUED)) is not None:
-            batches.append(waiting)
+        for queue in self._lanes.all:
+            while (waiting := self._take(states.QUEUED, queue)) is not None:
+                batches.append(waiting)
         return batches
 
     # Time
@@ -561,33 +588,28 @@ class Engine:
         """End what is past its deadline."""
         for batch in (*self._waiting.pop_overdue(now_s), *self._suspects.pop_overdue(now_s)):
             self._expired(batch)
-        if self._reserve is not None and self._settings.durable:
-            while self._reserve.may_secure(now_s) and (new := self._take(states.QUEUED)) is not None:
-                self._reserve.secure(new)
-        else:
-            while self._new_deadline_s() <= now_s:
-                if (overdue := self._take(states.QUEUED)) is not None:
-                    self._expired(overdue)
+        for queue in self._lanes.all:
+            if queue.is_durable and self._reserve is not None:
+                while self._reserve.may_secure(now_s) and (new := self._take(states.QUEUED, queue)) is not None:
+                    self._reserve.secure(new)
+            else:
+                while queue.due_s <= now_s:
+                    if (overdue := self._take(states.QUEUED, queue)) is not None:
+                        self._expired(overdue)
         self._expiries.tell(now_s)
-
-    def _new_deadline_s(self) -> float:
-        """The deadline of the batch that is next in the accumulator; infinity if there is none that may be sent."""
-        if self._settings.durable:
-            return float("inf")
-        return self._accumulator.oldest_s + self._settings.delivery_timeout_s
 
     def _expired(self, batch: Batch) -> None:
         trouble = batch.trouble
         if trouble is not None and trouble.is_convicted:
             self._outcomes.refused(batch, states.QUEUED, trouble.error)
-        elif self._reserve is not None:
+        elif self._reserve is not None and time.monotonic() < self._lanes.of(batch).last_s(batch):
             self._reserve.set_aside(batch, self._end_expired)
         else:
             self._end_expired(batch)
 
     def _end_expired(self, batch: Batch) -> None:
         cause = self._cause_of(batch)
-        self._expiries.add(batch, cause)
+        self._expiries.add(batch, cause, self._lanes.of(batch).life_s)
         self._outcomes.expired(batch, cause)
 
     def _told_s(self, deadline_s: float) -> float:
@@ -595,7 +617,7 @@ class Engine:
         # Another thread waits for the loop only as long as it likes.
         return float("inf") if self._settings.threadsafe else deadline_s + _TOLD_S
 
-    def _close_untaken(self, untaken: deque[Batch], until_s: float) -> None:
+    def _close_untaken(self, untaken: deque[tuple[Accumulator, deque[Batch]]], until_s: float) -> None:
         self._outcomes.close_untaken(untaken, self._cause(), until_s)
         if untaken:  # nobody waits for them now
             self._loop.call_soon(self._close_untaken, untaken, time.monotonic() + _TURN_S)
@@ -616,15 +638,17 @@ class Engine:
 
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
-        new_s = self._new_deadline_s()
+        new_s = self._lanes.due_s
         due_s = min(self._waiting.deadline_s, self._suspects.deadline_s, new_s, self._expiries.due_s)
         if self._suspects:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
         if self._room():
             server_s = self._endpoints.next_s(now_s)
-            if self._waiting.has_ready or new_s < float("inf"):
+            # Of several groups the lower ones may have to wait for the end of an attempt, whatever room there is.
+            is_held = len(self._lanes.groups) > 1 and len(self._attempts) > self._alone and server_s <= now_s
+            if (self._waiting.has_ready or new_s < float("inf")) and not is_held:
                 due_s = min(due_s, server_s)
-            if self._reserve is not None:
+            if self._reserve is not None and not is_held:
                 due_s = min(due_s, max(self._reserve.fetch_s, server_s))
             # Without budget, the next retry is paid for by time.
             due_s = min(due_s, max(self._waiting.retry_s, now_s + _RETRY_POLL_S, server_s))

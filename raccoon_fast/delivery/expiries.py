@@ -23,18 +23,19 @@ class Expiries:
 
     Args:
         logger: Gets a warning at once, and then every ten seconds at most.
-        delivery_timeout_s: How long the events were kept.
+        delivery_timeout_s: How long the events were kept, where `add` does not say.
     """
 
     def __init__(self, logger: Log, delivery_timeout_s: float) -> None:
         self._logger = logger
-        self._delivery_timeout_s = delivery_timeout_s
+        self._life_s = delivery_timeout_s
         self._events = self._possibly_delivered = 0
         self._cause: BaseException | None = None
         self._told_s = float("-inf")
 
-    def add(self, batch: Batch, cause: BaseException | None) -> None:
-        """A batch expired; `cause` is the last failure that is known of it."""
+    def add(self, batch: Batch, cause: BaseException | None, life_s: float | None = None) -> None:
+        """A batch expired; `cause` is the last failure that is known of it, `life_s` how long it was kept."""
+        self._life_s = life_s or self._life_s
         self._events += batch.count
         if batch.outcome is not Outcome.NOT_DELIVERED:
             self._possibly_delivered += batch.count
@@ -60,7 +61,7 @@ class Expiries:
         self._logger.warning(
             "%s expired after %g s without an acknowledgement (%d possibly delivered); %s",
             counted(self._events, "event"),
-            self._delivery_timeout_s,
+            self._life_s,
             self._possibly_delivered,
             why,
         )

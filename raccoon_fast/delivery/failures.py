@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.core.batch import Batch
     from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
+    from raccoon_fast.delivery.lanes import GroupedWaiting
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.outcomes import Outcomes
     from raccoon_fast.delivery.retry import RetryPolicy
@@ -55,7 +56,7 @@ class Failures:
         endpoints: Endpoints,
         ledger: Ledger,
         outcomes: Outcomes,
-        waiting: Waiting,
+        waiting: Waiting | GroupedWaiting,
         suspects: Suspects,
         budget: RetryBudget,
         policy: RetryPolicy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import uuid
+from collections import deque
 from typing import TYPE_CHECKING
 
 from raccoon_fast.core.batch import Batch
@@ -13,14 +14,14 @@ from raccoon_fast.delivery.settlement import fail_later
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, Outcome, ServerError
 from raccoon_fast.events import Code, Status
 from raccoon_fast.transports.base import GRPC_UNREAD
+from raccoon_fast.transports.null import DISCARDED
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
     from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.delivery.lanes import Lanes
     from raccoon_fast.delivery.ledger import Ledger
-    from raccoon_fast.delivery.outstanding import Outstanding
     from raccoon_fast.delivery.reserve import Reserve
     from raccoon_fast.events import Response
 
@@ -39,11 +40,9 @@ class Outcomes:
 
     Args:
         ledger: Told of every move.
-        outstanding: Told of every settlement.
-        accumulator: What ends is released there.
-        recycle: Gets what ended, and room in the accumulator.
+        lanes: What ends is released there, and they are told of every settlement.
+        recycle: Gets what ended, and room in its lane.
         wire: Of the parts that a batch is split into.
-        delivery_timeout_s: For what is said of an expired batch.
 
     Attributes:
         reserve: Told of what ends, where there is a spool.
@@ -52,23 +51,19 @@ class Outcomes:
     def __init__(
         self,
         ledger: Ledger,
-        outstanding: Outstanding,
-        accumulator: Accumulator,
+        lanes: Lanes,
         recycle: Callable[[Batch], None],
         wire: str,
-        delivery_timeout_s: float,
     ) -> None:
         self.reserve: Reserve | None = None
         self._ledger = ledger
-        self._outstanding = outstanding
-        self._accumulator = accumulator
+        self._lanes = lanes
         self._recycle = recycle
         self._wire = wire
-        self._delivery_timeout_s = delivery_timeout_s
 
     def acked(self, batch: Batch, response: Response) -> None:
-        """A server has its events."""
-        self._ledger.move(batch.types, states.IN_FLIGHT, states.ACKED)
+        """A server has its events, or null:// has thrown them away."""
+        self._ledger.move(batch.types, states.IN_FLIGHT, states.DISCARDED if response is DISCARDED else states.ACKED)
         self._settled(batch, batch.settlement.acked(response))
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
@@ -80,27 +75,33 @@ class Outcomes:
         """The producer was closed before it was delivered; `cause` is the last failure that is known of it."""
         self.failed(batch, states.QUEUED, "closed", _closed_error(batch.req_guid, batch.outcome, batch.attempts, cause))
 
-    def count_untaken(self) -> deque[Batch]:
-        """Count what nobody took from the accumulator as failed, for the producer is closed.
+    def count_untaken(self) -> deque[tuple[Accumulator, deque[Batch]]]:
+        """Count what nobody took from the accumulators as failed, for the producer is closed.
 
         Returns:
-            The batches, whose receipts are not settled: see `close_untaken`.
+            The batches of each, whose receipts are not settled: see `close_untaken`.
         """
-        with self._ledger.change():
-            batches, types = self._accumulator.take_all()
-            if batches:
-                self._ledger.add(types, states.FAILED + "closed")
-        return batches
+        untaken: deque[tuple[Accumulator, deque[Batch]]] = deque()
+        for queue in self._lanes.all:
+            with self._ledger.change():
+                batches, types = queue.accumulator.take_all()
+                if batches:
+                    self._ledger.add(types, states.FAILED + "closed")
+                    untaken.append((queue.accumulator, batches))
+        return untaken
 
-    def close_untaken(self, batches: deque[Batch], cause: BaseException | None, until_s: float) -> None:
+    def close_untaken(
+        self, untaken: deque[tuple[Accumulator, deque[Batch]]], cause: BaseException | None, until_s: float
+    ) -> None:
         """Settle the receipts of such batches, and take each out that is done.
 
         Args:
-            batches: There may be very many; nothing is done for each but what has to be.
+            untaken: There may be very many; nothing is done for each but what has to be.
             cause: Why they were not sent, as far as is known.
             until_s: time.monotonic() when to stop, done or not.
         """
-        while batches and time.monotonic() < until_s:
+        while untaken and time.monotonic() < until_s:
+            accumulator, batches = untaken[0]
             freed = 0
             for _ in range(min(len(batches), _CLOSED_AT_ONCE)):
                 batch = batches.popleft()
@@ -111,12 +112,14 @@ class Outcomes:
                     fail_later(receipt, make)
                 else:  # its span has to end
                     batch.settlement.failed(make())
-            self._accumulator.release(freed)
+            accumulator.release(freed)
+            if not batches:
+                untaken.popleft()
 
     def expired(self, batch: Batch, cause: BaseException | None) -> None:
         """Its time is over; `cause` is the last failure that is known of it."""
         error = AckTimeoutError(
-            f"the batch expired after {self._delivery_timeout_s:g} s without an acknowledgement "
+            f"the batch expired after {self._lanes.of(batch).life_s:g} s without an acknowledgement "
             f"({batch.outcome}){_last(cause)}",
             req_guid=batch.req_guid,
             outcome=batch.outcome,
@@ -158,7 +161,8 @@ class Outcomes:
             self.reserve.split(batch)
         # Derived, so that a batch that is emitted again under its guid is split into the same requests.
         parts = [self._part(batch, "0", events[:middle]), self._part(batch, "1", events[middle:])]
-        self._accumulator.hold(sum(self._accumulator.weigh(part) for part in parts) - batch.cost)
+        accumulator = self._lanes.of(batch).accumulator
+        accumulator.hold(sum(accumulator.weigh(part) for part in parts) - batch.cost)
         return parts
 
     def _part(self, batch: Batch, name: str, events: list[tuple[str, bytes]]) -> Batch:
@@ -172,10 +176,10 @@ class Outcomes:
 
     def _settled(self, batch: Batch, last: bool) -> None:
         if last:
-            self._outstanding.remove(batch.settlement)
+            self._lanes.settled(batch.settlement)
         if self.reserve is not None:
             self.reserve.settled(batch, last)
-        self._accumulator.release(batch.cost)
+        self._lanes.release(batch)
         self._recycle(batch)
 
 

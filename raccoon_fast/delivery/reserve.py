@@ -13,9 +13,9 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DeliveryError, Outcome, RaccoonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from raccoon_fast.core.batch import Accumulator
+    from raccoon_fast.delivery.lanes import GroupedWaiting, Lanes
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.spool import Record
     from raccoon_fast.delivery.spooling import News, Spooling
@@ -31,10 +31,11 @@ class Reserve:
 
     Args:
         open_spooling: Makes the Spooling, given its `turned`.
-        accumulator: What is set aside is released there, what comes back is held.
+        lanes: What is set aside is released there, what comes back is held.
         ledger: Told of every move.
         waiting: Gets the batches that may be sent.
-        new_batch: Makes a batch with a settlement and a receipt, for a record of an earlier process.
+        new_batch: Makes a batch with a settlement and a receipt, in the lane of events of these types, for a record of
+            an earlier process.
         settled: Told of settlements whose last part was lost on disk.
         recycle: Gets the batches that are set aside.
         wake: Called when there may be something to send.
@@ -49,10 +50,10 @@ class Reserve:
     def __init__(
         self,
         open_spooling: Callable[[Callable[[News], None]], Spooling],
-        accumulator: Accumulator,
+        lanes: Lanes,
         ledger: Ledger,
-        waiting: Waiting,
-        new_batch: Callable[[], Batch],
+        waiting: Waiting | GroupedWaiting,
+        new_batch: Callable[[Mapping[str, int]], Batch],
         settled: Callable[[Settlement], None],
         recycle: Callable[[Batch], None],
         wake: Callable[[], None],
@@ -60,7 +61,7 @@ class Reserve:
         delivery_timeout_s: float,
         max_waiting: int,
     ) -> None:
-        self._accumulator = accumulator
+        self._lanes = lanes
         self._ledger = ledger
         self._waiting = waiting
         self._new_batch = new_batch
@@ -221,7 +222,7 @@ class Reserve:
         self._settlements[number] = batch.settlement
         self._ledger.move(batch.types, states.QUEUED, states.SPOOLED)
         self.spooled.update(batch.types)
-        self._accumulator.release(batch.cost)
+        self._lanes.release(batch)
         self._recycle(batch)
 
     def _fetched(self, records: list[Record]) -> None:
@@ -239,7 +240,8 @@ class Reserve:
                 continue
             batch.settlement, batch.receipt = settlement, settlement.receipt
             self._numbers[batch] = record.id
-            self._accumulator.hold(self._accumulator.weigh(batch))
+            batch.deadline_s = min(batch.deadline_s, self._lanes.of(batch).last_s(batch))
+            self._lanes.hold(batch)
             self._ledger.move(record.types, states.SPOOLED, states.QUEUED)
             self._waiting.add(batch)
         self._wake()
@@ -259,7 +261,8 @@ class Reserve:
         return batch
 
     def _settlement_of(self, record: Record) -> Settlement:
-        settlement = Settlement(self._new_batch().receipt)
+        batch = self._new_batch(record.types)
+        settlement: Settlement = batch.settlement or Settlement(batch.receipt)
         settlement.receipt.req_guid = record.req_guid
         return settlement
 

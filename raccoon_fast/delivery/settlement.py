@@ -38,21 +38,24 @@ class Settlement:
     Args:
         receipt: Handed out by `emit`.
         future: The receipt's; None takes it from there.
+        lane: See Attributes.
 
     Attributes:
         extra_requests: How many requests splitting has cost so far.
+        lane: The number of the lane that the batch is in.
         records: Numbers in the spool that go with the last part.
         trace: The batch's, where one is asked for; ended with the last part.
     """
 
     __slots__ = (
-        "_error", "_future", "_outcome", "_parts", "_rejected", "_response", "extra_requests", "receipt", "records",
-        "trace",
+        "_error", "_future", "_outcome", "_parts", "_rejected", "_response", "extra_requests", "lane", "receipt",
+        "records", "trace",
     )  # fmt: skip
 
-    def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable | None = None) -> None:
+    def __init__(self, receipt: Receipt | AsyncReceipt, future: Settable | None = None, lane: int = 0) -> None:
         self.receipt = receipt
         self.extra_requests = 0
+        self.lane = lane
         self.records: tuple[int, ...] = ()
         self.trace: Trace | None = None
         self._future: Settable = receipt._future if future is None else future  # noqa: SLF001 - made by a producer

@@ -61,6 +61,14 @@ class Waiting:
         """The next one that may be sent at once."""
         return self._ready.popleft()
 
+    def pop_ready_of(self, lane: int) -> Batch | None:
+        """The next one of a lane that may be sent at once, or None."""
+        for batch in self._ready:
+            if batch.settlement.lane == lane:
+                self._ready.remove(batch)
+                return batch
+        return None
+
     def pop_delayed(self) -> Batch:
         """The one that `retry_s` is about."""
         return heapq.heappop(self._delayed)[2]

@@ -46,7 +46,7 @@ class Address(NamedTuple):
     """Where a transport connects.
 
     Attributes:
-        scheme: "http", "https", "ws", "wss", "grpc" or "grpcs".
+        scheme: "http", "https", "ws", "wss", "grpc" or "grpcs"; "null" for no server.
         host: What is looked up: a name in ASCII (IDNA A-labels), or an IP address, without brackets; "localhost" for a
             Unix socket.
         port: 1 to 65535; 0 for a Unix socket.
@@ -102,6 +102,8 @@ class Address(NamedTuple):
         # Never the userinfo: addresses are logged.
         if self.unix_path:
             return f"{self.scheme}{_UNIX}://{self.unix_path}"
+        if not self.host:
+            return f"{self.scheme}://"  # null://
         # A gRPC port is always shown: readers of a log do not know the default.
         default_port = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(self.scheme)
         return f"{self.scheme}://{self._netloc(default_port)}{self.path}"

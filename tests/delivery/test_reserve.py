@@ -17,6 +17,7 @@ from disk import InlineThread
 
 from raccoon_fast.core.batch import Accumulator, Batch
 from raccoon_fast.delivery import ledger as states
+from raccoon_fast.delivery.lanes import LaneQueue, Lanes
 from raccoon_fast.delivery.ledger import Ledger
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.reserve import Reserve
@@ -50,12 +51,13 @@ class House:
             max_event_bytes=1 << 16,
             buffer_bytes=1 << 20,
         )
+        self.lanes = Lanes([LaneQueue(self.accumulator, linger_s=0.01, delivery_timeout_s=60.0)])
         self.reserve = Reserve(
             lambda turned: Spooling(self.spool, InlineThread(), turned, SILENT),  # type: ignore[arg-type]
-            self.accumulator,
+            self.lanes,
             self.ledger,
             self.waiting,
-            self.new_batch,
+            lambda types: self.new_batch(),
             self.settled.append,
             lambda batch: None,
             lambda: None,

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EPOCH = 1_700_000_000
-PACKAGED = (".py", ".pyx", ".pxd", ".desc", ".typed", ".html", ".css", ".js", ".svg")
+PACKAGED = (".py", ".pyx", ".pxd", ".pxi", ".desc", ".typed", ".html", ".css", ".js", ".svg")
 SKIPPED = shutil.ignore_patterns(
     ".*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.so", "*.c", "_build_info.py"
 )

@@ -1,0 +1,45 @@
+"""The hook `before_send`: a user's last look at each event before a producer accepts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.core._request import refuse_type
+from raccoon_fast.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BeforeSend"]
+
+
+class BeforeSend:
+    """Applies the hook to events, and checks what it returns. As safe in threads as the hook is.
+
+    Args:
+        hook: Takes an Event; returns an Event or a (type, data) pair to be sent in its place, or None for nothing.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+
+    def __init__(self, hook: Callable[[Event], Event | tuple[str, Any] | None]) -> None:
+        if not callable(hook):
+            raise TypeError(f"before_send takes a callable, not {hook!r}")
+        self._hook = hook
+
+    def __call__(self, event_type: str, data: Any) -> tuple[str, Any] | None:
+        """What is to be sent for an event, or None.
+
+        Raises:
+            TypeError, ValueError: The type is not a non-empty str, or the hook returned neither an event nor None.
+            Exception: Whatever the hook raises, as it is.
+        """
+        if not isinstance(event_type, str) or not event_type:
+            refuse_type(event_type)  # the hook may rely on it, and the ledger counts by it
+        event = self._hook(Event(event_type, data))
+        if event is None:
+            return None
+        if not isinstance(event, tuple) or len(event) != 2 or not isinstance(event[0], str):
+            raise TypeError(f"before_send must return Event(type, data) or None, not {type(event).__name__}")
+        return event

@@ -1,0 +1,61 @@
+"""The pure-Python form of Router; its contract is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from raccoon_fast.core._envelope_py import plain_type
+from raccoon_fast.core._request import check_events, pair_of
+
+__all__ = ["Router"]
+
+
+class Router:
+    """Hands each event to the accumulator of its type's lane. Its methods are those of one Accumulator.
+
+    Args:
+        routes: By type: an Accumulator, or a callable of an event's type, its data, and its place among several or
+            None, which answers as an accumulator's `emit` does. Read for each event; `find` may add to it.
+        find: Called with a type that has no route; returns what is to be called.
+    """
+
+    def __init__(self, routes: dict[str, Any], find: Callable[[str], Any]) -> None:
+        self._routes = routes
+        self._find = find
+
+    def emit(self, type: str, data: Any) -> Any:  # noqa: A002 - the proto field's name
+        """See Accumulator.emit."""
+        return self._accept(type, data, None)
+
+    def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
+        """See Accumulator.emit_many."""
+        check_events(events)
+        receipts: dict[Any, None] = {}
+        for index, event in enumerate(events):
+            receipts[self._accept(*pair_of(index, event), index)] = None
+        return list(receipts)
+
+    def emit_some(
+        self, events: Iterator[tuple[str, Any]], most: int, refusal: object, receipts: dict[Any, None], first: int = 0
+    ) -> tuple[int, Any]:
+        """See Accumulator.emit_some."""
+        number = 0
+        for event in events:
+            receipt = self._accept(*pair_of(first + number, event), first + number)
+            number += 1
+            if receipt is refusal:
+                return number, event
+            receipts[receipt] = None
+            if number >= most:
+                break
+        return number, None
+
+    def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
+        if type.__class__ is not str:
+            type = plain_type(type)  # noqa: A001
+        target = self._routes.get(type)
+        if target is None:
+            target = self._find(type)
+        accept = getattr(target, "_accept", target)
+        return accept(type, data, index)

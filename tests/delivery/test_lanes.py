@@ -1,0 +1,244 @@
+"""Whose turn it is among lanes: priority, a guaranteed share, fairness among equals, places that are left free."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raccoon_fast.delivery.lanes import SHARE, GroupedWaiting, LaneQueue, Lanes
+
+HIGH, NORMAL, LOW = range(3)
+LIMIT = 8
+
+
+class Backlog:
+    """An accumulator as far as the lanes look at it."""
+
+    def __init__(self) -> None:
+        self.batches: deque[Any] = deque()
+        self.buffered = 0
+
+    @property
+    def sealed(self) -> int:
+        return len(self.batches)
+
+    @property
+    def oldest_s(self) -> float:
+        return self.batches[0].accepted_s if self.batches else float("inf")
+
+
+class House:
+    """Lanes, and a server that answers the batch that is longest in flight."""
+
+    def __init__(self, *ranks: int, **options: Any) -> None:
+        self.backlogs = [Backlog() for _ in ranks]
+        self.lanes = Lanes(
+            [
+                LaneQueue(backlog, rank=rank, linger_s=0.1, delivery_timeout_s=60.0, **options)  # type: ignore[arg-type]
+                for backlog, rank in zip(self.backlogs, ranks, strict=True)
+            ]
+        )
+        self.in_flight: deque[Any] = deque()
+        self.sent: Counter[int] = Counter()
+
+    def add(self, lane: int, batches: int = 1, nbytes: int = 1000) -> None:
+        for _ in range(batches):
+            self.backlogs[lane].batches.append(self.batch(lane, nbytes))
+            self.backlogs[lane].buffered += nbytes
+
+    def batch(self, lane: int, nbytes: int = 1000) -> Any:
+        settlement = SimpleNamespace(lane=lane)
+        return SimpleNamespace(settlement=settlement, nbytes=nbytes, accepted_s=1.0, deadline_s=61.0)
+
+    def fill(self, limit: int = LIMIT) -> list[int]:
+        """Send whatever may be sent; the lanes, in order."""
+        lanes = []
+        while len(self.in_flight) < limit:
+            queue = self.lanes.next_queue(limit)
+            if queue is None:
+                break
+            batch = self.backlogs[queue.number].batches.popleft()
+            self.backlogs[queue.number].buffered -= batch.nbytes
+            self.lanes.sent(batch)
+            self.in_flight.append(batch)
+            self.sent[queue.number] += batch.nbytes
+            lanes.append(queue.number)
+        return lanes
+
+    def answer(self) -> None:
+        self.lanes.ended(self.in_flight.popleft())
+
+    def run(self, batches: int, limit: int = LIMIT) -> None:
+        self.sent.clear()
+        for _ in range(batches):
+            self.fill(limit)
+            self.answer()
+
+
+def test_a_single_lane_has_all() -> None:
+    house = House(NORMAL)
+    house.add(0, 20)
+    assert house.fill() == [0] * LIMIT
+
+
+def test_high_goes_before_normal_and_that_before_low() -> None:
+    house = House(LOW, HIGH, NORMAL)
+    for lane in range(3):
+        house.add(lane, 2)
+    assert house.fill() == [1, 1, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(8, 6), (4, 3), (2, 1), (1, 1), (16, 12)])
+def test_lower_ones_leave_places_free(limit: int, most: int) -> None:
+    house = House(HIGH, NORMAL)
+    house.add(1, 20)
+    assert len(house.fill(limit)) == most
+    house.add(0)
+    assert house.fill(limit) == ([0] if limit > 1 else [])
+
+
+def test_the_lowest_take_no_place_that_normal_ones_leave_free() -> None:
+    house = House(HIGH, NORMAL, LOW)
+    house.add(1, 200)
+    house.add(2, 200)
+    assert len(house.fill()) == 6
+    house.run(100)
+    assert len(house.in_flight) == 5
+    house = House(HIGH, NORMAL, LOW)
+    house.add(2, 20)
+    assert house.fill() == [2] * 4
+
+
+@pytest.mark.parametrize("sizes", [(1000, 1000), (10_000, 500), (500, 10_000)])
+@pytest.mark.parametrize("limit", [1, 8])
+def test_a_lower_one_has_its_share_while_the_higher_have_more_than_enough(sizes: tuple[int, int], limit: int) -> None:
+    house = House(HIGH, LOW)
+    house.add(0, 20_000, sizes[0])
+    house.add(1, 20_000, sizes[1])
+    house.run(8_000, limit)
+    assert house.sent[1] / house.sent.total() == pytest.approx(SHARE / (1 + SHARE), rel=0.2)
+
+
+def test_each_lower_one_has_its_share() -> None:
+    house = House(HIGH, NORMAL, LOW)
+    for lane in range(3):
+        house.add(lane, 5_000)
+    house.run(4_000)
+    for lane in (1, 2):
+        assert house.sent[lane] / house.sent.total() >= 0.8 * SHARE
+    assert house.sent[0] / house.sent.total() > 0.85
+
+
+def test_no_burst_follows_a_long_wait_nor_a_long_wait_a_burst() -> None:
+    house = House(HIGH, LOW)
+    house.add(0, 30_000)
+    house.run(20_000)  # with no low one there to save anything up
+    house.add(1, 5_000)
+    house.run(400)
+    assert house.sent[1] <= 0.1 * house.sent[0]
+    house = House(HIGH, LOW)
+    house.add(1, 30_000)
+    house.run(20_000)  # more than its share, as nobody else wanted it
+    house.add(0, 60_000)
+    house.add(1, 10_000)
+    house.run(40_000)
+    assert house.sent[1] > 0
+
+
+def test_a_backlog_is_its_own_lane_s_trouble() -> None:
+    house = House(NORMAL, NORMAL)
+    house.add(0, 1_000)
+    house.run(100)
+    house.add(1, 10)
+    lanes = []
+    for _ in range(20):
+        house.answer()
+        lanes += house.fill()
+    assert Counter(lanes)[1] == 10  # as one in two, though the other one waits longer
+
+
+def test_large_batches_have_no_more_than_small_ones() -> None:
+    house = House(NORMAL, NORMAL)
+    house.add(0, 1_000, 10_000)
+    house.add(1, 10_000, 1_000)
+    house.run(3_000)
+    assert house.sent[0] == pytest.approx(house.sent[1], rel=0.05)
+
+
+@given(
+    ranks=st.lists(st.sampled_from([HIGH, NORMAL, LOW]), min_size=1, max_size=5),
+    sizes=st.lists(st.integers(1, 100_000), min_size=5, max_size=5),
+    limit=st.integers(1, 20),
+)
+def test_none_starves_whatever_the_lanes(ranks: list[int], sizes: list[int], limit: int) -> None:
+    house = House(*ranks)
+    for lane in range(len(ranks)):
+        house.add(lane, 3_000, sizes[lane])
+    house.run(2_500, limit)
+    # A lane is served at least once for so many bytes of all others: its size, over its share of its group's share.
+    needed = max(sizes) * len(ranks) * 2 * (1 + 1 / SHARE)
+    if house.sent.total() > 2 * needed:
+        assert set(house.sent) == set(range(len(ranks)))
+    if len(ranks) > 1:
+        assert [group.in_flight for group in house.lanes.groups] == [
+            sum(ranks[batch.settlement.lane] == rank for batch in house.in_flight) for rank in sorted({*ranks})
+        ]
+
+
+def test_a_durable_lane_s_new_batches_are_stored_first() -> None:
+    house = House(HIGH, is_durable=True)
+    house.add(0)
+    assert house.fill() == []
+    assert house.lanes.due_s == float("inf")
+
+
+def test_how_long_a_batch_lives() -> None:
+    def queue(ttl_s: float | None) -> LaneQueue:
+        return LaneQueue(Backlog(), linger_s=0.1, delivery_timeout_s=60.0, ttl_s=ttl_s)  # type: ignore[arg-type]
+
+    batch: Any = SimpleNamespace(accepted_s=100.0)
+    assert [(one.life_s, one.grace_s, one.last_s(batch)) for one in map(queue, (None, 5.0, 600.0))] == [
+        (60.0, 0.0, float("inf")), (5.0, 55.0, 105.0), (60.0, 0.0, 700.0),
+    ]  # fmt: skip
+
+
+def test_a_retry_keeps_its_lane() -> None:
+    house = House(LOW, HIGH, NORMAL)
+    waiting = house.lanes.waiting
+    assert isinstance(waiting, GroupedWaiting)
+    first, second, third = (house.batch(lane) for lane in range(3))
+    waiting.add(first)
+    waiting.add_first(second)
+    waiting.add_delayed(third, 7.0)
+    assert [len(group.waiting) for group in house.lanes.groups] == [1, 1, 1]
+    assert (waiting.has_ready, waiting.retry_s, waiting.deadline_s, len(waiting)) == (True, 7.0, 61.0, 3)
+    assert [*waiting] == [second, third, first]
+    assert house.lanes.groups[0].waiting.pop_ready() is second
+    assert waiting.pop_ready_of(1) is None
+    assert waiting.pop_ready_of(0) is first
+    assert waiting.pop_overdue(60.0) == []
+    assert waiting.pop_overdue(61.0) == [third]
+    waiting.add(first)
+    assert waiting.pop_all() == [first]
+    assert not len(waiting)
+
+
+def test_the_spool_is_asked_though_a_lane_is_never_empty() -> None:
+    house = House(HIGH, NORMAL)
+    assert house.lanes.may_fetch()
+    house.add(1, 1_000)
+    house.fill()
+    assert not house.lanes.may_fetch()
+    house.run(20)
+    assert house.lanes.may_fetch()
+    house.lanes.fetched()
+    assert not house.lanes.may_fetch()
+    alone = House(NORMAL)
+    alone.add(0, 1_000)
+    alone.run(100)
+    assert not alone.lanes.may_fetch()
