@@ -481,7 +481,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             options.open_endpoints(),
             self._sender,
             self._recycle,
-            lambda types: self._new_batch(None, self._lane_of_types(types)),
+            self._adopted_batch,
             None if self._spool is None else self._open_spooling,
             options.settings.logger,
         )
@@ -489,6 +489,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         engine.sizes = self._meter.sizes
         self._meter.begin()
         return engine
+
+    def _adopted_batch(self, types: Mapping[str, int]) -> Batch:
+        """A batch in the lane of events of these types, with a settlement, for a record of an earlier process."""
+        lane = self._lane_of_types(types)
+        batch = self._new_batch(None, lane)
+        if batch.settlement is None:
+            batch.settlement = Settlement(batch.receipt, lane=lane)
+        return batch
 
     def _tell(self, on_open: Callable[..., object], on_sealed: Callable[[], object]) -> None:
         """Have the accumulators call these; `on_open` gets the number of the lane too, where it is not the default."""

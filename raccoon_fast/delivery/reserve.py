@@ -261,8 +261,7 @@ class Reserve:
         return batch
 
     def _settlement_of(self, record: Record) -> Settlement:
-        batch = self._new_batch(record.types)
-        settlement: Settlement = batch.settlement or Settlement(batch.receipt)
+        settlement: Settlement = self._new_batch(record.types).settlement
         settlement.receipt.req_guid = record.req_guid
         return settlement
 
