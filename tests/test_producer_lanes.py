@@ -262,7 +262,7 @@ def test_high_is_not_kept_waiting_by_twice_what_the_server_takes(new_producer: N
             "page": Lane(overflow="drop_oldest", buffer_bytes=40_000),
             "debug": Lane(priority="low", overflow="drop_newest", buffer_bytes=40_000, ttl=0.3),
         }
-        sizes = {"batch_events": 10, "batch_bytes": 10_000, "buffer_bytes": 400_000}
+        sizes = {"batch_events": 10, "batch_bytes": 10_000, "buffer_bytes": 400_000, "max_in_flight": 8}
         producer = new_producer(collector.ws_url, lanes=lanes, **sizes)
         stop = threading.Event()
 
