@@ -118,7 +118,7 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
     result = run(pytester)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["raccoon_collector: the collector needs more packages: pip install raccoon_fast*collector*"]
+        ["raccoon_collector: the collector needs more packages: pip install 'raccoon_fast*collector*'"]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")

@@ -395,7 +395,7 @@ class TestExit:
         """
         out, err, code = run(script, "rest", silent_address("rest", black_hole))
         assert (out, code) == ("", 0)
-        assert "closed with 1 requests not acknowledged" in err
+        assert "closed with 1 request not acknowledged" in err
         assert "Traceback" not in err
 
     def test_delivers_what_was_submitted_also_by_a_client_nobody_holds(self, protocol, collector):

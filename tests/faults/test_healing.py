@@ -122,7 +122,7 @@ class TestExpiry:
         # One warning at once, and one at the end for all that followed.
         warnings = [line for line in log.lines if "expired after" in line]
         assert len(warnings) <= 2
-        assert sum(int(line.split()[0]) for line in warnings) == 1_000
+        assert sum(int(line.split()[0].replace(",", "")) for line in warnings) == 1_000
         assert "last failure: " in warnings[0]
 
     def test_what_is_closed_meanwhile_names_the_last_failure_too(self, collector: Collector, url: str) -> None:

@@ -1067,7 +1067,7 @@ def test_close_fails_what_is_not_acknowledged_in_time():
         with pytest.raises(ClientClosedError) as closed:
             receipt.result(0)
     assert closed.value.outcome is Outcome.POSSIBLY_DELIVERED
-    assert any("1 requests not acknowledged" in line for line in log.lines)
+    assert any("1 request not acknowledged" in line for line in log.lines)
 
 
 @pytest.mark.parametrize("steps", range(8))
