@@ -95,7 +95,7 @@ def test_a_batch_of_the_caller_s(collector: Collector, run: Run) -> None:
     events = [("a", bytes(1000))] * 5
 
     async def main() -> None:
-        async with producer_of(collector.url, batch_bytes=6000, buffer_bytes=12_000, timeout=0.2) as producer:
+        async with producer_of(collector.url, batch_bytes=6000, buffer_bytes=16_000, timeout=0.2) as producer:
             waiting = [asyncio.ensure_future(producer.emit_batch(events, req_guid=f"guid-{n}")) for n in range(3)]
             while producer.stats().total.accepted < 10:
                 await asyncio.sleep(0.001)
@@ -135,10 +135,11 @@ def test_close_wakes_an_emit_that_waits(collector: Collector, run: Run) -> None:
 
     async def main() -> None:
         producer = producer_of(collector.url, batch_bytes=10_000, buffer_bytes=20_000, timeout=60)
-        producer._options = producer._options._replace(block_timeout_s=0.05)
+        (lane,) = producer._lanes
+        producer._lanes = (lane._replace(block_timeout_s=0.05),)
         with pytest.raises(BufferFull):
             await fill(producer)
-        producer._options = producer._options._replace(block_timeout_s=60.0)
+        producer._lanes = (lane._replace(block_timeout_s=60.0),)
         waiting = asyncio.ensure_future(producer.emit("a", bytes(1000)))
         await asyncio.sleep(0)
         await producer.close(timeout=0)
