@@ -480,7 +480,9 @@ class HTTP2Connection(SharedConnection):
             else:
                 said = f"could not be sent to {address} in time"
                 stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
-        if any(self._received_s <= stream.began_s for stream in overdue):
+        # One that only waited for its turn says nothing of those that are under way.
+        sent = overdue if not self._streams else [stream for stream in overdue if stream.id]
+        if any(self._received_s <= stream.began_s for stream in sent):
             # Not a byte since: the server is not there any more, and nobody has told us.
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             self._end(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
