@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from fault_proxy import FaultProxy
 from patience import patient, wait_until
+from trial import port_of
 
 from raccoon_fast import (
     JSON,
@@ -519,6 +522,67 @@ class TestOverflow:
         assert len(ended) == 1
         assert report.total.failed["closed"] in FITTING
         assert_balanced(producer)
+
+    def test_a_blocked_emit_is_woken_as_close_begins(
+        self, stalled: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Though `close` waits for what is in flight, and so makes no room yet."""
+        monkeypatch.setattr("raccoon_fast.producer._SPILL_AGAIN_S", 600.0)
+        options = {"batch_bytes": 10_000, "buffer_bytes": 50_000, "timeout": 600.0, "block_timeout": 600.0}
+        producer = new_producer(stalled.ws_url, **options)
+        ended: list[BaseException] = []
+
+        def emit() -> None:
+            try:
+                for _ in range(100):
+                    producer.emit("a", bytes(1000))
+            except ClientClosedError as error:
+                ended.append(error)
+
+        emitting = threading.Thread(target=emit)
+        emitting.start()
+        wait_until(lambda: producer._room.waiting == 1)
+        closing = threading.Thread(target=producer.close, args=(600.0,))
+        closing.start()
+        wait_until(lambda: ended)
+        assert closing.is_alive()
+        stalled.faults.clear()
+        stalled.faults.close_connections()
+        closing.join(patient(15))
+        emitting.join(patient(15))
+        assert not closing.is_alive()
+        assert_balanced(producer)
+
+    def test_a_flush_ends_when_all_it_waits_for_is_dropped(self, new_producer: NewProducer) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        once = RetryPolicy(max_attempts=1, initial=600.0, maximum=600.0, jitter=None)
+        producer = new_producer(
+            f"http://127.0.0.1:{port}", overflow="drop_oldest", batch_bytes=10_000, buffer_bytes=50_000, retry=once,
+            batch_events=1,
+        )  # fmt: skip
+        producer.emit("a", b"x").exception(patient(10))  # the server is not tried again from here on
+        receipts = [producer.emit("a", bytes(1000)) for _ in range(3)]
+        assert producer.flush(0.2) == 3
+        unsettled: list[int] = []
+        flushing = threading.Thread(target=lambda: unsettled.append(producer.flush(600.0)))
+        flushing.start()
+        wait_until(lambda: producer._engine is not None and producer._engine._outstanding._flushes)
+        while not receipts[-1].done():
+            producer.emit("a", bytes(1000))
+        flushing.join(patient(15))
+        assert unsettled == [0]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "grpc"])
+def test_as_many_connections_as_were_asked_for(scheme: str, new_producer: NewProducer) -> None:
+    with Collector(sink="null") as collector, FaultProxy(port_of(collector, scheme)) as proxy:
+        collector.faults.delay(0.02)
+        producer = new_producer(f"{scheme}://127.0.0.1:{proxy.port}", connections=3, batch_events=1)
+        producer.emit_many([("a", b"x")] * 60)
+        assert producer.flush(patient(30)) == 0
+        assert proxy.connections == 3
+        producer.close()
 
 
 def test_close_is_bounded_and_reports_what_is_left(collector: Collector, new_producer: NewProducer) -> None:

@@ -56,6 +56,7 @@ def test_more_are_in_flight_than_to_a_server_nearby(scheme: str) -> None:
         collector.faults.clear()
         assert producer.flush(60) == 0
         assert producer.report.total.acked == producer.report.total.accepted
+        assert producer._engine._in_flight_bytes == 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

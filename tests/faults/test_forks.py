@@ -101,6 +101,26 @@ assert producer.close().total.acked == 5
         run(HEAD + program, collector.ws_url, RACCOON_FAST_NO_EXTENSIONS=form)
         assert received(collector)["a", b"x"] == 1
 
+    def test_an_ack_stream_of_the_parent_s_gets_nothing_in_a_child(self, collector: Collector) -> None:
+        program = """
+producer = Producer(url, serializer=RAW, logger=None)
+parents = producer.acks()
+assert producer.emit("a", b"1").result(20)
+assert parents.get(20)
+def child():
+    assert producer.emit("a", b"2").result(20)
+    assert not parents._acks  # those who wait for an answer are told last
+    own = producer.acks()
+    assert producer.emit("a", b"3").result(20).req_guid == own.get(20).req_guid
+    assert not parents._acks
+    producer.close()
+forked(child)
+receipt = producer.emit("a", b"4")
+assert receipt.result(20) and parents.get(20).req_guid == receipt.req_guid
+producer.close()
+"""
+        run(HEAD + program, collector.ws_url)
+
     def test_a_client(self, collector: Collector) -> None:
         program = """
 client = RestClient(url, serializer=RAW, logger=None)

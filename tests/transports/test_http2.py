@@ -68,6 +68,20 @@ END_STREAM, END_HEADERS, PADDED, HAS_PRIORITY = 1, 4, 8, 32
 Codes = h2.settings.SettingCodes
 
 
+class Figures:
+    """Stats that keep the connection errors."""
+
+    def __init__(self) -> None:
+        self.errors = 0
+
+    def timing(self, name: str, ms: float) -> None:
+        pass
+
+    def count(self, name: str, n: int) -> None:
+        if name == "total_conn_err":
+            self.errors += n
+
+
 def client(target: str, **options) -> GrpcClient:
     return GrpcClient(target, **{"serializer": RAW, "logger": None, "retry": ONCE, "timeout": 10.0, **options})
 
@@ -1047,9 +1061,14 @@ class TestPings:
                     read_frame(connection)
 
         with tcp_server(script) as target:
-            options = {"timeout": 60.0, "retry": RetryPolicy(max_attempts=2, initial=0.01)}
+            options = {
+                "timeout": 60.0,
+                "retry": RetryPolicy(max_attempts=2, initial=0.01),
+                "stats": (stats := Figures()),
+            }
             with client(target, ping_interval=0.1, pong_timeout=0.2, **options) as grpc_client:
                 grpc_client.send(EVENTS)
+                wait_until(lambda: stats.errors == 1)
         assert len(connections) == 2
 
     def test_a_server_of_grpc_go_s_policy_finds_none_too_many(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -12,7 +13,7 @@ import time
 import pytest
 from any_client import ASYNC, SYNC, OnLoop, new_client
 from patience import patient, wait_until
-from scripted import SendEventRequest, answer, ended, guid_of, speak_websocket, tcp_server, websocket_server
+from scripted import Connection, SendEventRequest, answer, ended, guid_of, speak_websocket, tcp_server, websocket_server
 from trial import Lines
 from websockets.frames import Opcode
 from websockets.http11 import Request as HandshakeRequest
@@ -705,6 +706,41 @@ class TestCulprit:
             run(main(f"ws://{host}"))
 
 
+def test_no_two_frames_have_one_masking_key():
+    """RFC 6455, 5.3: nobody can tell a key from those before it."""
+    pieces = []
+
+    class Noting:
+        """A socket that keeps what it reads."""
+
+        def __init__(self, sock):
+            self.sendall = sock.sendall
+            self._recv = sock.recv
+
+        def recv(self, size):
+            pieces.append(self._recv(size))
+            return pieces[-1]
+
+    def script(connection):
+        noting = Connection(connection.sock, 0)
+        noting.sock = Noting(connection.sock)
+
+        def received(frame, protocol):
+            if frame.opcode is Opcode.BINARY:
+                protocol.send_binary(answer(guid_of(frame.data)))
+
+        speak_websocket(noting, received)
+
+    count = 1100  # more than are made at a time
+    with tcp_server(script) as host, client(f"ws://{host}") as ws:
+        for _ in range(count):
+            ws.send(EVENTS)
+        keys = [piece[2:6] for piece in pieces[1:] if piece[:1] == b"\x82"]
+    assert len(keys) == count
+    assert all(one != other for one, other in itertools.pairwise(keys))
+    assert len({*keys}) > count - 3  # of four random bytes two may be the same
+
+
 def test_close_1009_says_that_the_request_is_too_large():
     with websocket_server(obliging, max_size=1000) as url, client(url) as ws, pytest.raises(MessageTooLargeError):
         ws.send([("a", b"x" * 2000)])
@@ -881,9 +917,10 @@ class TestPings:
 
             speak_websocket(connection, received, write)
 
-        options = {"ping_interval": 0.05, "pong_timeout": 0.2}
+        options = {"ping_interval": 0.05, "pong_timeout": 0.2, "stats": (stats := Figures())}
         with tcp_server(script) as host, client(f"ws://{host}", **options) as ws:
             ws.send(EVENTS)  # unanswered on the first connection, whose end lets it go to the second
+            wait_until(lambda: stats.errors == 1)
             wait_until(lambda: pings[1] >= 5)
             ws.send(EVENTS)
         assert pings[0] == 1
