@@ -90,30 +90,103 @@ for life in range(80):
 
 
 @FORMS
-def test_the_first_event_may_be_a_finalizer_s_at_any_allocation(collector: Collector, form: str) -> None:
+@pytest.mark.parametrize("inner", ["close", "flush", "stats", "health"])
+def test_each_of_these_in_a_handler_that_interrupts_each(collector: Collector, inner: str, form: str) -> None:
+    """Bounded, also in the pure form, where what an interrupted emit holds cannot be sent before it goes on."""
+    program = """
+import signal, sys, time
+from raccoon_fast import RAW, ClientClosedError, Producer
+url, inner = sys.argv[1:]
+acts = {"close": lambda: producer.close(0.5), "flush": lambda: producer.flush(0.05), "stats": lambda: producer.stats(),
+        "health": lambda: producer.health()}
+signals, busy = 0, False
+def handler(*_):
+    global signals, busy
+    if not busy:
+        busy = True
+        acts[inner]()
+        signals += 1
+        busy = False
+signal.signal(signal.SIGALRM, handler)
+for outer in acts:
+    for life in range(10):
+        producer = Producer(url, serializer=RAW, logger=None, linger=0.0005)
+        receipts = []
+        end_s = time.monotonic() + 0.05
+        signal.setitimer(signal.ITIMER_REAL, 0.0003 * (life + 1), 0.0003)
+        try:
+            while time.monotonic() < end_s:
+                receipts.append(producer.emit("a", b"x"))
+                acts[outer]()
+        except ClientClosedError:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        total = producer.close(10).total
+        assert total.unsettled == 0 and total.accepted == total.acked + total.lost, (outer, inner, total)
+        assert all(receipt.done() for receipt in receipts)
+assert signals > 20, signals
+"""
+    run(program, collector.ws_url, inner, RACCOON_FAST_NO_EXTENSIONS=form)
+
+
+@FORMS
+def test_a_receipt_within_itself(collector: Collector, form: str) -> None:
+    """A callback adds a callback, and a signal handler waits for what it interrupts the wait for."""
+    program = """
+import signal, sys, threading
+from raccoon_fast import RAW, Producer
+inner = []
+signal.signal(signal.SIGALRM, lambda *_: inner.append(receipt.result(20).status.name))
+with Producer(sys.argv[1], serializer=RAW, logger=None, linger=0.003) as producer:
+    for number in range(50):
+        called = threading.Event()
+        receipt = producer.emit("a", b"x")
+        receipt.add_done_callback(lambda one: one.add_done_callback(lambda _: called.set()))
+        signal.setitimer(signal.ITIMER_REAL, 0.0001 * (number % 30 + 1))
+        assert receipt.result(20).status.name == "SUCCESS"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert called.wait(20)
+assert inner and {*inner} == {"SUCCESS"}, inner
+"""
+    run(program, collector.ws_url, RACCOON_FAST_NO_EXTENSIONS=form)
+
+
+@FORMS
+@pytest.mark.parametrize("kind", ["finalizer", "weakref"])
+def test_the_first_event_may_be_a_finalizer_s_at_any_allocation(collector: Collector, kind: str, form: str) -> None:
     """Each threshold has the garbage collector run at another step of the first emit."""
     program = """
-import gc, sys
+import gc, sys, weakref
 from raccoon_fast import RAW, Producer
+producer, is_emitting, inside, references = None, False, 0, []
+def emit(*_):
+    global inside
+    inside += is_emitting
+    if producer is not None: producer.emit("finalizer", b"")
 class Finalized:
-    def __init__(self): self.me = self
+    def __init__(self):
+        self.me = self
+        if sys.argv[2] == "weakref": references.append(weakref.ref(self, emit))
     def __del__(self):
-        if producer is not None: producer.emit("finalizer", b"")
-producer = None
+        if sys.argv[2] == "finalizer": emit()
 for threshold in range(1, 60):
     gc.set_threshold(100_000)
     gc.collect()
     producer = Producer(sys.argv[1], serializer=RAW, logger=None, on_delivery=lambda _: None)
+    references.clear()
     for _ in range(3): Finalized()
+    is_emitting = True
     gc.set_threshold(threshold, 1, 1)
     producer.emit("first", b"")
     gc.set_threshold(100_000)
+    is_emitting = False
     gc.collect()
     total = producer.close(20).total
     assert total.unsettled == 0 and total.accepted >= 1, total
     producer = None
+assert inside > 10, inside
 """
-    run(program, collector.ws_url, RACCOON_FAST_NO_EXTENSIONS=form)
+    run(program, collector.ws_url, kind, RACCOON_FAST_NO_EXTENSIONS=form)
 
 
 def test_ctrl_c_during_the_first_event_is_keyboard_interrupt(collector: Collector) -> None:
