@@ -20,6 +20,7 @@ from raccoon_fast import (
     AckTimeoutError,
     BufferFull,
     ClientClosedError,
+    ConnectError,
     DroppedError,
     EventsRejectedError,
     MessageTooLargeError,
@@ -528,6 +529,7 @@ class TestOverflow:
     ) -> None:
         """Though `close` waits for what is in flight, and so makes no room yet."""
         monkeypatch.setattr("raccoon_fast.producer._SPILL_AGAIN_S", 600.0)
+        monkeypatch.setattr("raccoon_fast.threads._SLICE_S", 600.0)
         options = {"batch_bytes": 10_000, "buffer_bytes": 50_000, "timeout": 600.0, "block_timeout": 600.0}
         producer = new_producer(stalled.ws_url, **options)
         ended: list[BaseException] = []
@@ -557,19 +559,19 @@ class TestOverflow:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         once = RetryPolicy(max_attempts=1, initial=600.0, maximum=600.0, jitter=None)
-        producer = new_producer(
-            f"http://127.0.0.1:{port}", overflow="drop_oldest", batch_bytes=10_000, buffer_bytes=50_000, retry=once,
-            batch_events=1,
-        )  # fmt: skip
-        producer.emit("a", b"x").exception(patient(10))  # the server is not tried again from here on
+        options = {"batch_bytes": 50_000, "buffer_bytes": 100_000, "linger": 600.0, "retry": once}
+        producer = new_producer(f"http://127.0.0.1:{port}", overflow="drop_oldest", **options)
+        first = producer.emit("a", b"x")
+        producer.flush(patient(10))
+        assert isinstance(first.exception(0), ConnectError)  # and the server is not tried again from here on
         receipts = [producer.emit("a", bytes(1000)) for _ in range(3)]
-        assert producer.flush(0.2) == 3
+        assert producer.flush(0.1) == 3
         unsettled: list[int] = []
         flushing = threading.Thread(target=lambda: unsettled.append(producer.flush(600.0)))
         flushing.start()
         wait_until(lambda: producer._engine is not None and producer._engine._outstanding._flushes)
         while not receipts[-1].done():
-            producer.emit("a", bytes(1000))
+            producer.emit("a", bytes(1000))  # the last of them seals no batch
         flushing.join(patient(15))
         assert unsettled == [0]
 
