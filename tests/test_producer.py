@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -570,8 +571,13 @@ class TestOverflow:
         flushing = threading.Thread(target=lambda: unsettled.append(producer.flush(600.0)))
         flushing.start()
         wait_until(lambda: producer._engine is not None and producer._engine._outstanding._flushes)
+        for _ in range(60):
+            producer.emit("a", bytes(1000))
+        loop = producer._thread.loop  # has seen then what these have sealed; those that follow seal nothing
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result(patient(10))
+        assert flushing.is_alive()
         while not receipts[-1].done():
-            producer.emit("a", bytes(1000))  # the last of them seals no batch
+            producer.emit("a", bytes(1000))
         flushing.join(patient(15))
         assert unsettled == [0]
 
