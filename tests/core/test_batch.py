@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raccoon_fast.core import _batch_py
+from raccoon_fast.core.envelope import MAX_GUID_BYTES
 from raccoon_fast.errors import ClientClosedError, DecodeError, MessageTooLargeError, Outcome
 from raccoon_fast.events import Event
 
@@ -230,6 +231,24 @@ class TestAccumulator:
                 assert (sink.accumulator.sealed, sink.sealings) == (full, full)
                 assert sink.accumulator.open_count == left
                 assert [batch.count for batch in sink.take_all()] == [most] * full
+
+    def test_a_small_sealed_batch_has_room_for_a_guid_of_every_length(self, impl, wire):
+        """Few bytes are kept in front of its events: run under AddressSanitizer as well."""
+        key = b"\x00\xff\x37\x80"
+        sink = Sink(impl, wire, max_events=1, batch_cost=100)
+        sink.accumulator.hold(50_000)  # half of the buffer: memory is tight
+        for length in range(MAX_GUID_BYTES + 1):
+            sink.accumulator.emit("a", b"x")
+            (batch,) = sink.take_all()
+            assert batch.is_lean
+            sink.accumulator.release(batch.cost)
+            roomy = impl.batch.Batch(wire)
+            roomy.add("a", b"x")
+            for envelope in (batch.envelope, roomy.envelope):
+                envelope.stamp("g" * length, 1_700_000_000, 5)
+            assert batch.envelope.websocket_frame(2, key) == roomy.envelope.websocket_frame(2, key)
+            assert batch.envelope.payload() == roomy.envelope.payload()
+            assert batch.envelope.prefixed(b"h" * 200) == roomy.envelope.prefixed(b"h" * 200)
 
     def test_one_event_a_batch(self, impl, wire):
         sink = Sink(impl, wire, max_events=1)
