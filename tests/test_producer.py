@@ -570,7 +570,7 @@ class TestOverflow:
         unsettled: list[int] = []
         flushing = threading.Thread(target=lambda: unsettled.append(producer.flush(600.0)))
         flushing.start()
-        wait_until(lambda: producer._engine is not None and producer._engine._outstanding._flushes)
+        wait_until(lambda: any(lane.outstanding._flushes for lane in producer._engine._lanes.all))
         for _ in range(60):
             producer.emit("a", bytes(1000))
         loop = producer._thread.loop  # has seen then what these have sealed; those that follow seal nothing
