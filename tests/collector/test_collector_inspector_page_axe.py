@@ -64,7 +64,7 @@ def fill(collector: Collector) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 def test_every_view_is_clean(width: int, scheme: str, axe: str, open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True, schemas={"page": {"properties": {"name": {"type": "string"}}}})
     page = open_page(collector)
