@@ -363,7 +363,7 @@ class TestSerializers:
         ("serializer", "data", "said"),
         [
             (PROTO, {"name": "x"}, "PROTO takes a protobuf message, not dict: use serializer=JSON"),
-            (JSON, {"name": object()}, "not JSON serializable"),
+            (JSON, {"name": object()}, "object is no type of JSON"),
             (RAW, "text", "RAW takes bytes, bytearray or memoryview, not str: encode it first"),
             (str, 1, "data should be bytes, bytearray or memoryview, not str"),
             (lambda data: data["missing"], {}, "missing"),

@@ -125,7 +125,7 @@ def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Coll
 @pytest.mark.parametrize(("scheme", "how"), [("http", RESET), ("grpc", CLOSE), ("ws", RESET), ("http", 502)])
 def test_what_may_yet_get_through_ends_at_its_deadline(collector: Collector, scheme: str, how: str | int) -> None:
     with filtered(collector, scheme, how) as urls:
-        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0)
+        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(4.0))
         error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
         assert [event.data for event in error.rejected] == [EVIL]
@@ -139,7 +139,7 @@ def test_with_a_spool_it_ends_in_quarantine(collector: Collector, scheme: str, h
     path = tmp_path / "spool.db"
     with filtered(collector, scheme, how) as urls:
         producer = Producer(
-            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=4.0, spool=path, durable=True
+            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(4.0), spool=path, durable=True
         )
         error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
