@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any, cast
 
 import h2.config
@@ -91,10 +92,11 @@ class GrpcHandler:
 
 
 class _Call:
-    __slots__ = ("data", "head", "is_complete", "is_ended", "needed", "task", "timer", "unacknowledged")
+    __slots__ = ("data", "has_length", "head", "is_complete", "is_ended", "needed", "task", "timer", "unacknowledged")
 
-    def __init__(self, head: CallHead) -> None:
+    def __init__(self, head: CallHead, *, has_length: bool) -> None:
         self.head = head
+        self.has_length = has_length  # a content-length, as from a proxy that has the whole request
         self.data = bytearray()
         self.needed = _PREFIX_BYTES  # bytes, to tell more of the message
         self.unacknowledged = 0  # bytes that were taken past h2
@@ -102,6 +104,17 @@ class _Call:
         self.is_ended = False  # by the client
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+
+class _PastH2:
+    """The streams whose DATA frames are taken past h2, which compares a content-length with the frames that it sees."""
+
+    def __init__(self, calls: Mapping[int, _Call]) -> None:
+        self._calls = calls
+
+    def __contains__(self, stream_id: object) -> bool:
+        call = self._calls.get(stream_id)  # type: ignore[call-overload]
+        return call is not None and not call.has_length
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -130,7 +143,7 @@ class GrpcConnection(asyncio.Protocol):
         self._h2.local_settings = h2.settings.Settings(client=False, initial_values=_SETTINGS)
         self._h2.decoder.max_header_list_size = _MAX_HEADERS_BYTES
         self._calls: dict[int, _Call] = {}
-        self._splitter = FrameSplitter(self._calls)
+        self._splitter = FrameSplitter(_PastH2(self._calls))
         self._unacknowledged = 0
         self._unsent: dict[int, tuple[bytes, list[tuple[str, str]]]] = {}
         self._preface_timer: asyncio.TimerHandle | None = None
@@ -251,7 +264,8 @@ class GrpcConnection(asyncio.Protocol):
             if not is_ended:
                 self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
             return
-        call = self._calls[stream_id] = _Call(head)
+        has_length = any(name == b"content-length" for name, _ in headers)
+        call = self._calls[stream_id] = _Call(head, has_length=has_length)
         call.is_ended = is_ended
         try:
             if head.timeout_s is not None and head.timeout_s < _MIN_TIMEOUT_S:

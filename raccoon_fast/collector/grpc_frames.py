@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 
 __all__ = ["DATA_WINDOW_BYTES", "FrameSplitter", "window_update"]
 
@@ -24,7 +24,7 @@ class FrameSplitter:
         streams: Those whose DATA frames are taken past h2: open, and not ended by the client.
     """
 
-    def __init__(self, streams: Collection[int]) -> None:
+    def __init__(self, streams: Container[int]) -> None:
         self._streams = streams
         self._rest = b""
         self._preface_left = _PREFACE_BYTES

@@ -77,12 +77,13 @@ class Client:
             at += 9 + int.from_bytes(self._received[at : at + 3], "big")
         return kinds
 
-    def call(self, message: Message, *, is_last_empty: bool) -> list[h2.events.Event]:
+    def call(self, message: Message, *, is_last_empty: bool, has_length: bool = False) -> list[h2.events.Event]:
         """What comes until the call's end, and until a ping after it is answered."""
         stream_id = self._h2.get_next_available_stream_id()
         body = message.SerializeToString()
         body = b"\0" + len(body).to_bytes(4, "big") + body
-        self._h2.send_headers(stream_id, HEADERS)
+        length = [("content-length", str(len(body)))] if has_length else []
+        self._h2.send_headers(stream_id, [*HEADERS, *length])
         self.events = []
         while body:
             size = min(len(body), self._h2.local_flow_control_window(stream_id), 16384)
@@ -126,3 +127,16 @@ def test_windows_open_again_and_streams_end_in_order(
     assert collector.event_count == 84
     # No GOAWAY, and no RST_STREAM but where the answer came before the client ended its call.
     assert client.kinds - ({3} if is_last_empty else set()) == {0, 1, 4, 6, 8}
+
+
+@pytest.mark.parametrize("is_last_empty", [False, True])
+def test_a_request_with_a_content_length(is_last_empty: bool, peer: Any, new_collector: Any) -> None:
+    """As a proxy sends it that had the whole request first, such as Envoy with its buffer filter."""
+    collector = new_collector(acks="sync", sink="null")
+    client = Client(peer.tcp(collector.grpc_port))
+    for size in (10, 40_000, 300_000):
+        message = SendEventRequest(req_guid="g", events=[{"type": "t", "event_bytes": bytes(size)}])
+        events = client.call(message, is_last_empty=is_last_empty, has_length=True)
+        trailers = next(dict(it.headers) for it in events if isinstance(it, h2.events.TrailersReceived))
+        assert trailers[b"grpc-status"] == b"0"
+    assert collector.event_count == 3
