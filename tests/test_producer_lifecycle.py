@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -342,8 +343,16 @@ def test_a_flush_that_does_not_wait_sends_what_waits_though_the_loop_is_held_up(
         receipt.result(timeout=patient(10))
 
 
+@pytest.fixture
+def garbage() -> Iterator[None]:
+    """Is collected as soon as the test has ended, so that its warnings are not those of a later one."""
+    yield
+    gc.collect()
+
+
 # Whatever lived on the loop is not closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("garbage")
 @pytest.mark.parametrize("state", ["queued", "in flight", "waiting", "spooled", "durable"])
 def test_what_a_dead_loop_held_is_delivered_by_the_next_one(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
