@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import raccoon_fast
+
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(raccoon_fast.__file__).parent
 PAGE = ROOT / "docs" / "pages" / "troubleshooting.md"
 # The command and the collector speak for themselves; the engines' messages are on their own pages.
 ELSEWHERE = {"cli", "collector", "integrations"}
@@ -31,8 +34,8 @@ def template(node: ast.expr) -> str | None:
 
 def messages() -> Iterator[tuple[str, str]]:
     """Each message with its place."""
-    for path in sorted((ROOT / "raccoon_fast").rglob("*.py")):
-        if ELSEWHERE & {*path.relative_to(ROOT).parts}:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if ELSEWHERE & {*path.relative_to(PACKAGE).parts}:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Call) or not node.args:
@@ -44,7 +47,7 @@ def messages() -> Iterator[tuple[str, str]]:
             ):
                 text = template(node.args[0])
                 if text is not None and text not in INTERNAL:
-                    yield text, f"{path.relative_to(ROOT)}:{node.lineno}"
+                    yield text, f"{path.relative_to(PACKAGE)}:{node.lineno}"
 
 
 def fixed_parts(text: str) -> list[str]:
@@ -67,7 +70,7 @@ def test_every_message_is_explained() -> None:
 def test_every_explained_message_exists() -> None:
     shown = re.findall(r"^\| `(.+?)`", PAGE.read_text("utf-8"), re.MULTILINE)
     texts = [text for text, _ in messages()]
-    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "raccoon_fast").rglob("*.py"))
+    sources = "\n".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
     for one in shown:
         parts = [part.strip() for part in one.split("…") if len(part.strip()) > 3]
         for part in parts:
