@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, TaskReport, total, write_task
-from raccoon_fast.logs import DEFAULT, resolve_logger
+from raccoon_fast.logs import CONSOLE, resolve_logger
 
 try:
     from ray import cloudpickle
@@ -76,7 +76,7 @@ class RaccoonDatasink(Datasink[TaskReport]):  # type: ignore[misc]
         # Writes of the same options share a worker's connections.
         key = "ray", hashlib.sha256(cloudpickle.dumps((url, options))).hexdigest()
         self._job_id = job_id
-        self._logger = options.get("logger", DEFAULT)
+        self._logger = options.get("logger", CONSOLE)
         self._sink = SinkOptions(url, columns, key, **options)
 
     def write(self, blocks: Iterable[Block], ctx: TaskContext) -> TaskReport:

@@ -19,7 +19,7 @@ from raccoon_fast import option_text
 from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, TaskReport, total, write_task
-from raccoon_fast.logs import resolve_logger
+from raccoon_fast.logs import CONSOLE, resolve_logger
 from raccoon_fast.tls import TLS
 
 try:
@@ -241,12 +241,12 @@ def _query_of(messages: Sequence[Committed | None]) -> str:
 
 def _log_commit(what: str, messages: Sequence[Committed | None]) -> None:
     done = total(message.report for message in messages if message is not None)
-    resolve_logger().info("%s is written: %s", what, done)
+    resolve_logger(CONSOLE).info("%s is written: %s", what, done)
 
 
 def _log_abort(what: str, messages: Sequence[Committed | None]) -> None:
     done = total(message.report for message in messages if message is not None)
-    resolve_logger().error(
+    resolve_logger(CONSOLE).error(
         "%s is given up: %d of %d tasks did not succeed; of the others %s",
         what,
         len(messages) - done.tasks,
