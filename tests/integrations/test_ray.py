@@ -31,7 +31,7 @@ def test_rows_arrive_as_events(
     ray.data.read_json(str(tmp_path)).write_datasink(RaccoonDatasink(url, type_column="origin"))
     assert judge(collector.events, count) == 0
     assert {event.type for event in collector.events} == {"EWR", "JFK", "LGA"}
-    assert f"a dataset is written: {count} events" in capsys.readouterr().err
+    assert f"a dataset is written: {count:,} events" in capsys.readouterr().err
 
 
 def test_columns_are_chosen_and_raw_bytes_are_sent_as_they_are(ray: Any, collector: Collector) -> None:

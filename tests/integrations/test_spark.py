@@ -80,7 +80,7 @@ def test_rows_arrive_as_events(spark: Any, collector: Collector, tmp_path: Path,
     scopes = [Scope("job", 0, partition) for partition in range(partitions)]
     for guid, events in batches.items():
         assert guid in {req_guid(scope, number, options, events) for scope in scopes for number in range(8)}
-    heard(f"job job is written: {count} events", f"of {partitions} tasks")
+    heard(f"job job is written: {count:,} events", f"of {partitions} tasks")
 
 
 def test_columns_are_chosen_and_raw_bytes_are_sent_as_they_are(spark: Any, collector: Collector) -> None:
