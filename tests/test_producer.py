@@ -505,8 +505,8 @@ class TestOverflow:
         assert self.fill(producer) in FITTING
         assert_balanced(producer)
 
-    def test_close_ends_a_blocked_emit(self, stalled: Collector, new_producer: NewProducer) -> None:
-        producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=60)
+    def blocked(self, producer: Producer) -> tuple[threading.Thread, list[BaseException]]:
+        """A thread whose `emit` waits for room, and what has ended it by closing."""
         ended: list[BaseException] = []
 
         def emit() -> None:
@@ -519,6 +519,11 @@ class TestOverflow:
         thread = threading.Thread(target=emit)
         thread.start()
         wait_until(lambda: producer._room.waiting == 1)
+        return thread, ended
+
+    def test_close_ends_a_blocked_emit(self, stalled: Collector, new_producer: NewProducer) -> None:
+        producer = new_producer(stalled.url, batch_bytes=10_000, buffer_bytes=50_000, timeout=60)
+        thread, ended = self.blocked(producer)
         report = producer.close(timeout=0)
         thread.join(patient(10))
         assert len(ended) == 1
@@ -533,18 +538,7 @@ class TestOverflow:
         monkeypatch.setattr("raccoon_fast.threads._SLICE_S", 600.0)
         options = {"batch_bytes": 10_000, "buffer_bytes": 50_000, "timeout": 600.0, "block_timeout": 600.0}
         producer = new_producer(stalled.ws_url, **options)
-        ended: list[BaseException] = []
-
-        def emit() -> None:
-            try:
-                for _ in range(100):
-                    producer.emit("a", bytes(1000))
-            except ClientClosedError as error:
-                ended.append(error)
-
-        emitting = threading.Thread(target=emit)
-        emitting.start()
-        wait_until(lambda: producer._room.waiting == 1)
+        emitting, ended = self.blocked(producer)
         closing = threading.Thread(target=producer.close, args=(600.0,))
         closing.start()
         wait_until(lambda: ended)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import wait_until
 
 from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, BufferFull, DroppedError, Lane, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -50,13 +51,6 @@ def new_producer() -> Iterator[Callable[..., Producer]]:
 
 
 NewProducer = Callable[..., Producer]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
 
 
 def assert_balanced(report: Any) -> None:

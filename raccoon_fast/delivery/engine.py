@@ -33,7 +33,6 @@ from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, Tr
 from raccoon_fast.transports.base import Request, end_attempts
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Mapping
 
     from raccoon_fast.core.batch import Accumulator, Batch
