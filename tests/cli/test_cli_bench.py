@@ -295,10 +295,11 @@ def test_a_pause_of_its_own_is_latency(command, collector):
 
 
 def test_what_this_machine_could_not_emit_is_a_failure(collector, capsys, monkeypatch):
-    monkeypatch.setattr(load, "_MOST_LATE_S", 0.05)
-    assert main(["bench", collector.ws_url, "--rate", "5000000", "--seconds", "0.05"]) == 1
+    monkeypatch.setattr(load, "_MOST_LATE_S", -0.02)
+    # 60 ns for each event, which a loop in Python does not reach.
+    assert main(["bench", collector.ws_url, "--rate", "10000000", "--seconds", "0.05"]) == 1
     err = capsys.readouterr().err
-    assert re.search(r"at 5,000,000 events/s, this machine emitted only [\d,]+ of 250,000 events\n", err)
+    assert re.search(r"at 10,000,000 events/s, this machine emitted only [\d,]+ of 500,000 events\n", err)
 
 
 class TestConsent:

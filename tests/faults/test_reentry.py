@@ -202,9 +202,9 @@ for _ in range(60):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.002))
         for _ in range(3_000): producer.emit("a", b"x")
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         interrupts += 1
-    signal.setitimer(signal.ITIMER_REAL, 0)
     producer.emit("b", b"x")
     assert producer.flush(20) == 0
     assert producer.close(20).total.unsettled == 0
