@@ -15,18 +15,17 @@ from raccoon_fast.client_info import ClientInfo as ClientInfo
 from raccoon_fast.client_info import client_info as client_info
 
 if TYPE_CHECKING:
-    from raccoon_fast.async_producer import AsyncProducer as AsyncProducer
+    from raccoon_fast._implementation import IMPLEMENTATION as IMPLEMENTATION
     from raccoon_fast.clients.grpc import AsyncGrpcClient as AsyncGrpcClient
     from raccoon_fast.clients.grpc import GrpcClient as GrpcClient
     from raccoon_fast.clients.rest import AsyncRestClient as AsyncRestClient
     from raccoon_fast.clients.rest import RestClient as RestClient
     from raccoon_fast.clients.websocket import AsyncWebSocketClient as AsyncWebSocketClient
     from raccoon_fast.clients.websocket import WebSocketClient as WebSocketClient
-    from raccoon_fast.core import IMPLEMENTATION as IMPLEMENTATION
-    from raccoon_fast.core import has_extensions as has_extensions
+    from raccoon_fast.core.extensions import has_extensions as has_extensions
+    from raccoon_fast.counts import Counts as Counts
     from raccoon_fast.delivery.ack_streams import AckStream as AckStream
     from raccoon_fast.delivery.ack_streams import AsyncAckStream as AsyncAckStream
-    from raccoon_fast.delivery.ledger import Counts as Counts
     from raccoon_fast.delivery.receipts import AsyncReceipt as AsyncReceipt
     from raccoon_fast.delivery.receipts import Receipt as Receipt
     from raccoon_fast.delivery.retry import RetryPolicy as RetryPolicy
@@ -55,13 +54,14 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Response as Response
     from raccoon_fast.events import SendResult as SendResult
     from raccoon_fast.events import Status as Status
-    from raccoon_fast.lanes import Lane as Lane
     from raccoon_fast.logs import CONSOLE as CONSOLE
     from raccoon_fast.logs import Logger as Logger
-    from raccoon_fast.producer import Producer as Producer
-    from raccoon_fast.producer_base import Health as Health
-    from raccoon_fast.producer_base import Report as Report
-    from raccoon_fast.producer_base import ServerHealth as ServerHealth
+    from raccoon_fast.producers.async_producer import AsyncProducer as AsyncProducer
+    from raccoon_fast.producers.base import Health as Health
+    from raccoon_fast.producers.base import Report as Report
+    from raccoon_fast.producers.base import ServerHealth as ServerHealth
+    from raccoon_fast.producers.lanes import Lane as Lane
+    from raccoon_fast.producers.producer import Producer as Producer
     from raccoon_fast.serializers import JSON as JSON
     from raccoon_fast.serializers import PROTO as PROTO
     from raccoon_fast.serializers import RAW as RAW
@@ -77,13 +77,13 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "async_producer": ("AsyncProducer",),
+    "_implementation": ("IMPLEMENTATION",),
     "clients.grpc": ("AsyncGrpcClient", "GrpcClient"),
     "clients.rest": ("AsyncRestClient", "RestClient"),
     "clients.websocket": ("AsyncWebSocketClient", "WebSocketClient"),
-    "core": ("IMPLEMENTATION", "has_extensions"),
+    "core.extensions": ("has_extensions",),
     "delivery.ack_streams": ("AckStream", "AsyncAckStream"),
-    "delivery.ledger": ("Counts",),
+    "counts": ("Counts",),
     "delivery.receipts": ("AsyncReceipt", "Receipt"),
     "delivery.retry": ("RetryPolicy",),
     "errors": (
@@ -107,10 +107,11 @@ _HOMES = {
         "TransportError",
     ),
     "events": ("Ack", "App", "Code", "Event", "Response", "SendResult", "Status"),
-    "lanes": ("Lane",),
     "logs": ("CONSOLE", "Logger"),
-    "producer": ("Producer",),
-    "producer_base": ("Health", "Report", "ServerHealth"),
+    "producers.async_producer": ("AsyncProducer",),
+    "producers.base": ("Health", "Report", "ServerHealth"),
+    "producers.lanes": ("Lane",),
+    "producers.producer": ("Producer",),
     "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
     "stats.opentelemetry": ("OpenTelemetry",),
     "stats.prometheus": ("Prometheus",),

@@ -38,7 +38,7 @@ class ClientInfo(NamedTuple):
 @functools.cache
 def client_info() -> ClientInfo:
     """Returns what the build stamped into the package; without a stamp, what the installed metadata says."""
-    from raccoon_fast.core import describe
+    from raccoon_fast._implementation import describe
 
     form = describe()
     try:
@@ -65,7 +65,7 @@ def log_form(log: Log) -> None:
     if _logged_form:
         return
     _logged_form = True
-    from raccoon_fast.core import IMPLEMENTATION, was_switched_off
+    from raccoon_fast._implementation import IMPLEMENTATION, was_switched_off
 
     info = client_info()
     write = log.debug if IMPLEMENTATION == "compiled" or was_switched_off() else log.warning

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from raccoon_fast.lanes import Lane
-
-__all__ = ["file", "lanes", "names", "number", "pairs", "seconds", "switch", "whole_number"]
+__all__ = ["file", "names", "number", "pairs", "seconds", "switch", "whole_number"]
 
 
 def number(text: str) -> float:
@@ -59,31 +55,6 @@ def pairs(text: str) -> dict[str, str]:
     if not all(colon for _, colon, _ in parts):
         raise ValueError(f"must be key:value, several separated by commas, not {text!r}")
     return {key.strip(): value.strip() for key, _, value in parts}
-
-
-def lanes(text: str) -> dict[str, Lane]:
-    """Lanes by name, as a JSON object of their options."""
-    import orjson
-
-    from raccoon_fast.lanes import Lane
-
-    wanted = 'must be a JSON object such as {"page": {"priority": "low", "ttl": 30}}'
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{wanted}: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
-        raise ValueError(f"{wanted}, not {text!r:.80}")
-    made = {}
-    for name, options in found.items():
-        for option in options:
-            if option not in Lane.__dataclass_fields__ or option == "on_delivery":
-                raise ValueError(f"names an unknown option of the lane {name!r}: {option!r}")
-        try:
-            made[name] = Lane(**options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"of the lane {name!r}: {error}") from None
-    return made
 
 
 def _number(text: str, what: str) -> float:

@@ -47,7 +47,7 @@ class TestClientInfo:
             "client_info.py",
             "events.py",
             "core/__init__.py",
-            "core/_implementation.py",
+            "_implementation.py",
         ):
             (package / name).write_text((Path(raccoon_fast.__file__).parent / name).read_text())
         if installed:
@@ -69,10 +69,9 @@ class TestFirstUse:
         import logging
         logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s")
         import raccoon_fast
-        from raccoon_fast import core
-        from raccoon_fast.core import _implementation
+        from raccoon_fast import _implementation
         if {pure}:
-            core.IMPLEMENTATION = _implementation.IMPLEMENTATION = "pure"
+            _implementation.IMPLEMENTATION = "pure"
         log = logging.getLogger("app")
         for logger in (None, log, log):
             raccoon_fast.RestClient("http://localhost", logger=logger).close()

@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 from raccoon_fast import errors
-from raccoon_fast.delivery.spool import SpoolError, SpoolFull
 from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.spool.store import SpoolError, SpoolFull
 
 RESPONSE = Response(Status.ERROR, Code.INTERNAL_ERROR, 5, "why", {"req_guid": "g"})
 ERRORS = [

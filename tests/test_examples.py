@@ -20,8 +20,8 @@ import httpx
 import pytest
 from patience import patient
 
-from raccoon_fast import environment
 from raccoon_fast.collector import Collector
+from raccoon_fast.producers import environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from raccoon_fast.cli.exits import UsageError
 from raccoon_fast.cli.terminal import write_note
 from raccoon_fast.delivery.retry import RetryPolicy
-from raccoon_fast.environment import CONNECTION_OPTIONS, Environment, unknown_variables
 from raccoon_fast.errors import TLSError
 from raccoon_fast.logs import CONSOLE
 from raccoon_fast.net.address import protocol_of
-from raccoon_fast.producer import Producer
+from raccoon_fast.producers.environment import CONNECTION_OPTIONS, Environment, unknown_variables
+from raccoon_fast.producers.producer import Producer
 from raccoon_fast.tls import TLS
 
 if TYPE_CHECKING:

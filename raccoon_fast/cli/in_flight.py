@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from raccoon_fast.errors import ClientClosedError, EventsRejectedError, Outcome, RaccoonError
-from raccoon_fast.producer_base import ServerHealth
+from raccoon_fast.producers.base import ServerHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from raccoon_fast.cli.batches import Batch
     from raccoon_fast.delivery.receipts import Receipt
-    from raccoon_fast.producer import Producer
+    from raccoon_fast.producers.producer import Producer
 
 __all__ = ["InFlight", "Settled"]
 

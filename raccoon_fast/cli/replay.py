@@ -11,7 +11,7 @@ from raccoon_fast import json_codec
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.exits import GRACE_S, PATIENCE_S, Exit, StopSignals
 from raccoon_fast.cli.terminal import open_progress, write_json, write_note, write_table
-from raccoon_fast.producer import Producer
+from raccoon_fast.producers.producer import Producer
 from raccoon_fast.serializers import RAW
 from raccoon_fast.texts import counted
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import argparse
 
     from raccoon_fast.cli.terminal import Progress
-    from raccoon_fast.delivery.ledger import Counts
-    from raccoon_fast.delivery.spool_view import SpoolView
+    from raccoon_fast.counts import Counts
+    from raccoon_fast.spool.view import SpoolView
 
 __all__ = ["replay"]
 

@@ -10,14 +10,14 @@ from raccoon_fast import json_codec
 from raccoon_fast.cli.exits import Exit, UsageError
 from raccoon_fast.cli.replay import replay
 from raccoon_fast.cli.terminal import confirm, write_json, write_line, write_note, write_table
-from raccoon_fast.delivery.spool_view import Filter, SpoolView
+from raccoon_fast.spool.view import Filter, SpoolView
 from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from raccoon_fast.delivery.spool_view import Content
+    from raccoon_fast.spool.view import Content
 
 __all__ = ["run"]
 

@@ -9,7 +9,7 @@ from raccoon_fast.clients.options import Settings, positive
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.serializers import PROTO, Data_contra
-from raccoon_fast.transports.grpc_transport import MAX_REQUEST_BYTES, GrpcTransport
+from raccoon_fast.transports.grpc.transport import MAX_REQUEST_BYTES, GrpcTransport
 from raccoon_fast.transports.pinger import Keepalive
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class AsyncGrpcClient(AsyncClient[Data_contra]):
 
     def _make_transport(self) -> Transport:
         if self._channel is not None:
-            from raccoon_fast.transports.grpc_channel import ChannelTransport
+            from raccoon_fast.transports.grpc.channel import ChannelTransport
 
             return ChannelTransport(self._settings.link, self._channel)
         return GrpcTransport(self._settings.link, self._keepalive)
@@ -138,6 +138,6 @@ def check_channel(channel: object, options: Mapping[str, Any]) -> None:
         if options.get(option) is not None:
             raise ValueError(f"{option} and channel are both given: set {option} where the channel is made")
     try:
-        from raccoon_fast.transports import grpc_channel  # noqa: F401
+        from raccoon_fast.transports.grpc import channel as _channel  # noqa: F401
     except ModuleNotFoundError as error:
         raise ValueError("channel needs the package grpcio: pip install 'raccoon_fast[grpc]'") from error

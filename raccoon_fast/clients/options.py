@@ -18,8 +18,8 @@ from raccoon_fast.serializers import PROTO, resolve_serializer
 from raccoon_fast.stats import MetricsSink, resolve_stats
 from raccoon_fast.threads import is_main
 from raccoon_fast.tls import TLS
-from raccoon_fast.tracing import HEADERS, new_tracing
 from raccoon_fast.transports.base import Identity, Link
+from raccoon_fast.transports.tracing import HEADERS, new_tracing
 
 if TYPE_CHECKING:
     from raccoon_fast.events import App

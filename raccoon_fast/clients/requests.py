@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Event
     from raccoon_fast.net.address import Address
     from raccoon_fast.serializers import Serializer
-    from raccoon_fast.tracing import Tracing
+    from raccoon_fast.transports.tracing import Tracing
 
 __all__ = ["RequestBuilder", "resolve_guid"]
 

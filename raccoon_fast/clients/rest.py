@@ -9,7 +9,7 @@ from raccoon_fast.clients.options import Settings, whole
 from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.serializers import PROTO, Data_contra
-from raccoon_fast.transports.rest import RestTransport
+from raccoon_fast.transports.rest.transport import RestTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raccoon_fast.clients.options import ClientOptions, Wire
     from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.base import Transport
-    from raccoon_fast.transports.httpx_transport import HttpxGiven
+    from raccoon_fast.transports.rest.httpx import HttpxGiven
 
 __all__ = ["AsyncRestClient", "RestClient"]
 
@@ -61,13 +61,13 @@ class AsyncRestClient(AsyncClient[Data_contra]):
         if transport is not None:
             if options.get("proxy") is not None or settings.link.address.unix_path:
                 raise ValueError("transport is given: set the proxy or the Unix socket on httpx itself")
-            from raccoon_fast.transports.httpx_transport import check_httpx  # here, not when the program forks
+            from raccoon_fast.transports.rest.httpx import check_httpx  # here, not when the program forks
 
             check_httpx(transport)
 
     def _make_transport(self) -> Transport:
         if self._http is not None:
-            from raccoon_fast.transports.httpx_transport import HttpxTransport
+            from raccoon_fast.transports.rest.httpx import HttpxTransport
 
             return HttpxTransport(self._settings.link, self._http)
         return RestTransport(self._settings.link, connections=self._connections)

@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from raccoon_fast import forks
+from raccoon_fast.callbacks import CallbackThread
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
 from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
-from raccoon_fast.delivery.callbacks import CallbackThread
 from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome

@@ -11,7 +11,7 @@ from raccoon_fast.clients.sync_client import Client
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.transports.pinger import Keepalive
-from raccoon_fast.transports.websocket import WebSocketTransport
+from raccoon_fast.transports.websocket.transport import WebSocketTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

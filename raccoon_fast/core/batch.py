@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raccoon_fast.core._implementation import IMPLEMENTATION
+from raccoon_fast._implementation import IMPLEMENTATION
 
 if TYPE_CHECKING or IMPLEMENTATION == "pure":
     from raccoon_fast.core._batch_py import Accumulator, Batch, Router

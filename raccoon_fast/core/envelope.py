@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raccoon_fast.core._implementation import IMPLEMENTATION
+from raccoon_fast._implementation import IMPLEMENTATION
 from raccoon_fast.core._request import MAX_EVENTS_BYTES, MAX_GUID_BYTES
 
 if TYPE_CHECKING or IMPLEMENTATION == "pure":

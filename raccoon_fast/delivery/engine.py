@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
-    from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.logs import Log
+    from raccoon_fast.spool.worker import News, Spooling
     from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Transport
 

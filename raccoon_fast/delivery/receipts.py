@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from raccoon_fast.delivery.callbacks import CallbackThread
+    from raccoon_fast.callbacks import CallbackThread
     from raccoon_fast.delivery.promise import Promise
     from raccoon_fast.events import Response
 

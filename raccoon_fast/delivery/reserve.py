@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from raccoon_fast.delivery.lanes import GroupedWaiting, Lanes
     from raccoon_fast.delivery.ledger import Ledger
-    from raccoon_fast.delivery.spool import Record
-    from raccoon_fast.delivery.spooling import News, Spooling
     from raccoon_fast.delivery.waiting import Waiting
+    from raccoon_fast.spool.store import Record
+    from raccoon_fast.spool.worker import News, Spooling
 
 __all__ = ["Reserve"]
 

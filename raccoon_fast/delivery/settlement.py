@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
     from raccoon_fast.events import Response
-    from raccoon_fast.tracing import Trace
+    from raccoon_fast.transports.tracing import Trace
 
 __all__ = ["Settlement", "fail_later"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.clients.options import positive, whole
-from raccoon_fast.producer import Producer
+from raccoon_fast.producers.producer import Producer
 from raccoon_fast.serializers import RAW
 
 if TYPE_CHECKING:

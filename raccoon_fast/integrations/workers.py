@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from raccoon_fast.integrations.options import SinkOptions
-    from raccoon_fast.producer import Producer
+    from raccoon_fast.producers.producer import Producer
 
 __all__ = ["Scope", "borrow"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from raccoon_fast.delivery.ledger import Counts
+    from raccoon_fast.counts import Counts
 
 __all__ = ["BUCKETS", "DEFAULT_LANE", "LEDGER", "LaneReading", "Metric", "Reading", "Source", "plain_label"]
 

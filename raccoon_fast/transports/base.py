@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raccoon_fast.net.proxy import Proxy
     from raccoon_fast.stats import MetricsSink
     from raccoon_fast.tls import TLS
-    from raccoon_fast.tracing import Trace
+    from raccoon_fast.transports.tracing import Trace
 
 __all__ = [
     "GRACE_S",

@@ -19,7 +19,7 @@ from patience import patient
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli import main, replay
 from raccoon_fast.collector import Collector
-from raccoon_fast.delivery.spool import Spool
+from raccoon_fast.spool.store import Spool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 

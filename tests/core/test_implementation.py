@@ -10,14 +10,14 @@ import pytest
 from patience import patient
 
 import raccoon_fast
-import raccoon_fast.core
 
 FACADES = ("wire", "envelope", "answers", "acks", "batch", "event_types")
 COMPILED = tuple(f"_{name}_c" for name in FACADES)
 PROGRAM = (
-    "import raccoon_fast.core as core;"
+    "import raccoon_fast._implementation as chosen;"
+    "from raccoon_fast.core.extensions import has_extensions;"
     "from raccoon_fast.core import acks, answers, batch, envelope, event_types, wire;"
-    "print(core.IMPLEMENTATION, core.has_extensions(), acks.AckTable.__module__,"
+    "print(chosen.IMPLEMENTATION, has_extensions(), acks.AckTable.__module__,"
     " answers.decode_proto_answer.__module__, batch.Batch.__module__, envelope.ProtoEnvelope.__module__,"
     " event_types.tally_types.__module__, wire.take_varint.__module__)"
 )
@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what the core needs of the package, its compiled modules left out."""
     source = Path(raccoon_fast.__file__).parent
     (tmp_path / "raccoon_fast").mkdir()
-    for name in ("errors.py", "events.py", "forks.py", "threads.py"):
+    for name in ("_implementation.py", "errors.py", "events.py", "forks.py", "threads.py"):
         shutil.copy(source / name, tmp_path / "raccoon_fast")
     (tmp_path / "raccoon_fast" / "__init__.py").touch()
     shutil.copytree(source / "json_codec", tmp_path / "raccoon_fast" / "json_codec")
@@ -71,7 +71,7 @@ def test_without_compiled_modules_all_is_pure(tree):
 
 
 def test_has_extensions_can_raise_and_says_why(tree):
-    program = "import raccoon_fast.core as core; core.has_extensions(raise_=True)"
+    program = "from raccoon_fast.core.extensions import has_extensions; has_extensions(raise_=True)"
     assert "ImportError" in (result := run(tree, program)).stderr
     assert "built without them" in result.stderr
     assert "RACCOON_FAST_NO_EXTENSIONS is set" in run(tree, program, RACCOON_FAST_NO_EXTENSIONS="yes").stderr
@@ -111,8 +111,8 @@ class TestCompiled:
         assert result.stdout == ""
 
     def test_this_process_uses_the_compiled_form(self):
-        assert raccoon_fast.core.IMPLEMENTATION == "compiled"
-        assert raccoon_fast.core.has_extensions(raise_=True) is True
+        assert raccoon_fast.IMPLEMENTATION == "compiled"
+        assert raccoon_fast.has_extensions(raise_=True) is True
 
     def test_typed_parts_are_invisible_from_python(self):
         """Built without its .pxd a module works all the same, untyped and slow: this notices."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from raccoon_fast import RAW, Producer
-from raccoon_fast.core import acks, answers, batch, envelope, event_types, has_extensions, wire
+from raccoon_fast import RAW, Producer, has_extensions
+from raccoon_fast.core import acks, answers, batch, envelope, event_types, wire
 
 MODULES = [acks, answers, batch, envelope, event_types, wire]
 

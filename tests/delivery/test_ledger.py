@@ -10,8 +10,9 @@ from types import FrameType
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raccoon_fast.counts import Counts
 from raccoon_fast.delivery import ledger as states
-from raccoon_fast.delivery.ledger import Counts, Ledger
+from raccoon_fast.delivery.ledger import Ledger
 
 STATES = [
     states.QUEUED,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raccoon_fast.delivery.callbacks import CallbackThread
+from raccoon_fast.callbacks import CallbackThread
 from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import AsyncReceipt, Receipt
 from raccoon_fast.errors import AckTimeoutError

@@ -22,12 +22,12 @@ from raccoon_fast.delivery.ledger import Ledger
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.delivery.spool import Spool
-from raccoon_fast.delivery.spool_records import checksum_of
-from raccoon_fast.delivery.spooling import Spooling
 from raccoon_fast.delivery.waiting import Waiting
 from raccoon_fast.errors import ClientClosedError, DeliveryError, Outcome
 from raccoon_fast.logs import resolve_logger
+from raccoon_fast.spool.records import checksum_of
+from raccoon_fast.spool.store import Spool
+from raccoon_fast.spool.worker import Spooling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
 

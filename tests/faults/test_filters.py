@@ -16,11 +16,11 @@ from trial import Lines, port_of
 
 from raccoon_fast import RAW, AsyncProducer, EventsRejectedError, Producer
 from raccoon_fast.collector import Collector
-from raccoon_fast.delivery.spool_view import SpoolView
 from raccoon_fast.errors import Outcome
-from raccoon_fast.transports.http1 import HTTPConnection
-from raccoon_fast.transports.http2 import HTTP2Connection
-from raccoon_fast.transports.websocket_connection import WebSocketConnection
+from raccoon_fast.spool.view import SpoolView
+from raccoon_fast.transports.grpc.connection import HTTP2Connection
+from raccoon_fast.transports.rest.connection import HTTPConnection
+from raccoon_fast.transports.websocket.connection import WebSocketConnection
 
 EVENTS, CULPRIT = 4_000, 700
 WAYS = [

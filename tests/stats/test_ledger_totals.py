@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raccoon_fast.delivery.ledger import Counts
+from raccoon_fast.counts import Counts
 from raccoon_fast.stats.ledger import LaneReading, Reading
 from raccoon_fast.stats.ledger_totals import LedgerTotals
 

@@ -19,11 +19,11 @@ from raccoon_fast.logs import resolve_logger
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.stats import resolve_stats
 from raccoon_fast.transports.base import Identity, Link, Request, Transport
-from raccoon_fast.transports.grpc_transport import GrpcTransport
-from raccoon_fast.transports.httpx_transport import HttpxTransport
+from raccoon_fast.transports.grpc.transport import GrpcTransport
 from raccoon_fast.transports.pinger import Keepalive
-from raccoon_fast.transports.rest import RestTransport
-from raccoon_fast.transports.websocket import WebSocketTransport
+from raccoon_fast.transports.rest.httpx import HttpxTransport
+from raccoon_fast.transports.rest.transport import RestTransport
+from raccoon_fast.transports.websocket.transport import WebSocketTransport
 
 MAKERS: dict[str, tuple[str, str, Callable[[Link], Transport]]] = {
     "rest": ("REST", "http://", lambda link: RestTransport(link, connections=1)),

@@ -27,7 +27,7 @@ from raccoon_fast.cli.terminal import (
 )
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.net.address import parse_address, protocol_of
-from raccoon_fast.producer import Producer
+from raccoon_fast.producers.producer import Producer
 from raccoon_fast.serializers import RAW
 from raccoon_fast.texts import counted
 

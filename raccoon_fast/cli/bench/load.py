@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from raccoon_fast.events import Ack
-    from raccoon_fast.producer import Producer
+    from raccoon_fast.producers.producer import Producer
 
 __all__ = ["Step", "run_step"]
 

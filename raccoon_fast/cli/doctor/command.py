@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast import json_codec
+from raccoon_fast._implementation import explain_pure, was_switched_off
 from raccoon_fast.cli.connect import ServerOptions
 from raccoon_fast.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Findings
 from raccoon_fast.cli.doctor.identity import check_grpc, check_websocket
@@ -19,7 +20,7 @@ from raccoon_fast.cli.exits import Exit
 from raccoon_fast.cli.terminal import confirm, write_json, write_line
 from raccoon_fast.client_info import DOCTOR_NAME, client_info
 from raccoon_fast.clients.options import Settings
-from raccoon_fast.core import explain_pure, has_extensions, was_switched_off
+from raccoon_fast.core.extensions import has_extensions
 from raccoon_fast.events import App
 from raccoon_fast.net.address import parse_address, protocol_of
 

@@ -20,7 +20,7 @@ from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.errors import AckTimeoutError, DecodeError, RaccoonError, ServerError, TLSError
 from raccoon_fast.events import Code
 from raccoon_fast.transports.base import Request
-from raccoon_fast.transports.grpc_transport import GrpcTransport
+from raccoon_fast.transports.grpc.transport import GrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,1 @@
+"""Producer and AsyncProducer: accept events at a high rate and deliver them in batches."""

@@ -1,0 +1,666 @@
+"""What Producer and AsyncProducer have in common: the accumulator, the ledger, and what overflow drops."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
+
+from raccoon_fast import forks
+from raccoon_fast.callbacks import CallbackThread
+from raccoon_fast.clients.options import refuse_pickling
+from raccoon_fast.core._request import check_events, pair_of
+from raccoon_fast.core.batch import Accumulator, Batch, Router
+from raccoon_fast.counts import Counts
+from raccoon_fast.delivery import lifetime
+from raccoon_fast.delivery.engine import Engine, EngineSettings
+from raccoon_fast.delivery.lanes import LaneQueue, Lanes
+from raccoon_fast.delivery.ledger import DROPPED, FILTERED, SAMPLED, Ledger
+from raccoon_fast.delivery.sender import Sender
+from raccoon_fast.delivery.settlement import Settlement
+from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError, SerializationError
+from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.logs import DEFAULT, resolve_logger
+from raccoon_fast.producers.before_send import BeforeSend
+from raccoon_fast.producers.environment import Environment, unknown_variables
+from raccoon_fast.producers.lanes import LaneOptions, LaneTable, Sampler, resolve_lanes
+from raccoon_fast.producers.meter import ProducerMeter
+from raccoon_fast.serializers import Data_contra
+from raccoon_fast.spool.store import Spool
+from raccoon_fast.spool.worker import Spooling
+from raccoon_fast.texts import counted
+from raccoon_fast.threads import at_once
+from raccoon_fast.transports.null import NULL_URL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from typing_extensions import Self
+
+    from raccoon_fast.events import Event
+    from raccoon_fast.producers.lanes import Lane
+    from raccoon_fast.producers.options import ProducerOptions
+    from raccoon_fast.spool.worker import News
+
+__all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced", "place"]
+
+# A batch is more than its events.
+_BATCH_BYTES = 2048
+_MOST_POOLED_BYTES = 8 << 20
+# Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
+# a batch does.
+_WORTH_WAKING = 1 / 8
+_LEFT_OUT = {FILTERED: "filtered by before_send", SAMPLED: "left out by the lane's sample"}
+
+
+class ServerHealth(NamedTuple):
+    """One server: its address, whether it is well, and what it failed with last ("" if it is well)."""
+
+    address: str
+    ok: bool
+    last_error: str
+
+
+class Health(NamedTuple):
+    """For a readiness probe: `ok`, why not, and each server."""
+
+    ok: bool
+    reasons: list[str]
+    servers: list[ServerHealth]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every event, when the producer was closed or asked.
+
+    Attributes:
+        total: Counts of all events.
+        by_type: Counts of each event type; of those beyond `max_types` under "(other types)".
+        retries: Attempts beyond the first of a batch.
+        server_acks: What an acknowledgement means on this server, as the producer was told: "received" or "published".
+        seconds: Since the producer was made.
+        by_lane: Counts of each lane; without lanes the one named "default" has all events. It also has the settled
+            events of types beyond `max_types`, whose lanes are not known any more.
+    """
+
+    total: Counts
+    by_type: dict[str, Counts]
+    retries: int
+    server_acks: str
+    seconds: float
+    by_lane: dict[str, Counts] = field(default_factory=dict)
+
+
+class Policy(NamedTuple):
+    """What a producer does with an event before it is sent, as the user gave it; see Producer."""
+
+    before_send: Callable[[Event], Event | tuple[str, Any] | None] | None
+    lanes: Mapping[str, Lane] | None
+    lane_of: Callable[[str], str | None] | None
+    sample_key: Callable[[Event], object] | None
+    on_delivery: Callable[[Any], object] | None
+
+
+class BaseProducer(abc.ABC, Generic[Data_contra]):
+    """See Producer."""
+
+    def __init__(self, options: ProducerOptions, policy: Policy) -> None:
+        self._options = options
+        self._before_send = None if policy.before_send is None else BeforeSend(policy.before_send)
+        self._lanes = resolve_lanes(policy.lanes, options, policy.on_delivery)
+        self._ledger = Ledger(options.max_types)
+        self._pool: deque[Batch] = deque()
+        # A new batch has room for a little more than what this one came to, and does not grow to it step by step.
+        self._last_made = Batch(options.wire)
+        self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
+        # Batches that `overflow` gave up, by lane: not counted yet, and not settled yet.
+        self._dropping: list[deque[Batch]] = [deque() for _ in self._lanes]
+        self._dropped_batches: list[deque[Batch]] = [deque() for _ in self._lanes]
+        self._engine: Engine | None = None
+        self._sender = Sender(options.settings.stats)
+        self._made_s = self._settled_s = time.monotonic()
+        self._settled = 0
+        self._closed = False
+        self._left_out: dict[str, Any] = {}
+        self._spool: Spool | None = None
+        if options.spool is not None:
+            self._spool = Spool(options.spool, max_bytes=options.spool_bytes, logger=options.settings.logger)
+        self._disk = self._new_disk_thread()
+        self._accumulators = [self._new_accumulator(number, lane) for number, lane in enumerate(self._lanes)]
+        self._low_bytes = [int(lane.buffer_bytes * (1 - _WORTH_WAKING)) for lane in self._lanes]
+        # Of the default lane, which is the only one as a rule.
+        self._accumulator = self._accumulators[0]
+        if policy.sample_key is not None and not callable(policy.sample_key):
+            raise TypeError(f"sample_key takes a callable of an event, not {policy.sample_key!r}")
+        self._samplers = [None if lane.sample == 1 else Sampler(lane.sample, policy.sample_key) for lane in self._lanes]
+        targets = [
+            accumulator if sampler is None else functools.partial(self._emit_sampled, accumulator, sampler)
+            for accumulator, sampler in zip(self._accumulators, self._samplers, strict=True)
+        ]
+        self._table = LaneTable([lane.name for lane in self._lanes], targets, policy.lane_of)
+        # What takes the events.
+        self._entry = self._accumulator if len(self._lanes) == 1 else Router(self._table.routes, self._table.target)
+        self._meter = ProducerMeter(self)
+        lifetime.made(self)
+
+    def __repr__(self) -> str:
+        if "_accumulator" not in self.__dict__:
+            return f"<{type(self).__name__} not made>"  # its options were refused
+        servers = ", ".join(settings.link.address.shown for _, settings in self._options.servers)
+        total = self.stats().total
+        state = "closed" if self._closed else "open"
+        counts = (
+            f"{total.accepted} accepted, {total.acked} acknowledged, {total.lost} lost, {total.unsettled} unsettled"
+        )
+        return f"<{type(self).__name__} {servers} {state}: {counts}>"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Make a producer of environment variables.
+
+        | variable, after RACCOON_FAST_ | option |
+        | --- | --- |
+        | URL | `url`; several are separated by commas |
+        | USER_ID, GROUP, ID_HEADER, GROUP_HEADER | `user_id` … |
+        | TLS_CA, TLS_CERT, TLS_KEY | `tls=TLS(ca=…, cert=…, key=…)`: paths of PEM files |
+        | TLS_PASSWORD | the password of an encrypted key |
+        | PROXY, SERVER_HOSTNAME | `proxy`, `server_hostname` |
+        | AUTH_TOKEN | `auth`: a bearer token |
+        | TIMEOUT, CONNECT_TIMEOUT | `timeout` …: seconds |
+        | WIRE | `wire`: proto or json |
+        | LINGER, BATCH_EVENTS, BATCH_BYTES, MAX_IN_FLIGHT, CONNECTIONS | `linger` … |
+        | BUFFER_BYTES, OVERFLOW, BLOCK_TIMEOUT | `buffer_bytes` … |
+        | DELIVERY_TIMEOUT, SERVER_ACKS, MAX_TYPES | `delivery_timeout` … |
+        | SPOOL, SPOOL_BYTES, DURABLE | `spool` …; DURABLE is 1 or 0, true or false, yes or no, on or off |
+        | ENABLED | `enabled`: 0 sends nothing, and needs no URL |
+        | LANES | `lanes`: a JSON object such as {"page": {"priority": "low", "ttl": 30}} |
+        | STATSD_HOST, STATSD_PORT, STATSD_PREFIX, STATSD_TAGS | `stats=StatsD(…)`; tags are key:value,key:value |
+
+        A variable that is set to nothing is not set. One that begins with RACCOON_FAST_ and is not known is logged as a
+        warning.
+
+        Args:
+            **options: As the class takes them; they go before the environment's.
+
+        Raises:
+            TypeError, ValueError: An option is not what it should be, or there is no url; the message names the
+                variable.
+        """
+        environment = Environment(options)
+        for line in unknown_variables():
+            resolve_logger(options.get("logger", DEFAULT)).warning(line)
+        options = {**environment.options, **options}
+        if not options.get("enabled", True):
+            options.setdefault("url", NULL_URL)
+        if "url" not in options:
+            raise ValueError("RACCOON_FAST_URL is not set, and no url is given: name the server")
+        with environment.blamed():
+            return cls(**options)
+
+    def stats(self) -> Report:
+        """What became of every event so far; safe from any thread.
+
+        `accepted` is the sum of all other counts at every moment, in total and for each type.
+        """
+        forks.check()
+        self._finish_dropping()
+        return self._ledger.consistent(self._read)
+
+    def _read(self) -> Report:
+        waiting: Counter[str] = Counter()
+        for accumulator in self._accumulators:
+            waiting.update(accumulator.waiting_types())
+        seen = self._ledger.seen()
+        total = self._ledger.total(sum(waiting.values()), seen)
+        return Report(
+            total=total,
+            by_type=self._ledger.by_type(waiting, seen),
+            retries=self._engine.retries if self._engine is not None else 0,
+            server_acks=self._options.server_acks,
+            seconds=time.monotonic() - self._made_s,
+            by_lane=self._by_lane(total, waiting, seen),
+        )
+
+    def _total(self) -> Counts:
+        """As `stats().total`, at a cost that depends neither on how many types there are nor on how much waits."""
+        return self._ledger.consistent(self._read_total)
+
+    def _read_total(self) -> Counts:
+        waiting = 0
+        for accumulator in self._accumulators:
+            taken = accumulator.taken  # first, for more may be taken meanwhile than there were
+            waiting += max(0, accumulator.accepted - taken)
+        return self._ledger.totals(waiting)
+
+    def _by_lane(
+        self, total: Counts, waiting: Mapping[str, int], seen: dict[str | None, dict[str, int]]
+    ) -> dict[str, Counts]:
+        if len(self._lanes) == 1:
+            return {self._lanes[0].name: total}
+        types: list[list[str]] = [[] for _ in self._lanes]
+        for event_type in {*waiting, *seen}:
+            if event_type is not None:  # which has all types together
+                types[self._lane_of_type(event_type)].append(event_type)
+        return {
+            lane.name: self._ledger.total(
+                sum(waiting.get(event_type, 0) for event_type in own),
+                {event_type: seen[event_type] for event_type in own if event_type in seen},
+            )
+            for lane, own in zip(self._lanes, types, strict=True)
+        }
+
+    def _lane_of_type(self, event_type: str) -> int:
+        """As the table, for types that came from elsewhere: what is wrong with `lane_of` is told to who emits."""
+        try:
+            return self._table.number(event_type)
+        except Exception:  # noqa: BLE001 - see above
+            return 0
+
+    @property
+    def spool_owner(self) -> str:
+        """Whose its records in the spool are, as `raccoon-fast spool ls` names it; "" while it has not opened one."""
+        return "" if self._spool is None else self._spool.owner
+
+    def health(self) -> Health:
+        """Whether events get through, for a readiness probe; safe from any thread.
+
+        Asked again and again, it also tells when nothing has moved for longer than an attempt may take, whatever the
+        cause: an event loop that is blocked knows of no failure.
+        """
+        forks.check()
+        engine = self._engine
+        servers = [ServerHealth(*server) for server in engine.health()] if engine is not None else []
+        reasons = []
+        total = self._total()
+        now_s = time.monotonic()
+        if self._settled != (settled := total.accepted - total.unsettled) or not total.unsettled:
+            self._settled, self._settled_s = settled, now_s
+        if now_s - self._settled_s > self._options.stall_s:
+            waiting = counted(total.unsettled, "event")
+            reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s, with {waiting} waiting")
+        if self._closed:
+            reasons.append("the producer is closed")
+        if trouble := self._loop_trouble():
+            reasons.append(trouble)
+        if servers and not any(server.ok for server in servers):
+            reasons.append(f"no server is well: {servers[0].last_error}")
+        if engine is not None and (late := engine.late_reason(total.unsettled, now_s)):
+            reasons.append(late)
+        for lane, accumulator in zip(self._lanes, self._accumulators, strict=True):
+            # That of a lane which drops is full whenever it has to.
+            if accumulator is not self._accumulator and lane.overflow.startswith("drop"):
+                continue
+            if accumulator.buffered > 0.9 * lane.buffer_bytes:
+                of_lane = f" of the lane {lane.name!r}" if accumulator is not self._accumulator else ""
+                reasons.append(f"the buffer{of_lane} is nearly full")
+        return Health(not reasons, reasons, servers)
+
+    @abc.abstractmethod
+    def _batch_cost(self, lane: LaneOptions) -> int:
+        """Bytes that a sealed batch of a lane takes beside its events: its objects, its receipt, its callback."""
+
+    @abc.abstractmethod
+    def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
+        """A batch of a lane with a receipt of its own, under this guid or a fresh one."""
+
+    @abc.abstractmethod
+    def _loop_trouble(self) -> str:
+        """Why the event loop does not run, or ""; where it can be started anew, it is."""
+
+    @abc.abstractmethod
+    def _wait_for_room(self, size: int, lane: int) -> Any: ...
+
+    @abc.abstractmethod
+    def _room_made(self) -> None: ...
+
+    @abc.abstractmethod
+    def _settled_receipt(self, response: Response) -> Any:
+        """A receipt of no batch."""
+
+    def _make_batch(self, lane: int) -> Batch:
+        """For an event about to be accepted."""
+        return self._new_batch(None, lane)
+
+    def _new_accumulator(self, number: int, lane: LaneOptions) -> Accumulator:
+        options = self._options
+        accumulator = Accumulator(
+            functools.partial(self._make_batch, number),
+            serializer=options.serializer,
+            wire=options.wire,
+            max_events=lane.batch_events,
+            max_bytes=lane.batch_bytes,
+            max_event_bytes=lane.max_event_bytes,
+            buffer_bytes=lane.buffer_bytes,
+            batch_cost=self._batch_cost(lane),
+            rescue=options.rescue,
+        )
+        accumulator.on_full = functools.partial(self._make_room, number)
+        return accumulator
+
+    # What is not sent
+
+    def _kept(self, event_type: str, data: Any) -> tuple[str, Any] | None:
+        """What `before_send` makes of an event; None if it leaves it out, which is counted."""
+        assert self._before_send is not None
+        self._require_open()
+        kept = self._before_send(event_type, data)
+        if kept is None:
+            self._ledger.add({str(event_type): 1}, FILTERED)
+        return kept
+
+    def _emit_sampled(
+        self, accumulator: Accumulator, sampler: Sampler, event_type: str, data: Any, index: int | None
+    ) -> Any:
+        if sampler.keeps(event_type, data):
+            try:
+                return accumulator.emit(event_type, data)
+            except SerializationError as error:
+                place(error, index)
+                raise
+        self._require_open()
+        self._ledger.add({event_type: 1}, SAMPLED)
+        return self._left_out_receipt(SAMPLED)
+
+    def _left_out_receipt(self, state: str) -> Any:
+        """Shared by all events that were left out in this way."""
+        receipt = self._left_out.get(state)
+        if receipt is None:
+            response = Response(Status.UNSPECIFIED, Code.UNSPECIFIED, reason=_LEFT_OUT[state])
+            receipt = self._left_out[state] = self._settled_receipt(response)
+        return receipt
+
+    def _require_open(self) -> None:
+        if not forks.PAGE[0]:
+            forks.check()
+        if self._closed:
+            raise self._closed_error()
+
+    def _filled_batch(
+        self, events: Iterable[tuple[str, Any]], req_guid: str | None
+    ) -> tuple[Batch | None, int, dict[str, Counter[str]]]:
+        """A batch of these events, not accepted yet, its lane, and the types of those that are left out, by state.
+
+        None in place of a batch if all are.
+        """
+        check_events(events)
+        lane = 0
+        left_out: dict[str, Counter[str]] = {}
+        if self._before_send is not None or len(self._lanes) > 1:
+            self._require_open()
+            chosen = [*self._chosen(events, left_out)]
+            if not chosen and left_out:
+                return None, 0, left_out
+            lane = self._lane_of_types(dict.fromkeys(event_type for _, (event_type, _) in chosen))
+            events = [pair for _, pair in chosen]
+            if self._options.serializer is not None:
+                events = self._serialized(chosen)
+        elif self._options.serializer is not None:
+            events = self._serialized((index, pair_of(index, event)) for index, event in enumerate(events))
+        batch = self._new_batch(req_guid, lane)
+        try:
+            batch.add_many(events)
+            if not batch.count:
+                raise ValueError("events is empty: a batch needs at least one event")
+        except BaseException:
+            self._recycle(batch)
+            raise
+        batch.accepted_s = time.monotonic()
+        return batch, lane, left_out
+
+    def _chosen(
+        self, events: Iterable[tuple[str, Any]], left_out: dict[str, Counter[str]]
+    ) -> Iterator[tuple[int, tuple[str, Any]]]:
+        for index, event in enumerate(events):
+            event_type, data = pair_of(index, event)
+            kept = (event_type, data) if self._before_send is None else self._before_send(event_type, data)
+            state = FILTERED
+            if kept is not None:
+                sampler = self._samplers[self._table.number(kept[0])]
+                if sampler is None or sampler.keeps(*kept):
+                    yield index, kept
+                    continue
+                event_type, state = kept[0], SAMPLED
+            left_out.setdefault(state, Counter())[event_type] += 1
+
+    def _serialized(self, events: Iterable[tuple[int, tuple[str, Any]]]) -> Iterator[tuple[str, bytes]]:
+        serializer, rescue = self._options.serializer, self._options.rescue
+        for index, (event_type, data) in events:
+            try:
+                encoded = serializer(data)
+            except TypeError:
+                if rescue is None:
+                    raise
+                encoded = rescue(data, event_type, index)
+            yield event_type, encoded
+
+    def _lane_of_types(self, types: Iterable[str]) -> int:
+        """The lane of a batch of several types: that of the highest priority among theirs."""
+        lanes = {self._lane_of_type(event_type): None for event_type in types}
+        return min(lanes, key=lambda lane: self._lanes[lane].rank, default=0)
+
+    def _count_left_out(self, left_out: Mapping[str, Mapping[str, int]]) -> None:
+        for state, types in left_out.items():
+            self._ledger.add(types, state)
+
+    def _new_engine(self, *, threadsafe: bool) -> Engine:
+        """On the event loop that is to own it."""
+        options = self._options
+        settings = EngineSettings(
+            wire=options.wire,
+            delivery_timeout_s=options.delivery_timeout_s,
+            first_in_flight=options.first_in_flight * options.connections,
+            most_in_flight=options.most_in_flight,
+            most_bytes_in_flight=options.buffer_bytes // 4,
+            connections=options.connections,
+            policy=options.retry,
+            batch_bytes=options.batch_bytes,
+            threadsafe=threadsafe,
+        )
+        engine = Engine(
+            settings,
+            Lanes(
+                [
+                    LaneQueue(
+                        accumulator,
+                        rank=lane.rank,
+                        linger_s=lane.linger_s,
+                        delivery_timeout_s=options.delivery_timeout_s,
+                        ttl_s=lane.ttl_s,
+                        is_durable=lane.durable,
+                    )
+                    for lane, accumulator in zip(self._lanes, self._accumulators, strict=True)
+                ]
+            ),
+            self._ledger,
+            options.open_endpoints(),
+            self._sender,
+            self._recycle,
+            self._adopted_batch,
+            None if self._spool is None else self._open_spooling,
+            options.settings.logger,
+        )
+        self._tell(engine.batch_opened, engine.batch_sealed)
+        engine.sizes = self._meter.sizes
+        self._meter.begin()
+        return engine
+
+    def _adopted_batch(self, types: Mapping[str, int]) -> Batch:
+        """A batch in the lane of events of these types, with a settlement, for a record of an earlier process."""
+        lane = self._lane_of_types(types)
+        batch = self._new_batch(None, lane)
+        if batch.settlement is None:
+            batch.settlement = Settlement(batch.receipt, lane=lane)
+        return batch
+
+    def _tell(self, on_open: Callable[..., object], on_sealed: Callable[[], object]) -> None:
+        """Have the accumulators call these; `on_open` gets the number of the lane too, where it is not the default."""
+        for lane, accumulator in enumerate(self._accumulators):
+            accumulator.on_open = functools.partial(on_open, lane=lane) if lane else on_open
+            accumulator.on_sealed = on_sealed
+
+    def _new_disk_thread(self) -> CallbackThread:
+        return CallbackThread(self._options.settings.logger, "raccoon_fast-spool", blocks=True)
+
+    def _open_spooling(self, turned: Callable[[News], None]) -> Spooling:
+        assert self._spool is not None
+        return Spooling(self._spool, self._disk, turned, self._options.settings.logger)
+
+    @property
+    def _has_spooled(self) -> bool:
+        """Whether an earlier process may have left something to send."""
+        return self._spool is not None and self._spool.path.exists()
+
+    def _empty_batch(self) -> Batch:
+        try:
+            batch = self._pool.pop()
+        except IndexError:
+            usual_bytes = self._last_made.nbytes or 4096
+            batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
+        self._last_made = batch
+        return batch
+
+    def _recycle(self, batch: Batch) -> None:
+        lane = batch.settlement.lane if batch.settlement is not None else 0
+        # Some is kept for the next batches: fresh memory costs a page fault for every 4 kB. Lean ones would keep the
+        # memory around them from being given back.
+        pooled_bytes = (len(self._pool) + 1) * (batch.cost + _BATCH_BYTES)
+        if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
+            batch.clear()
+            self._pool.append(batch)
+        if self._accumulators[lane].buffered <= self._low_bytes[lane]:
+            self._room_made()
+
+    def _after_fork(self) -> None:
+        """In the child: begin anew. The parent's loop does not run here, and its events are not ours to send."""
+        lifetime.inherit(self._engine)  # its loop's descriptors are the parent's too
+        self._engine = None
+        self._ledger = Ledger(self._options.max_types)
+        self._pool.clear()
+        self._last_made = Batch(self._options.wire)
+        for batches in (*self._dropping, *self._dropped_batches):
+            batches.clear()
+        if self._spool is not None:
+            self._spool.after_fork()
+        self._disk = self._new_disk_thread()
+        self._sender.forget()
+        self._meter.forget()
+        self._made_s = time.monotonic()
+        self._left_out.clear()
+        for accumulator in self._accumulators:
+            accumulator.reset()
+
+    # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
+
+    def _make_room(self, lane: int, types: Mapping[str, int], size: int) -> Any:
+        policy = self._lanes[lane].overflow
+        if policy == "raise":
+            raise self._full(lane)
+        if policy == "drop_oldest" and self._drop_oldest(lane):
+            return True
+        if policy in ("drop_newest", "drop_oldest"):
+            self._ledger.add(types, DROPPED + policy)
+            return self._dropped_receipt
+        self._spill(lane)
+        return self._wait_for_room(size, lane)
+
+    def _spill(self, lane: int) -> None:
+        if self._lanes[lane].overflow == "spool" and self._engine is not None:
+            self._engine.spill(lane)
+
+    def _drop_oldest(self, lane: int) -> bool:
+        """Give up the batch of a lane that waits longest; False if all there is is in flight."""
+        accumulator = self._accumulators[lane]
+        while True:
+            with self._ledger.change():
+                before = accumulator.taken
+                at_once(map(deque.append, (self._dropping[lane],), iter(accumulator.take, None)))  # one
+                has_dropped = self._count_dropped(lane)
+            if has_dropped or accumulator.taken != before:  # or another thread has
+                break
+            if not accumulator.seal():
+                return False
+        self._settle_dropped(lane)
+        if self._engine is not None:
+            self._engine.batch_sealed()  # a flush may wait for what was dropped
+        return True
+
+    # A Ctrl-C may come between any two steps: a batch is in one deque or the other, and the next call goes on with it.
+
+    def _count_dropped(self, lane: int) -> bool:
+        dropping, dropped = self._dropping[lane], self._dropped_batches[lane]
+        has_dropped = False
+        while dropping:
+            with contextlib.suppress(IndexError, ValueError):  # another thread counts it
+                batch = dropping[0]
+                at_once(
+                    map(deque.remove, (dropping,), (batch,)),
+                    map(deque.append, (dropped,), (batch,)),
+                    self._ledger.adding(batch.types, DROPPED + "drop_oldest"),
+                )
+                has_dropped = True
+        self._ledger.make_moves()
+        return has_dropped
+
+    def _finish_dropping(self) -> None:
+        """Go on where an exception of a signal handler ended `emit`."""
+        for lane in range(len(self._lanes)):
+            if self._dropping[lane] or self._dropped_batches[lane]:
+                self._count_dropped(lane)
+                self._settle_dropped(lane)
+
+    def _settle_dropped(self, lane: int) -> None:
+        mine: deque[Batch] = deque()
+        try:
+            # Not the loop first: an interrupt at its end is raised where it begins, and so outside of the `try`.
+            dropped = self._dropped_batches[lane]
+            while dropped or mine:
+                if not mine:
+                    with contextlib.suppress(IndexError):  # another thread took it
+                        at_once(map(deque.append, (mine,), map(deque.popleft, (dropped,))))
+                    continue
+                batch = mine[0]
+                if not batch.receipt.done():
+                    error = DroppedError(
+                        "dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid
+                    )
+                    (batch.settlement or Settlement(batch.receipt)).abandoned(error)
+                at_once(map(mine.remove, (batch,)), map(self._accumulators[lane].release, (batch.cost,)))
+                self._recycle(batch)
+        finally:
+            self._dropped_batches[lane].extend(mine)
+
+    def _full(self, lane: int) -> BufferFull:
+        buffered, limit = self._accumulators[lane].buffered, self._lanes[lane].buffer_bytes
+        of_lane = f" of the lane {self._lanes[lane].name!r}" if len(self._lanes) > 1 else ""
+        return BufferFull(
+            f"the buffer{of_lane} is full: {buffered} of {limit} bytes wait or are in flight; emit less, raise "
+            "buffer_bytes, or let overflow= drop or spool events",
+            buffered=buffered,
+            limit=limit,
+        )
+
+    def _closed_error(self) -> ClientClosedError:
+        return ClientClosedError("the producer was closed")
+
+    @property
+    @abc.abstractmethod
+    def _dropped_receipt(self) -> Any: ...
+
+
+def place(error: SerializationError, index: int | None) -> None:
+    """Tell an error that was raised for one event its place among several."""
+    if index is not None and error.index is None:
+        error.index = index
+        error.args = (str(error).replace("event of type", f"events[{index}] of type", 1),)
+
+
+def is_replaced(producer: BaseProducer[Any], original: Callable[..., object]) -> bool:
+    """Whether a subclass, a mock or a wrapper has put something in the place of a method as it is written."""
+    return getattr(type(producer), original.__name__) is not original

@@ -1,0 +1,674 @@
+"""The high-volume face: events in one by one or many at a time, batches out, every event accounted for."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast import forks
+from raccoon_fast.callbacks import CallbackThread
+from raccoon_fast.clients.options import positive, whole
+from raccoon_fast.clients.requests import resolve_guid
+from raccoon_fast.core._request import check_events, pair_of
+from raccoon_fast.delivery import lifetime
+from raccoon_fast.delivery.ack_streams import AckStream
+from raccoon_fast.delivery.ledger import FAILED, FILTERED, MAX_TYPES
+from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
+from raccoon_fast.delivery.promise import Promise
+from raccoon_fast.delivery.receipts import Receipt
+from raccoon_fast.delivery.settlement import Settlement
+from raccoon_fast.errors import ClientClosedError, DroppedError, SerializationError
+from raccoon_fast.producers.base import BaseProducer, Policy, Report, is_replaced, place
+from raccoon_fast.producers.options import resolve_options
+from raccoon_fast.serializers import PROTO, Data_contra
+from raccoon_fast.threads import Condition, require_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from typing_extensions import Self, Unpack
+
+    from raccoon_fast.clients.grpc import Channel
+    from raccoon_fast.clients.options import ClientOptions, Wire
+    from raccoon_fast.core.batch import Batch
+    from raccoon_fast.delivery.engine import Engine
+    from raccoon_fast.delivery.loop_thread import Call
+    from raccoon_fast.events import Event, Response
+    from raccoon_fast.producers.lanes import Lane, LaneOptions
+    from raccoon_fast.producers.options import Overflow, ServerAcks
+    from raccoon_fast.serializers import Serializer
+    from raccoon_fast.transports.rest.httpx import HttpxGiven
+
+__all__ = ["Producer"]
+
+_CLOSE_S = 5.0
+# As measured, with a tenth more.
+_BATCH_COST = 768
+_CALLBACK_COST = 384
+# Beyond a caller's timeout: for the loop to answer, for what `close` ends, and for a disk that takes what is left.
+_MARGIN_S = 0.02
+_CLOSE_MARGIN_S = 0.4
+_DISK_MARGIN_S = 5.0
+_COUNTED_S = 0.1
+# The first event waits for the engine, but not for good: the code that it interrupts, if a finalizer emits it, may hold
+# a lock that the loop's thread needs.
+_START_S = 0.25
+# A disk that refused is asked again while an `emit` waits.
+_SPILL_AGAIN_S = 1.0
+
+
+class _Patchable(abc.ABCMeta):
+    """Lets what is put into the class later, as unittest.mock does, reach the objects there are."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        cls._patched(name)
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        cls._patched(name)
+
+    def _patched(cls, name: str) -> None:
+        if name in ("emit", "emit_many"):
+            for producer in [*_made]:
+                if isinstance(producer, cls):
+                    producer._take_shortcuts()  # noqa: SLF001 - the other half of it
+
+
+class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
+    """Sends many events: `emit` appends to a batch and returns; batches are sent, and tried again, behind it.
+
+    Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
+    a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
+    parent's. A producer still open when the interpreter exits is closed then, also in a process of multiprocessing;
+    Celery's workers end in a way of their own: connect `close` to its signal worker_process_shutdown, or `flush` in the
+    task.
+
+    Under gevent's monkey patching every wait here (a full buffer, a receipt's `result`, `flush`, `close`) lets the
+    other greenlets run, and callbacks run on a greenlet. With `patch_all(thread=False)` each wait holds up the hub.
+
+    A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
+    delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
+
+    Args:
+        url: One server or several in the order of preference: "ws://…", "http://…", "grpc://…" or their secure forms,
+            mixed as you like; or "null://", see enabled. A server that fails is replaced by the next one that is well,
+            and taken back when it has proved to be well again.
+        serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
+        linger: Seconds a batch waits for more events.
+        batch_events: Events in a batch, at most.
+        batch_bytes: Bytes in a batch, at most; an event larger than that makes a batch of its own.
+        max_in_flight: Batches unacknowledged at once on a connection, at most; fewer while the server is slow. None
+            starts with 8 and, where the server is far and acknowledges as fast as ever, goes up to 128 on all
+            connections together, or a quarter of `buffer_bytes`.
+        connections: Connections to a server.
+        buffer_bytes: Bytes of memory for events that wait or are in flight, at most: the events, and what their batches
+            and receipts take beside them.
+        overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
+            most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest;
+            "spool" moves what waits longest to disk, and blocks meanwhile.
+        block_timeout: See overflow; then BufferFull is raised.
+        delivery_timeout: Seconds from an event's acceptance to its acknowledgement, over all attempts; then it expires.
+        on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
+        wire: "proto" or "json" (not with gRPC): the encoding of the request around the events.
+        ping_interval: Seconds between our own pings on a WebSocket; over gRPC, seconds without an answer before a ping,
+            no more often than grpc-go's enforcement policy allows. None sends none.
+        pong_timeout: Seconds within which a ping must be answered.
+        server_acks: What the server's acknowledgements mean, for the report: "received" or "published".
+        max_types: Event types that `stats` counts by name, at most; events of further ones are sent as they are, and
+            counted under "(other types)".
+        spool: Path of a file for batches that cannot be sent now: with overflow="spool" those the buffer has no room
+            for, those that would expire, and those that `close` leaves. They are sent again, with their guids, by this
+            producer or by the next one on this path, in whatever process. Producers may share a path.
+        spool_bytes: Bytes in the spool, at most; over it the policy is "block".
+        durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
+            stored is not lost with the process.
+        lanes: Lane(…) by event type: these events have batches, a share of the buffer and rules of their own; see Lane.
+            All other events are in the lane "default", made of the options here. The lanes share the servers, their
+            connections and `max_in_flight`. Where the events of an `emit_batch` are of several lanes, it goes with the
+            one of the highest priority.
+        lane_of: Called with an event type that is no key of `lanes`, once for each of the first 10,000 types; returns
+            the name of its lane, or None for the default one.
+        sample_key: Called with an Event of a lane whose `sample` is below 1; returns the text, bytes or int that
+            decides whether it is kept, such as a user's id: all events of one key are kept, or none. None decides at
+            random.
+        before_send: Called with each Event before it is accepted, in the thread that emits it; returns the event to be
+            sent, changed or not, or None to leave it out (counted as `filtered`). What it raises is raised by `emit`,
+            and the event is not accepted. It must be thread-safe where several threads emit.
+        enabled: False sends nothing: events are validated, serialized, batched and counted as always, then discarded,
+            and their receipts are settled with success. No connection is made, and no spool is opened. The same as the
+            url "null://".
+        transport: For URLs of REST, an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
+            send over instead of our own connections; see AsyncRestClient. A list has one, or None, for each URL. The
+            callable is best here: what it makes is closed on the producer's event loop, to which you have no way.
+        channel: For URLs of gRPC, a callable that makes a grpc.aio.Channel; see AsyncGrpcClient. A list as above.
+        **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
+
+    Raises:
+        TypeError, ValueError: An option is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        serializer: Serializer[Data_contra] = PROTO,  # type: ignore[assignment]  # where there is none, that is Any
+        linger: float = 0.005,
+        batch_events: int = 1000,
+        batch_bytes: int = 1 << 20,
+        max_in_flight: int | None = None,
+        connections: int = 1,
+        buffer_bytes: int = 64 << 20,
+        overflow: Overflow = "block",
+        block_timeout: float = 60.0,
+        delivery_timeout: float = 120.0,
+        on_delivery: Callable[[Receipt], object] | None = None,
+        wire: Wire = "proto",
+        ping_interval: float | None = 30.0,
+        pong_timeout: float = 10.0,
+        server_acks: ServerAcks = "received",
+        max_types: int = MAX_TYPES,
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 1 << 30,
+        durable: bool = False,
+        lanes: Mapping[str, Lane] | None = None,
+        lane_of: Callable[[str], str | None] | None = None,
+        sample_key: Callable[[Event], object] | None = None,
+        before_send: Callable[[Event], Event | tuple[str, Any] | None] | None = None,
+        enabled: bool = True,
+        transport: HttpxGiven | Sequence[HttpxGiven | None] | None = None,
+        channel: Channel | Sequence[Channel | None] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if on_delivery is not None and not callable(on_delivery):
+            raise TypeError(f"on_delivery takes a callable, not {on_delivery!r}")
+        super().__init__(
+            resolve_options(
+                url,
+                {"serializer": serializer, **options},
+                linger=linger,
+                batch_events=batch_events,
+                batch_bytes=batch_bytes,
+                max_in_flight=max_in_flight,
+                connections=connections,
+                buffer_bytes=buffer_bytes,
+                overflow=overflow,
+                block_timeout=block_timeout,
+                delivery_timeout=delivery_timeout,
+                wire=wire,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                server_acks=server_acks,
+                max_types=max_types,
+                spool=spool,
+                spool_bytes=spool_bytes,
+                durable=durable,
+                enabled=enabled,
+                transport=transport,
+                channel=channel,
+            ),
+            Policy(before_send, lanes, lane_of, sample_key, on_delivery),
+        )
+        self._callbacks = CallbackThread(self._options.settings.logger)
+        # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
+        self._threads: dict[bool, LoopThread] = {}
+        self._room = Condition()
+        # By lane.
+        self._last_opened: dict[int, Batch] = {}
+        self._dropped: Receipt | None = None
+        # Who takes it ends what `close` has begun.
+        self._to_close = deque([None])
+        self._engine_closing: asyncio.Future[None] | None = None
+        # Of a loop that has ended by itself.
+        self._orphan: Engine | None = None
+        self._report: Report | None = None
+        self._begin_accepting()
+        # The accumulator's own methods: a frame of ours around them would be a third of what an event costs.
+        self._shortcuts: dict[str, Callable[..., Any]] = {}
+        if self._before_send is None:
+            self._shortcuts = {"emit": self._entry.emit, "emit_many": self._entry.emit_many}
+        self._take_shortcuts()
+        _made.add(self)
+        if self._has_spooled:
+            self._started()
+
+    def emit(self, type: str, data: Data_contra) -> Receipt:  # noqa: A002 - the proto field's name
+        """Accept one event. Never does I/O.
+
+        Args:
+            type: The event's type; not empty.
+            data: What the serializer takes.
+
+        Returns:
+            The receipt of the batch that carries it, shared by the events of that batch.
+
+        Raises:
+            BufferFull: Under overflow="raise", and under "block" after `block_timeout`; the event was not accepted.
+            MessageTooLargeError: The event alone is larger than a server takes.
+            ClientClosedError: The producer is closed.
+            TypeError, ValueError: An argument is not what it should be.
+            OSError, RuntimeError: No thread can be started for it: the system has no descriptor or thread left, or the
+                interpreter is about to end. The event was not accepted.
+            Exception: Whatever the serializer raises, as it is.
+        """
+        if self._before_send is not None:
+            kept = self._kept(type, data)
+            if kept is None:
+                return self._left_out_receipt(FILTERED)  # type: ignore[no-any-return]
+            type, data = kept  # noqa: A001
+        receipt: Receipt = self._entry.emit(type, data)
+        return receipt
+
+    def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[Receipt]:
+        """Accept many events; cheaper than one by one.
+
+        Where a subclass or a wrapper has replaced `emit` and not this, each event is handed to that.
+
+        Args:
+            events: (type, data) pairs.
+
+        Returns:
+            The receipts of the batches that carry them, in order, each once.
+
+        Raises:
+            TypeError: An event is not a pair of a str and data: its place is named; those before it were accepted.
+            Exception: As `emit`, at the first event it cannot accept; those before it were accepted.
+        """
+        if not is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY):
+            if self._before_send is None:
+                return self._entry.emit_many(events)
+            emit: Callable[[str, Any], Receipt] = functools.partial(_EMIT, self)
+        else:
+            emit = self.emit
+        check_events(events)
+        receipts: dict[Receipt, None] = {}
+        for index, event in enumerate(events):
+            pair = pair_of(index, event)
+            try:
+                receipts[emit(*pair)] = None
+            except SerializationError as error:
+                place(error, index)
+                raise
+        return [*receipts]
+
+    def emit_batch(self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None) -> Receipt:
+        """Accept events as one batch of their own, whatever `batch_events`, `batch_bytes` and `linger` are.
+
+        For a program that may send the same events again, after a restart say: with a guid of its own making it sends
+        the same request. Where a server refuses some of the events, the parts it takes have guids derived from it.
+
+        Args:
+            events: (type, data) pairs, at least one.
+            req_guid: The request's guid, kept over retries; generated (uuid4 text) when None.
+
+        Returns:
+            Its receipt.
+
+        Raises:
+            BufferFull: As `emit`.
+            MessageTooLargeError: The batch is larger than the buffer, or than a server takes.
+            ClientClosedError: The producer is closed.
+            TypeError, ValueError: An argument is not what it should be; of an event, its place is named.
+            OSError, RuntimeError: As `emit`.
+            Exception: Whatever the serializer raises, as it is. No event was accepted, as with the errors above.
+        """
+        forks.check()
+        self._started()  # which may fail: before an event is accepted
+        batch, lane, left_out = self._filled_batch(events, req_guid)
+        if batch is None:
+            receipt: Receipt = self._left_out_receipt(next(iter(left_out)))
+        else:
+            receipt = self._accumulators[lane].add_batch(batch)
+        self._count_left_out(left_out)
+        return receipt
+
+    def flush(self, timeout: float = 30.0) -> int:
+        """Send what waits now, and wait until all events accepted before this call are settled.
+
+        Args:
+            timeout: Seconds to wait, at most; 0 does not wait.
+
+        Returns:
+            How many of them are not settled yet: 0 if all went well.
+        """
+        if timeout != 0:
+            positive("timeout", timeout)
+        forks.check()
+        self._finish_dropping()
+        accepted = self._accepted
+        thread = self._thread
+        if thread is None and (self._closed or not accepted):
+            return 0
+        try:
+            thread = self._started()
+            for accumulator in self._accumulators:
+                accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
+            call = thread.submit(self._flush(timeout))
+        except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
+            return self._unsettled(accepted)
+        try:
+            return call.result(0 if thread.is_current() else timeout + _MARGIN_S)
+        except concurrent.futures.TimeoutError:
+            call.cancel()
+        except (concurrent.futures.CancelledError, ClientClosedError):
+            pass  # another thread closes the producer
+        except BaseException:
+            call.cancel()
+            raise
+        return self._unsettled(accepted)
+
+    def close(self, timeout: float = _CLOSE_S) -> Report:
+        """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
+
+        Args:
+            timeout: Seconds for all of it; 0 does not wait.
+        """
+        if timeout != 0:
+            positive("timeout", timeout)
+        self._begin_close(timeout)()
+        return self.report
+
+    def _begin_close(self, timeout_s: float) -> Callable[[], object]:
+        forks.check()
+        deadline_s = time.monotonic() + timeout_s
+        self._closed = True
+        for accumulator in self._accumulators:
+            accumulator.close()
+        self._finish_dropping()
+        self._room.notify_all()
+        thread = self._thread
+        call: Call[None] | None = None
+        if thread is not None:
+            with contextlib.suppress(ClientClosedError, RuntimeError):  # it has ended, or none can be started
+                call = thread.submit(self._close_engine(timeout_s))
+            if thread.is_current():
+                return _nothing  # it goes on when this call has returned
+
+        def wait() -> None:
+            # Whoever is first ends it. The others, a signal handler that interrupted it among them, wait for the engine
+            # only, which does not depend on the first.
+            try:
+                self._to_close.pop()
+            except IndexError:
+                is_first = False
+            else:
+                is_first = True
+            try:
+                if call is not None:
+                    self._await_end(call, deadline_s)
+            except concurrent.futures.TimeoutError:
+                pass
+            finally:
+                if is_first:
+                    self._end_close(thread, deadline_s)
+                elif thread is not None and thread.is_over and self._report and self._total().unsettled:
+                    self._abandon()  # what an `emit` that a signal handler closed the producer in went on to accept
+                    self._report = self.stats()
+
+        return wait
+
+    def _await_end(self, call: Call[None], deadline_s: float) -> None:
+        try:
+            call.exception(max(0.0, deadline_s - time.monotonic()) + self._close_margin_s - _COUNTED_S)
+        except concurrent.futures.TimeoutError:
+            if self._engine is None or not self._engine.is_counted:  # or only receipts are left to be settled
+                call.exception(_COUNTED_S)
+
+    @property
+    def _close_margin_s(self) -> float:
+        return _CLOSE_MARGIN_S if self._spool is None else _DISK_MARGIN_S
+
+    def _end_close(self, thread: LoopThread | None, deadline_s: float) -> None:
+        end_s = deadline_s + self._close_margin_s
+        self._disk.stop(_left_s(end_s))
+        self._callbacks.stop(_left_s(end_s))
+        if thread is not None:
+            thread.stop(_left_s(end_s))
+        if thread is None or thread.is_over:
+            self._abandon()
+        elif self._engine is None or not self._engine.is_counted:
+            self._options.settings.logger.error(HELD_UP)
+        lifetime.ended(self)
+        self._report = report = self.stats()
+        self._meter.end(self)
+        self._tell_losses(report)
+
+    def _abandon(self) -> None:
+        """Fail what is left where the engine could not, or there is none."""
+        engine = self._engine or self._orphan
+        if engine is not None:
+            engine.fail_rest()
+            return
+        for accumulator in self._accumulators:
+            accumulator.seal()
+            while (batch := accumulator.take()) is not None:
+                self._ledger.add(batch.types, FAILED + "closed")
+                why = "the producer was closed before the batch was sent"
+                (batch.settlement or Settlement(batch.receipt)).failed(
+                    ClientClosedError(why, req_guid=batch.receipt.req_guid)
+                )
+                accumulator.release(batch.cost)
+
+    def _tell_losses(self, report: Report) -> None:
+        total = report.total
+        if total.lost or total.unsettled:
+            self._options.settings.logger.error(
+                "closed with events not acknowledged: %d failed, %d expired, %d dropped",
+                sum(total.failed.values()) + total.unsettled,
+                total.expired,
+                sum(total.dropped.values()),
+            )
+
+    @property
+    def report(self) -> Report:
+        """What `close` returned; before that, what `stats` returns."""
+        return self._report if self._report is not None else self.stats()
+
+    def acks(self, maxsize: int = 10_000) -> AckStream:
+        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not.
+
+        Args:
+            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+        """
+        stream = AckStream(whole("maxsize", maxsize), self._sender.unlisten)
+        self._sender.listen(stream)
+        return stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _take_shortcuts(self) -> None:
+        """Call the accumulator without a frame of ours, as long as nothing has replaced the methods that are ours."""
+        is_ours = not (is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY))
+        for name, shortcut in self._shortcuts.items():
+            if is_ours:
+                self.__dict__.setdefault(name, shortcut)
+            elif self.__dict__.get(name) is shortcut:  # and not what somebody has put into this object
+                del self.__dict__[name]
+
+    def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
+        req_guid = resolve_guid(req_guid)
+        batch = self._empty_batch()
+        promise: Promise[Response] = Promise()
+        receipt = Receipt(req_guid, promise, self._callbacks)
+        if (tracing := self._options.settings.tracing) is not None:
+            batch.settlement = Settlement(receipt, lane=lane)
+            batch.settlement.trace = tracing.of_batch(req_guid)
+        batch.receipt = receipt
+        batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
+        on_delivery = self._lanes[lane].on_delivery
+        if on_delivery is not None:
+            receipt.add_done_callback(on_delivery)
+        return batch
+
+    def _batch_cost(self, lane: LaneOptions) -> int:
+        return _BATCH_COST if lane.on_delivery is None else _BATCH_COST + _CALLBACK_COST
+
+    def _make_batch(self, lane: int) -> Batch:
+        forks.check()
+        self._started()  # which may fail: before an event is accepted
+        return self._new_batch(None, lane)
+
+    @property
+    def _thread(self) -> LoopThread | None:
+        return self._threads.get(True)
+
+    def _started(self) -> LoopThread:
+        """The thread with the event loop, started; safe from any thread, and in a finalizer that interrupts a start."""
+        thread = self._threads.get(True)
+        if thread is not None and self._engine is not None and not thread.is_over:
+            return thread
+        if self._closed:
+            raise self._closed_error()
+        if thread is not None and thread.is_over and self._threads.pop(True, None) is thread:
+            self._options.settings.logger.error("the event loop had stopped; a new one is started")
+            self._orphan, self._engine = self._engine or self._orphan, None
+            self._begin_accepting()
+            thread = None
+        is_first = thread is None
+        if thread is None:
+            require_threads()
+            mine = LoopThread(self._options.settings.logger)
+            try:
+                thread = self._threads.setdefault(True, mine)
+            except BaseException:  # a Ctrl-C
+                if self._threads.get(True) is not mine:
+                    mine.stop(0.0)
+                raise
+            if thread is not mine:  # another thread was faster, or a signal handler
+                mine.stop(0.0)
+                is_first = False
+            lifetime.began(self)
+        if not thread.is_current():
+            built = thread.submit(self._built())
+            if is_first:
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    built.result(_START_S)
+        return thread
+
+    def _loop_trouble(self) -> str:
+        thread = self._thread
+        if thread is None or not thread.is_over or self._closed:
+            return ""
+        with contextlib.suppress(OSError, RuntimeError, ClientClosedError):
+            self._started()
+        return "the event loop had stopped; a new one is started"
+
+    async def _built(self) -> Engine:
+        """The engine, on its loop; made there by the first who asks."""
+        engine = self._engine
+        if engine is None:
+            engine = self._engine = self._new_engine(threadsafe=True)
+            orphan, self._orphan = self._orphan, None
+            if orphan is not None:
+                engine.take_over(orphan)
+            # What was accepted until now.
+            for lane, batch in [*self._last_opened.items()]:
+                engine.batch_opened(batch, lane)
+            engine.batch_sealed()
+        return engine
+
+    def _begin_accepting(self) -> None:
+        """Accept events before there is an engine."""
+        self._tell(self._opened, self._sealed)
+
+    def _opened(self, batch: Batch, lane: int = 0) -> None:
+        self._last_opened[lane] = batch
+        if self._engine is not None:
+            self._engine.batch_opened(batch, lane)
+
+    def _sealed(self) -> None:
+        if self._engine is not None:
+            self._engine.batch_sealed()
+
+    async def _flush(self, timeout_s: float) -> int:
+        return await (await self._built()).flush(timeout_s)
+
+    async def _close_engine(self, timeout_s: float) -> None:
+        """Once, whoever asks; each waits for it as long as it likes."""
+        engine = await self._built()
+        if self._engine_closing is None:
+            self._engine_closing = asyncio.ensure_future(engine.close(timeout_s))
+        await asyncio.shield(self._engine_closing)
+
+    def _unsettled(self, accepted: int) -> int:
+        """Events among the first so many accepted that are not settled, as seen from outside of the loop."""
+        later = self._accepted - accepted
+        return max(0, self._total().unsettled - later)
+
+    @property
+    def _accepted(self) -> int:
+        return sum(accumulator.accepted for accumulator in self._accumulators)
+
+    def _wait_for_room(self, size: int, lane: int) -> bool:
+        thread = self._started()
+        if thread.is_current() or self._callbacks.is_current() or self._disk.is_current():
+            raise self._full(lane)  # it would wait for itself
+        deadline_s = time.monotonic() + self._lanes[lane].block_timeout_s
+        limit, accumulator = self._lanes[lane].buffer_bytes, self._accumulators[lane]
+
+        def may_go_on() -> bool:
+            return self._closed or accumulator.buffered + size <= limit
+
+        while not self._room.wait_for(may_go_on, min(max(0.0, deadline_s - time.monotonic()), _SPILL_AGAIN_S)):
+            if time.monotonic() >= deadline_s:
+                raise self._full(lane)
+            self._spill(lane)
+            self._started()
+        if self._closed:
+            raise self._closed_error()
+        return True
+
+    def _room_made(self) -> None:
+        self._room.notify_all()
+
+    @property
+    def _dropped_receipt(self) -> Receipt:
+        if self._dropped is None:
+            promise: Promise[Response] = Promise()
+            promise.set_exception(DroppedError("dropped: the buffer was full"))
+            self._dropped = Receipt("", promise, self._callbacks)
+        return self._dropped
+
+    def _settled_receipt(self, response: Response) -> Receipt:
+        promise: Promise[Response] = Promise()
+        promise.set_result(response)
+        return Receipt("", promise, self._callbacks)
+
+    def _after_fork(self) -> None:
+        lifetime.inherit(self._thread, self._orphan)
+        self._threads = {}
+        self._orphan = None
+        self._engine_closing = None
+        self._to_close = deque([None])
+        self._room = Condition()
+        self._last_opened = {}
+        self._callbacks = CallbackThread(self._options.settings.logger)
+        self._dropped = None
+        super()._after_fork()
+        self._begin_accepting()
+
+
+def _left_s(end_s: float) -> float:
+    return max(_MARGIN_S, end_s - time.monotonic())
+
+
+def _nothing() -> None:
+    pass
+
+
+# As they are written, whatever takes their place in the class later.
+_EMIT = Producer.emit
+_EMIT_MANY = Producer.emit_many
+_made: weakref.WeakSet[Producer] = weakref.WeakSet()

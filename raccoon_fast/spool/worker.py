@@ -1,0 +1,367 @@
+"""The engine's side of the spool: what blocks is done on a thread of its own, and its end comes back to the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from raccoon_fast.spool.records import fault_of_events
+from raccoon_fast.spool.store import Record, SpoolDamaged, SpoolError, SpoolFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.callbacks import CallbackThread
+    from raccoon_fast.core.batch import Batch
+    from raccoon_fast.logs import Log
+    from raccoon_fast.spool.store import Spool
+
+__all__ = ["News", "Spooling"]
+
+_ADOPT_S = 10.0
+# A disk that refuses is asked again so much later, and told of so often.
+_PAUSE_S = 1.0
+_TELL_S = 60.0
+# Batches for the quarantine that wait for a disk that refuses, at most.
+_MAX_QUARANTINES = 1000
+
+
+@dataclass
+class _Turn:
+    """What the thread is asked for in one go: many batches share one transaction. It takes out what it has done."""
+
+    stores: list[tuple[Batch, Callable[[Batch, int | None], None]]] = field(default_factory=list)
+    removes: list[int] = field(default_factory=list)
+    returns: list[int] = field(default_factory=list)
+    # Numbers of records, or a record that is not stored yet, each with a reason.
+    quarantines: list[tuple[list[int] | Record, str]] = field(default_factory=list)
+    fetch: tuple[int, Callable[[list[Record]], None]] | None = None
+    adopts: bool = False
+    closes: bool = False
+
+    def __bool__(self) -> bool:
+        asked = (self.stores, self.removes, self.returns, self.quarantines, self.fetch, self.adopts, self.closes)
+        return any(asked)
+
+
+@dataclass
+class _Done:
+    """What came of a turn."""
+
+    numbers: list[int] | None = None
+    records: list[Record] = field(default_factory=list)
+    adopted: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    gone: list[int] = field(default_factory=list)
+    available: int = 0
+    freed: bool = False
+    error: SpoolError | None = None
+
+
+class News(NamedTuple):
+    """What was found out about records, beside what was asked for.
+
+    Attributes:
+        adopted: Events by type of records that are ours from now on, of a process that is no more.
+        lost: Events by type of records that were on disk only and cannot be had any more, by number.
+        gone: Numbers of records of batches in memory: they are not on disk any more.
+    """
+
+    adopted: Mapping[str, int]
+    lost: Mapping[int, Mapping[str, int]]
+    gone: list[int]
+
+
+class Spooling:
+    """Stores, fetches and removes records, one turn after the other.
+
+    Owned by the engine's loop; the spool itself is touched by the thread only. What is asked for while a turn is under
+    way is the next turn. After the disk has refused something, for a moment nothing is asked of it: what is to be
+    stored is refused at once, and all else waits.
+
+    Args:
+        spool: The records.
+        thread: Runs what blocks.
+        turned: Called after each turn.
+        logger: Told of what the disk refuses, once a minute.
+        clock: As time.monotonic.
+        call_later: As that of the loop.
+
+    Attributes:
+        available: Records that `fetch` would find.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        thread: CallbackThread,
+        turned: Callable[[News], None],
+        logger: Log,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
+    ) -> None:
+        self.available = 0
+        self._spool = spool
+        self._thread = thread
+        self._turned = turned
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._call_later = call_later or self._loop.call_later
+        self._next = _Turn(adopts=True)
+        self._idle = asyncio.Event()
+        self._is_busy = False
+        self._is_closing = False
+        self._is_closed = False
+        self._is_refusing = False
+        # When the disk refused last, for want of room and for any other reason.
+        self._full_s = self._refused_s = float("-inf")
+        self._told_s = float("-inf")
+        # Turns that ended when the loop was gone.
+        self._unheard: list[tuple[_Turn, _Done]] = []
+        self._adopt_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._kick()
+
+    @property
+    def ready_s(self) -> float:
+        """When the disk may be asked to store something: a moment after it refused."""
+        return max(self._refused_s, self._full_s) + _PAUSE_S
+
+    def store(self, batch: Batch, then: Callable[[Batch, int | None], None]) -> None:
+        """Store a batch, and call `then` with it and its record's number, None where the disk refused.
+
+        The batch must stay as it is until then.
+        """
+        self._next.stores.append((batch, then))
+        self._kick()
+
+    def remove(self, numbers: list[int]) -> None:
+        """Delete records, some time soon."""
+        self._next.removes += numbers
+        self._kick()
+
+    def give_back(self, numbers: list[int]) -> None:
+        """Let records be fetched again."""
+        self._next.returns += numbers
+        self._kick()
+
+    def quarantine(self, numbers: list[int], reason: str) -> None:
+        """Move records into quarantine, some time soon: they are kept there, and not sent again.
+
+        Args:
+            numbers: The records'.
+            reason: Why, as a clause: "it was refused by every server".
+        """
+        self._next.quarantines.append((numbers, reason))
+        self._kick()
+
+    def put_quarantined(self, batch: Batch, reason: str) -> None:
+        """Store a batch in quarantine, some time soon. It may be changed as soon as this returns."""
+        self._next.quarantines.append((_record(batch), reason))
+        self._kick()
+
+    def fetch(self, max_bytes: int, then: Callable[[list[Record]], None]) -> None:
+        """Hand out the oldest records, `max_bytes` of them or one, to `then`."""
+        self._next.fetch = (max_bytes, then)
+        self._kick()
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what was asked for, for at most so long, and let go of the records.
+
+        A disk that refused is asked once more; then what it was asked for is left to the next process.
+        """
+        self._is_closing = True
+        for timer in (self._adopt_timer, self._retry_timer):
+            if timer is not None:
+                timer.cancel()
+        self._next.adopts = False
+        self._next.closes = True
+        self._full_s = self._refused_s = float("-inf")
+        self._kick()
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+        finally:
+            self._is_closed = True
+            self._thread.submit(_close, self._spool)
+
+    def take_over(self, other: Spooling, then: Callable[[News], None]) -> None:
+        """Go on where the loop of another one has ended: what that was asked for is done here, but for stores.
+
+        Args:
+            other: On the same spool and thread.
+            then: Called, on the loop, with what it found out when it was heard no more. What it stored or fetched in
+                that moment is undone: a stored batch is in memory still, and a fetched record can be fetched again.
+        """
+
+        def on_thread(_: object) -> None:  # behind the turn that was under way
+            rest, other._next = other._next, _Turn()
+            heard = other._unheard
+            for turn, done in heard:
+                rest.removes += turn.removes + (done.numbers or [])
+                rest.quarantines += turn.quarantines
+                rest.returns += [record.id for record in done.records]
+            with contextlib.suppress(RuntimeError):  # this loop has ended, too
+                self._loop.call_soon_threadsafe(on_loop, rest, [done for _, done in heard])
+
+        def on_loop(rest: _Turn, heard: list[_Done]) -> None:
+            self._next.removes += rest.removes
+            self._next.quarantines += rest.quarantines
+            self._next.returns += rest.returns
+            for done in heard:
+                then(News(done.adopted, done.lost, done.gone))
+            self._kick()
+
+        self._thread.submit(on_thread, None)
+
+    def _kick(self) -> None:
+        if self._is_busy or not self._next:
+            return
+        now_s = self._clock()
+        if now_s < self.ready_s and self._next.stores and not self._is_refusing:
+            self._is_refusing = True
+            self._idle.clear()
+            self._loop.call_soon(self._refuse)  # not at once: whoever asked is not done asking
+        if now_s < self._refused_s + _PAUSE_S:
+            if self._retry_timer is None and not self._is_closing:
+                self._retry_timer = self._call_later(self._refused_s + _PAUSE_S - now_s, self._retry)
+            return
+        turn, self._next = self._next, _Turn()
+        if self._is_refusing:
+            turn.stores, self._next.stores = self._next.stores, turn.stores
+        if not turn:
+            return
+        self._is_busy = True
+        self._idle.clear()
+        self._thread.submit(self._work, turn)
+        if self._is_closed:
+            self._thread.submit(_close, self._spool)  # which the turn opened once more
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        self._kick()
+
+    def _refuse(self) -> None:
+        self._is_refusing = False
+        stores, self._next.stores = self._next.stores, []
+        for batch, then in stores:
+            then(batch, None)
+        self._rest()
+
+    def _rest(self) -> None:
+        if not (self._is_busy or self._is_refusing):
+            self._idle.set()
+
+    # On the thread
+
+    def _work(self, turn: _Turn) -> None:
+        spool, done = self._spool, _Done()
+        spool.give_back(turn.returns)
+        turn.returns = []
+        for step in (self._store, self._quarantine, self._remove, self._adopt, self._fetch):
+            try:
+                try:
+                    step(turn, done)
+                except SpoolDamaged:
+                    step(turn, done)  # with a new file
+            except SpoolFull as error:  # noqa: PERF203
+                done.error = error  # the next steps need no room, and may make some
+            except Exception as error:  # noqa: BLE001 - a turn that never ends would end all spooling
+                done.error = error if isinstance(error, SpoolError) else SpoolError(f"the spool failed: {error!r}")
+                break
+        if turn.closes:
+            spool.close()
+        done.lost, done.gone, done.available = spool.pop_lost(), spool.pop_gone(), spool.available
+        try:
+            self._loop.call_soon_threadsafe(self._worked, turn, done)
+        except RuntimeError:  # the loop is closed
+            self._unheard.append((turn, done))
+
+    def _store(self, turn: _Turn, done: _Done) -> None:
+        if turn.stores:
+            done.numbers = self._spool.put([_record(batch) for batch, _ in turn.stores])
+
+    def _quarantine(self, turn: _Turn, done: _Done) -> None:
+        # Before the removes, which may delete what a part is kept of.
+        while turn.quarantines:
+            what, reason = turn.quarantines[0]
+            try:
+                if isinstance(what, Record):
+                    self._spool.put_quarantined(what, reason)
+                else:
+                    self._spool.quarantine(what, reason)
+            except SpoolFull as error:
+                done.error = error  # it stays where it is
+            del turn.quarantines[0]
+
+    def _remove(self, turn: _Turn, done: _Done) -> None:
+        if turn.removes:
+            self._spool.remove(turn.removes)
+            turn.removes = []
+            done.freed = True
+
+    def _adopt(self, turn: _Turn, done: _Done) -> None:
+        if turn.adopts:
+            done.adopted = self._spool.adopt()
+            turn.adopts = False
+
+    def _fetch(self, turn: _Turn, done: _Done) -> None:
+        if turn.fetch is not None:
+            done.records = self._spool.take(turn.fetch[0], fault_of_events)
+
+    # On the loop
+
+    def _worked(self, turn: _Turn, done: _Done) -> None:
+        self._is_busy = False
+        self.available = done.available
+        self._look_at(done)
+        if not self._is_closing:
+            # What was not done comes first in the next turn; nothing of it is forgotten.
+            self._next.removes[:0] = turn.removes
+            self._next.quarantines[:0] = turn.quarantines
+            del self._next.quarantines[_MAX_QUARANTINES:]
+            self._next.adopts |= turn.adopts
+            if self._adopt_timer is None:
+                self._adopt_timer = self._call_later(_ADOPT_S, self._adopt_again)
+        for position, (batch, then) in enumerate(turn.stores):
+            then(batch, None if done.numbers is None else done.numbers[position])
+        if turn.fetch is not None:
+            turn.fetch[1](done.records)
+        self._turned(News(done.adopted, done.lost, done.gone))
+        self._kick()
+        self._rest()
+
+    def _look_at(self, done: _Done) -> None:
+        now_s = self._clock()
+        if done.freed:
+            self._full_s = float("-inf")
+        error = done.error
+        if error is None:
+            return
+        if isinstance(error, SpoolFull):
+            self._full_s = now_s
+        elif not self._is_closing:
+            self._refused_s = now_s
+        if now_s >= self._told_s + _TELL_S:
+            self._told_s = now_s
+            self._logger.error("%s", error)
+
+    def _adopt_again(self) -> None:
+        self._adopt_timer = None
+        self._next.adopts = True
+        self._kick()
+
+
+def _record(batch: Batch) -> Record:
+    age_s = time.monotonic() - batch.accepted_s
+    return Record(batch.req_guid, batch.wire, time.time() - age_s, batch.types, batch.envelope.body())
+
+
+def _close(spool: Spool) -> None:
+    spool.close()

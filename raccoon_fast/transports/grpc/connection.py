@@ -1,0 +1,496 @@
+"""One HTTP/2 client connection (RFC 9113): many exchanges at a time, a request's body sent from where it lies.
+
+Only what unary calls need: no push, no priorities, no trailers of ours. A body goes out in the frames that the server's
+windows allow, each a head of ours and a view of the body.
+
+Everything here runs on the event loop the connection was opened on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from typing import TYPE_CHECKING
+
+from raccoon_fast.errors import (
+    AckTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    Outcome,
+    ProtocolError,
+    TransportError,
+)
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
+from raccoon_fast.transports.grpc import frames as wire
+from raccoon_fast.transports.grpc.frames import ErrorCode
+from raccoon_fast.transports.grpc.streams import HTTP2Stream
+from raccoon_fast.transports.pinger import Keepalive, PolitePinger
+from raccoon_fast.transports.shared_connection import SharedConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raccoon_fast.errors import RaccoonError
+    from raccoon_fast.transports.base import Link, Request
+    from raccoon_fast.transports.grpc.streams import HTTP2Answer
+
+__all__ = ["HTTP2Connection", "RefusedError"]
+
+# An answer and what frames it: one that is larger is an error before the window is used up.
+_WINDOW = MAX_ANSWER_BYTES + wire.DEFAULT_FRAME_SIZE
+_SETTINGS = (
+    (wire.ENABLE_PUSH, 0),
+    (wire.INITIAL_WINDOW_SIZE, _WINDOW),
+    (wire.MAX_HEADER_LIST_SIZE, wire.MAX_BLOCK_BYTES),
+)
+# The connection's window is filled up again when this much of it was used.
+_REFILL = wire.DEFAULT_WINDOW // 2
+# Less than so much is written in one piece, as a copy costs less there than several buffers do.
+_SMALL = 4096
+NO_PINGS = Keepalive(None, 0.0)
+
+
+class RefusedError(ConnectionLostError):
+    """The server did nothing with a request, and says so: it may go onto another connection (RFC 9113, 8.7)."""
+
+    outcome = Outcome.NOT_DELIVERED
+
+
+class HTTP2Connection(SharedConnection):
+    """A connection, from its preface to its end; not reopened.
+
+    Args:
+        link: The server.
+        keepalive: Our pings.
+        has_table: Whether the server may refer to header fields it sent before; each block is decoded then.
+
+    Attributes:
+        error: Why it is closed; None while it is not.
+        has_answered: Whether it carried a whole exchange.
+        needs_table: Whether it ended because the server refers to such fields though it was told not to, as h2o 2.2
+            does: a connection with a table is what it needs.
+    """
+
+    def __init__(self, link: Link, keepalive: Keepalive = NO_PINGS, *, has_table: bool = False) -> None:
+        super().__init__(link)
+        self._keepalive = keepalive
+        self._table_bytes = wire.TABLE_BYTES if has_table else 0
+        self._read_block = wire.TableReader().read_block if has_table else wire.read_block
+        self.needs_table = has_table
+        self.error: TransportError | None = None
+        self.has_answered = False
+        self._frames = wire.FrameReader()
+        self._streams: dict[int, HTTP2Stream] = {}
+        self._next_id = 1
+        self._leaving = False
+        # What waits for the server's limit of streams; what is open and not written whole.
+        self._queue: deque[HTTP2Stream] = deque()
+        self._unwritten: dict[int, HTTP2Stream] = {}
+        # The server's settings, and its window of the connection.
+        self._max_streams = wire.MAX_STREAM
+        self._first_window = wire.DEFAULT_WINDOW
+        self._frame_size = wire.DEFAULT_FRAME_SIZE
+        self._window = wire.DEFAULT_WINDOW
+        self._used = 0  # of our own
+        self._received_s = 0.0
+        self._answered_s = self._loop.time()
+        self._pinger = PolitePinger(
+            keepalive,
+            self._ping,
+            self._pong_missed,
+            link.logger,
+            lambda: self._answered_s,
+            lambda: bool(self._streams),
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes further exchanges."""
+        return self.error is None and not self._leaving
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait for the server's settings, which come first.
+
+        Raises:
+            ConnectError, TLSError: They did not come; the connection is closed.
+        """
+        await self._wait_opened(timeout_s, f"{self._link.address} did not greet as an HTTP/2 server in time")
+        if self.error is None:
+            self._pinger.start()
+
+    def begin(
+        self,
+        head: bytes,
+        message: bytes | memoryview,
+        deadline_s: float,
+        ended: Callable[[HTTP2Answer | RaccoonError], None],
+        request: Request | None = None,
+    ) -> HTTP2Stream:
+        """Send one request, or have it wait until the server takes one more.
+
+        Args:
+            head: The header block, with nothing that refers to others.
+            message: The body, not empty, contiguous bytes; referenced until `ended` is called.
+            deadline_s: Loop time by which the answer must be complete.
+            ended: Called once, from a callback of the event loop: with the answer, or the AckTimeoutError,
+                ConnectionLostError (RefusedError) or ProtocolError that says why there is none.
+            request: Its `was_written` and `resends` are kept.
+
+        Raises:
+            TransportError: The connection was closed before; RefusedError if it is about to be.
+        """
+        if self.error is not None:
+            raise copy.copy(self.error)
+        if self._leaving:
+            raise RefusedError(f"{self._link.address} closes the connection and takes nothing more over it")
+        stream = HTTP2Stream(head, message, self._loop.time(), deadline_s, ended, request)
+        if self._queue or len(self._streams) >= self._max_streams:
+            self._queue.append(stream)
+        else:
+            self._start(stream)
+        self._timer.watch(deadline_s)
+        return stream
+
+    def cancel(self, stream: HTTP2Stream) -> None:
+        """Nobody waits for its answer any more: the server is told to leave it."""
+        if not stream.has_ended:
+            stream.end(None)
+            self._reset(stream, ErrorCode.CANCEL)
+
+    def leave(self) -> None:
+        """Say goodbye and close; what is in flight fails with ConnectionLostError. Idempotent."""
+        transport = self.transport
+        if self.error is None and transport is not None and not transport.get_write_buffer_size():
+            self._send(wire.GOAWAY, 0, 0, bytes(8))
+            transport.close()
+        self._end(lost_error(None, self._link.address))
+
+    def move_on(self) -> None:
+        """See SharedConnection.move_on. What was not sent yet is refused, and so sent on the next connection."""
+        self._leaving = True
+        refused = [*self._queue]
+        self._queue.clear()
+        for stream in refused:
+            self._forget(stream)
+            stream.end(RefusedError(f"the connection to {self._link.address} moves to another address"))
+        self._pump()
+
+    async def close(self) -> None:
+        """As `leave`, and wait a second at most for the connection's end. Idempotent."""
+        self.leave()
+        await self._wait_lost()
+
+    def _end(self, error: TransportError) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        self._stop(error)
+        self._pinger.stop()
+        streams = [*self._streams.values(), *self._queue]
+        self._streams.clear()
+        self._queue.clear()
+        for stream in streams:
+            own = copy.copy(error)
+            if not stream.is_written:
+                own.outcome = Outcome.NOT_DELIVERED
+            stream.end(own)
+        self._unwritten.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        tls = self.transport.get_extra_info("ssl_object")
+        chosen = "h2" if tls is None else tls.selected_alpn_protocol()
+        if chosen != "h2":  # RFC 9113, 3.2; a server that chose nothing may speak anything
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            said = f"it chose {chosen or 'no protocol'} by ALPN, not h2; is this the port for gRPC?"
+            self._end(ConnectError(f"{self._link.address} does not offer HTTP/2: {said}"))
+            return
+        settings = wire.encode_settings(((wire.HEADER_TABLE_SIZE, self._table_bytes), *_SETTINGS))
+        self.transport.write(wire.PREFACE + wire.encode_frame(wire.SETTINGS, 0, 0, settings))
+
+    def data_received(self, data: bytes) -> None:
+        self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
+        self._received_s = self._loop.time()
+        try:
+            for kind, flags, stream_id, payload in self._frames.feed(data):
+                self._frame_received(kind, flags, stream_id, payload)
+                if self.error is not None:
+                    return
+        except wire.FrameError as error:
+            self._break(error)
+        else:
+            self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.error is not None:
+            return
+        if self._streams or not self._leaving:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        error = lost_error(exc, self._link.address, is_silent=not self._opened.done())
+        if not self._opened.done() and isinstance(error, ConnectionLostError):
+            error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
+        self._end(error)
+
+    # What comes in
+
+    def _frame_received(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind != wire.SETTINGS and not self._opened.done():
+            raise wire.FrameError("no SETTINGS for a greeting")
+        if kind == wire.HEADERS:
+            self._block_received(stream_id, flags, payload)
+        elif kind == wire.DATA:
+            self._data_received(stream_id, flags, payload)
+        elif kind == wire.WINDOW_UPDATE:
+            self._widened(stream_id, int.from_bytes(payload, "big") & wire.MAX_WINDOW, len(payload))
+        elif kind == wire.SETTINGS:
+            self._settings_received(flags, stream_id, payload)
+        elif kind == wire.PING:
+            if len(payload) != 8 or stream_id:
+                raise wire.FrameError(f"PING of {len(payload)} bytes on stream {stream_id}")
+            if flags & wire.ACK:
+                self._pinger.pong(payload)
+            else:
+                self._send(wire.PING, wire.ACK, 0, payload)
+        elif kind == wire.RST_STREAM:
+            self._reset_received(stream_id, payload)
+        elif kind == wire.GOAWAY:
+            self._goaway_received(payload)
+        elif kind == wire.PUSH_PROMISE:
+            raise wire.FrameError("PUSH_PROMISE, which it was told not to send")
+        # Frames of other types are to be ignored (RFC 9113, 4.1), and so is PRIORITY.
+
+    def _block_received(self, stream_id: int, flags: int, block: bytes) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)  # an answer to what was given up is nobody's
+        try:
+            fields = self._read_block(block)
+            if stream is not None and stream.block_received(fields, bool(flags & wire.END_STREAM)):
+                self._ended(stream)
+        except wire.MalformedError as error:
+            self._refuse(stream, error)
+
+    def _refuse(self, stream: HTTP2Stream | None, error: wire.MalformedError) -> None:
+        """What came on a stream is no answer; those on other streams are not concerned (RFC 9113, 8.1.1)."""
+        if stream is not None:
+            self._reset(stream, ErrorCode.PROTOCOL_ERROR)
+            stream.end(ProtocolError(f"{self._link.address} broke HTTP/2: {error}"))
+
+    def _data_received(self, stream_id: int, flags: int, payload: bytes) -> None:
+        self._used += len(payload)
+        if self._used >= _REFILL:
+            self._send(wire.WINDOW_UPDATE, 0, 0, self._used.to_bytes(4, "big"))
+            self._used = 0
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        if flags & wire.PADDED:
+            payload = wire.strip_padding(payload, wire.PADDED)
+        is_end = bool(flags & wire.END_STREAM)
+        try:
+            has_ended = stream.data_received(payload, is_end)
+        except wire.MalformedError as error:
+            self._refuse(stream, error)
+            return
+        if has_ended and is_end:
+            self._ended(stream)
+        elif has_ended:
+            self._reset(stream, ErrorCode.CANCEL)  # more than is taken: the server may stop
+
+    def _check_known(self, stream_id: int) -> None:
+        if not stream_id & 1 or stream_id >= self._next_id:
+            raise wire.FrameError(f"a frame of stream {stream_id}, which was never opened")
+
+    def _ended(self, stream: HTTP2Stream) -> None:
+        self.has_answered = True
+        self._answered_s = self._received_s
+        if stream.is_written:
+            self._forget(stream)
+        else:
+            self._reset(stream, ErrorCode.NO_ERROR)  # the rest is not wanted (RFC 9113, 8.1)
+
+    def _settings_received(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or (flags & wire.ACK and payload):
+            raise wire.FrameError(f"SETTINGS of {len(payload)} bytes on stream {stream_id}")
+        if flags & wire.ACK:
+            return
+        for name, value in wire.read_settings(payload):
+            if name == wire.MAX_CONCURRENT_STREAMS:
+                self._max_streams = value
+            elif name == wire.INITIAL_WINDOW_SIZE:
+                if value > wire.MAX_WINDOW:
+                    raise _too_wide(value)
+                for stream in self._streams.values():
+                    stream.window += value - self._first_window
+                    if stream.window > wire.MAX_WINDOW:
+                        raise _too_wide(stream.window)
+                self._first_window = value
+            elif name == wire.MAX_FRAME_SIZE:
+                if not wire.DEFAULT_FRAME_SIZE <= value < 1 << 24:
+                    raise wire.FrameError(f"frames of {value} bytes")
+                self._frame_size = value
+        self._send(wire.SETTINGS, wire.ACK, 0)
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def _widened(self, stream_id: int, more: int, size: int) -> None:
+        if size != 4 or not more:
+            raise wire.FrameError(f"WINDOW_UPDATE of {size} bytes, by {more}")
+        if stream_id:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                self._check_known(stream_id)
+                return
+            stream.window += more
+            window = stream.window
+        else:
+            self._window += more
+            window = self._window
+        if window > wire.MAX_WINDOW:
+            raise _too_wide(window)
+
+    def _reset_received(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise wire.FrameError(f"RST_STREAM of {len(payload)} bytes")
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id)
+            return
+        self._forget(stream)
+        code = int.from_bytes(payload, "big")
+        kind = RefusedError if code == ErrorCode.REFUSED_STREAM else ConnectionLostError
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        stream.end(kind(f"{self._link.address} reset the call: {ErrorCode.name_of(code)}"))
+
+    def _goaway_received(self, payload: bytes) -> None:
+        if len(payload) < 8:
+            raise wire.FrameError(f"GOAWAY of {len(payload)} bytes")
+        self._leaving = True
+        last = int.from_bytes(payload[:4], "big") & wire.MAX_STREAM
+        code = int.from_bytes(payload[4:8], "big")
+        words = "".join(filter(str.isprintable, payload[8:200].decode("ascii", "replace")))
+        said = f"{self._link.address} closes the connection: {ErrorCode.name_of(code)} {words}".rstrip()
+        refused = [*(stream for stream in self._streams.values() if stream.id > last), *self._queue]
+        self._queue.clear()
+        if code != ErrorCode.NO_ERROR:
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+        for stream in refused:
+            self._forget(stream)
+            stream.end(RefusedError(said))
+
+    def _break(self, error: wire.FrameError) -> None:
+        """The server does not keep to HTTP/2."""
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        address = self._link.address
+        self.needs_table |= isinstance(error, wire.TableError)
+        if self._opened.done():
+            self._send(wire.GOAWAY, 0, 0, bytes(4) + int(error.code).to_bytes(4, "big"))
+            self._end(ProtocolError(f"{address} broke HTTP/2: {error}"))
+        else:
+            self._end(ConnectError(f"{address} does not speak HTTP/2: {error}; is this the port for gRPC?"))
+
+    # What goes out
+
+    def _pump(self) -> None:
+        while self._queue and len(self._streams) < self._max_streams and not self._leaving:
+            stream = self._queue.popleft()
+            if not stream.has_ended:
+                self._start(stream)
+        if self._unwritten:
+            for stream in [*self._unwritten.values()]:
+                if self._window <= 0 or not self._writable:
+                    break
+                if stream.id in self._unwritten:  # a write may end in resume_writing, and so in here
+                    self._write(stream, [])
+        if self._leaving and not self._streams and self.error is None:
+            self.leave()
+
+    def _start(self, stream: HTTP2Stream) -> None:
+        stream.id = self._next_id
+        self._next_id += 2
+        if self._next_id > wire.MAX_STREAM:
+            self._leaving = True
+        stream.window = self._first_window
+        self._streams[stream.id] = self._unwritten[stream.id] = stream
+        self._write(stream, stream.head_frames(self._frame_size))
+
+    def _write(self, stream: HTTP2Stream, buffers: list[bytes | memoryview]) -> None:
+        """Write those, and of the body as much as the windows allow."""
+        if self._writable:
+            self._window -= stream.body_frames(self._window, self._frame_size, buffers)
+            if stream.is_written:
+                del self._unwritten[stream.id]
+        if not buffers:
+            return
+        transport = self.transport
+        assert transport is not None
+        if transport.is_closing():
+            return  # what became of it is told by connection_lost
+        written = sum(map(len, buffers))
+        if written <= _SMALL:
+            transport.write(b"".join(buffers))
+        else:
+            transport.writelines(buffers)
+        self._link.stats.count(TOTAL_BYTES_SENT, written)
+
+    def _send(self, kind: int, flags: int, stream_id: int, payload: bytes = b"") -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(wire.encode_frame(kind, flags, stream_id, payload))
+        self._answer_written()
+
+    def _reset(self, stream: HTTP2Stream, code: ErrorCode) -> None:
+        """End the stream on our side."""
+        if stream.id:
+            self._send(wire.RST_STREAM, 0, stream.id, int(code).to_bytes(4, "big"))
+        self._forget(stream)
+
+    def _forget(self, stream: HTTP2Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._unwritten.pop(stream.id, None)
+
+    def _ping(self, payload: bytes) -> None:
+        self._send(wire.PING, 0, 0, payload)
+
+    def _pong_missed(self) -> None:
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        late = f"{self._link.address} did not answer a ping within {self._keepalive.timeout_s:g} s"
+        self._end(ConnectionLostError(late))
+
+    # Deadlines
+
+    def _expire(self, now_s: float) -> float | None:
+        overdue = [stream for stream in (*self._streams.values(), *self._queue) if stream.deadline_s <= now_s]
+        self._queue = deque(stream for stream in self._queue if stream.deadline_s > now_s)
+        address = self._link.address
+        for stream in overdue:
+            self._reset(stream, ErrorCode.CANCEL)
+            if stream.is_written:
+                stream.end(AckTimeoutError(f"no answer from {address} in time"))
+            else:
+                said = f"could not be sent to {address} in time"
+                stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
+        # One that only waited for its turn says nothing of those that are under way.
+        sent = overdue if not self._streams else [stream for stream in overdue if stream.id]
+        if any(self._received_s <= stream.began_s for stream in sent):
+            # Not a byte since: the server is not there any more, and nobody has told us.
+            self._link.stats.count(TOTAL_CONN_ERR, 1)
+            self._end(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
+            return None
+        self._pump()
+        return min((stream.deadline_s for stream in (*self._streams.values(), *self._queue)), default=None)
+
+
+def _too_wide(window: int) -> wire.FrameError:
+    """The server opens a window to more than it may be (RFC 9113, 6.9.1 and 6.9.2)."""
+    return wire.FrameError(f"a window of {window}", ErrorCode.FLOW_CONTROL_ERROR)
