@@ -181,6 +181,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         | SPOOL, SPOOL_BYTES, DURABLE | `spool` …; DURABLE is 1 or 0, true or false, yes or no, on or off |
         | ENABLED | `enabled`: 0 sends nothing, and needs no URL |
         | LANES | `lanes`: a JSON object such as {"page": {"priority": "low", "ttl": 30}} |
+        | PROPAGATE, SPANS | `propagate`, `spans` (OpenTelemetry): as DURABLE |
         | STATSD_HOST, STATSD_PORT, STATSD_PREFIX, STATSD_TAGS | `stats=StatsD(…)`; tags are key:value,key:value |
 
         A variable that is set to nothing is not set. One that begins with RACCOON_FAST_ and is not known is logged as a

@@ -65,6 +65,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DURABLE": ("durable", option_text.switch),
     "ENABLED": ("enabled", option_text.switch),
     "LANES": ("lanes", lanes_from_text),
+    "PROPAGATE": ("propagate", option_text.switch),
+    "SPANS": ("spans", option_text.switch),
     "STATSD_HOST": ("stats.host", str),
     "STATSD_PORT": ("stats.port", option_text.whole_number),
     "STATSD_PREFIX": ("stats.prefix", str),

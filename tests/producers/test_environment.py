@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import trustme
@@ -85,6 +87,8 @@ def test_all_of_them(variables, tmp_path):
         DURABLE="Yes",
         ENABLED="on",
         LANES='{"page": {"priority": "low", "ttl": 30, "sample": 0.5}}',
+        PROPAGATE="1",
+        SPANS="1",
         PROXY="http://proxy.test:3128",
         SERVER_HOSTNAME="inner.test",
         STATSD_HOST="127.0.0.1",
@@ -110,6 +114,8 @@ def test_all_of_them(variables, tmp_path):
     assert (options.server_acks, options.spool, options.spool_bytes) == ("published", tmp_path / "spool", 12345)
     assert options.durable is True
     assert options.is_null is False
+    assert settings.tracing is not None
+    assert (settings.tracing._tracer is None, settings.tracing._propagator is None) == (False, False)
     assert [(lane.name, lane.rank, lane.ttl_s, lane.sample) for lane in producer._lanes] == [
         ("default", 1, None, 1.0),
         ("page", 2, 30.0, 0.5),
@@ -117,6 +123,18 @@ def test_all_of_them(variables, tmp_path):
     assert isinstance(settings.stats, StatsD)
     assert (settings.stats._prefix, settings.stats._suffix) == ("shop", "|#env:test,zone:a")
     producer.close(0)
+
+
+def test_lanes_need_no_json_library(variables):
+    variables(URL="http://a.test", LANES='{"page": {"ttl": 30}}')
+    program = """
+import sys
+sys.modules.update(orjson=None, msgspec=None)
+from raccoon_fast import Producer
+with Producer.from_env(logger=None) as producer:
+    print(*(lane.name for lane in producer._lanes))
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "default page\n"
 
 
 @pytest.mark.parametrize(
