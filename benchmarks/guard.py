@@ -12,6 +12,7 @@ with, and that is said.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,11 +23,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RECORDED = Path(__file__).with_name("guard.json")
 MOST_GROWTH = 0.05
 EVENTS = 100
+_BATCH, _IN_FLIGHT = 10, 8
 _WARM_UP, _ROUNDS = 5, 40
 _GUID = "17e2ac19-df8b-4a30-b111-fd7f5073d2f5"
 _ANSWER = b"\x08\x01\x10\x01\x18\x80\xe2\xcf\xaa\x06\x2a\x30\x0a\x08req_guid\x12\x24" + _GUID.encode()
@@ -115,15 +117,60 @@ def resolve(wire: str) -> Callable[[], object]:
     return work
 
 
-WORKLOADS: dict[str, tuple[Callable[..., Callable[[], object]], tuple[Any, ...]]] = {
-    "encode, add_many": (encode_many, ("ProtoEnvelope",)),
-    "encode, add": (encode_one_by_one, ()),
-    "encode JSON, add_many": (encode_many, ("JsonEnvelope",)),
-    "emit": (emit, ("emit",)),
-    "emit_many": (emit, ("emit_many",)),
-    "emit_many, five types": (emit, ("emit_many", 5)),
-    "decode and settle": (resolve, ("proto",)),
-    "decode JSON and settle": (resolve, ("json",)),
+def batches(transport: str, together: int) -> Callable[[], object]:
+    """From `emit_many` to settled receipts, with a server that answers so many batches at once."""
+    from answering import answering
+
+    from raccoon_fast import RAW, Producer
+    from raccoon_fast.delivery import concurrency
+
+    concurrency._SLOW_MARGIN_S = 60.0  # noqa: SLF001 - or fewer than the server waits for, when valgrind is slow
+    url = _open.enter_context(answering(transport, together))
+    producer = _open.enter_context(Producer(url, serializer=RAW, logger=None, batch_events=_BATCH))
+    many = events()[:_BATCH]
+
+    def work() -> None:
+        receipts = [receipt for _ in range(together) for receipt in producer.emit_many(many)]
+        for receipt in receipts:
+            receipt.result(60)
+
+    return work
+
+
+# Servers and producers, until all is counted.
+_open = contextlib.ExitStack()
+
+
+class Workload(NamedTuple):
+    """What is counted.
+
+    Attributes:
+        make: Returns what does one round.
+        arguments: Of `make`.
+        units: How many events, or batches, a round has.
+        unit: What these are.
+    """
+
+    make: Callable[..., Callable[[], object]]
+    arguments: tuple[Any, ...] = ()
+    units: int = EVENTS
+    unit: str = "event"
+
+
+WORKLOADS = {
+    "encode, add_many": Workload(encode_many, ("ProtoEnvelope",)),
+    "encode, add": Workload(encode_one_by_one),
+    "encode JSON, add_many": Workload(encode_many, ("JsonEnvelope",)),
+    "emit": Workload(emit, ("emit",)),
+    "emit_many": Workload(emit, ("emit_many",)),
+    "emit_many, five types": Workload(emit, ("emit_many", 5)),
+    "decode and settle": Workload(resolve, ("proto",)),
+    "decode JSON and settle": Workload(resolve, ("json",)),
+    **{
+        f"{transport}, batches of {_BATCH}, {how}": Workload(batches, (transport, together), together, "batch")
+        for transport in ("WebSocket", "REST", "gRPC")
+        for how, together in (("together", _IN_FLIGHT), ("alone", 1))
+    },
 }
 
 
@@ -156,14 +203,16 @@ def main() -> int:
 
 def work() -> None:
     """Run every workload, with a call of getppid before and after the rounds that count."""
-    for make, arguments in WORKLOADS.values():
-        one_round = make(*arguments)
-        for _ in range(_WARM_UP):
-            one_round()
-        os.getppid()
-        for _ in range(_ROUNDS):
-            one_round()
-        os.getppid()
+    sys.setswitchinterval(60.0)  # a thread goes on until it waits, however slow valgrind makes it
+    with _open:
+        for workload in WORKLOADS.values():
+            one_round = workload.make(*workload.arguments)
+            for _ in range(_WARM_UP):
+                one_round()
+            os.getppid()
+            for _ in range(_ROUNDS):
+                one_round()
+            os.getppid()
 
 
 def build_name() -> str:
@@ -180,7 +229,7 @@ def build_name() -> str:
 
 
 def count() -> dict[str, int]:
-    """Instructions an event, or an answer, of each workload."""
+    """Instructions per event, answer or batch of each workload."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "counts")
         # The counts are written, and begin anew, whenever libc's getppid is called.
@@ -197,7 +246,10 @@ def count() -> dict[str, int]:
         if finished.returncode or not all(part.exists() for part in parts):
             raise SystemExit(f"callgrind failed:\n{finished.stdout}{finished.stderr}")
         totals = [int(re.search(r"^totals: (\d+)", part.read_text(), re.MULTILINE)[1]) for part in parts]
-    return {name: round(total / _ROUNDS / EVENTS) for name, total in zip(WORKLOADS, totals, strict=True)}
+    return {
+        name: round(total / _ROUNDS / workload.units)
+        for (name, workload), total in zip(WORKLOADS.items(), totals, strict=True)
+    }
 
 
 def compare(counted: dict[str, int], recorded: dict[str, int]) -> int:
@@ -208,7 +260,8 @@ def compare(counted: dict[str, int], recorded: dict[str, int]) -> int:
         if before is not None and instructions > before * (1 + MOST_GROWTH):
             verdict += f"  TOO MUCH: over {MOST_GROWTH:.0%}"
             status = 1
-        print(f"{name:24} {instructions:7,} instructions an event   {verdict}")
+        unit = WORKLOADS[name].unit if name in WORKLOADS else "event"
+        print(f"{name:36} {instructions:7,} instructions per {unit}   {verdict}")
     if status:
         print("bench-guard: if the growth is meant, record it (--record) in a commit that says why")
     return status

@@ -42,14 +42,14 @@ class Sink:
 @contextmanager
 def sink(kind: str = "null") -> Iterator[Sink]:
     """A collector; `kind` is its sink."""
-    with _process(_collect, kind) as pipe:
+    with process(_collect, kind) as pipe:
         yield Sink(pipe)
 
 
 @contextmanager
 def discarder() -> Iterator[tuple[str, int]]:
     """The address of a socket that reads what comes and drops it; one connection after the other."""
-    with _process(_discard) as pipe:
+    with process(_discard) as pipe:
         yield pipe.recv()
 
 
@@ -59,22 +59,23 @@ def far(port: int, round_trip_s: float) -> Iterator[int]:
 
     A long way, and a wide one: however many bytes are on it, none waits for another.
     """
-    with _process(_delay, port, round_trip_s / 2.0) as pipe:
+    with process(_delay, port, round_trip_s / 2.0) as pipe:
         yield pipe.recv()
 
 
 @contextmanager
-def _process(target: object, *args: object) -> Iterator[Connection]:
+def process(target: object, *args: object) -> Iterator[Connection]:
+    """A process that ends when the pipe to it does, which `target` gets first."""
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=target, args=(theirs, *args))
-    process.start()
+    started = CONTEXT.Process(target=target, args=(theirs, *args))
+    started.start()
     theirs.close()
     try:
         yield ours
     finally:
         ours.close()  # which ends it
-        process.join(10)
-        process.kill()
+        started.join(10)
+        started.kill()
 
 
 def _collect(pipe: Connection, kind: str) -> None:
