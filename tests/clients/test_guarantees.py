@@ -239,7 +239,7 @@ WAYS: dict[tuple[str, str], Callable[[str], list[Way]]] = {
     ("any", "nobody listens"): lambda _: [Way("nobody", heals=False)],
     ("any", "the server's certificate"): lambda _: [Way("untrusted", heals=False)],
     ("any", "the server refuses"): lambda _: [Way("unknown client", heals=False)],
-    ("any", "no answer in time"): lambda _: [Way("any", lambda *_: None, {"timeout": 0.3})],
+    ("any", "no answer in time"): lambda _: [Way("any", lambda *_: None, {"timeout": patient(0.3)})],
 }
 
 
