@@ -140,12 +140,14 @@ class _GRPC(_Connection):
 
     def answer(self, message: bytes, stream: int) -> bytes:
         message = b"\x00" + len(message).to_bytes(4, "big") + message
-        return b"".join((
-            http2.encode_frame(http2.WINDOW_UPDATE, 0, 0, (1 << 14).to_bytes(4, "big")),
-            http2.encode_frame(http2.HEADERS, http2.END_HEADERS, stream, _BLOCK),
-            http2.encode_frame(http2.DATA, 0, stream, message),
-            http2.encode_frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, _TRAILERS),
-        ))
+        return b"".join(
+            (
+                http2.encode_frame(http2.WINDOW_UPDATE, 0, 0, (1 << 14).to_bytes(4, "big")),
+                http2.encode_frame(http2.HEADERS, http2.END_HEADERS, stream, _BLOCK),
+                http2.encode_frame(http2.DATA, 0, stream, message),
+                http2.encode_frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, _TRAILERS),
+            )
+        )
 
 
 _KINDS: dict[str, tuple[str, type[_Connection]]] = {

@@ -95,6 +95,11 @@ CHARTS: dict[str, Callable[[Group], str]] = {
     "emit": _bars("Handing an event over", 3),
     "transports": _bars("From events to their acknowledgement: CPU of the client"),
     "latency": _latency,
+    "interference": lambda group: bar_chart(
+        "From emit to acknowledgement, beside a thread that computes",
+        "ms",
+        _blocks((table for table in group.tables if table.unit == "ms"), 2),
+    ),
     "scale": _scale,
     "distance": _distance,
     "memory": _memory,
