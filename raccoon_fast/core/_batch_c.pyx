@@ -318,13 +318,19 @@ cdef class Accumulator:
         self.on_sealed()
         return True
 
-    def take(self):
-        """Hand over the sealed batch that waits longest, or None."""
+    def take(self, into=None):
+        """Hand over the sealed batch that waits longest, or None.
+
+        Args:
+            into: A deque that gets the batch too, in the same step.
+        """
         cdef Batch batch
         if not self.batches:
             return None
         batch = self.batches.popleft()
         self.events_out += batch.envelope.events
+        if into is not None:
+            into.append(batch)
         return batch
 
     def take_all(self):
@@ -353,6 +359,10 @@ cdef class Accumulator:
     def release(self, nbytes):
         """Give back the cost of a batch."""
         self.held -= <int64_t> nbytes
+
+    def releasing(self, nbytes):
+        """As `release`, for `threads.at_once`."""
+        return map(self.release, (nbytes,))
 
     def limit_bytes(self, int64_t max_bytes):
         """Seal batches before they grow over so many bytes from now on, if that is less than before."""

@@ -581,7 +581,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         while True:
             with self._ledger.change():
                 before = accumulator.taken
-                at_once(map(deque.append, (self._dropping[lane],), iter(accumulator.take, None)))  # one
+                accumulator.take(self._dropping[lane])
                 has_dropped = self._count_dropped(lane)
             if has_dropped or accumulator.taken != before:  # or another thread has
                 break
@@ -632,7 +632,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                         "dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid
                     )
                     (batch.settlement or Settlement(batch.receipt)).abandoned(error)
-                at_once(map(mine.remove, (batch,)), map(self._accumulators[lane].release, (batch.cost,)))
+                at_once(map(mine.remove, (batch,)), self._accumulators[lane].releasing(batch.cost))
                 self._recycle(batch)
         finally:
             self._dropped_batches[lane].extend(mine)

@@ -64,7 +64,8 @@ assert total.unsettled == 0 and total.accepted == total.acked + total.lost, tota
     run(program, collector.ws_url, mode, RACCOON_FAST_NO_EXTENSIONS=form)
 
 
-def test_a_signal_handler_that_closes_at_any_moment(collector: Collector) -> None:
+@FORMS
+def test_a_signal_handler_that_closes_at_any_moment(collector: Collector, form: str) -> None:
     program = """
 import random, signal, sys
 from raccoon_fast import RAW, ClientClosedError, Producer
@@ -85,20 +86,17 @@ for life in range(80):
     producer.close(10)
     assert producer.report.total.unsettled == 0, producer.report.total
 """
-    # The compiled form: in the pure one what an interrupted emit holds cannot be sent meanwhile, and waits for its end.
-    run(program, collector.ws_url, 10.0, RACCOON_FAST_NO_EXTENSIONS="")
+    run(program, collector.ws_url, 10.0, RACCOON_FAST_NO_EXTENSIONS=form)
 
 
 @FORMS
 @pytest.mark.parametrize("inner", ["close", "flush", "stats", "health"])
 def test_each_of_these_in_a_handler_that_interrupts_each(collector: Collector, inner: str, form: str) -> None:
-    """Bounded, also in the pure form, where what an interrupted emit holds cannot be sent before it goes on."""
     program = """
-import signal, sys, time, warnings
+import signal, sys, time
 from raccoon_fast import RAW, ClientClosedError, Producer
-warnings.simplefilter("ignore", RuntimeWarning)  # a close that the handler's overtakes has nothing left to await
 url, inner = sys.argv[1:]
-acts = {"close": lambda: producer.close(0.5), "flush": lambda: producer.flush(0.05), "stats": lambda: producer.stats(),
+acts = {"close": lambda: producer.close(5), "flush": lambda: producer.flush(5), "stats": lambda: producer.stats(),
         "health": lambda: producer.health()}
 signals, busy = 0, False
 def handler(*_):
@@ -190,7 +188,8 @@ assert inside > 10, inside
     run(program, collector.ws_url, kind, RACCOON_FAST_NO_EXTENSIONS=form)
 
 
-def test_ctrl_c_during_the_first_event_is_keyboard_interrupt(collector: Collector) -> None:
+@FORMS
+def test_ctrl_c_during_the_first_event_is_keyboard_interrupt(collector: Collector, form: str) -> None:
     program = """
 import random, signal, sys
 from raccoon_fast import RAW, Producer
@@ -210,14 +209,10 @@ for _ in range(60):
     assert producer.close(20).total.unsettled == 0
 print(interrupts > 10)
 """
-    # The compiled form here and below: the pure one changes its counts in several steps.
-    assert interrupted(program, collector, "") == "True\n"
+    assert interrupted(program, collector, form) == "True\n"
 
 
-COMPILED = pytest.mark.parametrize("form", [""], ids=["compiled"])
-
-
-@COMPILED
+@FORMS
 @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest"])
 def test_ctrl_c_at_any_moment_of_emit_leaves_counts_that_match(collector: Collector, form: str, overflow: str) -> None:
     program = """
@@ -263,7 +258,7 @@ def interrupted(program: str, collector: Collector, form: str, *arguments: str) 
     return done.stdout
 
 
-@COMPILED
+@FORMS
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_an_interrupt_before_any_line_of_emit_leaves_counts_that_match(
     collector: Collector, form: str, overflow: str
