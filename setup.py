@@ -46,6 +46,8 @@ DIRECTIVES = {
     "binding": False,
     "embedsignature": True,
     "embedsignature.format": "clinic",
+    # What guards what the threads share is said in each module's first lines.
+    "freethreading_compatible": True,
 }
 
 

@@ -1,8 +1,16 @@
 """The compiled form of Batch and Accumulator; the contracts are those of the pure form.
 
-In place of a lock the accumulator has the GIL. Between its last check and the end of a change nothing runs that could
-let another thread in: no Python code, no object that the garbage collector tracks is made (a collection may run
-finalizers), no I/O. Whatever may do so, the serializer, the hooks and `make_batch`, comes before or after.
+What guards what. All that an accumulator has, the open batch and the sealed ones included, is looked at and changed in
+critical sections of the accumulator: where Python has a GIL that is the GIL and costs nothing, elsewhere it is the
+object's own lock. Either is given up as soon as Python code runs or the thread waits. So from a section's first look to
+the end of its change nothing may do so: no Python code, no object that the garbage collector tracks is made (a
+collection may run finalizers), none is freed that has a finalizer, no I/O, no wait. Whatever may do so, the serializer,
+the hooks and `make_batch`, comes before or after. A section meets no other lock that may be held: what is in it, as the
+dicts of types, is reached through the accumulator alone.
+
+A batch belongs to its accumulator from its first event until it is taken, before and after that to one thread at a
+time, which hands it on. A list of events that is gone through by index is locked as well, for its items are borrowed. A
+router has nothing that changes but a dict, to which types are added and from which none is taken.
 """
 
 cimport cython
@@ -28,6 +36,14 @@ __all__ = ["Accumulator", "Batch", "Router"]
 cdef const uint8_t[::1] _PAGE = forks.PAGE
 cdef const uint8_t _CLOSED = 0
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
+# What `put_at_edge` comes to in a section, and has to do before the next one.
+cdef enum:
+    _ACCEPTED
+    _AGAIN
+    _TOO_LARGE
+    _FULL
+    _NO_BATCH
+
 # Bytes of an event that are neither data nor type, at most.
 cdef int64_t _MOST_AROUND = 64
 
@@ -143,9 +159,9 @@ cdef class Batch:
 cdef class Accumulator:
     """Events in, sealed batches out, within a bound of memory."""
 
-    cdef public object on_open
-    cdef public object on_sealed
-    cdef public object on_full
+    cdef object open_hook
+    cdef object sealed_hook
+    cdef object full_hook
     cdef object make_batch
     cdef object serializer
     cdef object rescue
@@ -155,8 +171,10 @@ cdef class Accumulator:
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
     cdef int64_t batch_cost
-    # The types of the last lean batch of one type.
+    # The types of the last lean batch of one type, and what is in there: others may have the dict by now.
     cdef dict one_type
+    cdef object one_name
+    cdef Py_ssize_t one_count
     # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
     cdef const uint8_t* is_open
     cdef Batch batch
@@ -173,7 +191,7 @@ cdef class Accumulator:
         self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
         rescue=None
     ):
-        self.on_open = self.on_sealed = self.on_full = _nothing
+        self.open_hook = self.sealed_hook = self.full_hook = _nothing
         self.make_batch = make_batch
         self.serializer = serializer
         self.rescue = rescue
@@ -187,38 +205,83 @@ cdef class Accumulator:
         self.reset()
 
     @property
+    def on_open(self):
+        """Called with each batch that gets its first event; what it returns is of no account, as of the other two."""
+        with cython.critical_section(self):
+            return self.open_hook
+
+    @on_open.setter
+    def on_open(self, hook):
+        cdef object before
+        with cython.critical_section(self):
+            before = self.open_hook  # which is freed behind the section
+            self.open_hook = hook
+
+    @property
+    def on_sealed(self):
+        """Called when there is one more batch to take."""
+        with cython.critical_section(self):
+            return self.sealed_hook
+
+    @on_sealed.setter
+    def on_sealed(self, hook):
+        cdef object before
+        with cython.critical_section(self):
+            before = self.sealed_hook
+            self.sealed_hook = hook
+
+    @property
+    def on_full(self):
+        """Called with the types and the size of what does not fit: True to look again, else what `emit` returns."""
+        with cython.critical_section(self):
+            return self.full_hook
+
+    @on_full.setter
+    def on_full(self, hook):
+        cdef object before
+        with cython.critical_section(self):
+            before = self.full_hook
+            self.full_hook = hook
+
+    @property
     def buffered(self):
         """Bytes of events that were accepted and not released; of sealed batches, what they cost."""
-        return self.held
+        with cython.critical_section(self):
+            return self.held
 
     @property
     def accepted(self):
         """Events accepted so far."""
-        return self.events_in
+        with cython.critical_section(self):
+            return self.events_in
 
     @property
     def taken(self):
         """Events of the batches that were taken or dropped so far."""
-        return self.events_out
+        with cython.critical_section(self):
+            return self.events_out
 
     @property
     def open_count(self):
         """Events in the batch that is not sealed yet."""
-        return self.batch.envelope.events if self.batch is not None else 0
+        with cython.critical_section(self):
+            return self.batch.envelope.events if self.batch is not None else 0
 
     @property
     def sealed(self):
         """Batches to take."""
-        return len(self.batches)
+        with cython.critical_section(self):
+            return len(self.batches)
 
     @property
     def oldest_s(self):
         """When the batch that `take` has next got its first event; infinity if there is none."""
         cdef Batch batch
-        if not self.batches:
-            return INFINITY
-        batch = self.batches[0]
-        return batch.accepted_s
+        with cython.critical_section(self):
+            if not self.batches:
+                return INFINITY
+            batch = self.batches[0]
+            return batch.accepted_s
 
     def emit(self, type, data):
         """Accept one event.
@@ -298,24 +361,25 @@ cdef class Accumulator:
             refuse_batch(size, self.max_event_bytes, batch.envelope.events)
         while True:
             self.require_open()
-            if self.held + size <= self.buffer_bytes:
+            if self.keep_new(batch, size):
                 break
             answer = self.on_full(batch.envelope.tally(), size)
             if answer is not True:
                 return answer
-        self.held += size
-        self.keep(batch)
-        self.events_in += batch.envelope.events
-        self.on_sealed()
+        self.tell_sealed()
         return receipt
 
     def seal(self):
         """Seal the open batch. Returns whether there was one."""
-        if self.batch is None:
+        cdef Batch batch
+        with cython.critical_section(self):
+            batch = self.batch
+            if batch is not None:
+                self.keep(batch)
+                self.batch = None
+        if batch is None:
             return False
-        self.keep(self.batch)
-        self.batch = None
-        self.on_sealed()
+        self.tell_sealed()
         return True
 
     def take(self, into=None):
@@ -325,10 +389,11 @@ cdef class Accumulator:
             into: A deque that gets the batch too, in the same step.
         """
         cdef Batch batch
-        if not self.batches:
-            return None
-        batch = self.batches.popleft()
-        self.events_out += batch.envelope.events
+        with cython.critical_section(self):
+            if not self.batches:
+                return None
+            batch = self.batches.popleft()
+            self.events_out += batch.envelope.events
         if into is not None:
             into.append(batch)
         return batch
@@ -337,28 +402,35 @@ cdef class Accumulator:
         """Hand over every sealed batch, in order, and the events of all of them by type."""
         cdef dict counts = {}
         cdef object fresh = deque()
-        cdef object batches = self.batches
+        cdef object batches
         cdef Batch batch
-        self.batches = fresh
+        with cython.critical_section(self):
+            batches = self.batches
+            self.batches = fresh
+            for batch in batches:
+                self.events_out += batch.envelope.events
         for batch in batches:
-            self.events_out += batch.envelope.events
-            for type_, count in batch.envelope.tally().items():
-                counts[type_] = counts.get(type_, 0) + count
+            _add_up(counts, batch.envelope.tally())
         return batches, counts
 
     def weigh(self, Batch batch not None):
         """Give a batch its cost, and return it: once, for one that came from elsewhere; nothing is counted here."""
-        if not batch.beside:
-            self.trim(batch)
+        with cython.critical_section(self):
+            if not batch.beside:
+                self.trim(batch)
         return batch.size + batch.beside
 
     def hold(self, nbytes):
         """Count bytes that came from elsewhere: the cost of a batch that was stored."""
-        self.held += <int64_t> nbytes
+        cdef int64_t more = nbytes
+        with cython.critical_section(self):
+            self.held += more
 
     def release(self, nbytes):
         """Give back the cost of a batch."""
-        self.held -= <int64_t> nbytes
+        cdef int64_t less = nbytes
+        with cython.critical_section(self):
+            self.held -= less
 
     def releasing(self, nbytes):
         """As `release`, for `threads.at_once`."""
@@ -366,16 +438,19 @@ cdef class Accumulator:
 
     def limit_bytes(self, int64_t max_bytes):
         """Seal batches before they grow over so many bytes from now on, if that is less than before."""
-        self.max_bytes = min(self.max_bytes, max_bytes)
+        with cython.critical_section(self):
+            self.max_bytes = min(self.max_bytes, max_bytes)
 
     def close(self):
         """Accept nothing from now on. Idempotent."""
-        self.is_open = &_CLOSED
+        with cython.critical_section(self):
+            self.is_open = &_CLOSED
 
     def reset(self):
         """Forget every batch and every count; in a forked child."""
         self.batch = self.untold = None
-        self.one_type = None
+        self.one_type = self.one_name = None
+        self.one_count = 0
         self.batches = deque()
         self.held = self.events_in = self.events_out = 0
 
@@ -383,13 +458,22 @@ cdef class Accumulator:
         """Events by type of the batches that were not taken yet, all at one moment."""
         cdef dict counts = {}
         cdef Batch batch
-        cdef list batches = list(self.batches)  # from the first element on nothing else runs
-        if self.batch is not None:
-            batches.append(self.batch)
-        for batch in batches:
-            for type_, count in batch.envelope.tally().items():
-                counts[type_] = counts.get(type_, 0) + count
+        with cython.critical_section(self):
+            for batch in self.batches:
+                _add_up(counts, batch.envelope.tally())
+            if self.batch is not None:
+                _add_up(counts, self.batch.envelope.tally())
         return counts
+
+    cdef bint keep_new(self, Batch batch, int64_t size) except -1:
+        """Keep a batch with its events, if there is room for it and the accumulator is open."""
+        with cython.critical_section(self):
+            if self.held + size > self.buffer_bytes or not self.is_open[0]:
+                return False
+            self.held += size
+            self.keep(batch)
+            self.events_in += batch.envelope.events
+        return True
 
     cdef int require_open(self) except -1:
         if not self.is_open[0]:
@@ -407,6 +491,7 @@ cdef class Accumulator:
     cdef int trim(self, Batch batch) except -1:
         """Give back memory that a batch does not need, and note what it takes beside the bytes of its events."""
         cdef dict types
+        cdef Py_ssize_t count
         cdef bint is_crowded = self.held > self.buffer_bytes >> 3
         batch.envelope.trim(self.batch_cost > 0 and is_crowded)
         if self.batch_cost <= 0:
@@ -414,11 +499,15 @@ cdef class Accumulator:
         if batch.envelope.known is None:
             types = batch.envelope.counts
             if len(types) == 1:
-                if types == self.one_type:
-                    batch.envelope.counts = self.one_type
-                    batch.beside = self.batch_cost + batch.envelope.block.size - batch.size
-                    return 0
-                self.one_type = types
+                for name, number in types.items():
+                    count = number
+                    if count == self.one_count and name == self.one_name:
+                        batch.envelope.counts = self.one_type
+                        batch.beside = self.batch_cost + batch.envelope.block.size - batch.size
+                        return 0
+                    self.one_type = types
+                    self.one_name = name
+                    self.one_count = count
         batch.beside = self.batch_cost + batch.envelope.footprint() - batch.size
         return 0
 
@@ -426,25 +515,30 @@ cdef class Accumulator:
         """Accept events from number `at` on and before `stop`, as long as the open batch knows their types, surely
         takes them and is not full then; return where that ended.
         """
-        cdef Batch batch = self.batch
+        cdef Batch batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
-        if batch is None or self.untold is not None or not self.is_open[0]:
-            return at
-        size = batch.envelope.stop
-        end = batch.envelope.write_run(
-            events,
-            at,
-            min(stop, at + <Py_ssize_t> (self.max_events - 1 - batch.envelope.events)),
-            <Py_ssize_t> self.max_event_bytes,
-            <Py_ssize_t> min(self.buffer_bytes - self.held, self.max_bytes - batch.size),
-        )
+        cdef object receipt = None
+        with cython.critical_section(self, events):
+            batch = self.batch
+            if batch is None or self.untold is not None or not self.is_open[0]:
+                return at
+            size = batch.envelope.stop
+            end = batch.envelope.write_run(
+                events,
+                at,
+                min(stop, at + <Py_ssize_t> (self.max_events - 1 - batch.envelope.events)),
+                <Py_ssize_t> self.max_event_bytes,
+                <Py_ssize_t> min(self.buffer_bytes - self.held, self.max_bytes - batch.size),
+            )
+            if end > at:
+                size = batch.envelope.stop - size
+                batch.size += size
+                self.held += size
+                self.events_in += end - at
+                receipt = batch.receipt
         if end > at:
-            size = batch.envelope.stop - size
-            batch.size += size
-            self.held += size
-            self.events_in += end - at
-            receipts[batch.receipt] = None
+            receipts[receipt] = None
         return end
 
     cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts, Py_ssize_t first):
@@ -454,32 +548,18 @@ cdef class Accumulator:
         cdef object last = None
         cdef object type_
         cdef object data
-        cdef Batch batch
         for event in events:
             if isinstance(event, tuple) and len(<tuple> event) == 2 and PyUnicode_Check((<tuple> event)[0]):
                 type_ = (<tuple> event)[0]
                 data = (<tuple> event)[1]
             else:
                 type_, data = pair_of(first + number, event)
-            batch = self.batch
-            if (
-                self.serializer is None
-                and PyUnicode_CheckExact(type_)
-                and PyBytes_CheckExact(data)
-                and self.fits(batch, type_, PyBytes_GET_SIZE(data))
-            ):
-                # What `accept` comes to, without a call.
-                self.append(batch, type_, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-                if batch.receipt is not last:
-                    last = batch.receipt
-                    receipts[last] = None
-            else:
-                receipt = self.accept(type_, data, first + number)
-                if receipt is refusal:
-                    return number + 1, event
-                if receipt is not last:
-                    last = receipt
-                    receipts[last] = None
+            receipt = self.accept(type_, data, first + number)
+            if receipt is refusal:
+                return number + 1, event
+            if receipt is not last:
+                last = receipt
+                receipts[last] = None
             number += 1
             if number >= most:
                 break
@@ -511,11 +591,13 @@ cdef class Accumulator:
             PyBuffer_Release(&buffer)
 
     cdef inline object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
-        cdef Batch batch = self.batch
-        if not self.fits(batch, type_, length):
-            return self.put_at_edge(type_, raw, length)
-        self.append(batch, type_, raw, length)
-        return batch.receipt
+        cdef Batch batch
+        with cython.critical_section(self):
+            batch = self.batch
+            if self.fits(batch, type_, length):
+                self.append(batch, type_, raw, length)
+                return batch.receipt
+        return self.put_at_edge(type_, raw, length)
 
     cdef inline bint fits(self, Batch batch, object type_, Py_ssize_t length) noexcept:
         """Say whether the open batch surely takes an event, and is not full then."""
@@ -538,72 +620,102 @@ cdef class Accumulator:
 
     cdef object put_at_edge(self, object type_, const uint8_t* raw, Py_ssize_t length):
         """Accept an event that the open batch may not take, or that may fill it."""
-        cdef Batch batch
+        cdef Batch batch = None
         cdef Batch fresh = None
-        cdef object receipt
-        cdef int64_t size
+        cdef object receipt = None
+        cdef int64_t size = 0
+        cdef int step = _AGAIN
         cdef bint opened = False
         cdef bint sealed = False
         while True:
-            self.require_open()
-            size = <int64_t> self.gauge.size_of(type_, length)
-            if size > self.max_event_bytes:
+            if step == _NO_BATCH:
+                fresh = self.make_batch()
+            elif step == _TOO_LARGE:
                 refuse_event(size, self.max_event_bytes)
-            if self.held + size > self.buffer_bytes:
+            elif step == _FULL:
                 receipt = self.on_full({type_: 1}, size)
                 if receipt is not True:
                     return receipt
-                continue
-            batch = self.batch
-            if batch is None or batch.size + size > self.max_bytes:
-                if fresh is None:
-                    fresh = self.make_batch()
-                    continue
-                fresh.put(type_, raw, length)
-                if batch is not None:
-                    self.keep(batch)
-                    sealed = True
-                self.batch = self.untold = batch = fresh
-                opened = True
-            else:
-                batch.put(type_, raw, length)
-            break
-        self.held += size
-        self.events_in += 1
-        if batch.envelope.events >= self.max_events:
-            self.keep(batch)
-            self.batch = None
-            sealed = True
-        receipt = batch.receipt  # whoever takes the batch from here on may clear it
+            self.require_open()
+            with cython.critical_section(self):
+                size = <int64_t> self.gauge.size_of(type_, length)
+                batch = self.batch
+                if size > self.max_event_bytes:
+                    step = _TOO_LARGE
+                elif self.held + size > self.buffer_bytes:
+                    step = _FULL
+                elif not self.is_open[0]:
+                    step = _AGAIN
+                elif fresh is None and (batch is None or batch.size + size > self.max_bytes):
+                    step = _NO_BATCH
+                else:
+                    step = _ACCEPTED
+                    if batch is None or batch.size + size > self.max_bytes:
+                        fresh.put(type_, raw, length)
+                        if batch is not None:
+                            self.keep(batch)
+                            sealed = True
+                        self.batch = self.untold = batch = fresh
+                        opened = True
+                    else:
+                        batch.put(type_, raw, length)
+                    self.held += size
+                    self.events_in += 1
+                    if batch.envelope.events >= self.max_events:
+                        self.keep(batch)
+                        self.batch = None
+                        sealed = True
+                    receipt = batch.receipt  # whoever takes the batch from here on may clear it
+            if step == _ACCEPTED:
+                break
         if opened:
             self.tell(True)
         if sealed:
-            self.on_sealed()
-        if self.untold is not None and not opened:
+            self.tell_sealed()
+        if not opened:
             self.tell(False)
         return receipt
 
+    cdef int tell_sealed(self) except -1:
+        cdef object hook
+        with cython.critical_section(self):
+            hook = self.sealed_hook
+        hook()
+        return 0
+
     cdef int tell(self, bint is_ours) except -1:
         """Call `on_open` for the batch that it was not called for, or not to its end."""
-        cdef Batch batch = self.untold
+        cdef Batch batch
+        cdef object hook
+        with cython.critical_section(self):
+            batch = self.untold
+            hook = self.open_hook
+            if batch is not None and not is_ours:
+                self.untold = None  # first, for the hook may emit
+                if batch is not self.batch:
+                    batch = None  # it is sealed by now
         if batch is None:
             return 0
-        if not is_ours:
-            self.untold = None  # first, for the hook may emit
-            if batch is not self.batch:
-                return 0  # it is sealed by now
         try:
-            self.on_open(batch)
+            hook(batch)
         except Exception:
-            self.untold = None  # but not after a Ctrl-C
+            with cython.critical_section(self):
+                self.untold = None  # but not after a Ctrl-C
             raise
-        if self.untold is batch:
-            self.untold = None
+        with cython.critical_section(self):
+            if self.untold is batch:
+                self.untold = None
         return 0
 
 
 def _nothing(*_):
     pass
+
+
+cdef int _add_up(dict counts, dict more) except -1:
+    for type_, count in more.items():
+        counts[type_] = counts.get(type_, 0) + count
+    return 0
 
 
 cdef object _plain(object type_):

@@ -5,6 +5,11 @@
 
 _Block owns the memory, and views of it are counted. An envelope changes a block only while no view of it is alive;
 otherwise it copies what it needs into a new block first and leaves the old one to the views.
+
+What guards what. An envelope, with its block and all that it knows of types, belongs to whoever has its batch: an
+accumulator, in whose critical sections it is written to, or one thread. Views may end in any thread, for whom a section
+of the block guards their count; only its owner makes new ones. `write` and `size_of` run no Python code for a type that
+is exactly a str, unless they refuse it, before they have changed anything.
 """
 
 cimport cython
@@ -27,8 +32,6 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
-
-from raccoon_fast.json_codec import encode as encode_json
 
 from raccoon_fast.core._base64 cimport fill_base64_pairs, has_avx2
 from raccoon_fast.core._bytes cimport toggle_mask, varint_size, write_varint
@@ -151,10 +154,12 @@ cdef class _Window:
         view.strides = &view.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
         view.suboffsets = NULL
         view.internal = NULL
-        self.block.exports += 1
+        with cython.critical_section(self.block):
+            self.block.exports += 1
 
     def __releasebuffer__(self, Py_buffer* view):
-        self.block.exports -= 1
+        with cython.critical_section(self.block):
+            self.block.exports -= 1
 
 
 @cython.final
@@ -699,10 +704,14 @@ cdef class JsonEnvelope(_Envelope):
     cdef bytes make_form(self, object type_):
         cdef _Type known
         cdef bytes form
-        if not PyUnicode_Check(type_) or not type_:
+        cdef Py_ssize_t size
+        cdef const char* text
+        if not PyUnicode_Check(type_):
             refuse_type(type_)
-        type_.encode()
-        form = b'","type":' + <bytes> encode_json(str(type_)) + b"}"
+        text = utf8(type_, &size)
+        if size == 0:
+            refuse_type(type_)
+        form = json_form(<const uint8_t*> text, size)
         if PyUnicode_CheckExact(type_):
             known = self.learn(type_)
             if known is not None:
@@ -722,6 +731,47 @@ cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
         size[0] = PyUnicode_GET_LENGTH(text)
         return <const char*> PyUnicode_1BYTE_DATA(text)
     return PyUnicode_AsUTF8AndSize(text, size)
+
+
+cdef bytes json_form(const uint8_t* text, Py_ssize_t size):
+    """Return what stands behind the data of an event whose type is this UTF-8."""
+    cdef Py_ssize_t whole = 12 + size
+    cdef Py_ssize_t i
+    cdef bytes form
+    cdef uint8_t* out
+    for i in range(size):
+        whole += escaped_size(text[i]) - 1
+    form = PyBytes_FromStringAndSize(NULL, whole)
+    out = <uint8_t*> PyBytes_AS_STRING(form)
+    memcpy(out, b'","type":"', 10)
+    out += 10
+    for i in range(size):
+        out = write_escaped(out, text[i])
+    memcpy(out, b'"}', 2)
+    return form
+
+
+cdef inline Py_ssize_t escaped_size(uint8_t byte) noexcept:
+    """Return how many bytes `write_escaped` writes."""
+    if byte == c'"' or byte == c"\\" or byte == 8 or byte == 9 or byte == 10 or byte == 12 or byte == 13:
+        return 2
+    return 1 if byte >= 0x20 else 6
+
+
+cdef inline uint8_t* write_escaped(uint8_t* out, uint8_t byte) noexcept:
+    """Write a byte of a JSON string (RFC 8259, section 7), and return where that ends."""
+    cdef Py_ssize_t size = escaped_size(byte)
+    if size == 1:
+        out[0] = byte
+    elif size == 2:
+        out[0] = c"\\"
+        # Those from 8 on are b, t, n, an unused one, f and r.
+        out[1] = byte if byte > 13 else b"btn-fr"[byte - 8]
+    else:
+        memcpy(out, b"\\u00", 4)
+        out[4] = c"0" + (byte >> 4)
+        out[5] = b"0123456789abcdef"[byte & 15]
+    return out + size
 
 
 cdef bytes frame_header(opcode, key, Py_ssize_t length):
