@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,8 +37,10 @@ __all__ = [
     "new_thread",
     "new_wait",
     "require_threads",
+    "snapshot",
 ]
 
+_T = TypeVar("_T")
 # A Ctrl-C goes unnoticed for this long at most: CPython does not see one that comes just as a wait begins.
 _SLICE_S = 1.0
 
@@ -76,6 +78,16 @@ def at_once(*calls: Iterable[object]) -> None:
         calls: For example map(deque.append, (one, other), (1, 2)).
     """
     deque(itertools.chain.from_iterable(calls), maxlen=0)
+
+
+def snapshot(items: deque[_T]) -> list[_T]:
+    """What is in a deque at one moment, whatever other threads do to it.
+
+    Without a GIL they may change it while it is copied: then it is copied once more.
+    """
+    while True:
+        with contextlib.suppress(RuntimeError):
+            return [*items]
 
 
 def is_green() -> bool:

@@ -388,13 +388,11 @@ cdef class Accumulator:
         Args:
             into: A deque that gets the batch too, in the same step.
         """
-        cdef Batch batch
+        cdef Batch batch = None
         with cython.critical_section(self):
-            if not self.batches:
-                return None
-            batch = self.batches.popleft()
-            self.events_out += batch.envelope.events
-        if into is not None:
+            if self.batches:
+                batch = self.first_out()
+        if batch is not None and into is not None:
             into.append(batch)
         return batch
 
@@ -474,6 +472,11 @@ cdef class Accumulator:
             self.keep(batch)
             self.events_in += batch.envelope.events
         return True
+
+    cdef Batch first_out(self):
+        cdef Batch batch = self.batches.popleft()
+        self.events_out += batch.envelope.events
+        return batch
 
     cdef int require_open(self) except -1:
         if not self.is_open[0]:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from raccoon_fast.counts import Counts
-from raccoon_fast.threads import is_main
+from raccoon_fast.threads import is_main, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -157,7 +157,7 @@ class Ledger:
 
     def _to_make(self, rows: _Rows) -> list[_Move]:
         """The moves that are left to be made; of one that is half made the rows are put back to before it."""
-        left = [*self._left]
+        left = snapshot(self._left)
         making = self._making
         if making is not None:
             # Whoever makes it was interrupted here, and it may still be in the deque.

@@ -525,6 +525,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             usual_bytes = self._last_made.nbytes or 4096
             batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
         self._last_made = batch
+        # Until `batch_opened` says so: another thread may fill it, and the loop take it, before that is called.
+        batch.accepted_s = time.monotonic()
         return batch
 
     def _recycle(self, batch: Batch) -> None:
