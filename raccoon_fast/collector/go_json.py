@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from raccoon_fast.collector.decode_errors import HandlerPanic, MalformedRequest
-from raccoon_fast.collector.json_depth import without_depths
+from raccoon_fast.collector.json_depth import is_too_deep, without_depths
 from raccoon_fast.collector.messages import SendEventRequest
 
 __all__ = ["decode_json_request", "encode_json_answer"]
@@ -41,7 +41,7 @@ def decode_json_request(data: bytes) -> Any:
     """
     text = data.decode("utf-8", _REPLACE_EACH)
     try:
-        value = _parse(text)
+        value = _parse(without_depths(text) if is_too_deep(text) else text)
     except RecursionError:
         value = _parse(without_depths(text))
     filler = _Filler()

@@ -1,7 +1,8 @@
-"""JSON nested deeper than Python's parser follows, made shallow.
+"""JSON nested deeper than Python's parser follows, made shallow, and JSON nested deeper than Go's follows, refused.
 
-Go's encoding/json reads values that are nested 10,000 deep; Python's json ends at its recursion limit. Deep values mean
-nothing to a request, so that it is enough to check their syntax and to leave them out.
+Go's encoding/json reads values that are nested 10,000 deep. Python's json stops at its recursion limit and, from 3.14
+on, only where the C stack ends. Deep values mean nothing to a request, so it is enough to check their syntax and to
+leave them out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 
 from raccoon_fast.collector.decode_errors import MalformedRequest
 
-__all__ = ["without_depths"]
+__all__ = ["is_too_deep", "without_depths"]
 
 _MAX_DEPTH = 10_000
 # Deeper than any member of a request: an event's event_bytes as a list of numbers is at depth 4.
@@ -18,11 +19,29 @@ _KEPT_DEPTH = 8
 
 _ENDS = {"{": "}", "[": "]"}
 
+# A whole string, for the brackets in it open nothing; the last one may lack its end.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"'
     r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null"
 )
+
+
+def is_too_deep(text: str) -> bool:
+    """Say whether objects and lists are nested over 10,000 deep, which `without_depths` refuses."""
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        char = match[0]
+        if char in _ENDS:
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return True
+        elif char in _ENDS.values():
+            depth -= 1
+    return False
 
 
 def without_depths(text: str) -> str:

@@ -47,7 +47,9 @@ def fields(text: str | bytes) -> Any:
             SendEventRequest(events=[{"event_bytes": b"hi", "type": "b"}]),
         ),
         ('{"unknown": %s, "req_guid": "g"}' % ("9" * 6000), SendEventRequest(req_guid="g")),
-        ('{"unknown": %s, "req_guid": "g"}' % ("[" * 9000 + "]" * 9000), SendEventRequest(req_guid="g")),
+        ('{"unknown": %s, "req_guid": "g"}' % ("[" * 9999 + "]" * 9999), SendEventRequest(req_guid="g")),
+        ('{"unknown": ["%s"], "req_guid": "g"}' % ('[{\\"' * 10_000), SendEventRequest(req_guid="g")),
+        ('{"unknown": [%s[]], "req_guid": "g"}' % ("[{}]," * 10_000), SendEventRequest(req_guid="g")),
         ('{"events": [{"event_bytes": "aG\\nk="}]}', SendEventRequest(events=[{"event_bytes": b"hi"}])),
         ('{"events": [{"event_bytes": ""}]}', SendEventRequest(events=[{}])),
     ],
@@ -117,6 +119,21 @@ def test_refuses(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", '{"req_guid"', '{"req_guid":', '{"req_guid": "g', '{"req_guid": "g"', "[1,"])
 def test_says_what_go_says_of_json_cut_short(text: str) -> None:
     with pytest.raises(ValueError, match=r"^unexpected end of JSON input$"):
+        fields(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"unknown": %s' % ("[" * 10_000), "exceeded max depth"),
+        ('{"unknown": "\\"[", "b": ' + '{"a":' * 9_999 + "{}" + "}" * 10_000, "exceeded max depth"),
+        ("{} %s" % ("[" * 10_001), "after top-level value"),
+        ('{"unknown": "%s' % ("[" * 10_001), "unexpected end of JSON input|invalid character '\"'"),
+    ],
+    ids=["lists", "objects", "behind the value", "in a string without an end"],
+)
+def test_refuses_what_is_deeper_than_go_reads(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
         fields(text)
 
 
