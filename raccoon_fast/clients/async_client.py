@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from raccoon_fast.client_info import user_agent
 from raccoon_fast.clients.hints import question_seconds
@@ -17,10 +17,11 @@ from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.errors import ClientClosedError, DeliveryError
 from raccoon_fast.events import SendResult
 from raccoon_fast.serializers import Data_contra
+from raccoon_fast.tables.options import table_columns
 from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Self
 
@@ -93,6 +94,43 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
         """
         timeout_s = None if timeout is None else positive("timeout", timeout)
         request = self._builder.build(events, req_guid)
+        response = await self._started().deliver(request, timeout_s)
+        return SendResult(request.req_guid, response)
+
+    async def send_table(
+        self,
+        table: Any,
+        *,
+        event_type: str | None = None,
+        type_column: str | None = None,
+        data_columns: Sequence[str] | None = None,
+        serializer: str = "json",
+        req_guid: str | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send the rows of a table as one request and wait for its acknowledgement. Needs `raccoon_fast[arrow]`.
+
+        Args:
+            table: As Producer.emit_table, with at least one row. For more rows than a request may carry, slice it, or
+                use a producer.
+            event_type: As Producer.emit_table.
+            type_column: As Producer.emit_table.
+            data_columns: As Producer.emit_table.
+            serializer: As Producer.emit_table; the client's own takes no part.
+            req_guid: As `send`.
+            timeout: As `send`.
+
+        Returns:
+            As `send`.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+            SerializationError: A row makes no event; `path` is its column and `index` the row. Nothing was sent.
+            Exception: As `send`.
+        """
+        columns = table_columns(event_type, type_column, data_columns, serializer)
+        timeout_s = None if timeout is None else positive("timeout", timeout)
+        request = self._builder.build_table(table, columns, req_guid)
         response = await self._started().deliver(request, timeout_s)
         return SendResult(request.req_guid, response)
 

@@ -8,6 +8,7 @@ from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.core.envelope import MAX_GUID_BYTES, JsonEnvelope, ProtoEnvelope
 from raccoon_fast.errors import MessageTooLargeError, SerializationError
 from raccoon_fast.guids import new_guid
+from raccoon_fast.tables.options import table_reader
 from raccoon_fast.transports.base import Request
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from raccoon_fast.events import Event
     from raccoon_fast.net.address import Address
     from raccoon_fast.serializers import Serializer
+    from raccoon_fast.tables.columns import Columns
     from raccoon_fast.transports.tracing import Tracing
 
 __all__ = ["RequestBuilder", "resolve_guid"]
@@ -53,6 +55,27 @@ class RequestBuilder:
         self._tracing = tracing
         self._address = address
 
+    def build_table(self, table: Any, columns: Columns, req_guid: str | None) -> Request:
+        """Make a request of a table's rows; as `build`.
+
+        Raises:
+            TypeError, ValueError: `table` or `req_guid` is not what it should be.
+            SerializationError: A row makes no event; its column and place are named.
+            MessageTooLargeError: As `build`.
+        """
+        req_guid = resolve_guid(req_guid)
+        envelope = _ENVELOPES[self._wire]()
+        row = 0
+        for batch in table_reader(table, columns):
+            for types, data in columns.events(batch, row):
+                self._check_size(envelope.nbytes + sum(map(len, data)), envelope.count + len(data))
+                for event in zip(types, data, strict=True):
+                    envelope.add(*event)
+            row += batch.num_rows
+        if not envelope.count:
+            raise ValueError("the table has no rows: a request needs at least one event")
+        return self._finished(envelope, req_guid)
+
     def build(self, events: Iterable[Event[Any] | tuple[str, Any]], req_guid: str | None) -> Request:
         """Make a request of events; nothing is kept of a call that raises.
 
@@ -72,14 +95,20 @@ class RequestBuilder:
             self._add(envelope, index, event)
         if not envelope.count:
             raise ValueError("events is empty: a request needs at least one event")
-        size = envelope.nbytes_for(req_guid)
+        return self._finished(envelope, req_guid)
+
+    def _check_size(self, size: int, count: int) -> None:
         if self._max_bytes is not None and size > self._max_bytes:
             raise MessageTooLargeError(
                 f"the request is {size} bytes, the server takes {self._max_bytes}; send fewer of its "
-                f"{envelope.count} events at once",
+                f"{count} events at once",
                 size=size,
                 limit=self._max_bytes,
             )
+
+    def _finished(self, envelope: ProtoEnvelope | JsonEnvelope, req_guid: str) -> Request:
+        size = envelope.nbytes_for(req_guid)
+        self._check_size(size, envelope.count)
         request = Request(req_guid, envelope, self._wire, size)
         if self._tracing is not None and self._address is not None:
             request.trace = self._tracing.of_request(req_guid, envelope.count, size, self._address)

@@ -19,10 +19,11 @@ from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
 from raccoon_fast.serializers import Data_contra
+from raccoon_fast.tables.options import table_columns
 from raccoon_fast.threads import require_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from typing_extensions import Self
 
@@ -116,6 +117,46 @@ class Client(Generic[_A, Data_contra]):
         timeout_s = None if timeout is None else positive("timeout", timeout)
         running = self._started()
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
+        return self._send(running, request, timeout_s)
+
+    def send_table(
+        self,
+        table: Any,
+        *,
+        event_type: str | None = None,
+        type_column: str | None = None,
+        data_columns: Sequence[str] | None = None,
+        serializer: str = "json",
+        req_guid: str | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send the rows of a table as one request and wait for its acknowledgement. Needs `raccoon_fast[arrow]`.
+
+        Args:
+            table: As Producer.emit_table, with at least one row. For more rows than a request may carry, slice it, or
+                use a producer.
+            event_type: As Producer.emit_table.
+            type_column: As Producer.emit_table.
+            data_columns: As Producer.emit_table.
+            serializer: As Producer.emit_table; the client's own takes no part.
+            req_guid: As `send`.
+            timeout: As `send`.
+
+        Returns:
+            As `send`.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+            SerializationError: A row makes no event; `path` is its column and `index` the row. Nothing was sent.
+            Exception: As `send`.
+        """
+        columns = table_columns(event_type, type_column, data_columns, serializer)
+        timeout_s = None if timeout is None else positive("timeout", timeout)
+        running = self._started()
+        request = running.client._builder.build_table(table, columns, req_guid)  # noqa: SLF001
+        return self._send(running, request, timeout_s)
+
+    def _send(self, running: _Running[_A], request: Request, timeout_s: float | None) -> SendResult:
         call = running.thread.submit(_deliver(running.client, request, timeout_s))
         try:
             return SendResult(request.req_guid, call.result(None if timeout_s is None else timeout_s + _MARGIN_S))

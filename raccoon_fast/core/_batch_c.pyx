@@ -729,3 +729,4 @@ cdef object _plain(object type_):
 
 
 include "_router_c.pxi"
+include "_batch_slices_c.pxi"

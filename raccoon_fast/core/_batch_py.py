@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Accumulator", "Batch", "Router"]
 
 _PAGE = forks.PAGE
+# As an event's place among several: its data is not to be serialized.
+FINISHED = -1
 # Another thread has the lock for moments; a finalizer that runs in one of them may have it for long.
 _PATIENCE_S = 0.05
 _STUCK_S = 5.0
@@ -381,7 +383,7 @@ class Accumulator:
     def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
         if not _PAGE[0]:
             forks.check()
-        if self._serializer is not None:
+        if self._serializer is not None and index != FINISHED:
             data = self._serialized(type, data, index)
         # Whatever may be wrong with the event is found before anything is changed for it.
         if type.__class__ is not str:

@@ -137,6 +137,11 @@ def check_events(events: object) -> None:
     # An Event is a tuple with names.
     if isinstance(events, (str, bytes)) or hasattr(events, "_fields") or not isinstance(events, Iterable):
         raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
+    if hasattr(events, "__arrow_c_stream__"):
+        raise TypeError(
+            f"events takes a sequence of Event(type, data), not {type(events).__name__}, which is a table: "
+            "emit_table of a producer and send_table of a client take it"
+        )
 
 
 def pair_of(index: int, event: object) -> tuple[str, Any]:

@@ -34,6 +34,7 @@ def _load_all() -> None:
             _acks_c,
             _answers_c,
             _batch_c,
+            _columns_c,
             _envelope_c,
             _event_types_c,
             _wire_c,

@@ -11,7 +11,7 @@ from raccoon_fast.serializers import RAW
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from raccoon_fast.integrations.columns import Columns
+    from raccoon_fast.tables.columns import Columns
 
 __all__ = ["SinkOptions"]
 

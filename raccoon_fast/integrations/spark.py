@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast import option_text
-from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, TaskReport, total, write_task
 from raccoon_fast.logs import CONSOLE, resolve_logger
+from raccoon_fast.tables.columns import Columns
 from raccoon_fast.tls import TLS
 
 try:

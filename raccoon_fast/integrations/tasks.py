@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raccoon_fast.delivery.receipts import Receipt
-    from raccoon_fast.integrations.columns import Columns
     from raccoon_fast.integrations.options import SinkOptions
     from raccoon_fast.integrations.workers import Worker
+    from raccoon_fast.tables.columns import Columns
 
 __all__ = ["Scope", "TaskError", "TaskReport", "cut", "req_guid", "total", "write_task"]
 

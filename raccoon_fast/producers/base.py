@@ -29,9 +29,11 @@ from raccoon_fast.producers.before_send import BeforeSend
 from raccoon_fast.producers.environment import Environment, unknown_variables
 from raccoon_fast.producers.lanes import LaneOptions, LaneTable, Sampler, resolve_lanes
 from raccoon_fast.producers.meter import ProducerMeter
+from raccoon_fast.producers.table_steps import Step, one_slice
 from raccoon_fast.serializers import Data_contra
 from raccoon_fast.spool.store import Spool
 from raccoon_fast.spool.worker import Spooling
+from raccoon_fast.tables.options import table_reader
 from raccoon_fast.texts import counted
 from raccoon_fast.threads import at_once
 from raccoon_fast.transports.null import NULL_URL
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from raccoon_fast.producers.lanes import Lane
     from raccoon_fast.producers.options import ProducerOptions
     from raccoon_fast.spool.worker import News
+    from raccoon_fast.tables.columns import Columns
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced", "place"]
 
@@ -136,6 +139,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._accumulator = self._accumulators[0]
         if policy.sample_key is not None and not callable(policy.sample_key):
             raise TypeError(f"sample_key takes a callable of an event, not {policy.sample_key!r}")
+        self._has_sample_key = policy.sample_key is not None
         self._samplers = [None if lane.sample == 1 else Sampler(lane.sample, policy.sample_key) for lane in self._lanes]
         targets = [
             accumulator if sampler is None else functools.partial(self._emit_sampled, accumulator, sampler)
@@ -440,6 +444,39 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                     raise
                 encoded = rescue(data, event_type, index)
             yield event_type, encoded
+
+    def _table_steps(self, table: Any, columns: Columns, most_rows: int) -> Iterator[Step | Any]:
+        """Go through a table: events for one place, or the receipt of one that is left out, which is counted."""
+        self._require_open()
+        row = 0
+        for batch in table_reader(table, columns):
+            if self._before_send is not None or any(self._samplers):
+                yield from self._row_steps(columns, batch, row)
+            else:
+                for part in columns.parts(batch, row, most_rows):
+                    yield Step(self._entry, *part)
+            row += batch.num_rows
+
+    def _row_steps(self, columns: Columns, batch: Any, first_row: int) -> Iterator[Step | Any]:
+        """As `_table_steps`, for events that are looked at one by one."""
+        has_data = self._before_send is not None or self._has_sample_key
+        for row, event_type, data, encoded in columns.rows(batch, first_row, has_data=has_data):
+            kept = event_type, data
+            if self._before_send is not None:
+                returned = self._kept(event_type, data)
+                if returned is None:
+                    yield self._left_out_receipt(FILTERED)
+                    continue
+                kept = returned
+                encoded = columns.encode(*kept, row)  # the hook may have changed the data in place
+            number = self._table.number(kept[0])
+            sampler = self._samplers[number]
+            if sampler is not None and not sampler.keeps(*kept):
+                self._require_open()
+                self._ledger.add({kept[0]: 1}, SAMPLED)
+                yield self._left_out_receipt(SAMPLED)
+                continue
+            yield Step(self._accumulators[number], kept[0], one_slice(encoded), row)
 
     def _lane_of_types(self, types: Iterable[str]) -> int:
         """The lane of a batch of several types: that of the highest priority among theirs."""

@@ -25,6 +25,18 @@ class Form(NamedTuple):
     acks: ModuleType
     batch: ModuleType
     event_types: ModuleType
+    columns: ModuleType
+
+    @property
+    def emit_slices(self):
+        return self._of_slices().emit_slices
+
+    @property
+    def add_slices(self):
+        return self._of_slices().add_slices
+
+    def _of_slices(self):
+        return self.batch if self.name == "compiled" else import_module("raccoon_fast.core._batch_slices_py")
 
 
 class Messages(NamedTuple):

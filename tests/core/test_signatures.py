@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from raccoon_fast import RAW, Producer, has_extensions
-from raccoon_fast.core import acks, answers, batch, envelope, event_types, wire
+from raccoon_fast.core import acks, answers, batch, columns, envelope, event_types, wire
 
-MODULES = [acks, answers, batch, envelope, event_types, wire]
+MODULES = [acks, answers, batch, columns, envelope, event_types, wire]
 
 
 def methods() -> Iterator[tuple[str, Any]]:
@@ -56,7 +56,9 @@ def test_a_producer_s_shortcuts_look_as_its_methods_do():
     assert "Accept one event." in shown
 
 
-@pytest.mark.parametrize("method", ["emit", "emit_many", "emit_batch", "flush", "close", "stats", "health", "acks"])
+@pytest.mark.parametrize(
+    "method", ["emit", "emit_many", "emit_table", "emit_batch", "flush", "close", "stats", "health", "acks"]
+)
 def test_a_producer_s_methods_say_all(method):
     shown = pydoc.plain(pydoc.render_doc(getattr(Producer, method)))
     assert method in shown

@@ -9,6 +9,7 @@ sees stray reads and writes.
 from __future__ import annotations
 
 import argparse
+import array
 import base64
 import json
 import random
@@ -27,7 +28,10 @@ from raccoon_fast.core import (
     _answers_py,
     _batch_c,
     _batch_py,
+    _batch_slices_py,
     _body,
+    _columns_c,
+    _columns_py,
     _envelope_c,
     _envelope_py,
     _event_types_c,
@@ -392,6 +396,105 @@ def fuzz_event_types(rng: random.Random) -> None:
         assert compiled == {name: (types.count(name), index) for index, name in enumerate(types)}, data
 
 
+FIELDS = {
+    "integer": "bhiqBHIQ",
+    "varint": "bhiqBHIQ",
+    "zigzag": "bhiq",
+    "fixed": "ifqd",
+    "moment": "q",
+    "boolean": "",
+    "flag": "",
+    "string": "iq",
+    "text": "iq",
+    "bytes": "iq",
+    "finished": "iq",
+}
+
+
+def random_field(rng: random.Random, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a Field, mostly good ones: too little data, and offsets that are wrong, now and then."""
+    kind = rng.choice([*FIELDS])
+    first = rng.choice([0, 0, rng.randint(0, 9)])
+    count = max(0, first + rows + rng.choice([0] * 20 + [-1, 1]))
+    options: dict[str, Any] = {"first": first, "skips_zero": rng.random() < 0.3, "null": rng.choice([b"", b"null"])}
+    code = rng.choice(FIELDS[kind]) if FIELDS[kind] else ""
+    if kind in ("boolean", "flag"):
+        options["values"] = rng.randbytes((count + 7) // 8)
+    elif kind in ("string", "text", "bytes", "finished"):
+        texts = [random_text(rng) * rng.choice([1, 1, 1, 9]) for _ in range(count)]
+        ends = [0]
+        for text in texts:
+            ends.append(ends[-1] + len(text))
+        if rng.random() < 0.1:
+            ends[rng.randrange(len(ends))] = rng.choice([-1, 2**31 - 1, -(2**31), ends[-1] + 1, rng.randint(0, 9)])
+        options |= {"values": b"".join(texts), "offsets": array.array(code, ends).tobytes()}
+    else:
+        options |= {"values": rng.randbytes(count * array.array(code).itemsize), "is_signed": code.islower()}
+        if rng.random() < 0.3:
+            options["values"] = bytes(len(options["values"]))
+    if code:
+        options["width"] = array.array(code).itemsize
+    if kind == "moment":
+        options["per_second"] = rng.choice([1, 1000, 10**6, 10**9])
+    if rng.random() < 0.5:
+        options["validity"] = rng.randbytes((count + 7) // 8)
+    return (kind, rng.choice([b"", b"\x0a", b',"x":']), rows), options
+
+
+def fuzz_columns(rng: random.Random) -> None:
+    rows = rng.randint(0, 12)
+    arguments = [random_field(rng, rows) for _ in range(rng.randint(0, 5))]
+
+    def encode(form: Any) -> list[bytes]:
+        # Buffers of their own, so that a read beyond the end of one is beyond an allocation.
+        fields = [
+            form.Field(
+                *some, **{name: bytes(bytearray(it)) if type(it) is bytes else it for name, it in options.items()}
+            )
+            for some, options in arguments
+        ]
+        slices = form.encode_rows(fields, rows, b"}")
+        return [slices[row] for row in range(len(slices))]
+
+    assert outcome(encode, _columns_c) == outcome(encode, _columns_py), arguments
+
+
+def fuzz_slices(rng: random.Random) -> None:
+    count = rng.randint(0, 20)
+    ends = [0]
+    data = rng.randbytes(rng.randint(0, 300))
+    for _ in range(count):
+        ends.append(min(len(data), ends[-1] + rng.randint(0, 30)))
+    if rng.random() < 0.2:
+        ends[rng.randrange(len(ends))] = rng.choice([-1, len(data) + 1, 2**31 - 1, -(2**31)])
+    code = rng.choice("iq")
+    first = rng.choice([0, 0, rng.randint(0, count + 1)])
+    shape = (first, max(0, count - first), array.array(code).itemsize)
+    limits = {"max_events": rng.randint(1, 9), "max_bytes": rng.randint(1, 400), "max_event_bytes": rng.randint(20, 90)}
+    limits["buffer_bytes"] = rng.randint(100, 900)
+    types = "a" if rng.random() < 0.5 else [rng.choice(["a", "b", "x" * 31, "é"]) for _ in range(count + 1)]
+    sizes = [rng.randint(1, 9) for _ in range(6)]
+    answers = [rng.random() < 0.5 for _ in range(5)]
+
+    def run(form: Any, slices_form: Any, emit_slices: Any) -> Any:
+        side = Side(form, rng_wire, limits, answers)
+        seen: list[Any] = []
+        slices = outcome(slices_form.Slices, data, array.array(code, ends), *shape)
+        if isinstance(slices, str):
+            return slices
+        for most in sizes:
+            receipts: dict[Any, None] = {}
+            seen.append(outcome(emit_slices, side.accumulator, types, slices, most, "refused", receipts))
+            seen.append((slices.at, [*receipts], side.figures()[:-1], [*side.told]))
+        side.accumulator.seal()
+        return seen, [side.do("take") for _ in range(9)]
+
+    rng_wire = rng.choice(["proto", "json"])
+    compiled = run(_batch_c, _columns_c, _batch_c.emit_slices)
+    pure = run(_batch_py, _columns_py, _batch_slices_py.emit_slices)
+    assert compiled == pure, (compiled, pure)
+
+
 TARGETS = (
     fuzz_proto_answer,
     fuzz_proto_answer,
@@ -401,6 +504,8 @@ TARGETS = (
     fuzz_acks,
     fuzz_body,
     fuzz_accumulator,
+    fuzz_columns,
+    fuzz_slices,
     fuzz_event_types,
 )
 

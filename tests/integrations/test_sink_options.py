@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
+from raccoon_fast.tables.columns import Columns
 
 COLUMNS = Columns("a")
 

@@ -14,9 +14,9 @@ from numbered_flights import judge, judge_a_kill, one_worker_killed, write_fligh
 from patience import patient
 
 from raccoon_fast.collector import Collector
-from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, req_guid
+from raccoon_fast.tables.columns import Columns
 
 FLIGHTS = 300_000
 
@@ -161,7 +161,7 @@ def test_a_null_type_is_named(spark: Any, collector: Collector) -> None:
     from pyspark.errors import PySparkException
 
     rows = spark.createDataFrame([("a", 1), (None, 2)], "t string, n long").coalesce(1)
-    with pytest.raises(PySparkException, match="column 't' must not be null, and is in 1 rows, first in row 1"):
+    with pytest.raises(PySparkException, match="column 't', row 1: must not be null"):
         save(rows, url=collector.ws_url, type_column="t")
     assert collector.request_count == 0
 

@@ -16,9 +16,9 @@ from patience import patient
 from raccoon_fast import AckTimeoutError, RetryPolicy
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations import workers
-from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.tasks import Scope, TaskError, TaskReport, cut, req_guid, total, write_task
+from raccoon_fast.tables.columns import Columns
 
 SCOPE = Scope("query", 3, 5)
 EVENTS = [("a", b"1"), ("a", b"2")]

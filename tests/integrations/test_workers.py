@@ -14,9 +14,9 @@ from patience import patient, wait_until
 
 from raccoon_fast.collector import Collector
 from raccoon_fast.integrations import workers
-from raccoon_fast.integrations.columns import Columns
 from raccoon_fast.integrations.options import SinkOptions
 from raccoon_fast.integrations.workers import Scope, Worker, borrow
+from raccoon_fast.tables.columns import Columns
 
 
 @pytest.fixture

@@ -1,0 +1,226 @@
+"""From the columns of Arrow to events: types and bytes, some rows at a time.
+
+Rows are written by the core straight from Arrow's buffers. What it has no form for, such as floating-point numbers and
+nested values, becomes JSON value by value first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raccoon_fast.core.columns import Slices, encode_rows
+from raccoon_fast.errors import SerializationError
+from raccoon_fast.serializers import RAW
+from raccoon_fast.tables.errors import BadRowError
+from raccoon_fast.tables.json_fields import encode_value, json_field, not_json, python_rows
+from raccoon_fast.tables.kinds import is_bytes, is_text, plain_type, refuse_nulls, slices_of, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["SERIALIZERS", "Columns", "Part"]
+
+SERIALIZERS = ("json", "raw")
+
+# What is encoded at once: enough rows to forget what a kernel's call costs, few enough to bound the memory.
+_ROWS = 10_000
+_BYTES = 64 << 20
+# As Python's objects at once.
+_FEW_ROWS = 1_000
+
+
+class Part(NamedTuple):
+    """Some rows as events, in their order.
+
+    Attributes:
+        types: The type of all of them, or that of each.
+        slices: Their bytes.
+        first_row: The place of the first one in the table.
+    """
+
+    types: str | list[str]
+    slices: Slices
+    first_row: int
+
+
+class Columns:
+    """Which columns make an event, and how.
+
+    Args:
+        event_type: The type of all events; or None, and
+        type_column: The column with each event's type.
+        data_columns: Those that make its bytes, in this order; None for all but `type_column`.
+        serializer: "json" for an object of all data columns, compact UTF-8 as JSON writes it; "raw" for the bytes of
+            the one data column, which are binary, or text that is taken as UTF-8.
+
+    Raises:
+        TypeError, ValueError: An argument is not what it should be; the message names it.
+    """
+
+    def __init__(
+        self,
+        event_type: str | None = None,
+        type_column: str | None = None,
+        data_columns: Sequence[str] | None = None,
+        serializer: str = "json",
+    ) -> None:
+        for option, value in (("event_type", event_type), ("type_column", type_column)):
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{option} takes a str, not {value!r}")
+        if (event_type is None) == (type_column is None):
+            given = "neither" if event_type is None else "both"
+            raise ValueError(f"give type_column, the column of the events' types, or event_type, not {given}")
+        if event_type == "":
+            raise ValueError("event_type must not be empty: the server routes by it")
+        if serializer not in SERIALIZERS:
+            raise ValueError(f"serializer must be one of {', '.join(SERIALIZERS)}, not {serializer!r}")
+        if data_columns is not None:
+            if isinstance(data_columns, str) or not all(isinstance(name, str) for name in data_columns):
+                raise TypeError(f"data_columns takes the names of columns, not {data_columns!r}")
+            if not data_columns or len(set(data_columns)) < len(data_columns):
+                raise ValueError(f"data_columns must name columns, each once, not {data_columns!r}")
+        self._event_type = event_type
+        self._type_column = type_column
+        self._data_columns = None if data_columns is None else list(data_columns)
+        self._serializer = serializer
+
+    def __repr__(self) -> str:
+        data = "all" if self._data_columns is None else self._data_columns
+        return f"<Columns {self._event_type!r} {self._type_column!r} {data} {self._serializer}>"
+
+    def check(self, schema: pa.Schema) -> None:
+        """Compare with what there is.
+
+        Raises:
+            ValueError: A column is not there, or of a type that does not fit; the message names it.
+        """
+        names = self._names(schema)
+        for name in names if self._type_column is None else [self._type_column, *names]:
+            if schema.names.count(name) != 1:
+                there = "is there more than once" if name in schema.names else "is not there"
+                raise ValueError(f"column {name!r} {there}; the columns are {', '.join(schema.names)}")
+        if self._type_column is not None and not is_text(plain_type(schema.field(self._type_column).type)):
+            raise ValueError(
+                f"type_column {self._type_column!r} must be of strings, not {schema.field(self._type_column).type}"
+            )
+        if self._serializer == "raw":
+            if len(names) != 1:
+                raise ValueError(f"serializer=raw sends one column; name it in data_columns, out of {', '.join(names)}")
+            kind = plain_type(schema.field(names[0]).type)
+            if not is_text(kind) and not is_bytes(kind):
+                raise ValueError(f"serializer=raw sends binary or string columns, and {names[0]!r} is {kind}")
+            return
+        for name in names:
+            if (wrong := not_json(schema.field(name).type)) is not None:
+                raise ValueError(f"column {name!r} cannot be JSON: {wrong}; leave it out of data_columns, or cast it")
+
+    def parts(self, batch: pa.RecordBatch, first_row: int = 0, most_rows: int = _ROWS) -> Iterator[Part]:
+        """Encode rows.
+
+        Args:
+            batch: Of a schema that was checked.
+            first_row: The place of its first row in the table, for errors.
+            most_rows: So many rows at a time, at most.
+
+        Raises:
+            SerializationError: A row makes no event. Its column and place are named, as `path` and `index`; the rows
+                before it have been yielded.
+        """
+        step = max(1, min(most_rows, _BYTES * batch.num_rows // max(1, batch.nbytes)))
+        for start in range(0, batch.num_rows, step):
+            rows = batch.slice(start, step)
+            wrong: BadRowError | None = None
+            while rows.num_rows:
+                try:
+                    yield Part(self._types(rows), self._slices(rows), first_row + start)
+                    break
+                except BadRowError as error:
+                    wrong = error
+                    rows = rows.slice(0, error.row)
+            if wrong is not None:
+                row = first_row + start + wrong.row
+                raise SerializationError(
+                    f"column {wrong.column!r}, row {row}: {wrong}",
+                    index=row,
+                    event_type=self._event_type or "",
+                    path=wrong.column,
+                ) from wrong
+
+    def events(self, batch: pa.RecordBatch, first_row: int = 0) -> Iterator[tuple[list[str], list[bytes]]]:
+        """As `parts`: types and bytes as lists."""
+        for types, slices, _ in self.parts(batch, first_row, _ROWS):
+            count = len(slices)
+            yield [types] * count if isinstance(types, str) else types, [slices[index] for index in range(count)]
+
+    def rows(
+        self, batch: pa.RecordBatch, first_row: int = 0, *, has_data: bool = True
+    ) -> Iterator[tuple[int, str, Any, bytes]]:
+        """Encode rows one by one, for who wants to look at them.
+
+        Args:
+            batch: As `parts`.
+            first_row: As `parts`.
+            has_data: Whether the events' data is asked for.
+
+        Yields:
+            The row's place in the table, its event's type, the data (a dict, or with "raw" bytes; None unless
+            `has_data`), and the bytes.
+
+        Raises:
+            SerializationError: As `parts`.
+        """
+        for types, slices, first in self.parts(batch, first_row, _FEW_ROWS):
+            count = len(slices)
+            names = [types] * count if isinstance(types, str) else types
+            encoded = [slices[index] for index in range(count)]
+            data: list[Any] = encoded
+            if not has_data:
+                data = [None] * count
+            elif self._serializer == "json":
+                data = python_rows(batch.slice(first - first_row, count).select(self._names(batch.schema)))
+            yield from zip(range(first, first + count), names, data, encoded, strict=True)
+
+    def encode(self, event_type: str, data: Any, row: int) -> bytes:
+        """The bytes of data as `rows` has it.
+
+        Raises:
+            SerializationError: It cannot be encoded.
+        """
+        try:
+            return RAW(data) if self._serializer == "raw" else encode_value(data)
+        except TypeError as error:
+            raise SerializationError(
+                f"row {row}, as before_send returned it: {error}", index=row, event_type=event_type
+            ) from error
+
+    def _slices(self, rows: pa.RecordBatch) -> Slices:
+        names = self._names(rows.schema)
+        if self._serializer == "raw":
+            column = rows.column(names[0])
+            refuse_nulls(column, names[0])
+            return slices_of(column)
+        fields = []
+        before = b"{"
+        for name in names:
+            key = b"%b%b:" % (before, orjson.dumps(name))
+            fields.append(json_field(name, key, rows.column(name)))
+            before = b","
+        return encode_rows(fields, rows.num_rows, b"}" if fields else b"{}")
+
+    def _names(self, schema: pa.Schema) -> list[str]:
+        return self._data_columns or [name for name in schema.names if name != self._type_column]
+
+    def _types(self, rows: pa.RecordBatch) -> str | list[str]:
+        if self._type_column is None:
+            assert self._event_type is not None
+            return self._event_type
+        column = unpacked(rows.column(self._type_column))
+        refuse_nulls(column, self._type_column)
+        # Few types, each one object that all its events share.
+        column = pc.dictionary_encode(column)
+        types = column.dictionary.to_pylist()
+        return [types[index] for index in column.indices.to_pylist()]

@@ -1,0 +1,166 @@
+"""From a column to a field of JSON objects."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raccoon_fast.core.columns import Field
+from raccoon_fast.serializers import JSON
+from raccoon_fast.tables.errors import BadRowError
+from raccoon_fast.tables.kinds import is_text, number_field, plain_type, text_field, unpacked
+
+__all__ = ["encode_value", "json_field", "not_json", "python_rows"]
+
+_NULL = b"null"
+# Python's datetime has the years 1 to 9999, and so has JSON's date-time, RFC 3339.
+_FIRST_DAY = (datetime.date.min - datetime.date(1970, 1, 1)).days
+_LAST_DAY = (datetime.date.max - datetime.date(1970, 1, 1)).days
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+
+
+def json_field(name: str, before: bytes, column: pa.Array) -> Field:
+    """The values of a column as JSON.
+
+    Args:
+        name: The column's, for errors.
+        before: What stands before each value.
+        column: Of a type that `not_json` lets pass.
+
+    Raises:
+        BadRowError: A value cannot be written: a date that JSON's cannot be, or a map with two values for a key.
+    """
+    column = unpacked(column)
+    kind = column.type
+    if is_text(kind):
+        return text_field("string", before, column, null=_NULL)
+    if pa.types.is_boolean(kind):
+        return number_field("boolean", before, column, null=_NULL)
+    if pa.types.is_integer(kind):
+        return number_field("integer", before, column, null=_NULL)
+    if pa.types.is_decimal(kind):
+        return text_field("text", before, column.cast(pa.string()), null=_NULL)
+    if pa.types.is_null(kind):
+        return text_field("text", before, pa.nulls(len(column), pa.string()), null=_NULL)
+    return text_field("text", before, _texts(name, column), null=_NULL)
+
+
+def python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows whose columns are JSON's as dicts."""
+    columns = [_in_microseconds(unpacked(column)).to_pylist(**_options(column.type)) for column in rows.columns]
+    return [dict(zip(rows.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def encode_value(value: Any) -> bytes:
+    """One value as JSON; Python's, of such a row.
+
+    Raises:
+        TypeError: JSON has nothing for a part of it.
+    """
+    try:
+        return orjson.dumps(value, _within, orjson.OPT_UTC_Z)
+    except TypeError:
+        return JSON(value)  # which takes more, and says what it does not take
+
+
+def _in_microseconds(column: pa.Array) -> pa.Array:
+    """Python's times have no more digits."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_time(kind):
+        return column.cast(pa.time64("us"), safe=False)
+    return column
+
+
+def _options(kind: pa.DataType) -> dict[str, Any]:
+    """For a conversion to Python: a map becomes a dict."""
+    return {"maps_as_pydicts": "strict"} if pa.types.is_nested(kind) else {}
+
+
+def _texts(name: str, column: pa.Array) -> pa.Array:
+    """Each value as orjson writes it."""
+    kind = column.type
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        _check_years(name, column)
+    values = _values(name, _in_microseconds(column))
+    if pa.types.is_nested(kind):
+        return pa.array([orjson.dumps(value, _within, orjson.OPT_UTC_Z).decode() for value in values], pa.string())
+    # Numbers and times have no comma in them.
+    return pa.array(orjson.dumps(values, None, orjson.OPT_UTC_Z)[1:-1].decode().split(","), pa.string())
+
+
+def _check_years(name: str, column: pa.Array) -> None:
+    kind = column.type
+    if pa.types.is_date32(kind):
+        numbers, per_day = column.view(pa.int32()), 1
+    else:
+        numbers, per_day = column.view(pa.int64()), _PER_DAY["ms" if pa.types.is_date64(kind) else kind.unit]
+    first, end = _FIRST_DAY * per_day, (_LAST_DAY + 1) * per_day
+    found = pc.min_max(numbers).as_py()
+    if found["min"] is None or (found["min"] >= first and found["max"] < end):
+        return
+    for row, number in enumerate(numbers.to_pylist()):
+        if number is not None and not first <= number < end:
+            year = f"of day {number // per_day} from 1970-01-01 on"
+            raise BadRowError(name, row, f"has a date {year}, and JSON's dates are of the years 1 to 9999")
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    """Python's values; of a map a dict."""
+    options = _options(column.type)
+    try:
+        values: list[Any] = column.to_pylist(**options)
+    except (ValueError, OverflowError, KeyError, TypeError):
+        for row, value in enumerate(column):
+            _try_value(name, row, value, options)
+        raise
+    return values
+
+
+def _try_value(name: str, row: int, value: pa.Scalar, options: dict[str, Any]) -> None:
+    try:
+        value.as_py(**options)
+    except (ValueError, OverflowError, KeyError, TypeError) as error:
+        text = str(error.args[0] if error.args else error)
+        raise BadRowError(name, row, f"cannot be JSON: {text}") from error
+
+
+def _within(value: Any) -> Any:
+    """For orjson: what it does not write by itself of that which `not_json` lets pass inside nested values."""
+    if isinstance(value, decimal.Decimal):
+        return orjson.Fragment(str(value).encode())
+    if isinstance(value, datetime.datetime):  # of pandas, for nanoseconds
+        return value.to_pydatetime(warn=False)  # type: ignore[attr-defined]
+    raise TypeError(f"JSON has nothing for {type(value).__name__}")
+
+
+def not_json(kind: pa.DataType) -> str | None:
+    """What of a type JSON has nothing for; None where all of it can be written."""
+    kind = plain_type(kind)
+    if pa.types.is_map(kind):
+        if not is_text(kind.key_type):
+            return f"{kind} has keys that are not strings"
+        return not_json(kind.item_type)
+    if pa.types.is_struct(kind):
+        return next(filter(None, (not_json(field.type) for field in kind)), None)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return not_json(kind.value_type)
+    if (
+        is_text(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_time(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_null(kind)
+    ):
+        return None
+    return f"it has nothing for {kind}"

@@ -1,0 +1,102 @@
+"""Groups of Arrow's types, and columns in the simplest of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from raccoon_fast.core.columns import Field, Slices
+from raccoon_fast.tables.errors import BadRowError
+
+__all__ = ["is_bytes", "is_text", "number_field", "plain_type", "refuse_nulls", "slices_of", "text_field", "unpacked"]
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What a dictionary's values are; any other type itself."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def unpacked(column: pa.Array) -> pa.Array:
+    """A dictionary's values, row by row; any other column itself."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is a type of strings, of whatever layout."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether it is a type of binary values, of whatever layout."""
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def refuse_nulls(column: pa.Array, name: str) -> None:
+    """Raise BadRowError for the first null."""
+    if column.null_count:
+        raise BadRowError(name, column.is_null().index(True).as_py(), "must not be null")
+
+
+def number_field(kind: str, before: bytes, column: pa.Array, **options: Any) -> Field:
+    """A field of whole numbers, times, floating-point numbers or bits, which are read where they are."""
+    validity, values = column.buffers()
+    return Field(
+        kind,
+        before,
+        len(column),
+        values=b"" if values is None else values,
+        validity=validity if column.null_count else None,
+        first=column.offset,
+        width=0 if pa.types.is_boolean(column.type) else column.type.bit_width // 8,
+        is_signed=not pa.types.is_unsigned_integer(column.type),
+        **options,
+    )
+
+
+def text_field(kind: str, before: bytes, column: pa.Array, **options: Any) -> Field:
+    """A field of strings or binary values."""
+    column, width = _with_offsets(column)
+    validity, offsets, data = column.buffers()
+    return Field(
+        kind,
+        before,
+        len(column),
+        values=data,
+        offsets=_NO_OFFSETS if offsets is None or not len(column) else offsets,
+        validity=validity if column.null_count else None,
+        first=column.offset if len(column) else 0,
+        width=width,
+        **options,
+    )
+
+
+def slices_of(column: pa.Array) -> Slices:
+    """The bytes of a column of strings or binary values, none of which is null; nothing is copied."""
+    column, width = _with_offsets(column)
+    _, offsets, data = column.buffers()
+    if offsets is None or not len(column):
+        return Slices(None, _NO_OFFSETS, 0, 0, width)
+    return Slices(data, offsets, column.offset, len(column), width)
+
+
+# An empty column may have no offsets at all.
+_NO_OFFSETS = bytes(8)
+
+
+def _with_offsets(column: pa.Array) -> tuple[pa.Array, int]:
+    """The column with one piece of data and offsets into it, and their width."""
+    column = unpacked(column)
+    kind = column.type
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return column, 8
+    if not pa.types.is_string(kind) and not pa.types.is_binary(kind):
+        # Views, and values of one size. Large, for together they may be more than 2 GiB.
+        column = column.cast(pa.large_string() if is_text(kind) else pa.large_binary())
+        return column, 8
+    return column, 4
