@@ -147,7 +147,11 @@ def test_raw_columns_and_types_of_a_column(collector: Collector, is_async: bool)
 @both
 def test_receipts_are_those_of_the_batches(collector: Collector, is_async: bool) -> None:
     report, receipts = emit(
-        collector, pa.table({"n": range(25_000)}), is_async=is_async, options={"batch_events": 1000}, event_type="t"
+        collector,
+        pa.table({"n": range(25_000)}),
+        is_async=is_async,
+        options={"batch_events": 1000, "linger": 60},
+        event_type="t",
     )
     assert len(receipts) == len({receipt.req_guid for receipt in receipts}) == 25
     assert report.total.acked == 25_000
