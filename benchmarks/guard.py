@@ -124,7 +124,7 @@ def batches(transport: str, together: int) -> Callable[[], object]:
     from raccoon_fast import RAW, Producer
     from raccoon_fast.delivery import concurrency
 
-    concurrency._SLOW_MARGIN_S = 60.0
+    concurrency._SLOW_MARGIN_S = 60.0  # or fewer than the server waits for, when valgrind is slow
     url = _open.enter_context(answering(transport, together))
     producer = _open.enter_context(Producer(url, serializer=RAW, logger=None, batch_events=_BATCH))
     many = events()[:_BATCH]

@@ -23,7 +23,7 @@ from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
-from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
+from raccoon_fast.delivery.outcomes import Outcomes, added, is_poison, reason_of
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.settlement import Settlement
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
+    from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
     from raccoon_fast.spool.worker import News, Spooling
     from raccoon_fast.transports.attempt import AnyAttempt
@@ -63,6 +64,8 @@ _FAIR_FACTOR = 2.0
 _ALONE_FACTOR = 10.0
 # What a request that the transport wrote again had failed with.
 _RESENT = "ConnectionLostError"
+# With less in flight than this, no limit of bytes is near, whatever the next batch has.
+_FEW_BYTES = 64 * 1024
 # In place of the index of a transport, for a suspect's.
 _ALONE = -1
 
@@ -146,8 +149,13 @@ class Engine:
         # All attempts under way; how many of them are of suspects, which take no room from the others.
         self._attempts: dict[AnyAttempt, Batch] = {}
         self._alone = 0
+        # What was acknowledged in this round of the loop, to be settled together.
+        self._acked: deque[tuple[Batch, Response]] = deque()
+        # Transports that gather what is written in this step.
+        self._holding: list[Transport] = []
         self._in_flight_bytes = 0
-        self._outcomes = Outcomes(ledger, lanes, recycle, settings.wire)
+        self._few_bytes = min(_FEW_BYTES, settings.most_bytes_in_flight)
+        self._outcomes = Outcomes(ledger, lanes, recycle, settings.wire, logger)
         self._failures = Failures(
             endpoints,
             ledger,
@@ -322,6 +330,7 @@ class Engine:
     # Starting attempts
 
     def _pump(self) -> None:
+        self._outcomes.acked(self._acked)
         if self._closed:
             return
         now_s = time.monotonic()
@@ -329,20 +338,7 @@ class Engine:
         self._pumped_s = now_s
         self.drain.tick(now_s)
         self._expire(now_s)
-        while self._room():
-            endpoint = self._endpoints.choose(now_s)
-            if endpoint is None:
-                break
-            batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
-            if batch is None:
-                break
-            if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
-                endpoint = well[0]  # one that failed already is no probe while another server would take it
-            if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
-                self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
-                self._expired(batch)
-                continue
-            self._start(batch, endpoint, now_s)
+        self._start_some(now_s)
         if self._suspects.due_s <= now_s and (well := self._endpoints.well(now_s)):
             endpoint = self._suspects.choose(well)
             self._start_alone(self._suspects.pop(), endpoint, now_s)
@@ -351,6 +347,34 @@ class Engine:
         self._arm(now_s)
         for queue in self._lanes.all:
             queue.outstanding.end_waits()
+
+    def _start_some(self, now_s: float) -> None:
+        """Send what may be sent now. What is small and goes over the same connection leaves in one write."""
+        try:
+            while room := self._room():
+                endpoint = self._endpoints.choose(now_s)
+                if endpoint is None:
+                    break
+                if endpoint.healthy and not self._lanes.is_many and not self._waiting.has_some:
+                    batches = self._take_some(states.IN_FLIGHT, self._lanes.groups[0].next_queue(), room)
+                    if not batches:
+                        break
+                else:
+                    batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
+                    if batch is None:
+                        break
+                    if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
+                        endpoint = well[0]  # one that failed already is no probe while another server would take it
+                    batches = [batch]
+                for batch in batches:
+                    if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
+                        self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
+                        self._expired(batch)
+                    else:
+                        self._start(batch, endpoint, now_s)
+        finally:
+            while self._holding:
+                self._holding.pop().release()
 
     def _room(self) -> int:
         # With several groups, the bytes in flight of lower ones leave room for the highest.
@@ -400,19 +424,33 @@ class Engine:
         return left_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
 
     def _take(self, state: str, queue: LaneQueue | None) -> Batch | None:
+        batches = self._take_some(state, queue, 1)
+        return batches[0] if batches else None
+
+    def _take_some(self, state: str, queue: LaneQueue | None, most: int) -> list[Batch]:
+        """Take new batches as long as there is room for them: up to `most`, and fewer large ones."""
         if queue is None:
-            return None
+            return []
+        accumulator = queue.accumulator
+        batches: list[Batch] = []
+        types: Mapping[str, int] = {}
+        nbytes = self._in_flight_bytes
         with self._ledger.change():
-            batch = queue.accumulator.take()
-            if batch is None:
-                return None
-            self._ledger.add(batch.types, state)
-        if batch.settlement is None:
-            batch.settlement = Settlement(batch.receipt, lane=queue.number)
-        batch.req_guid = batch.receipt.req_guid
-        batch.deadline_s = batch.accepted_s + queue.life_s
-        queue.outstanding.add(batch)
-        return batch
+            while most > 0 and (batch := accumulator.take()) is not None:
+                if batch.settlement is None:
+                    batch.settlement = Settlement(batch.receipt, lane=queue.number)
+                batch.req_guid = batch.receipt.req_guid
+                batch.deadline_s = batch.accepted_s + queue.life_s
+                queue.outstanding.add(batch)
+                types = added(types, batch.types) if batches else batch.types
+                batches.append(batch)
+                most -= 1
+                nbytes += batch.nbytes
+                if most and nbytes >= self._few_bytes:
+                    most = self._concurrency.room(len(self._attempts) - self._alone + len(batches), nbytes)
+            if batches:
+                self._ledger.add(types, state)
+        return batches
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         transport = endpoint.begin()
@@ -422,7 +460,11 @@ class Engine:
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
         self._in_flight_bytes += batch.nbytes
         self._lanes.sent(batch)
-        self._send(batch, endpoint, transport, endpoint.transports[transport], timeout_s, now_s)
+        to = endpoint.transports[transport]
+        if to not in self._holding:
+            self._holding.append(to)
+            to.hold()
+        self._send(batch, endpoint, transport, to, timeout_s, now_s)
 
     def _start_alone(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         """Send a suspect by itself."""
@@ -541,7 +583,7 @@ class Engine:
             self.drain.acked(batch.count)
             if transport != _ALONE:
                 self._concurrency.acked(began_s, now_s)
-            self._outcomes.acked(batch, response)
+            self._acked.append((batch, response))
         if failure is not None:
             if transport != _ALONE and not is_poison(failure):
                 self._concurrency.failed(began_s, now_s)
@@ -570,6 +612,7 @@ class Engine:
     # The end
 
     def _leftovers(self) -> list[Batch]:
+        self._outcomes.acked(self._acked)
         batches = [*self._waiting.pop_all(), *self._suspects.pop_all()]
         for batch in self._attempts.values():  # they did not end though told to
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)

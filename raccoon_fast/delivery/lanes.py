@@ -330,6 +330,11 @@ class GroupedWaiting:
         self._part_of(batch).add_delayed(batch, until_s)
 
     @property
+    def has_some(self) -> bool:
+        """See Waiting.has_some."""
+        return any(part.has_some for part in self._parts)
+
+    @property
     def has_ready(self) -> bool:
         """See Waiting.has_ready."""
         return any(part.has_ready for part in self._parts)

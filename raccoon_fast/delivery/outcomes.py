@@ -17,15 +17,16 @@ from raccoon_fast.transports.base import GRPC_UNREAD
 from raccoon_fast.transports.null import DISCARDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.lanes import Lanes
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.reserve import Reserve
     from raccoon_fast.events import Response
+    from raccoon_fast.logs import Log
 
-__all__ = ["Outcomes", "is_poison", "reason_of"]
+__all__ = ["Outcomes", "added", "is_poison", "reason_of"]
 
 # Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
 _MAX_EXTRA_REQUESTS = 64
@@ -43,6 +44,7 @@ class Outcomes:
         lanes: What ends is released there, and they are told of every settlement.
         recycle: Gets what ended, and room in its lane.
         wire: Of the parts that a batch is split into.
+        logger: Told of faults of ours.
 
     Attributes:
         reserve: Told of what ends, where there is a spool.
@@ -54,17 +56,36 @@ class Outcomes:
         lanes: Lanes,
         recycle: Callable[[Batch], None],
         wire: str,
+        logger: Log,
     ) -> None:
         self.reserve: Reserve | None = None
         self._ledger = ledger
         self._lanes = lanes
         self._recycle = recycle
         self._wire = wire
+        self._logger = logger
 
-    def acked(self, batch: Batch, response: Response) -> None:
-        """A server has its events, or null:// has thrown them away."""
-        self._ledger.move(batch.types, states.IN_FLIGHT, states.DISCARDED if response is DISCARDED else states.ACKED)
-        self._settled(batch, batch.settlement.acked(response))
+    def acked(self, answered: deque[tuple[Batch, Response]]) -> None:
+        """A server has the events of these batches, or null:// has thrown them away: one move in the ledger for all.
+
+        Args:
+            answered: Emptied.
+        """
+        if not answered:
+            return
+        batches = [*answered]
+        answered.clear()
+        types: dict[str, Mapping[str, int]] = {}
+        for batch, response in batches:
+            state = states.DISCARDED if response is DISCARDED else states.ACKED
+            types[state] = added(types[state], batch.types) if state in types else batch.types
+        for state, moved in types.items():
+            self._ledger.move(moved, states.IN_FLIGHT, state)
+        for batch, response in batches:
+            try:
+                self._settled(batch, batch.settlement.acked(response))
+            except Exception as error:  # noqa: BLE001 - of one batch: the others must not suffer from it
+                self._logger.error("settling an acknowledged batch failed: %r", error)
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
         """It will not be delivered; it was in `state`."""
@@ -181,6 +202,14 @@ class Outcomes:
             self.reserve.settled(batch, last)
         self._lanes.release(batch)
         self._recycle(batch)
+
+
+def added(types: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str, int]:
+    """The sum of two counts of events by type, neither of which is changed."""
+    total = {**types}
+    for event_type, count in more.items():
+        total[event_type] = total.get(event_type, 0) + count
+    return total
 
 
 def _closed_error(req_guid: str, outcome: Outcome, attempts: int, cause: BaseException | None) -> ClientClosedError:

@@ -43,6 +43,11 @@ class Waiting:
         heapq.heappush(self._delayed, (until_s, next(self._order), batch))
 
     @property
+    def has_some(self) -> bool:
+        """Whether any waits, ready or not."""
+        return bool(self._ready or self._delayed)
+
+    @property
     def has_ready(self) -> bool:
         """Whether `pop_ready` has one."""
         return bool(self._ready)

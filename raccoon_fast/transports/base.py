@@ -227,6 +227,15 @@ class Transport(abc.ABC):
         """
         return asyncio.ensure_future(self.send(request, timeout_s))
 
+    def hold(self) -> None:
+        """Gather what the next calls of `start` write, until `release` in the same step of the event loop.
+
+        To be overridden where requests share a connection: small ones then leave in one write.
+        """
+
+    def release(self) -> None:
+        """Write what was gathered since `hold`. Idempotent."""
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""

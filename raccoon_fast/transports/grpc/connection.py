@@ -21,7 +21,7 @@ from raccoon_fast.errors import (
     ProtocolError,
     TransportError,
 )
-from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_CONN_ERR
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.grpc import frames as wire
 from raccoon_fast.transports.grpc.frames import ErrorCode
@@ -47,8 +47,6 @@ _SETTINGS = (
 )
 # The connection's window is filled up again when this much of it was used.
 _REFILL = wire.DEFAULT_WINDOW // 2
-# Less than so much is written in one piece, as a copy costs less there than several buffers do.
-_SMALL = 4096
 NO_PINGS = Keepalive(None, 0.0)
 
 
@@ -429,23 +427,14 @@ class HTTP2Connection(SharedConnection):
             self._window -= stream.body_frames(self._window, self._frame_size, buffers)
             if stream.is_written:
                 del self._unwritten[stream.id]
-        if not buffers:
-            return
-        transport = self.transport
-        assert transport is not None
-        if transport.is_closing():
-            return  # what became of it is told by connection_lost
-        written = sum(map(len, buffers))
-        if written <= _SMALL:
-            transport.write(b"".join(buffers))
-        else:
-            transport.writelines(buffers)
-        self._link.stats.count(TOTAL_BYTES_SENT, written)
+        if buffers:
+            self._put(buffers, sum(map(len, buffers)))
 
     def _send(self, kind: int, flags: int, stream_id: int, payload: bytes = b"") -> None:
         transport = self.transport
         if transport is None or transport.is_closing():
             return
+        self._write_held()
         transport.write(wire.encode_frame(kind, flags, stream_id, payload))
         self._answer_written()
 

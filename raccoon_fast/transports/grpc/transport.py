@@ -134,6 +134,7 @@ class GrpcTransport(Transport):
         self._head = b""
         self._head_agent: str | None = None
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
+        self._holding: HTTP2Connection | None = None
         self._again: set[asyncio.Task[None]] = set()
         # Connections that take nothing more, and still owe answers.
         self._leaving: list[HTTP2Connection] = []
@@ -160,6 +161,18 @@ class GrpcTransport(Transport):
         attempt = Attempt()
         self._begin(connection, request, attempt, asyncio.get_running_loop().time() + timeout_s)
         return attempt
+
+    def hold(self) -> None:
+        """See Transport.hold."""
+        if (connection := self._dialer.connection) is not None:
+            self._holding = connection
+            connection.hold()
+
+    def release(self) -> None:
+        """See Transport.release."""
+        if (connection := self._holding) is not None:
+            self._holding = None
+            connection.release()
 
     async def close(self) -> None:
         """See Transport.close."""

@@ -36,7 +36,7 @@ from raccoon_fast.errors import (
     TLSError,
 )
 from raccoon_fast.events import Code, Response, Status
-from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_CONN_ERR
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error, too_large
 from raccoon_fast.transports.pinger import Keepalive, Pinger
@@ -452,15 +452,21 @@ class WebSocketConnection(SharedConnection):
         return self._queue[0].request.req_guid in self.suspects or any(guid in self.acks for guid in self.suspects)
 
     def _write(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
-        transport = self.transport
-        assert transport is not None
         self.acks.add(request.req_guid, waiter, deadline_s)
         frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
         request.written_s = time.monotonic()
         request.was_written = True
-        transport.write(frame)
-        self._link.stats.count(TOTAL_BYTES_SENT, len(frame))
-        if transport.get_write_buffer_size() > self._high_water_bytes:
+        if self._put([frame], len(frame)):
+            self._look_at_buffer()
+
+    def release(self) -> None:
+        """See Transport.release."""
+        super().release()
+        self._look_at_buffer()
+
+    def _look_at_buffer(self) -> None:
+        transport = self.transport
+        if transport is not None and self._flushed and transport.get_write_buffer_size() > self._high_water_bytes:
             # uvloop writes, and pauses us, at the end of the loop's round: until then nothing more is written, or all
             # that waits would go into its buffer in one round.
             self._flushed = False

@@ -39,6 +39,7 @@ class WebSocketTransport(Transport):
         self._keepalive = keepalive
         self._max_in_flight = max_in_flight
         self._dialer: Dialer[WebSocketConnection] = Dialer(link, self._open)
+        self._holding: WebSocketConnection | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
@@ -69,6 +70,18 @@ class WebSocketTransport(Transport):
         attempt = Attempt()
         connection.begin(request, attempt, asyncio.get_running_loop().time() + timeout_s)
         return attempt
+
+    def hold(self) -> None:
+        """See Transport.hold."""
+        if (connection := self._dialer.connection) is not None:
+            self._holding = connection
+            connection.hold()
+
+    def release(self) -> None:
+        """See Transport.release."""
+        if (connection := self._holding) is not None:
+            self._holding = None
+            connection.release()
 
     async def close(self) -> None:
         """See Transport.close."""
