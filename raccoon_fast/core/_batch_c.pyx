@@ -212,10 +212,8 @@ cdef class Accumulator:
 
     @on_open.setter
     def on_open(self, hook):
-        cdef object before
         with cython.critical_section(self):
-            before = self.open_hook  # which is freed behind the section
-            self.open_hook = hook
+            self.open_hook, hook = hook, self.open_hook  # the former one is freed behind the section
 
     @property
     def on_sealed(self):
@@ -225,10 +223,8 @@ cdef class Accumulator:
 
     @on_sealed.setter
     def on_sealed(self, hook):
-        cdef object before
         with cython.critical_section(self):
-            before = self.sealed_hook
-            self.sealed_hook = hook
+            self.sealed_hook, hook = hook, self.sealed_hook
 
     @property
     def on_full(self):
@@ -238,10 +234,8 @@ cdef class Accumulator:
 
     @on_full.setter
     def on_full(self, hook):
-        cdef object before
         with cython.critical_section(self):
-            before = self.full_hook
-            self.full_hook = hook
+            self.full_hook, hook = hook, self.full_hook
 
     @property
     def buffered(self):

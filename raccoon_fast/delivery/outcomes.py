@@ -84,7 +84,7 @@ class Outcomes:
         for batch, response in batches:
             try:
                 self._settled(batch, batch.settlement.acked(response))
-            except Exception as error:  # noqa: BLE001 - of one batch: the others must not suffer from it
+            except Exception as error:  # noqa: BLE001, PERF203 - of one batch: the others must not suffer from it
                 self._logger.error("settling an acknowledged batch failed: %r", error)
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:

@@ -227,13 +227,13 @@ class Transport(abc.ABC):
         """
         return asyncio.ensure_future(self.send(request, timeout_s))
 
-    def hold(self) -> None:
+    def hold(self) -> None:  # noqa: B027 - nothing is to be done where nothing is shared
         """Gather what the next calls of `start` write, until `release` in the same step of the event loop.
 
         To be overridden where requests share a connection: small ones then leave in one write.
         """
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - as above
         """Write what was gathered since `hold`. Idempotent."""
 
     @abc.abstractmethod
