@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "Event",
+    "Tally",
     "Thread",
     "at_once",
     "is_green",
@@ -226,6 +227,30 @@ class Event:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, at most this many seconds. Returns whether it is."""
         return self._is_set or bool(self._changed.wait_for(self.is_set, timeout))
+
+
+class Tally:
+    """A number that any thread adds one to, without a lock.
+
+    `+= 1` is three steps, between which another thread may come. Here it is one; while several threads look, what each
+    of them sees may be off by as many.
+    """
+
+    __slots__ = ("_added", "_looks")
+
+    def __init__(self) -> None:
+        self._added = itertools.count()
+        self._looks = itertools.count()
+
+    def add(self) -> None:
+        """Add one."""
+        next(self._added)
+
+    @property
+    def value(self) -> int:
+        """How often `add` was called."""
+        looks = next(self._looks)  # each of which takes a number as well
+        return next(self._added) - looks
 
 
 class _NativeWait:

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 import types
+from collections import deque
+from collections.abc import Callable
 
 import pytest
 from patience import patient
@@ -59,6 +61,58 @@ def test_a_thread_starts_where_the_standard_library_s_would_wait_for_the_code_it
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
         threads.new_thread(ended.set, "raccoon-test").start()
     assert ended.wait(patient(10))
+
+
+def in_crowd(act: Callable[[int], object], count: int = 8) -> None:
+    """Have as many threads act at once."""
+    troubles: list[BaseException] = []
+    ready = threading.Barrier(count)
+
+    def run_one(number: int) -> None:
+        ready.wait(patient(10))
+        try:
+            act(number)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            troubles.append(error)
+
+    crowd = [threading.Thread(target=run_one, args=(number,)) for number in range(count)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    if troubles:
+        raise troubles[0]
+
+
+def test_a_tally_misses_nothing_that_threads_count_at_once() -> None:
+    tally = threads.Tally()
+    seen: list[int] = []
+
+    def count(number: int) -> None:
+        for _ in range(5000):
+            tally.add()
+            if number == 0:
+                seen.append(tally.value)
+
+    in_crowd(count)
+    assert tally.value == tally.value == 8 * 5000
+    assert seen == sorted(seen)
+    assert 1 <= seen[0] <= seen[-1] <= 8 * 5000
+
+
+def test_a_snapshot_has_each_item_that_is_there_all_the_while() -> None:
+    items = deque(range(20))
+
+    def change(number: int) -> None:
+        for _ in range(500):
+            if number % 2:
+                items.append(number + 100)
+                items.pop()
+            else:
+                assert threads.snapshot(items)[:20] == [*range(20)]
+
+    in_crowd(change)
+    assert threads.snapshot(items) == [*range(20)]
 
 
 def test_what_a_thread_raises_is_shown_and_it_ends(capsys: pytest.CaptureFixture[str]) -> None:

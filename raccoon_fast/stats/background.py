@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from raccoon_fast import forks
 from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.stats.ledger_totals import LedgerTotals
-from raccoon_fast.threads import Event, new_lock, new_thread
+from raccoon_fast.threads import Event, Tally, new_lock, new_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ class BackgroundSink(abc.ABC):
     @property
     def dropped(self) -> int:
         """How many samples were not handed on, because too many came within one flush, or it failed."""
-        return self._dropped
+        return self._refused.value + self._dropped
 
     def timing(self, name: str, ms: float) -> None:
         """Takes one measured duration, in milliseconds. Never blocks."""
@@ -128,7 +128,7 @@ class BackgroundSink(abc.ABC):
         name = type(self).__name__
         target = "" if self._target == name else f" to {self._target}"
         state = "closed" if self._closed else "open"
-        return f"<{name}{target} {state}: {len(self._samples)} samples waiting, {self._dropped} dropped>"
+        return f"<{name}{target} {state}: {len(self._samples)} samples waiting, {self.dropped} dropped>"
 
     @property
     @abc.abstractmethod
@@ -142,7 +142,7 @@ class BackgroundSink(abc.ABC):
         if self._closed:
             return
         if len(self._samples) >= _MAX_SAMPLES:
-            self._dropped += 1
+            self._refused.add()
             return
         self._samples.append(sample)
         self._ensure_thread()
@@ -163,7 +163,8 @@ class BackgroundSink(abc.ABC):
     def _reset(self) -> None:
         """Begins anew, also in a forked child, where the thread is gone and the parent's samples are not ours."""
         self._samples: deque[tuple[str, float, bool]] = deque()
-        self._dropped = 0
+        self._refused = Tally()  # for which there was no room
+        self._dropped = 0  # on the thread that hands them on
         self._failed = False
         self._thread = None
         self._starting = new_lock()
