@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -175,7 +175,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     script = path.with_name("program.py")
     script.write_text(program)
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, str(script)]) == -signal.SIGKILL
+    assert subprocess.run([sys.executable, script], check=False).returncode == -signal.SIGKILL
     spool.close()
     assert found_by_the_next(path) == {"guid-0", "theirs"}
 
@@ -250,7 +250,7 @@ class TestLocked:
 
 
 FORK = """
-import os, signal, sqlite3, sys
+import contextlib, os, signal, sqlite3, sys
 from pathlib import Path
 from raccoon_fast.spool import file as spool_file
 from raccoon_fast.spool.store import Record, Spool, SpoolError
@@ -261,9 +261,9 @@ def new_spool():
 def record(name):
     return Record(name, "proto", 1.5, {"a": 1}, b"x")
 def found_by_the_next():
-    spool = new_spool()
-    spool.adopt()
-    return sorted(one.req_guid for one in spool.take(1 << 30))
+    with contextlib.closing(new_spool()) as spool:
+        spool.adopt()
+        return sorted(one.req_guid for one in spool.take(1 << 30))
 spool = new_spool()
 spool.put([record("parent")])
 ready, tell = os.pipe()
