@@ -26,12 +26,13 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.px[di])
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd axe demo test test-fast test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture asan ubsan debug fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd axe demo test test-fast test-free-threaded test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture crowd asan ubsan debug fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
 	@echo 'make test-fast    test AREA=delivery, or another folder of tests/, in seconds: on the compiled form, without slow tests'
+	@echo 'make test-free-threaded  run the tests without a GIL, in a venv of its own: PYTHON=python3.13t'
 	@echo 'make test-tree    test what is built of the tree, and that the benchmarks run'
 	@echo 'make test-proxies put nginx, HAProxy, Caddy, squid (Debian) and Envoy between producers and a server; EVENTS=200000 a scenario'
 	@echo 'make test-alerts  test the alerts, the dashboard and the mapping in deploy/ with a real Prometheus (Debian)'
@@ -44,6 +45,7 @@ help:
 	@echo 'make wheels       build and test the wheels of every CPython here, into dist/; PYTHONS="python3.12 …" for some'
 	@echo 'make soak         draw faults at random: SECONDS=60, SEED= and ROUND= to run one again'
 	@echo 'make torture      kill, fork and interrupt a producer: KILLS=1000 FORKS=1000 SIGNALS=10000'
+	@echo 'make crowd        have THREADS=64 share one producer, while its server fails: SECONDS=60'
 	@echo 'make asan         the core, its tests and SECONDS=60 of random input, under AddressSanitizer'
 	@echo 'make ubsan        the same under UndefinedBehaviorSanitizer'
 	@echo 'make debug        the core and its tests on an interpreter that counts references: DEBUG_PYTHON=python3.11-dbg'
@@ -112,6 +114,25 @@ test-fast: venv
 test-tree: venv
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TREE_TESTS)
 
+# On a Python without a GIL, which stays off whatever is imported; some of what tests need cannot be had there.
+FREE := .venv-free-threaded
+HAS_NO_GIL := import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))
+test-free-threaded:
+	@if $(PYTHON) -c '$(HAS_NO_GIL)' 2>/dev/null; then \
+		$(MAKE) --no-print-directory $(FREE)/installed && \
+		PYTHON_GIL=0 RACCOON_FAST_NO_EXTENSIONS= $(FREE)/bin/python -m pytest $(TEST_OPTIONS) \
+			$(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS) $(DEPLOY_TESTS)); \
+	else \
+		echo 'test-free-threaded: skipped, $(PYTHON) is no free-threaded Python; name one, as in make test-free-threaded PYTHON=python3.13t'; \
+	fi
+
+$(FREE)/installed: pyproject.toml $(COMPILED)
+	@echo 'Making $(FREE), and compiling what has no wheel for it: some minutes ...'
+	@$(PYTHON) -m venv $(FREE)
+	@$(FREE)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'cython>=3.2.9'
+	@$(FREE)/bin/python .ci/free_threaded.py $(FREE)
+	@touch $@
+
 EVENTS ?= 200000
 ENVOY := $(VENV)/envoy
 test-proxies: $(ENVOY)
@@ -175,6 +196,10 @@ SIGNALS ?= 10000
 torture: venv
 	PYTHONPATH=tests/support $(BIN)/python tests/faults/torture.py --kills $(KILLS) --forks $(FORKS) --signals $(SIGNALS) $(if $(SEED),--seed $(SEED))
 
+THREADS ?= 64
+crowd: venv
+	PYTHONPATH=tests/support $(BIN)/python tests/support/crowd.py --threads $(THREADS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 SANITIZED = build/$@
 asan: SANITIZER := address
 asan: export ASAN_OPTIONS := detect_leaks=0:quarantine_size_mb=1
@@ -237,5 +262,5 @@ $(ENGINES)/installed: pyproject.toml $(COMPILED)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f raccoon_fast/core/*.so raccoon_fast/_build_info.py $(INSTALLED) $(ENGINES)/installed
+	rm -f raccoon_fast/core/*.so raccoon_fast/_build_info.py $(INSTALLED) $(ENGINES)/installed $(FREE)/installed
 	find raccoon_fast tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if (marker := item.get_closest_marker("timeout")) is not None and PATIENCE != 1:
             item.add_marker(pytest.mark.timeout(min(patient(marker.args[0]), most_s)), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    # Of a free-threaded Python: see .ci/free_threaded.py.
+    report: pytest.CollectReport = yield
+    missing = re.search(r"No module named '(cryptography|gevent|grpc|grpc_tools|orjson|trustme|yaml)'", str(report.longrepr))
+    if report.outcome == "failed" and missing is not None and sysconfig.get_config_var("Py_GIL_DISABLED"):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 1, f"Skipped: there is no {missing[1]} for this Python")
+    return report  # type: ignore[return-value]  # it is
 
 
 class StatsdDaemon:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 from patience import patient
@@ -81,6 +80,7 @@ class Peer:
             received += chunk
 
     def call(self, collector: Collector, body: bytes | None = None, timeout: float = 10.0) -> Any:
+        grpc = pytest.importorskip("grpc", reason="there is no grpcio for this Python")
         with grpc.insecure_channel(collector.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             answer = channel.unary_unary(SEND_EVENT)(
                 self.request() if body is None else body, metadata=[("x-user-id", "u")], timeout=timeout

@@ -1,0 +1,50 @@
+"""Installs raccoon_fast with its tests' dependencies into a venv of a free-threaded Python: python .ci/free_threaded.py VENV
+
+Not each of them can be had there. One that has no wheel, and is none of those that build with a C compiler alone, is
+named and left out; so are the tests that need it, see tests/conftest.py.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Packages with extension modules that need no more than a C compiler.
+BUILT = {"httptools", "uvloop", "msgspec"}
+# Tools that look at the code: they find the same in any Python.
+NOT_WANTED = {"raccoon_fast", "mypy", "pyright", "orjson"}
+
+
+def requirements() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"]]
+    for extra in ("fast", "collector", "cli", "socks", "prometheus", "opentelemetry"):
+        wanted += extras[extra]
+    return [one for one in wanted if re.split(r"[^\w.-]", one)[0] not in NOT_WANTED]
+
+
+def main() -> None:
+    python = str(Path(sys.argv[1], "bin", "python"))
+
+    def installs(*arguments: str) -> bool:
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        return subprocess.run([*pip, *arguments], capture_output=True).returncode == 0
+
+    missing = []
+    for requirement in requirements():
+        is_built = re.split(r"[^\w.-]", requirement)[0] in BUILT
+        if not installs(*([] if is_built else ["--only-binary", ":all:"]), requirement):
+            missing.append(requirement)
+    if missing:
+        print(f"Not to be had for this Python, and left out with the tests that need them: {', '.join(missing)}")
+    own = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*own, "--editable", str(ROOT)], check=True)
+
+
+if __name__ == "__main__":
+    main()
