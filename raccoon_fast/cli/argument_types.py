@@ -13,6 +13,7 @@ __all__ = [
     "file",
     "header",
     "message",
+    "names",
     "owner",
     "port",
     "ramp",
@@ -95,6 +96,14 @@ def text(value: str) -> str:
     except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
         raise ArgumentTypeError("must be UTF-8 text") from None
     return value
+
+
+def names(value: str) -> list[str]:
+    """Names, separated by commas, each once."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise ArgumentTypeError(f"must be names separated by commas, each once, not {value!r}")
+    return parts
 
 
 def file(value: str) -> str:

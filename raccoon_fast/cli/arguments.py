@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["make_parser"]
 
 _SEND = f"""\
-Sends each line of FILE, the line's own bytes, as one event. FILE may be gzip and of any size: memory stays bounded.
-Blank lines are passed over. The first line that is no event ends the run (exit code 2), once the lines before it are
-sent. So do (1) a server that takes nothing for {PATIENCE_S:.0f} s or, with --max-attempts, cannot be reached to begin
+Sends each line of FILE, the line's own bytes, as one event. Of a table (.parquet, .arrow, .feather, .csv) each row is
+one, as a JSON object of its columns. Lines and CSV may be gzip. Files may be of any size: memory stays bounded. FILE
+may be a pattern in quotes, such as 'day-*.csv'. Blank lines are passed over. The first line or row that is no event
+ends the run (exit code 2), once those before it are sent. So do (1) a server that takes nothing for
+{PATIENCE_S:.0f} s or, with --max-attempts, cannot be reached to begin
 with, and {GIVE_UP_AFTER} requests in a row that were not acknowledged. What the server fails with is shown when it
 happens. Ctrl-C stops the reading, gives what is in flight
 {GRACE_S:.0f} s, and sums up; a second one ends it.
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, summary, text, add_options in (
         ("demo", "send real events all four ways, and compare what arrives", _DEMO, _add_demo),
-        ("send", "send the lines of a file as events", _SEND, _add_send),
+        ("send", "send the lines of files, or the rows of tables, as events", _SEND, _add_send),
         ("collect", "receive events, as a server for development", _COLLECT, _add_collect),
         ("doctor", "find out what works with a server, and what to do about the rest", DOCTOR, add_doctor),
         ("bench", "put load on a server, and measure its acknowledgements", BENCH, add_bench),
@@ -70,12 +72,18 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_send(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="JSON Lines, plain or gzip; - is stdin")
+    parser.add_argument("file", metavar="FILE", nargs="+", help="JSON Lines, or a table; - is stdin")
     add_url(parser)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--type", metavar="T", type=types.text, help="the type of every event")
     kind.add_argument(
         "--type-field", metavar="FIELD", type=types.text, help="the member of each line that holds its type"
+    )
+    kind.add_argument(
+        "--type-column", metavar="NAME", type=types.text, help="the column of a table with each row's type"
+    )
+    parser.add_argument(
+        "--columns", metavar="A,B", type=types.names, help="those of a table that make an event (all but the type's)"
     )
     batches = parser.add_argument_group("requests")
     batches.add_argument(
@@ -93,7 +101,7 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
         "--rate", metavar="N", type=types.rate, help="at most N events a second (as fast as the server takes them)"
     )
     parser.add_argument(
-        "--from-line", metavar="N", type=types.whole_number, default=1, help="begin at this line (%(default)s)"
+        "--from-line", metavar="N", type=types.whole_number, default=1, help="begin at this line or row (%(default)s)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check the lines and say what would be sent; nothing is connected"

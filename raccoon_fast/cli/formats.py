@@ -8,7 +8,8 @@ __all__ = ["array_hint", "format_hint"]
 
 _ARRAY = "a JSON array: make lines of it, for example with `jq -c '.[]' FILE`"
 _MAGIC = {
-    b"PAR1": "Parquet: make JSON Lines of it, for example with pandas' read_parquet and to_json(lines=True)",
+    b"PAR1": "Parquet: give it as a file whose name ends in .parquet",
+    b"ARROW1": "Arrow: give it as a file whose name ends in .arrow",
     b"Obj\x01": "Avro: make JSON Lines of it, for example with `fastavro FILE`",
     b"ORC": "ORC: make JSON Lines of it, for example with pandas' read_orc and to_json(lines=True)",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it, `zstd -dc FILE | raccoon-fast send - …`",
@@ -37,7 +38,7 @@ def format_hint(first: bytes) -> str:
     if first.startswith(b"{"):
         return "JSON over several lines: make one line of each value, for example with `jq -c . FILE`"
     if _HEADER.fullmatch(first.strip()):
-        return "CSV: make JSON Lines of it, for example with `mlr --icsv --ojsonl cat FILE`"
+        return "CSV: give it as a file whose name ends in .csv"
     return ""
 
 

@@ -56,10 +56,13 @@ class LineReader:
         size: Bytes as they are stored; None where that is not known, as for a pipe.
         position: Bytes read so far, as they are stored.
         lines: Lines read so far.
+        unit: What its events come from.
 
     Raises:
         OSError: The file cannot be opened.
     """
+
+    unit = "line"
 
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path

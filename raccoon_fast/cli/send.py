@@ -1,4 +1,4 @@
-"""`raccoon-fast send`: the lines of a file as events, in bounded memory."""
+"""`raccoon-fast send`: the lines or rows of files as events, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raccoon_fast import json_codec
-from raccoon_fast.cli.batches import event_parser, read_batches
 from raccoon_fast.cli.connect import ServerOptions, make_producer
 from raccoon_fast.cli.dry_run import dry_run
 from raccoon_fast.cli.exits import GIVE_UP_AFTER, GRACE_S, PATIENCE_S, Exit, StopSignals, UsageError
 from raccoon_fast.cli.failures import FailureLog
 from raccoon_fast.cli.formats import array_hint
 from raccoon_fast.cli.in_flight import InFlight
-from raccoon_fast.cli.lines import InputError, LineReader
+from raccoon_fast.cli.inputs import batches_of, expand, open_input, total_size
+from raccoon_fast.cli.lines import InputError
 from raccoon_fast.cli.summary import Summary
 from raccoon_fast.cli.terminal import open_progress, write_json, write_note, write_table
 from raccoon_fast.errors import ConnectError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import io
 
     from raccoon_fast.cli.in_flight import Settled
+    from raccoon_fast.cli.inputs import Input
     from raccoon_fast.cli.terminal import Progress
 
 __all__ = ["run"]
@@ -45,10 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError, ValueError, OSError: An option or a file is not what it should be.
     """
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(LineReader(arguments.file))
+        paths = expand(arguments.file, arguments)
         if arguments.dry_run:
-            return dry_run(arguments, reader)
-        failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, reader))
+            return dry_run(arguments, paths)
+        first: Input = open_input(paths[0], arguments)
+        stack.enter_context(first)
+        failed = None if arguments.failed is None else stack.enter_context(_open_failed(arguments.failed, paths, first))
         server = ServerOptions(arguments, arguments.url)
         failures = FailureLog(server.options["logger"])
         server.options["logger"] = failures
@@ -64,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
         stack.callback(producer.close, timeout=0)  # by then all is settled, or a second signal came
         stop = stack.enter_context(StopSignals())
-        progress = stack.enter_context(open_progress(reader.size))
+        progress = stack.enter_context(open_progress(total_size(paths)))
         flight = InFlight(producer, arguments.batch_events, arguments.in_flight)
-        sending = _Sending(reader, flight, failures, failed, stop, progress)
+        sending = _Sending(first, paths[1:], flight, failures, failed, stop, progress)
         sending.run(arguments)
     if arguments.json:
         write_json(json_codec.dumps(sending.summary.as_json()).decode())
@@ -86,14 +89,17 @@ class _Sending:
 
     def __init__(
         self,
-        reader: LineReader,
+        first: Input,
+        later: list[str],
         flight: InFlight,
         failures: FailureLog,
         failed: io.FileIO | None,
         stop: StopSignals,
         progress: Progress,
     ) -> None:
-        self._reader = reader
+        self._reader = first
+        self._later = later
+        self._passed = 0  # bytes of the files before
         self._flight = flight
         self._failures = failures
         self._failed = failed
@@ -110,25 +116,33 @@ class _Sending:
 
     def run(self, arguments: argparse.Namespace) -> None:
         began_s = time.perf_counter()
-        type_of = event_parser(arguments.type, arguments.type_field)
+        self._send_file(arguments)
+        while self._later and not self._ended_early() and not self._faults:
+            self._passed += self._reader.size or 0
+            try:
+                reader = open_input(self._later.pop(0), arguments)
+            except (OSError, UsageError) as error:
+                self._faults.append(str(error))
+                break
+            self._last_line = 0
+            with reader:
+                self._reader = reader
+                self._send_file(arguments)
+        self._drain()
+        self.summary.seconds = time.perf_counter() - began_s
 
-        def report_bad_line(text: str) -> None:
+    def _send_file(self, arguments: argparse.Namespace) -> None:
+        unit = self._reader.unit
+
+        def report_bad(text: str) -> None:
             if not arguments.skip_bad:
-                raise InputError(f"{text}; mend the line, or leave such lines out by --skip-bad")
+                raise InputError(f"{text}; mend the {unit}, or leave such {unit}s out by --skip-bad")
             self.summary.bad_lines += 1
             self._progress.note(f"{text}; left out")
 
-        batches = read_batches(
-            self._reader,
-            type_of,
-            arguments.batch_events,
-            report_bad_line,
-            self._ended_early,
-            from_line=arguments.from_line,
-        )
         due_s = time.monotonic()
         try:
-            for batch in batches:
+            for batch in batches_of(self._reader, arguments, report_bad, self._ended_early):
                 while batch is not None and (wait_s := due_s - time.monotonic()) > 0 and not self._ended_early():
                     self._settle(min(wait_s, _POLL_S))
                 if batch is not None:
@@ -136,7 +150,7 @@ class _Sending:
                         break  # not sent: the notes say from which line on
                     if arguments.rate is not None:
                         due_s = max(due_s, time.monotonic() - _RATE_S) + len(batch.events) / arguments.rate
-                    if not self._hint and not self._last_line:
+                    if unit == "line" and not self._hint and not self._last_line:
                         self._hint = array_hint(batch.events[0][1])
                     self._flight.submit(batch)
                     self._last_line = batch.last_line
@@ -149,10 +163,8 @@ class _Sending:
         except InputError as error:
             self._faults.append(str(error))
         if arguments.from_line > self._reader.lines and not self._ended_early() and not self._faults:
-            end = f"{self._reader.name} ends at line {self._reader.lines}"
-            self._faults.append(f"{end}: there is no line {arguments.from_line} to begin with")
-        self._drain()
-        self.summary.seconds = time.perf_counter() - began_s
+            end = f"{self._reader.name} ends at {unit} {self._reader.lines}"
+            self._faults.append(f"{end}: there is no {unit} {arguments.from_line} to begin with")
 
     def notes(self) -> list[str]:
         """What has to be said beside the numbers."""
@@ -160,9 +172,11 @@ class _Sending:
         if self._hint and self._reader.lines == 1:
             notes.append(f"{self._reader.name} has one line, which was sent as one event; it looks like {self._hint}")
         summary = self.summary
-        rest = f"nothing after line {self._last_line} of {self._reader.name} was sent"
+        rest = f"nothing after {self._reader.unit} {self._last_line} of {self._reader.name} was sent"
         if self._reader.size is not None:
             rest += f"; --from-line {self._last_line + 1} goes on from there"
+        if self._later:
+            rest += f", and nothing of {counted(len(self._later), 'file')} after it, from {self._later[0]} on"
         if self._stop.received:
             notes.append(f"ended by {signal.Signals(self._stop.received).name}: {rest}")
         elif self._given_up:
@@ -227,7 +241,7 @@ class _Sending:
         if settled.error is None:
             self._failure = ""
         self.summary.count(settled, self._failure)
-        self._progress.update(self._reader.position, self.summary.events)
+        self._progress.update(self._passed + self._reader.position, self.summary.events)
         if settled.error is None:
             return
         if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
@@ -241,8 +255,9 @@ class _Sending:
                 self._faults.append(f"{self._failed.name}: {error.strerror}; not all that failed is in it")
 
 
-def _open_failed(path: str, reader: LineReader) -> io.FileIO:
-    if reader.is_same_file(path):
+def _open_failed(path: str, paths: list[str], first: Input) -> io.FileIO:
+    same = Path(path)
+    if first.is_same_file(path) or any(same.exists() and name != "-" and same.samefile(name) for name in paths):
         raise UsageError(f"--failed {path} is the input file: name another file")
     # Unbuffered: what is lost should be there to be sent again even if this process ends badly.
     return Path(path).open("ab", buffering=0)

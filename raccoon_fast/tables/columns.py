@@ -118,6 +118,11 @@ class Columns:
             if (wrong := not_json(schema.field(name).type)) is not None:
                 raise ValueError(f"column {name!r} cannot be JSON: {wrong}; leave it out of data_columns, or cast it")
 
+    def names(self, schema: pa.Schema) -> list[str]:
+        """The columns of a table that are read."""
+        names = self._names(schema)
+        return names if self._type_column is None or self._type_column in names else [self._type_column, *names]
+
     def parts(self, batch: pa.RecordBatch, first_row: int = 0, most_rows: int = _ROWS) -> Iterator[Part]:
         """Encode rows.
 

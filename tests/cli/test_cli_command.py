@@ -39,7 +39,7 @@ def refused(capsys, *argv: str) -> str:
         ([*TYPED, "--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([*TYPED, "--batch", "5"], "unrecognized arguments: --batch"),
         (["send"], "required: FILE"),
-        (SEND, "one of the arguments --type --type-field is required"),
+        (SEND, "one of the arguments --type --type-field --type-column is required"),
         ([*TYPED, "--type-field", "f"], "not allowed with argument --type"),
         ([*SEND, "--type", ""], "--type: must not be empty"),
         ([*SEND, "--type", "\udcff"], "--type: must be UTF-8 text"),

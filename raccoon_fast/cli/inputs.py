@@ -1,0 +1,85 @@
+"""The files of `raccoon-fast send`: their names, and what reads each of them."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raccoon_fast.cli.batches import event_parser, read_batches
+from raccoon_fast.cli.exits import UsageError
+from raccoon_fast.cli.lines import LineReader
+from raccoon_fast.cli.tables import TableReader, is_table_file, read_table_batches
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from raccoon_fast.cli.batches import Batch
+
+__all__ = ["Input", "batches_of", "expand", "open_input", "total_size"]
+
+Input = LineReader | TableReader
+
+
+def expand(names: list[str], arguments: argparse.Namespace) -> list[str]:
+    """The files that are meant, in order: a name that is no file may be a pattern of some.
+
+    Raises:
+        UsageError: A pattern has no file, or the arguments do not fit the files.
+        FileNotFoundError: There is no such file.
+    """
+    paths: list[str] = []
+    for name in names:
+        if name == "-" or Path(name).exists() or not glob.has_magic(name):
+            paths.append(name)
+            continue
+        found = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207 - also absolute
+        if not found:
+            raise UsageError(f"no file matches {name}")
+        paths += found
+    if len(paths) > 1:
+        if "-" in paths:
+            raise UsageError("- is stdin, and can only be sent by itself")
+        if arguments.from_line > 1:
+            raise UsageError("--from-line is of one file, and there are several")
+    for path in paths:
+        _check(path, arguments)
+    return paths
+
+
+def _check(path: str, arguments: argparse.Namespace) -> None:
+    if path != "-":
+        Path(path).stat()
+    if is_table_file(path):
+        if arguments.type_field is not None:
+            raise UsageError(f"{path} is a table: name the column of the events' types by --type-column")
+    elif arguments.type_column is not None or arguments.columns is not None:
+        option = "--columns" if arguments.type_column is None else "--type-column"
+        raise UsageError(f"{option} is of tables (.parquet, .arrow, .feather, .csv), and {path} is read line by line")
+
+
+def total_size(paths: list[str]) -> int | None:
+    """Bytes of all files; None where that is not known, as for stdin."""
+    if any(path == "-" or not Path(path).is_file() for path in paths):
+        return None
+    return sum(Path(path).stat().st_size for path in paths)
+
+
+def open_input(path: str, arguments: argparse.Namespace) -> Input:
+    """What reads a file; errors as LineReader and TableReader."""
+    return TableReader(path, arguments) if is_table_file(path) else LineReader(path)
+
+
+def batches_of(
+    source: Input,
+    arguments: argparse.Namespace,
+    on_bad: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> Iterator[Batch | None]:
+    """The batches of a file; see `read_batches`."""
+    most, first = arguments.batch_events, arguments.from_line
+    if isinstance(source, TableReader):
+        return read_table_batches(source, most, on_bad, is_stopped, from_row=first)
+    type_of = event_parser(arguments.type, arguments.type_field)
+    return read_batches(source, type_of, most, on_bad, is_stopped, from_line=first)

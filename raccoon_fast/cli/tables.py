@@ -1,0 +1,205 @@
+"""Rows of a Parquet, Arrow, Feather or CSV file as batches of events, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raccoon_fast.cli.batches import MAX_BATCH_BYTES, Batch
+from raccoon_fast.cli.exits import UsageError
+from raccoon_fast.cli.lines import InputError
+from raccoon_fast.errors import SerializationError
+from raccoon_fast.tables.options import table_columns
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+    from raccoon_fast.tables.columns import Columns
+
+__all__ = ["TableReader", "is_table_file", "read_table_batches"]
+
+_ROWS = 10_000
+_CSV_BLOCK_BYTES = 1 << 20
+_IPC = (".arrow", ".feather", ".ipc")
+_CSV = (".csv", ".tsv")
+_PACKED = ".gz"
+
+
+def is_table_file(path: str) -> bool:
+    """Whether a file is a table, by the end of its name."""
+    return _suffix(path) in (".parquet", *_IPC, *_CSV)
+
+
+class TableReader:
+    """Reads the rows of a file, once, from the beginning.
+
+    Args:
+        path: The file. Its suffix says its kind: .parquet, .arrow, .feather, .ipc, .csv or .tsv; of the last two also
+            .csv.gz and .tsv.gz.
+        arguments: The command's: which columns make an event.
+
+    Attributes:
+        name: For messages.
+        unit: What its events come from.
+        size: Bytes as they are stored.
+        lines: Rows read so far.
+
+    Raises:
+        OSError: The file cannot be opened.
+        UsageError: pyarrow is not installed, it is no such file, or its columns are not those that are asked for.
+    """
+
+    unit = "row"
+
+    def __init__(self, path: str, arguments: argparse.Namespace) -> None:
+        self.name = path
+        self.size = Path(path).stat().st_size
+        self.lines = 0
+        self._file = io.FileIO(path)
+        self._share: Callable[[], float] = lambda: 0.0
+        try:
+            self.columns: Columns = table_columns(arguments.type, arguments.type_column, arguments.columns, "json")
+            schema, self._batches = self._open(path)
+            self.columns.check(schema)
+        except OSError:
+            self._file.close()
+            raise
+        except ImportError as error:
+            self._file.close()
+            raise UsageError(str(error)) from error
+        except ValueError as error:  # which Arrow's errors are
+            self._file.close()
+            raise UsageError(f"{path}: {error}") from error
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far, about, as they are stored."""
+        return int(self._share() * self.size)
+
+    def is_same_file(self, path: str) -> bool:
+        """Whether `path` is the very file that is read."""
+        return Path(path).exists() and os.path.samestat(os.fstat(self._file.fileno()), Path(path).stat())
+
+    def batches(self) -> Iterator[Any]:
+        """Yields Arrow's record batches.
+
+        Raises:
+            InputError: The file is broken.
+        """
+        try:
+            for batch in self._batches:
+                yield batch
+                self.lines += batch.num_rows
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.name}: cannot be read past row {self.lines}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def _open(self, path: str) -> tuple[Any, Iterator[Any]]:
+        """Its schema, and its batches."""
+        suffix = _suffix(path)
+        if suffix in _CSV:
+            return self._open_csv(path, "\t" if suffix == ".tsv" else ",")
+        return self._open_parquet() if suffix == ".parquet" else self._open_ipc()
+
+    def _open_parquet(self) -> tuple[Any, Iterator[Any]]:
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(self._file, pre_buffer=False)
+        rows = file.metadata.num_rows
+        self._share = lambda: self.lines / max(1, rows)
+        names = self.columns.names(file.schema_arrow)
+        self.columns.check(file.schema_arrow)  # before it is read
+        return file.schema_arrow, file.iter_batches(_ROWS, columns=names)
+
+    def _open_ipc(self) -> tuple[Any, Iterator[Any]]:
+        import pyarrow as pa
+
+        try:
+            reader = pa.ipc.open_file(self._file)
+        except pa.ArrowInvalid:  # the other form of it
+            self._file.seek(0)
+            stream = pa.ipc.open_stream(self._file)
+            self._share = lambda: self._file.tell() / max(1, self.size)
+            return stream.schema, stream
+        count = reader.num_record_batches
+        self._share = lambda: self._file.tell() / max(1, self.size)
+        return reader.schema, (reader.get_batch(number) for number in range(count))
+
+    def _open_csv(self, path: str, delimiter: str) -> tuple[Any, Iterator[Any]]:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        source = pa.PythonFile(self._file, "r")
+        if path.endswith(_PACKED):
+            source = pa.CompressedInputStream(source, "gzip")
+        self._share = lambda: self._file.tell() / max(1, self.size)
+        reader = csv.open_csv(
+            source,
+            csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+            csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        )
+        return reader.schema, reader
+
+
+def read_table_batches(
+    reader: TableReader,
+    max_events: int,
+    on_bad_row: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+    *,
+    from_row: int = 1,
+) -> Iterator[Batch]:
+    """Reads batches of at most `max_events` and MAX_BATCH_BYTES; as `read_batches`, for rows, counted from 1."""
+    batch = Batch()
+    try:
+        for row, event_type, data in _rows(reader, on_bad_row, from_row):
+            if batch.events and (batch.nbytes + len(data) > MAX_BATCH_BYTES or len(batch.events) == max_events):
+                yield batch
+                batch = Batch()
+                if is_stopped():
+                    return
+            batch.events.append((event_type, data))
+            batch.nbytes += len(data)
+            batch.last_line = row
+    except InputError:
+        if batch.events:
+            yield batch
+        raise
+    if batch.events:
+        yield batch
+
+
+def _rows(reader: TableReader, on_bad_row: Callable[[str], None], from_row: int) -> Iterator[tuple[int, str, bytes]]:
+    """The rows that are events, with their numbers."""
+    for batch in reader.batches():
+        first = reader.lines  # before it
+        start = max(0, from_row - 1 - first)
+        while start < batch.num_rows:
+            number = first + start
+            try:
+                for types, data in reader.columns.events(batch[start:], number):
+                    for event_type, encoded in zip(types, data, strict=True):
+                        number += 1
+                        if event_type:
+                            yield number, event_type, encoded
+                        else:
+                            on_bad_row(f"{reader.name}:{number}: the type is empty")
+                break
+            except SerializationError as error:
+                row = (error.index or 0) + 1
+                on_bad_row(f"{reader.name}:{row}: column {error.path!r} {error.__cause__}")
+                start = row - first
+
+
+def _suffix(path: str) -> str:
+    return Path(path.removesuffix(_PACKED)).suffix.lower() if path.endswith(_PACKED) else Path(path).suffix.lower()
