@@ -37,6 +37,8 @@ def _new_page() -> mmap.mmap | bytearray:
 #: `check` costs a system call. On systems that cannot wipe a page it is always 1.
 PAGE = _new_page()
 PAGE[0] = 1
+#: Whether that byte tells of every fork.
+IS_WIPED = isinstance(PAGE, mmap.mmap)
 
 _hooks: list[Callable[[], object]] = []
 _pid = _beginning = os.getpid()

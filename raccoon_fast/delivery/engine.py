@@ -12,7 +12,6 @@ batch that fails while others get through is the suspect, not the server: see ra
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +29,8 @@ from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.delivery.suspects import Suspects
 from raccoon_fast.delivery.wake import Wake
 from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, TransportError
+from raccoon_fast.events import Status
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import Request, end_attempts
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ _ALONE_FACTOR = 10.0
 _RESENT = "ConnectionLostError"
 # With less in flight than this, no limit of bytes is near, whatever the next batch has.
 _FEW_BYTES = 64 * 1024
+# Looked up once: on a class of enum that is slow.
+_SUCCESS = Status.SUCCESS
 # In place of the index of a transport, for a suspect's.
 _ALONE = -1
 
@@ -99,7 +102,8 @@ class EngineSettings(NamedTuple):
 class Engine:
     """Takes batches from the accumulators of lanes and delivers them.
 
-    Owned by one event loop. `batch_opened` and `batch_sealed` may be called from any thread; all else is the loop's.
+    Owned by one event loop. `batch_opened`, `batch_sealed` and `spill` may be called from any thread; all else is the
+    loop's.
 
     Args:
         settings: See EngineSettings.
@@ -107,12 +111,13 @@ class Engine:
         ledger: Told of every move.
         endpoints: The servers.
         sender: Makes the attempts.
-        recycle: Gets a batch that is settled, and room in its lane.
+        recycle: Gets one batch or several that are settled, and room in its lane.
         new_batch: As Reserve's.
         open_spooling: As Reserve's; None where there is no spool.
         logger: Told when a server fails and when it is well again.
 
     Attributes:
+        batch_sealed: To be called when a lane has one more batch to take.
         drain: How fast events are acknowledged.
         retries: Attempts beyond the first of a batch.
         is_counted: Whether `close` has given everything its outcome in the ledger; receipts may be settled later.
@@ -125,7 +130,7 @@ class Engine:
         ledger: Ledger,
         endpoints: Endpoints,
         sender: Sender,
-        recycle: Callable[[Batch], None],
+        recycle: Callable[..., None],
         new_batch: Callable[[Mapping[str, int]], Batch],
         open_spooling: Callable[[Callable[[News], None]], Spooling] | None,
         logger: Log,
@@ -147,15 +152,15 @@ class Engine:
         self._expiries = Expiries(logger, settings.delivery_timeout_s)
         self._fair_s = min(_FAIR_S, settings.delivery_timeout_s / 4.0)
         # All attempts under way; how many of them are of suspects, which take no room from the others.
-        self._attempts: dict[AnyAttempt, Batch] = {}
+        self._attempts: dict[AnyAttempt, tuple[Batch, Endpoint, int, Request, float, int]] = {}
         self._alone = 0
         # What was acknowledged in this round of the loop, to be settled together.
-        self._acked: deque[tuple[Batch, Response]] = deque()
+        self._acked: list[tuple[Batch, Response, Endpoint, int, float]] = []
         # Transports that gather what is written in this step.
         self._holding: list[Transport] = []
         self._in_flight_bytes = 0
         self._few_bytes = min(_FEW_BYTES, settings.most_bytes_in_flight)
-        self._outcomes = Outcomes(ledger, lanes, recycle, settings.wire, logger)
+        self._outcomes = Outcomes(ledger, lanes, recycle, settings.wire)
         self._failures = Failures(
             endpoints,
             ledger,
@@ -173,6 +178,7 @@ class Engine:
         self._timer_s = float("inf")
         self._pumped_s = time.monotonic()
         self._wake = Wake(self._call, self._pump)
+        self.batch_sealed = self._wake.ask
         self._wake_spill = Wake(self._call, self._spill)
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -205,10 +211,6 @@ class Engine:
         """The open batch of a lane got its first event, now; it may be settled already."""
         batch.accepted_s = self._newest_s = time.monotonic()
         self._lanes.all[lane].linger.opened(batch)
-
-    def batch_sealed(self) -> None:
-        """A lane has one more batch to take."""
-        self._wake.ask()
 
     def spill(self, lane: int = 0) -> None:
         """The buffer of a lane is full: move what waits longest to the spool."""
@@ -330,7 +332,7 @@ class Engine:
     # Starting attempts
 
     def _pump(self) -> None:
-        self._outcomes.acked(self._acked)
+        self._settle_acked()
         if self._closed:
             return
         now_s = time.monotonic()
@@ -359,6 +361,7 @@ class Engine:
                     batches = self._take_some(states.IN_FLIGHT, self._lanes.groups[0].next_queue(), room)
                     if not batches:
                         break
+                    self._budget.first_attempts(len(batches))
                 else:
                     batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
                     if batch is None:
@@ -366,6 +369,7 @@ class Engine:
                     if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
                         endpoint = well[0]  # one that failed already is no probe while another server would take it
                     batches = [batch]
+                    self._budget.first_attempts(int(batch.trouble is None))
                 for batch in batches:
                     if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
                         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
@@ -453,18 +457,18 @@ class Engine:
         return batches
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
-        transport = endpoint.begin()
-        if batch.trouble is None:
-            self._budget.first_attempt()
-        left_s = self._lanes.last_attempt_s(batch) - now_s
-        timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136 - run for each batch
+        index = endpoint.begin()
+        # Here and below it is run for each batch: a call costs more than most of what is called does.
+        left_s = batch.deadline_s + self._lanes.all[batch.settlement.lane].grace_s - now_s
+        timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136
         self._in_flight_bytes += batch.nbytes
-        self._lanes.sent(batch)
-        to = endpoint.transports[transport]
+        if self._lanes.is_many:
+            self._lanes.sent(batch)
+        to = endpoint.transports[index]
         if to not in self._holding:
             self._holding.append(to)
             to.hold()
-        self._send(batch, endpoint, transport, to, timeout_s, now_s)
+        self._send(batch, endpoint, index, to, timeout_s, now_s)
 
     def _start_alone(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         """Send a suspect by itself."""
@@ -494,10 +498,8 @@ class Engine:
             trace.sent(batch.count, batch.nbytes, endpoint.address)
             request.headers = trace.headers
         attempt = self._sender.start(transport, request, timeout_s)
-        self._attempts[attempt] = batch
-        attempt.add_done_callback(
-            functools.partial(self._ended, batch, endpoint, index, request, now_s, endpoint.acked)
-        )
+        self._attempts[attempt] = batch, endpoint, index, request, now_s, endpoint.acked
+        attempt.add_done_callback(self._ended)
 
     # Disk
 
@@ -531,67 +533,103 @@ class Engine:
 
     # Ending attempts
 
-    def _ended(
-        self,
-        batch: Batch,
-        endpoint: Endpoint,
-        transport: int,
-        request: Request,
-        began_s: float,
-        acked: int,
-        attempt: AnyAttempt,
-    ) -> None:
-        if self._attempts.pop(attempt, None) is None:
+    def _ended(self, attempt: AnyAttempt) -> None:
+        flight = self._attempts.pop(attempt, None)
+        if flight is None:
             return  # given up by `close`
-        if transport == _ALONE:
-            self._alone -= 1
-            self._suspects.is_busy = False
-        else:
-            self._in_flight_bytes -= batch.nbytes
-            self._lanes.ended(batch)
-            endpoint.end(transport)
-        now_s = time.monotonic()
+        batch, endpoint, index, request, began_s, acked = flight
+        # Those that end in the same round are settled together, and followed by one look at what is next.
+        self._wake.ask_on_loop(self._loop.call_soon)
+        if attempt.__class__ is Attempt and not (request.resends or self._sender.is_watched):
+            response = attempt.response
+            if response is not None and response.status is _SUCCESS:
+                self._acked.append((batch, response, endpoint, index, began_s))
+                return
         if attempt.cancelled():
+            self._settle_acked()
+            self._land(batch, endpoint, index)
             endpoint.released()
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             self._failures.put_back(batch)
             return
         if request.resends:
             self.retried[batch.settlement.lane, _RESENT] += request.resends
-        failure: DeliveryError | None = None
         try:
             response = self._sender.answer(attempt, request, batch.accepted_s)
-        except MessageTooLargeError as error:
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
+            self._settle_acked()
+            self._land(batch, endpoint, index)
+            self._failed(batch, endpoint, index, request, error, began_s, acked)
+            if endpoint.apart is not None:
+                self._close_apart(endpoint)
+        else:
+            self._acked.append((batch, response, endpoint, index, began_s))
+
+    def _failed(
+        self,
+        batch: Batch,
+        endpoint: Endpoint,
+        index: int,
+        request: Request,
+        error: BaseException,
+        began_s: float,
+        acked: int,
+    ) -> None:
+        if isinstance(error, MessageTooLargeError):
             if error.outcome is not Outcome.NOT_DELIVERED:
                 batch.outcome = error.outcome
             self._failures.well(endpoint)
             if batch.count > 1:
                 self._lanes.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
             self._failures.narrow(batch, "too large", error)
-        except DeliveryError as error:
+            return
+        if isinstance(error, DeliveryError):
             failure = error
-        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events
+        else:
             self._logger.error("an attempt failed unexpectedly: %r", error)
             failure = TransportError(f"the attempt failed in this process: {error!r}")
             if request.was_written:
                 failure.outcome = Outcome.POSSIBLY_DELIVERED
             request.was_written = True  # something was tried, and this batch may be the reason that it failed
-        else:
-            self._failures.well(endpoint)
+        now_s = time.monotonic()
+        if index != _ALONE and not is_poison(failure):
+            self._concurrency.failed(began_s, now_s)
+        self._failures.failed(batch, endpoint, request, failure, began_s, acked, now_s)
+
+    def _settle_acked(self) -> None:
+        """Do what follows from the acknowledgements of this round of the loop, once for all of them where it can be."""
+        if not self._acked:
+            return
+        acked = [*self._acked]
+        self._acked.clear()
+        now_s = time.monotonic()
+        events = 0
+        well: Endpoint | None = None
+        for batch, _, endpoint, index, began_s in acked:
+            self._land(batch, endpoint, index)
+            if endpoint is not well or not endpoint.healthy:
+                self._failures.well(endpoint)
+                well = endpoint
             endpoint.acked += 1
-            self._budget.acked()
-            self.drain.acked(batch.count)
-            if transport != _ALONE:
+            events += batch.count
+            if index != _ALONE:
                 self._concurrency.acked(began_s, now_s)
-            self._acked.append((batch, response))
-        if failure is not None:
-            if transport != _ALONE and not is_poison(failure):
-                self._concurrency.failed(began_s, now_s)
-            self._failures.failed(batch, endpoint, request, failure, began_s, acked, now_s)
-        if endpoint.apart is not None and not (self._suspects or self._suspects.is_busy):
-            self._close_apart(endpoint)
-        # Those that end in the same round are followed by one look at what is next.
-        self._wake.ask_on_loop(self._loop.call_soon)
+            if endpoint.apart is not None:
+                self._close_apart(endpoint)
+        self._budget.acked(len(acked))
+        self.drain.acked(events)
+        self._outcomes.acked([(batch, response) for batch, response, *_ in acked])
+
+    def _land(self, batch: Batch, endpoint: Endpoint, index: int) -> None:
+        """It is in flight no more."""
+        if index == _ALONE:
+            self._alone -= 1
+            self._suspects.is_busy = False
+        else:
+            self._in_flight_bytes -= batch.nbytes
+            if self._lanes.is_many:
+                self._lanes.ended(batch)
+            endpoint.end(index)
 
     def _has_others(self) -> bool:
         """Whether there are batches that never failed, and may tell whether a server is well."""
@@ -602,7 +640,9 @@ class Engine:
         return any(batch.trouble is None for batch in self._waiting)
 
     def _close_apart(self, endpoint: Endpoint) -> None:
-        """No suspect is left: let go of the connection for them."""
+        """Let go of the connection for suspects, unless there is one left."""
+        if self._suspects or self._suspects.is_busy:
+            return
         assert endpoint.apart is not None
         closing = asyncio.ensure_future(endpoint.apart.close())
         endpoint.apart = None
@@ -612,9 +652,9 @@ class Engine:
     # The end
 
     def _leftovers(self) -> list[Batch]:
-        self._outcomes.acked(self._acked)
+        self._settle_acked()
         batches = [*self._waiting.pop_all(), *self._suspects.pop_all()]
-        for batch in self._attempts.values():  # they did not end though told to
+        for batch, *_ in self._attempts.values():  # they did not end though told to
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             batches.append(batch)

@@ -17,14 +17,13 @@ from raccoon_fast.transports.base import GRPC_UNREAD
 from raccoon_fast.transports.null import DISCARDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.lanes import Lanes
     from raccoon_fast.delivery.ledger import Ledger
     from raccoon_fast.delivery.reserve import Reserve
     from raccoon_fast.events import Response
-    from raccoon_fast.logs import Log
 
 __all__ = ["Outcomes", "added", "is_poison", "reason_of"]
 
@@ -42,9 +41,8 @@ class Outcomes:
     Args:
         ledger: Told of every move.
         lanes: What ends is released there, and they are told of every settlement.
-        recycle: Gets what ended, and room in its lane.
+        recycle: Gets one batch or several that ended, and room in its lane.
         wire: Of the parts that a batch is split into.
-        logger: Told of faults of ours.
 
     Attributes:
         reserve: Told of what ends, where there is a spool.
@@ -54,38 +52,32 @@ class Outcomes:
         self,
         ledger: Ledger,
         lanes: Lanes,
-        recycle: Callable[[Batch], None],
+        recycle: Callable[..., None],
         wire: str,
-        logger: Log,
     ) -> None:
         self.reserve: Reserve | None = None
         self._ledger = ledger
         self._lanes = lanes
         self._recycle = recycle
         self._wire = wire
-        self._logger = logger
 
-    def acked(self, answered: deque[tuple[Batch, Response]]) -> None:
-        """A server has the events of these batches, or null:// has thrown them away: one move in the ledger for all.
-
-        Args:
-            answered: Emptied.
-        """
-        if not answered:
-            return
-        batches = [*answered]
-        answered.clear()
+    def acked(self, answered: Sequence[tuple[Batch, Response]]) -> None:
+        """A server has the events of these batches, or null:// has thrown them away: one move in the ledger for all."""
         types: dict[str, Mapping[str, int]] = {}
-        for batch, response in batches:
+        for batch, response in answered:
             state = states.DISCARDED if response is DISCARDED else states.ACKED
             types[state] = added(types[state], batch.types) if state in types else batch.types
         for state, moved in types.items():
             self._ledger.move(moved, states.IN_FLIGHT, state)
-        for batch, response in batches:
-            try:
-                self._settled(batch, batch.settlement.acked(response))
-            except Exception as error:  # noqa: BLE001, PERF203 - of one batch: the others must not suffer from it
-                self._logger.error("settling an acknowledged batch failed: %r", error)
+        for batch, response in answered:
+            settlement = batch.settlement
+            is_last = settlement.acked(response)
+            if is_last:
+                self._lanes.all[settlement.lane].outstanding.remove(settlement)
+            if self.reserve is not None:
+                self.reserve.settled(batch, is_last)
+            self._lanes.all[settlement.lane].accumulator.release(batch.cost)
+        self._recycle(*[batch for batch, _ in answered])
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
         """It will not be delivered; it was in `state`."""

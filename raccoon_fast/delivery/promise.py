@@ -39,7 +39,9 @@ class Promise(Generic[_T]):
     def set_result(self, result: _T) -> None:
         """Settle it, once."""
         self._result = result
-        self._settled()
+        self._is_done = True
+        if self._callbacks:
+            self._call_back()
 
     def set_exception(self, error: BaseException) -> None:
         """Settle it with a failure, once."""

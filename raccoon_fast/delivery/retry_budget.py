@@ -29,17 +29,19 @@ class RetryBudget:
         self._tokens = reserve
         self._row = 0
 
-    def first_attempt(self) -> None:
-        """A batch was sent for the first time."""
+    def first_attempts(self, batches: int = 1) -> None:
+        """So many batches were sent for the first time."""
         if self._tokens < self._reserve:
-            self._tokens = min(self._reserve, self._tokens + self._share)
+            self._tokens = min(self._reserve, self._tokens + batches * self._share)
 
-    def acked(self) -> None:
-        """A batch was acknowledged."""
-        if self._row < _ROW:
-            self._row += 1
-        elif self._tokens < self._reserve:
-            self._tokens = min(self._reserve, self._tokens + _EARNED)
+    def acked(self, batches: int = 1) -> None:
+        """So many batches were acknowledged."""
+        self._row += batches
+        earning = self._row - _ROW
+        if earning > 0:
+            self._row = _ROW
+            if self._tokens < self._reserve:
+                self._tokens = min(self._reserve, self._tokens + earning * _EARNED)
 
     def failed(self) -> None:
         """A batch was not published: the row of acknowledgements ends."""

@@ -52,6 +52,11 @@ class Sender:
         """Undo `listen`."""
         self._listeners = tuple(other for other in self._listeners if other is not listener)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to know of single answers."""
+        return bool(self._listeners) or self._stats is not OFF
+
     def forget(self) -> None:
         """In a forked child: the listeners are the parent's."""
         self._listeners = ()
@@ -93,7 +98,10 @@ class Sender:
             timeout_s: As `send`.
         """
         try:
-            _stamp(request)
+            seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+            request.envelope.stamp(request.req_guid, seconds, nanos)
+            request.was_written = False
+            request.resends = 0
             return transport.start(request, timeout_s)
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
             failed = Attempt()

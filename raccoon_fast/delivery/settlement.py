@@ -72,6 +72,10 @@ class Settlement:
 
     def acked(self, response: Response) -> bool:
         """A part was acknowledged. Returns whether it was the last."""
+        if self._parts == 1 and self._error is None and not self._rejected and self.trace is None:
+            self._parts = 0
+            self._future.set_result(response)
+            return True
         self._response = response
         return self._end_part()
 

@@ -116,6 +116,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._before_send = None if policy.before_send is None else BeforeSend(policy.before_send)
         self._lanes = resolve_lanes(policy.lanes, options, policy.on_delivery)
         self._ledger = Ledger(options.max_types)
+        self._tracing = options.settings.tracing
         self._pool: deque[Batch] = deque()
         # A new batch has room for a little more than what this one came to, and does not grow to it step by step.
         self._last_made = Batch(options.wire)
@@ -566,15 +567,18 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         batch.accepted_s = time.monotonic()
         return batch
 
-    def _recycle(self, batch: Batch) -> None:
-        lane = batch.settlement.lane if batch.settlement is not None else 0
+    def _recycle(self, *batches: Batch) -> None:
         # Some is kept for the next batches: fresh memory costs a page fault for every 4 kB. Lean ones would keep the
         # memory around them from being given back.
-        pooled_bytes = (len(self._pool) + 1) * (batch.cost + _BATCH_BYTES)
-        if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
-            batch.clear()
-            self._pool.append(batch)
-        if self._accumulators[lane].buffered <= self._low_bytes[lane]:
+        has_room = False
+        for batch in batches:
+            lane = batch.settlement.lane if batch.settlement is not None else 0
+            pooled_bytes = (len(self._pool) + 1) * (batch.cost + _BATCH_BYTES)
+            if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
+                batch.clear()
+                self._pool.append(batch)
+            has_room = has_room or self._accumulators[lane].buffered <= self._low_bytes[lane]
+        if has_room:
             self._room_made()
 
     def _after_fork(self) -> None:

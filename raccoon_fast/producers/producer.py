@@ -28,6 +28,7 @@ from raccoon_fast.delivery.promise import Promise
 from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DroppedError, SerializationError
+from raccoon_fast.guids import new_guid
 from raccoon_fast.producers.base import BaseProducer, Policy, Report, is_replaced, place
 from raccoon_fast.producers.options import resolve_options
 from raccoon_fast.producers.table_steps import Step, naming_row
@@ -553,11 +554,14 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
                 del self.__dict__[name]
 
     def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
-        req_guid = resolve_guid(req_guid)
-        batch = self._empty_batch()
+        req_guid = new_guid() if req_guid is None else resolve_guid(req_guid)
+        try:
+            batch = self._last_made = self._pool.pop()
+        except IndexError:
+            batch = self._empty_batch()
         promise: Promise[Response] = Promise()
         receipt = Receipt(req_guid, promise, self._callbacks)
-        if (tracing := self._options.settings.tracing) is not None:
+        if (tracing := self._tracing) is not None:
             batch.settlement = Settlement(receipt, lane=lane)
             batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
@@ -571,8 +575,12 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return _BATCH_COST if lane.on_delivery is None else _BATCH_COST + _CALLBACK_COST
 
     def _make_batch(self, lane: int) -> Batch:
-        forks.check()
-        self._started()  # which may fail: before an event is accepted
+        # Run for each batch: a call costs more than most of what is called does.
+        if not forks.PAGE[0] or not forks.IS_WIPED:
+            forks.check()
+        thread = self._threads.get(True)
+        if thread is None or thread.is_over or self._engine is None:
+            self._started()  # which may fail: before an event is accepted
         return self._new_batch(None, lane)
 
     @property

@@ -19,14 +19,17 @@ class Attempt:
     Its one callback runs in the very step that ends it, and not in a round of the event loop of its own: at high rates
     a round costs as much as all else that is done for an answer. So it must not call back into the transport. Owned by
     the event loop that it was made on.
+
+    Attributes:
+        response: The answer that it ended with; None before, and where it did not.
     """
 
-    __slots__ = ("_callback", "_error", "_is_cancelled", "_is_done", "_response")
+    __slots__ = ("_callback", "_error", "_is_cancelled", "_is_done", "response")
 
     def __init__(self) -> None:
         self._is_done = False
         self._is_cancelled = False
-        self._response: Response | None = None
+        self.response: Response | None = None
         self._error: Exception | None = None
         self._callback: Callable[[Attempt], object] | None = None
 
@@ -49,13 +52,19 @@ class Attempt:
             raise asyncio.CancelledError
         if self._error is not None:
             raise self._error
-        assert self._response is not None
-        return self._response
+        assert self.response is not None
+        return self.response
 
     def set_result(self, response: Response) -> None:
         """End it with an answer; it must not be done."""
-        self._response = response
+        self.response = response
         self._end()
+
+    def answered(self, response: Response) -> None:
+        """As `set_result`, unless it is done."""
+        if not self._is_done:
+            self.response = response
+            self._end()
 
     def set_exception(self, error: Exception) -> None:
         """End it with a failure; it must not be done."""

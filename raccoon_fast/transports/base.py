@@ -227,13 +227,13 @@ class Transport(abc.ABC):
         """
         return asyncio.ensure_future(self.send(request, timeout_s))
 
-    def hold(self) -> None:  # noqa: B027 - nothing is to be done where nothing is shared
+    def hold(self) -> None:  # noqa: B027 - most transports have nothing to gather
         """Gather what the next calls of `start` write, until `release` in the same step of the event loop.
 
         To be overridden where requests share a connection: small ones then leave in one write.
         """
 
-    def release(self) -> None:  # noqa: B027 - as above
+    def release(self) -> None:  # noqa: B027
         """Write what was gathered since `hold`. Idempotent."""
 
     @abc.abstractmethod

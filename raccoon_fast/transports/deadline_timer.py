@@ -18,6 +18,9 @@ class DeadlineTimer:
 
     Owned by the event loop it was made on.
 
+    Attributes:
+        due_s: The deadline that it is set for; infinity if it is not. `watch` has nothing to do for a later one.
+
     Args:
         expire: Called with the loop's time when a deadline that was watched is past, and sockets were read since. Ends
             what is overdue, if anything still is, and returns the next deadline, or None if there is none.
@@ -27,15 +30,15 @@ class DeadlineTimer:
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
-        self._due_s = 0.0
+        self.due_s = float("inf")
 
     def watch(self, deadline_s: float) -> None:
         """Have `expire` called once the loop's time is past this deadline, if not for an earlier one."""
+        if deadline_s >= self.due_s:
+            return
         if self._handle is not None:
-            if deadline_s >= self._due_s:
-                return
             self._handle.cancel()
-        self._due_s = deadline_s
+        self.due_s = deadline_s
         self._handle = self._loop.call_at(deadline_s, self._wait_for_answers)
 
     def stop(self) -> None:
@@ -43,12 +46,14 @@ class DeadlineTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self.due_s = float("inf")
 
     def _wait_for_answers(self) -> None:
         self._handle = self._loop.call_later(GRACE_S, self._fire)
 
     def _fire(self) -> None:
         self._handle = None
+        self.due_s = float("inf")
         next_s = self._expire(self._loop.time())
         if next_s is not None:
             self.watch(next_s)

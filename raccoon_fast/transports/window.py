@@ -18,17 +18,20 @@ class Window:
         size: The bound in good times, 1 or more.
     """
 
-    __slots__ = ("_acks", "_size", "limit")
+    __slots__ = ("_acks", "_size", "is_narrow", "limit")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._acks = 0
         #: Requests that may be in flight now.
         self.limit = size
+        #: Whether these are fewer than in good times: only then `succeeded` has something to do.
+        self.is_narrow = False
 
     def failed(self) -> None:
         """An INTERNAL_ERROR came."""
         self.limit = 1
+        self.is_narrow = self._size > 1
         self._acks = 0
 
     def succeeded(self) -> None:
@@ -38,3 +41,4 @@ class Window:
             if self._acks >= _ACKS_PER_STEP:
                 self._acks = 0
                 self.limit += 1
+                self.is_narrow = self.limit < self._size

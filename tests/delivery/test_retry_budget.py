@@ -20,14 +20,14 @@ def test_first_attempts_pay_for_a_share_of_retries() -> None:
     budget = RetryBudget(share=0.25, reserve=16)
     taken(budget)
     for _ in range(40):
-        budget.first_attempt()
+        budget.first_attempts()
     assert taken(budget) == 10
 
 
 def test_what_is_unused_does_not_grow_over_the_reserve() -> None:
     budget = RetryBudget(share=0.25, reserve=16)
     for _ in range(1000):
-        budget.first_attempt()
+        budget.first_attempts()
     budget.tick(1000)
     assert taken(budget) == 16
 

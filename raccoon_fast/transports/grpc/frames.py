@@ -132,6 +132,11 @@ class FrameReader:
         self._block_frames = 0
         self._block = bytearray()
 
+    @property
+    def is_between(self) -> bool:
+        """Whether what it was fed ended with a whole frame, and no header block goes on."""
+        return not (self._rest or self._block_stream)
+
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         """Take what was received; to be gone through to its end.
 
@@ -189,6 +194,13 @@ def encode_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> by
     """A frame; its payload is of less than 2**24 bytes."""
     size = len(payload)
     return FRAME_HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def frame_end(data: bytes, at: int) -> int:
+    """Where the frame that begins at `at` ends; beyond `data` where it is not whole."""
+    if at + FRAME_HEAD.size > len(data):
+        return len(data) + 1
+    return at + FRAME_HEAD.size + int.from_bytes(data[at : at + 3], "big")
 
 
 def encode_settings(settings: Iterable[tuple[int, int]]) -> bytes:

@@ -45,12 +45,13 @@ class HTTP2Stream:
     Attributes:
         id: The stream's number; 0 while it waits to be opened.
         window: How much of the body the server takes on this stream.
+        written_s: time.monotonic() of the last write.
         is_written: Whether its last frame went out: without that a server cannot have acted on it.
     """
 
     __slots__ = (
-        "_at", "_body", "_ended", "_fields", "_head", "_message", "_written_s",
-        "began_s", "deadline_s", "id", "is_written", "request", "window",
+        "_at", "_body", "_ended", "_fields", "_head", "_message",
+        "began_s", "deadline_s", "id", "is_written", "request", "window", "written_s",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +72,7 @@ class HTTP2Stream:
         self._head = head
         self._message = memoryview(message)
         self._at = 0
-        self._written_s = 0.0
+        self.written_s = 0.0
         self._fields: Fields | None = None
         self._body = bytearray()
         self._ended: Callable[[HTTP2Answer | RaccoonError], None] | None = ended
@@ -93,6 +94,28 @@ class HTTP2Stream:
             frames.append(wire.encode_frame(kind, 0, self.id, block[:frame_size]))
             block, kind = block[frame_size:], wire.CONTINUATION
         frames.append(wire.encode_frame(kind, wire.END_HEADERS, self.id, block))
+        return frames
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self._message)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing of an answer came."""
+        return self._fields is None
+
+    def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
+        """All frames of a request whose body fits into one, and into the windows; they are to be written."""
+        frames = self.head_frames(frame_size)
+        size = len(self._message)
+        frames.append(wire.FRAME_HEAD.pack(size >> 16, size & 0xFFFF, wire.DATA, wire.END_STREAM, self.id))
+        frames.append(self._message)
+        self._at = size
+        self.is_written = True
+        self.window -= size
+        self.written_s = time.monotonic()
         return frames
 
     def body_frames(self, most: int, frame_size: int, frames: list[bytes | memoryview]) -> int:
@@ -119,7 +142,7 @@ class HTTP2Stream:
         self._at = at
         self.is_written = at == size
         self.window -= taken
-        self._written_s = time.monotonic()
+        self.written_s = time.monotonic()
         return taken
 
     def block_received(self, fields: Fields, is_end: bool) -> bool:
@@ -174,7 +197,7 @@ class HTTP2Stream:
                     continue
                 said = f"content-length {value[:20].decode('latin-1')!r} with a body of {len(self._body)} bytes"
                 raise wire.MalformedError(said)
-        self.end(HTTP2Answer(self._fields, bytes(self._body), trailers, self._written_s))
+        self.end(HTTP2Answer(self._fields, bytes(self._body), trailers, self.written_s))
 
     def end(self, outcome: HTTP2Answer | RaccoonError | None) -> None:
         """Tell who waits, if anybody does; None if nobody wants to know."""

@@ -133,6 +133,11 @@ class GrpcTransport(Transport):
         self._identity: dict[str, str] = {}
         self._head = b""
         self._head_agent: str | None = None
+        # With the timeout that was asked for last, which is mostly the next one too.
+        self._timed_head = b""
+        self._timeout_ms = 0
+        # Head and trailers of the last answer of status 0.
+        self._ok: tuple[object, object] = (None, None)
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._holding: HTTP2Connection | None = None
         self._again: set[asyncio.Task[None]] = set()
@@ -207,8 +212,12 @@ class GrpcTransport(Transport):
         if link.authorization is not None or link.user_agent != self._head_agent:
             self._head_agent = link.user_agent
             self._head = _start_of_head(link, self._identity)
-        timeout_ms = min(int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0), _MOST_MS)
-        head = self._head + encode_header(b"grpc-timeout", b"%dm" % timeout_ms)
+            self._timeout_ms = 0
+        timeout_ms = int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0)
+        if timeout_ms != self._timeout_ms:
+            self._timeout_ms = timeout_ms
+            self._timed_head = self._head + encode_header(b"grpc-timeout", b"%dm" % min(timeout_ms, _MOST_MS))
+        head = self._timed_head
         if request.headers:
             fields = request.headers.items()
             head += b"".join(encode_header(name.encode("ascii"), value.encode("ascii")) for name, value in fields)
@@ -261,6 +270,8 @@ class GrpcTransport(Transport):
 
     def _read(self, request: Request, answer: HTTP2Answer) -> Response:
         """The server's answer, or the error for it."""
+        if answer.fields is self._ok[0] and answer.trailers is self._ok[1]:
+            return self._message(request, answer.body)
         address = self._link.address
         fields = dict(answer.fields)
         trailers = dict(answer.trailers) or fields  # alone, the trailers come as the head
@@ -278,14 +289,18 @@ class GrpcTransport(Transport):
                 error.retry_after_s = retry_after_s(retry_after.decode("latin-1"))
                 _heed_pushback(error, trailers.get(b"grpc-retry-pushback-ms"))
             raise error
-        body = answer.body
+        self._ok = answer.fields, answer.trailers
+        return self._message(request, answer.body)
+
+    def _message(self, request: Request, body: bytes) -> Response:
+        address = self._link.address
         if len(body) < PREFIX.size or PREFIX.unpack_from(body) != (0, len(body) - PREFIX.size):
             raise ProtocolError(f"{address} answered OK with {len(body)} bytes that are not one plain message")
         try:
             response = decode_proto_answer(body[PREFIX.size :])
         except DecodeError as error:
             raise ProtocolError(f"{address} answered what is not a Raccoon's answer: {error}") from error
-        if response.req_guid != request.req_guid:
+        if response.data.get("req_guid", "") != request.req_guid:
             raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {request.req_guid!r}")
         return response
 

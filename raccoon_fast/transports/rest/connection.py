@@ -149,7 +149,8 @@ class HTTPConnection(asyncio.Protocol):
             transport.write(message)
             self._link.stats.count(TOTAL_BYTES_SENT, len(message))
         self._deadline_s = deadline_s
-        self._timer.watch(deadline_s)
+        if deadline_s < self._timer.due_s:
+            self._timer.watch(deadline_s)
 
     async def exchange(
         self, message: bytes | memoryview, deadline_s: float, request: Request | None = None

@@ -37,6 +37,7 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_CONN_ERR
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error, too_large
 from raccoon_fast.transports.pinger import Keepalive, Pinger
@@ -153,9 +154,13 @@ class WebSocketConnection(SharedConnection):
             deadline_s: Loop time of the acknowledgement's deadline. When it passes, the connection is closed: a request
                 may go onto one connection once, so only a new one can carry the resend.
         """
-        self._queue.append(_Queued(request, waiter, deadline_s))
-        self._pump()
-        if self.error is None:
+        is_first = self._writable and self._flushed and not (self._queue or self.suspects)
+        if is_first and self.error is None and len(self.acks) < self.window.limit:
+            self._write(request, waiter, deadline_s)
+        else:
+            self._queue.append(_Queued(request, waiter, deadline_s))
+            self._pump()
+        if self.error is None and deadline_s < self._timer.due_s:
             self._timer.watch(deadline_s)
 
     def abandon(self, request: Request) -> None:
@@ -226,10 +231,12 @@ class WebSocketConnection(SharedConnection):
         self._pump()
 
     def _frames_received(self, data: bytes) -> None:
+        is_open = self._protocol.state is OPEN
         for frame, header_size in self._frames.cut(data):
             opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
-            if opcode is None or self._fragments or self._protocol.state is not OPEN:
+            if opcode is None or self._fragments or not is_open:
                 self._read(frame)  # the protocol's business
+                is_open = self._protocol.state is OPEN
             else:
                 self._message_received(opcode, frame[header_size:])
 
@@ -364,7 +371,7 @@ class WebSocketConnection(SharedConnection):
         except DecodeError as error:
             self._break(f"sent what is not a Raccoon's answer: {error}")
             return
-        req_guid = response.req_guid
+        req_guid = response.data.get("req_guid")
         if not req_guid:
             self._uncorrelated(response)
             return
@@ -377,10 +384,13 @@ class WebSocketConnection(SharedConnection):
         if self.suspects:
             self.suspects.discard(req_guid)
         if is_success:
-            self.window.succeeded()
+            if self.window.is_narrow:
+                self.window.succeeded()
         elif response.code is Code.INTERNAL_ERROR:
             self.window.failed()
-        if not waiter.done():
+        if waiter.__class__ is Attempt:
+            waiter.answered(response)
+        elif not waiter.done():
             waiter.set_result(response)
 
     def _uncorrelated(self, response: Response) -> None:
@@ -453,7 +463,11 @@ class WebSocketConnection(SharedConnection):
 
     def _write(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
         self.acks.add(request.req_guid, waiter, deadline_s)
-        frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._next_key())
+        at = self._key_at
+        if at == len(self._keys):
+            at, self._keys = 0, os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
+        self._key_at = at + 4
+        frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._keys[at : at + 4])
         request.written_s = time.monotonic()
         request.was_written = True
         if self._put([frame], len(frame)):
@@ -475,13 +489,6 @@ class WebSocketConnection(SharedConnection):
     def _round_ended(self) -> None:
         self._flushed = True
         self._pump()
-
-    def _next_key(self) -> bytes:
-        at = self._key_at
-        if at == len(self._keys):
-            at, self._keys = 0, os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
-        self._key_at = at + 4
-        return self._keys[at : at + 4]
 
     def _flush(self) -> None:
         transport = self.transport
