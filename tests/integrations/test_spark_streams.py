@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,17 @@ def test_a_stream_that_is_stopped_and_started_again_loses_nothing(
         by_guid.setdefault(request.req_guid, set()).add(request.connection_id)
     assert len(by_guid) == count / 500
     assert max(map(len, by_guid.values())) == 2
+
+
+def test_the_same_rows_have_guids_of_their_own_in_each_epoch(spark: Any, collector: Collector, tmp_path: Path) -> None:
+    write_flights(tmp_path / "in", 1, 1_000)
+    shutil.copy(tmp_path / "in" / "part-000.json", tmp_path / "in" / "part-001.json")
+    query = start(spark, collector, tmp_path / "in", tmp_path / "checkpoint", batch_events="500")
+    query.processAllAvailable()
+    query.stop()
+    assert collector.event_count == 2_000
+    guids = [request.req_guid for request in collector.requests]
+    assert len({*guids}) == len(guids) == 4
 
 
 def test_a_job_id_is_not_a_stream_s(spark: Any, collector: Collector, tmp_path: Path) -> None:
