@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -90,6 +91,13 @@ class TestSdist:
         expected |= sources(".py", under="examples")
         assert expected - shipped == set()
         assert {"pyproject.toml", "setup.py", "Makefile", "LICENSE", "CHANGELOG.md"} <= shipped
+
+    def test_wheels_of_a_release_are_tested_beside_all_of_it_but_the_package(self, shipped):
+        listed = re.search(
+            r"^test-sources = (\[.*?\])", (ROOT / "cibuildwheel.toml").read_text(), re.MULTILINE | re.DOTALL
+        )
+        built = {"", "MANIFEST.in", "PKG-INFO", "raccoon_fast", "raccoon_fast.egg-info", "setup.cfg", "setup.py"}
+        assert sorted(ast.literal_eval(listed[1])) == sorted({name.partition("/")[0] for name in shipped} - built)
 
     def test_holds_nothing_generated(self, shipped):
         generated = {name for name in shipped if name.endswith((".c", ".so", ".pyc", "_build_info.py"))}
