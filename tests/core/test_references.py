@@ -6,6 +6,7 @@ of memory, which show references that were kept, and not those that were lost.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import sys
@@ -45,9 +46,9 @@ def keeps_all_references(action: Callable[[], Any]) -> None:
     raise AssertionError(f"after {ROUNDS} rounds, thrice: {differences}")
 
 
-def refused(call: Callable[..., Any], *arguments: Any) -> None:
+def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     with pytest.raises((TypeError, ValueError, RuntimeError)):
-        call(*arguments)
+        call(*arguments, **options)
 
 
 @pytest.fixture(params=["proto", "json"])
@@ -243,6 +244,57 @@ class TestAccumulator:
                 self.emptied(accumulator)
 
         keeps_all_references(action)
+
+
+def slices_of(impl: Any, values: list[bytes]) -> Any:
+    ends = [sum(map(len, values[:count])) for count in range(len(values) + 1)]
+    return impl.columns.Slices(b"".join(values), array.array("q", ends), 0, len(values), 8)
+
+
+def test_slices(impl: Any, wire: str) -> None:
+    accumulator = TestAccumulator().new(impl, wire, answers=True)
+    types = [name for name, _ in many_types(4)]
+
+    def action() -> None:
+        slices = slices_of(impl, [b"1", b"22", b"", b"333"])
+        assert slices[3] == b"333"
+        refused(impl.columns.Slices, b"", bytes(7), 0, 1, 8)
+        refused(impl.columns.Slices, "text", bytes(16), 0, 1, 8)
+        refused(impl.columns.Slices, b"", None, 0, 1, 8)
+        impl.emit_slices(accumulator, types, slices, 2, "refused", {})
+        impl.emit_slices(accumulator, "one", slices, 9, "refused", {})
+        refused(impl.emit_slices, accumulator, [5], slices_of(impl, [b"1"]), 9, None, {})
+        refused(impl.emit_slices, accumulator, "t", slices_of(impl, [bytes(1000)]), 9, None, {})
+        batch = impl.batch.Batch(wire)
+        impl.add_slices(batch, types, slices_of(impl, [b"1", b"2"]))
+        refused(impl.add_slices, batch, [""], slices_of(impl, [b"1"]))
+        TestAccumulator().emptied(accumulator)
+
+    keeps_all_references(action)
+
+
+def test_columns(impl: Any) -> None:
+    numbers = array.array("q", range(-3, 5))
+    ends = array.array("i", range(9))
+
+    def action() -> None:
+        fields = [
+            impl.columns.Field("integer", b"a", 8, values=numbers, width=8, validity=b"\x0f", null=b"null"),
+            impl.columns.Field("zigzag", b"b", 8, values=numbers, width=8, skips_zero=True),
+            impl.columns.Field("moment", b"c", 8, values=numbers, width=8),
+            impl.columns.Field("string", b"d", 8, values=b'abc"efgh', offsets=ends, width=4),
+            impl.columns.Field("bytes", b"e", 8, values=bytearray(8), offsets=ends, width=4),
+        ]
+        assert len(impl.columns.encode_rows(fields, 8, b"}")) == 8
+        refused(impl.columns.encode_rows, fields, 9)
+        broken = impl.columns.Field("bytes", b"", 1, values=b"a", offsets=array.array("i", [0, 9]), width=4)
+        refused(impl.columns.encode_rows, [fields[0], broken], 1)
+        refused(impl.columns.Field, "number", b"", 1)
+        refused(impl.columns.Field, "string", b"", 2, values=b"", width=4, offsets=bytes(8))
+        refused(impl.columns.Field, "string", b"", 2, values="text", width=4, offsets=bytes(12))
+        refused(impl.columns.Field, "integer", b"", 8, values=numbers, width=8, validity=b"")
+
+    keeps_all_references(action)
 
 
 def test_the_acks(impl: Any) -> None:
