@@ -211,7 +211,7 @@ asan ubsan: venv
 		$(BIN)/python setup.py --quiet build --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
 	export PYTHONPATH=$(SANITIZED)/lib:tests/support PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$(gcc -print-file-name=lib$@.so)"; \
-	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest tests/core
+	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest -k 'not pure' tests/core
 
 # What counts references: Debian's python3.11-dbg, or a CPython configured --with-pydebug. What was compiled for other
 # interpreters, as msgspec's wheel was, takes and gives back references that this one does not count.
@@ -223,7 +223,7 @@ debug:
 	$(DEBUG_PYTHON) -m venv $(DEBUG)
 	CFLAGS=-g RACCOON_FAST_BUILD=require PYTHONWARNINGS=ignore $(DEBUG)/bin/python -m pip install --quiet --disable-pip-version-check '.[collector]' hypothesis pytest pytest-timeout
 	PYTHONWARNINGS=ignore $(DEBUG)/bin/python -m pip uninstall --quiet --yes msgspec
-	$(DEBUG)/bin/pytest tests/core
+	$(DEBUG)/bin/pytest -k 'not pure' tests/core
 
 CORPUS := build/fuzz
 FUZZ := -artifact_prefix=build/ -report_slow_units=60
