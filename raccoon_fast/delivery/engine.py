@@ -67,6 +67,7 @@ _ALONE_FACTOR = 10.0
 _RESENT = "ConnectionLostError"
 # With less in flight than this, no limit of bytes is near, whatever the next batch has.
 _FEW_BYTES = 64 * 1024
+_NEVER = float("inf")
 # Looked up once: on a class of enum that is slow.
 _SUCCESS = Status.SUCCESS
 # In place of the index of a transport, for a suspect's.
@@ -359,9 +360,8 @@ class Engine:
                     break
                 if endpoint.healthy and not self._lanes.is_many and not self._waiting.has_some:
                     batches = self._take_some(states.IN_FLIGHT, self._lanes.groups[0].next_queue(), room)
-                    if not batches:
-                        break
                     self._budget.first_attempts(len(batches))
+                    is_last = len(batches) < room  # there are no more, or they are large
                 else:
                     batch = self._next(now_s) if endpoint.healthy else self._probe(endpoint, now_s)
                     if batch is None:
@@ -369,6 +369,7 @@ class Engine:
                     if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
                         endpoint = well[0]  # one that failed already is no probe while another server would take it
                     batches = [batch]
+                    is_last = False
                     self._budget.first_attempts(int(batch.trouble is None))
                 for batch in batches:
                     if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
@@ -376,13 +377,15 @@ class Engine:
                         self._expired(batch)
                     else:
                         self._start(batch, endpoint, now_s)
+                if is_last:
+                    break
         finally:
             while self._holding:
                 self._holding.pop().release()
 
     def _room(self) -> int:
         # With several groups, the bytes in flight of lower ones leave room for the highest.
-        nbytes = self._in_flight_bytes if len(self._lanes.groups) == 1 else self._lanes.groups[0].nbytes
+        nbytes = self._lanes.groups[0].nbytes if self._lanes.is_many else self._in_flight_bytes
         return self._concurrency.room(len(self._attempts) - self._alone, nbytes)
 
     def _next(self, now_s: float) -> Batch | None:
@@ -668,13 +671,14 @@ class Engine:
 
     def _expire(self, now_s: float) -> None:
         """End what is past its deadline."""
-        for batch in (*self._waiting.pop_overdue(now_s), *self._suspects.pop_overdue(now_s)):
-            self._expired(batch)
+        if self._suspects or self._waiting.has_some:
+            for batch in (*self._waiting.pop_overdue(now_s), *self._suspects.pop_overdue(now_s)):
+                self._expired(batch)
         for queue in self._lanes.all:
             if queue.is_durable and self._reserve is not None:
                 while self._reserve.may_secure(now_s) and (new := self._take(states.QUEUED, queue)) is not None:
                     self._reserve.secure(new)
-            else:
+            elif queue.accumulator.sealed:
                 while queue.due_s <= now_s:
                     if (overdue := self._take(states.QUEUED, queue)) is not None:
                         self._expired(overdue)
@@ -720,7 +724,10 @@ class Engine:
 
     def _arm(self, now_s: float) -> None:
         """Set the one timer for whatever is due next, if anything is."""
-        new_s = self._lanes.due_s
+        new_s = self._lanes.due_s if self._lanes.is_many else self._lanes.all[0].due_s
+        is_quiet = new_s == self._expiries.due_s == _NEVER and self._reserve is None
+        if is_quiet and not (self._suspects or self._waiting.has_some):
+            return  # as mostly at the end of a round: all there is is in flight
         due_s = min(self._waiting.deadline_s, self._suspects.deadline_s, new_s, self._expiries.due_s)
         if self._suspects:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -45,8 +44,10 @@ class Linger:
         # As Wake.ask: nothing is lost where a signal handler or a finalizer comes between two steps.
         looks = self._looks
         if self._asked_after != looks:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, as in Wake.ask
+            try:  # noqa: SIM105 - as in Wake.ask
                 self._call(self._set)
+            except RuntimeError:
+                pass
             self._asked_after = looks
 
     def _set(self) -> None:
