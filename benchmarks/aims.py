@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from results import Results, grid, number
-from transports import FLOOR, OURS
+from transports import FLOOR, GO, OURS, SUBMIT
 
 _PROTOBUF = "Protobuf envelope, batches of 1,000"
 _JSON = "JSON envelope, batches of 1,000"
@@ -47,7 +47,7 @@ def _end_to_end(transport: str, column: str, over: str, under: str) -> Callable[
 
 
 _OURS, _GOOGLE = "ours, add_many", "google.protobuf, add"
-_1000, _100 = "200 B x 1,000", "200 B x 100"
+_1000, _100, _10, _1 = "200 B x 1,000", "200 B x 100", "200 B x 10", "200 B x 1"
 AIMS = (
     Aim(
         "Envelope by `add_many`, 200 B: faster than google.protobuf",
@@ -88,6 +88,14 @@ AIMS = (
     Aim(
         f"gRPC, {_1000}: of bare grpc.aio with ready bytes",
         _end_to_end("gRPC", _1000, OURS, "grpc.aio, ready bytes"), "at most", 1, "x",
+    ),
+    *(
+        Aim(
+            f"{transport}, {column}: {ours}, less than Go",
+            _end_to_end(transport, column, GO, ours), "at least", least, "x",
+        )
+        for transport in ("WebSocket", "REST", "gRPC")
+        for column, ours, least in ((_10, OURS, 1.2), (_1, OURS, 1.0), (_10, SUBMIT, 1.0))
     ),
     *(
         Aim(

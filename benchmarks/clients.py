@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,6 +73,26 @@ def async_producer(url: str, events: Events) -> Iterator[Send]:
     yield lambda requests: loop.run_until_complete(send_all(requests))
     loop.run_until_complete(ours.close())
     loop.close()
+
+
+@contextmanager
+def submit(url: str, events: Events) -> Iterator[Send]:
+    """A client's requests, eight in flight."""
+    from raccoon_fast import RAW, GrpcClient, RestClient, WebSocketClient
+
+    kinds = {"http": RestClient, "ws": WebSocketClient, "grpc": GrpcClient}
+    with kinds[url.partition(":")[0]](url, serializer=RAW, logger=None) as client:
+
+        def send(requests: int) -> None:
+            receipts: deque[Any] = deque()
+            for _ in range(requests):
+                if len(receipts) == IN_FLIGHT:
+                    receipts.popleft().result(60)
+                receipts.append(client.submit(events))
+            for receipt in receipts:
+                receipt.result(60)
+
+        yield send
 
 
 # REST

@@ -23,13 +23,15 @@ from servers import Sink, discarder, sink
 WORKLOADS = (
     ("200 B", 1000),
     ("200 B", 100),
+    ("200 B", 10),
     ("200 B", 1),
     *((size, 1000) for size in SIZES if size not in ("200 B", "10 kB")),
     ("10 kB", 100),
     *((flights, 1000) for flights in FLIGHTS),
 )
-AIMED_AT = WORKLOADS[:2]
+AIMED_AT = WORKLOADS[:4]
 OURS, OURS_ASYNC, FLOOR = "raccoon_fast Producer", "raccoon_fast AsyncProducer", "sendall (floor)"
+SUBMIT = "raccoon_fast client, submit"
 GO = "Go"
 
 
@@ -47,7 +49,12 @@ class Client(NamedTuple):
     is_variant: bool = False
 
 
-_OURS = {OURS: Client(clients.producer), OURS_ASYNC: Client(clients.async_producer), FLOOR: Client(clients.sendall)}
+_OURS = {
+    OURS: Client(clients.producer),
+    OURS_ASYNC: Client(clients.async_producer),
+    SUBMIT: Client(clients.submit),
+    FLOOR: Client(clients.sendall),
+}
 CLIENTS: dict[str, dict[str, Client]] = {
     "REST": {
         **_OURS,

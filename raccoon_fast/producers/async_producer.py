@@ -51,6 +51,9 @@ _BATCH_COST = 768
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
 _FULL = object()
+# Events that `emit_many` accepts in one turn of the loop, or a batch of them if that is more: so several small batches
+# are sent together.
+_TURN_EVENTS = 100
 
 
 class AsyncProducer(BaseProducer[Data_contra]):
@@ -208,19 +211,19 @@ class AsyncProducer(BaseProducer[Data_contra]):
                 except SerializationError as error:
                     place(error, index)
                     raise
-                if is_ours and index % self._options.batch_events == 0:
+                if is_ours and index % max(self._options.batch_events, _TURN_EVENTS) == 0:
                     await asyncio.sleep(0)
             return [*receipts]
         self._bind()
-        entry, batch_events = self._entry, self._options.batch_events
+        entry, most = self._entry, max(self._options.batch_events, _TURN_EVENTS)
         iterator = iter(events)
         done = 0
         while True:
-            number, refused = entry.emit_some(iterator, batch_events, _FULL, receipts, done)
+            number, refused = entry.emit_some(iterator, most, _FULL, receipts, done)
             done += number
             if refused is not None:
                 receipts[await self._emit_when_room(*refused)] = None
-            elif number < batch_events:
+            elif number < most:
                 return [*receipts]
             else:
                 await asyncio.sleep(0)

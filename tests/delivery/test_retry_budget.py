@@ -67,3 +67,17 @@ def test_what_is_earned_does_not_grow_over_the_reserve() -> None:
     for _ in range(1000):
         budget.acked()
     assert taken(budget) == 16
+
+
+def test_acknowledgements_and_first_attempts_count_alike_together_and_one_by_one() -> None:
+    for many in range(1, 20):
+        together, one_by_one = RetryBudget(share=0.25), RetryBudget(share=0.25)
+        for budget in (together, one_by_one):
+            taken(budget)
+        together.acked(many)
+        together.first_attempts(many)
+        for _ in range(many):
+            one_by_one.acked()
+        for _ in range(many):
+            one_by_one.first_attempts()
+        assert taken(together) == taken(one_by_one)

@@ -36,3 +36,16 @@ def test_the_smallest() -> None:
     for _ in range(100):
         window.succeeded()
     assert window.limit == 1
+
+
+def test_it_says_when_acknowledgements_have_to_be_told() -> None:
+    window = Window(2)
+    assert not window.is_narrow
+    window.failed()
+    assert window.is_narrow
+    for _ in range(64):
+        window.succeeded()
+    assert not window.is_narrow
+    window = Window(1)
+    window.failed()
+    assert not window.is_narrow
