@@ -127,6 +127,7 @@ class Client(Generic[_A, Data_contra]):
         type_column: str | None = None,
         data_columns: Sequence[str] | None = None,
         serializer: str = "json",
+        message: Any = None,
         req_guid: str | None = None,
         timeout: float | None = None,
     ) -> SendResult:
@@ -139,6 +140,7 @@ class Client(Generic[_A, Data_contra]):
             type_column: As Producer.emit_table.
             data_columns: As Producer.emit_table.
             serializer: As Producer.emit_table; the client's own takes no part.
+            message: As Producer.emit_table.
             req_guid: As `send`.
             timeout: As `send`.
 
@@ -150,7 +152,7 @@ class Client(Generic[_A, Data_contra]):
             SerializationError: A row makes no event; `path` is its column and `index` the row. Nothing was sent.
             Exception: As `send`.
         """
-        columns = table_columns(event_type, type_column, data_columns, serializer)
+        columns = table_columns(event_type, type_column, data_columns, serializer, message)
         timeout_s = None if timeout is None else positive("timeout", timeout)
         running = self._started()
         request = running.client._builder.build_table(table, columns, req_guid)  # noqa: SLF001

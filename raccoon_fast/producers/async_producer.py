@@ -236,13 +236,14 @@ class AsyncProducer(BaseProducer[Data_contra]):
         type_column: str | None = None,
         data_columns: Sequence[str] | None = None,
         serializer: str = "json",
+        message: Any = None,
     ) -> list[AsyncReceipt]:
         """Accept each row of a table as an event; the loop is let run between batches.
 
         Takes, returns and raises as Producer.emit_table. A table that has to wait for its rows, such as a stream from
         elsewhere, is waited for on the loop.
         """
-        columns = table_columns(event_type, type_column, data_columns, serializer)
+        columns = table_columns(event_type, type_column, data_columns, serializer, message)
         self._bind()
         batch_events = self._options.batch_events
         receipts: dict[AsyncReceipt, None] = {}

@@ -314,14 +314,15 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         type_column: str | None = None,
         data_columns: Sequence[str] | None = None,
         serializer: str = "json",
+        message: Any = None,
     ) -> list[Receipt]:
         """Accept each row of a table as an event, for less than rows of dicts cost. Needs `raccoon_fast[arrow]`.
 
         Rows are read 10,000 at a time, so a stream of any length takes bounded memory. Lanes, `sample` and `overflow`
         apply to each event as in `emit_many`. `before_send`, and a lane's `sample_key`, get each row as
-        Event(type, data): data is a dict of the data columns or, with "raw", bytes. What the hook returns is encoded in
-        the same way. Each row is then a Python object, which takes several times as long. The producer's `serializer`
-        is not used, and methods that a subclass has put in place of `emit` and `emit_many` are not called.
+        Event(type, data): data is a dict of the data columns, with "raw" bytes, or the message. What the hook returns
+        is encoded in the same way. Each row is then a Python object, which takes several times as long. The producer's
+        `serializer` is not used, and methods that a subclass has put in place of `emit` and `emit_many` are not called.
 
         Args:
             table: Anything with `__arrow_c_stream__` or `__arrow_c_array__`: a DataFrame of pandas or Polars, a
@@ -332,6 +333,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             data_columns: The columns that make an event's data, in this order; None for all but `type_column`.
             serializer: "json" for an object of the data columns, compact UTF-8; "raw" for the bytes of the one data
                 column, which are binary, or strings taken as UTF-8.
+            message: A class of protobuf messages, or its descriptor, in place of `serializer`: each row is a message,
+                whose fields are the data columns of the same names. A null leaves its field out.
 
         Returns:
             As `emit_many`.
@@ -345,7 +348,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             Exception: As `emit`, at the first row it cannot accept, which the message names; and whatever the table
                 raises while it is read. The rows before were accepted.
         """
-        columns = table_columns(event_type, type_column, data_columns, serializer)
+        columns = table_columns(event_type, type_column, data_columns, serializer, message)
         receipts: dict[Receipt, None] = {}
         for step in self._table_steps(table, columns, _TABLE_ROWS):
             if isinstance(step, Step):

@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 
 from raccoon_fast.core.columns import Slices, encode_rows
 from raccoon_fast.errors import SerializationError
-from raccoon_fast.serializers import RAW
+from raccoon_fast.serializers import PROTO, RAW
 from raccoon_fast.tables.errors import BadRowError
 from raccoon_fast.tables.json_fields import encode_value, json_field, not_json, python_rows
 from raccoon_fast.tables.kinds import is_bytes, is_text, plain_type, refuse_nulls, slices_of, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from raccoon_fast.tables.proto_fields import MessageFields
 
 __all__ = ["SERIALIZERS", "Columns", "Part"]
 
@@ -56,6 +58,8 @@ class Columns:
         data_columns: Those that make its bytes, in this order; None for all but `type_column`.
         serializer: "json" for an object of all data columns, compact UTF-8 as JSON writes it; "raw" for the bytes of
             the one data column, which are binary, or text that is taken as UTF-8.
+        message: A class of protobuf messages, or its descriptor, in place of `serializer`: each row is a message, whose
+            fields are the data columns of the same names.
 
     Raises:
         TypeError, ValueError: An argument is not what it should be; the message names it.
@@ -67,6 +71,7 @@ class Columns:
         type_column: str | None = None,
         data_columns: Sequence[str] | None = None,
         serializer: str = "json",
+        message: Any = None,
     ) -> None:
         for option, value in (("event_type", event_type), ("type_column", type_column)):
             if value is not None and not isinstance(value, str):
@@ -83,14 +88,22 @@ class Columns:
                 raise TypeError(f"data_columns takes the names of columns, not {data_columns!r}")
             if not data_columns or len(set(data_columns)) < len(data_columns):
                 raise ValueError(f"data_columns must name columns, each once, not {data_columns!r}")
+        if message is not None and serializer != "json":
+            raise ValueError(f"give serializer or message, not both: serializer={serializer!r}")
+        self._message: MessageFields | None = None
+        if message is not None:
+            from raccoon_fast.tables.proto_fields import MessageFields
+
+            self._message = MessageFields(message)
         self._event_type = event_type
         self._type_column = type_column
         self._data_columns = None if data_columns is None else list(data_columns)
         self._serializer = serializer
 
     def __repr__(self) -> str:
+        how = self._serializer if self._message is None else self._message.name
         data = "all" if self._data_columns is None else self._data_columns
-        return f"<Columns {self._event_type!r} {self._type_column!r} {data} {self._serializer}>"
+        return f"<Columns {self._event_type!r} {self._type_column!r} {data} {how}>"
 
     def check(self, schema: pa.Schema) -> None:
         """Compare with what there is.
@@ -113,6 +126,9 @@ class Columns:
             kind = plain_type(schema.field(names[0]).type)
             if not is_text(kind) and not is_bytes(kind):
                 raise ValueError(f"serializer=raw sends binary or string columns, and {names[0]!r} is {kind}")
+            return
+        if self._message is not None:
+            self._message.check(schema, names)
             return
         for name in names:
             if (wrong := not_json(schema.field(name).type)) is not None:
@@ -172,8 +188,8 @@ class Columns:
             has_data: Whether the events' data is asked for.
 
         Yields:
-            The row's place in the table, its event's type, the data (a dict, or with "raw" bytes; None unless
-            `has_data`), and the bytes.
+            The row's place in the table, its event's type, the data (a dict, with "raw" bytes, or the message; None
+            unless `has_data`), and the bytes.
 
         Raises:
             SerializationError: As `parts`.
@@ -185,6 +201,8 @@ class Columns:
             data: list[Any] = encoded
             if not has_data:
                 data = [None] * count
+            elif self._message is not None:
+                data = [self._message.parse(one) for one in encoded]
             elif self._serializer == "json":
                 data = python_rows(batch.slice(first - first_row, count).select(self._names(batch.schema)))
             yield from zip(range(first, first + count), names, data, encoded, strict=True)
@@ -196,6 +214,8 @@ class Columns:
             SerializationError: It cannot be encoded.
         """
         try:
+            if self._message is not None:
+                return PROTO(data)
             return RAW(data) if self._serializer == "raw" else encode_value(data)
         except TypeError as error:
             raise SerializationError(
@@ -208,6 +228,8 @@ class Columns:
             column = rows.column(names[0])
             refuse_nulls(column, names[0])
             return slices_of(column)
+        if self._message is not None:
+            return self._message.encode(names, rows)
         fields = []
         before = b"{"
         for name in names:

@@ -8,20 +8,15 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raccoon_fast.core.columns import Field
 from raccoon_fast.serializers import JSON
 from raccoon_fast.tables.errors import BadRowError
-from raccoon_fast.tables.kinds import is_text, number_field, plain_type, text_field, unpacked
+from raccoon_fast.tables.kinds import check_years, is_text, number_field, plain_type, text_field, unpacked
 
 __all__ = ["encode_value", "json_field", "not_json", "python_rows"]
 
 _NULL = b"null"
-# Python's datetime has the years 1 to 9999, and so has JSON's date-time, RFC 3339.
-_FIRST_DAY = (datetime.date.min - datetime.date(1970, 1, 1)).days
-_LAST_DAY = (datetime.date.max - datetime.date(1970, 1, 1)).days
-_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
 def json_field(name: str, before: bytes, column: pa.Array) -> Field:
@@ -87,28 +82,12 @@ def _texts(name: str, column: pa.Array) -> pa.Array:
     """Each value as orjson writes it."""
     kind = column.type
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        _check_years(name, column)
+        check_years(name, column, "JSON's dates")
     values = _values(name, _in_microseconds(column))
     if pa.types.is_nested(kind):
         return pa.array([orjson.dumps(value, _within, orjson.OPT_UTC_Z).decode() for value in values], pa.string())
     # Numbers and times have no comma in them.
     return pa.array(orjson.dumps(values, None, orjson.OPT_UTC_Z)[1:-1].decode().split(","), pa.string())
-
-
-def _check_years(name: str, column: pa.Array) -> None:
-    kind = column.type
-    if pa.types.is_date32(kind):
-        numbers, per_day = column.view(pa.int32()), 1
-    else:
-        numbers, per_day = column.view(pa.int64()), _PER_DAY["ms" if pa.types.is_date64(kind) else kind.unit]
-    first, end = _FIRST_DAY * per_day, (_LAST_DAY + 1) * per_day
-    found = pc.min_max(numbers).as_py()
-    if found["min"] is None or (found["min"] >= first and found["max"] < end):
-        return
-    for row, number in enumerate(numbers.to_pylist()):
-        if number is not None and not first <= number < end:
-            year = f"of day {number // per_day} from 1970-01-01 on"
-            raise BadRowError(name, row, f"has a date {year}, and JSON's dates are of the years 1 to 9999")
 
 
 def _values(name: str, column: pa.Array) -> list[Any]:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raccoon_fast.core.columns import Field, Slices
 from raccoon_fast.tables.errors import BadRowError
 
-__all__ = ["is_bytes", "is_text", "number_field", "plain_type", "refuse_nulls", "slices_of", "text_field", "unpacked"]
+__all__ = [
+    "check_years",
+    "is_bytes",
+    "is_text",
+    "number_field",
+    "plain_type",
+    "refuse_nulls",
+    "slices_of",
+    "text_field",
+    "unpacked",
+]
+
+# The years 1 to 9999 are those of Python's datetime, of RFC 3339 and of protobuf's Timestamp.
+_FIRST_DAY = (datetime.date.min - datetime.date(1970, 1, 1)).days
+_LAST_DAY = (datetime.date.max - datetime.date(1970, 1, 1)).days
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -41,6 +58,23 @@ def refuse_nulls(column: pa.Array, name: str) -> None:
     """Raise BadRowError for the first null."""
     if column.null_count:
         raise BadRowError(name, column.is_null().index(True).as_py(), "must not be null")
+
+
+def check_years(name: str, column: pa.Array, whose: str) -> None:
+    """Raise BadRowError for the first date or timestamp that is out of the years 1 to 9999."""
+    kind = column.type
+    if pa.types.is_date32(kind):
+        numbers, per_day = column.view(pa.int32()), 1
+    else:
+        numbers, per_day = column.view(pa.int64()), _PER_DAY["ms" if pa.types.is_date64(kind) else kind.unit]
+    first, end = _FIRST_DAY * per_day, (_LAST_DAY + 1) * per_day
+    found = pc.min_max(numbers).as_py()
+    if found["min"] is None or (found["min"] >= first and found["max"] < end):
+        return
+    for row, number in enumerate(numbers.to_pylist()):
+        if number is not None and not first <= number < end:
+            year = f"of day {number // per_day} from 1970-01-01 on"
+            raise BadRowError(name, row, f"has a date {year}, and {whose} are of the years 1 to 9999")
 
 
 def number_field(kind: str, before: bytes, column: pa.Array, **options: Any) -> Field:

@@ -13,7 +13,11 @@ __all__ = ["table_columns", "table_reader"]
 
 
 def table_columns(
-    event_type: str | None, type_column: str | None, data_columns: Sequence[str] | None, serializer: str
+    event_type: str | None,
+    type_column: str | None,
+    data_columns: Sequence[str] | None,
+    serializer: str,
+    message: Any = None,
 ) -> Columns:
     """What makes events of rows. Imports pyarrow, which only tables need.
 
@@ -24,7 +28,7 @@ def table_columns(
     from raccoon_fast.tables import arrow  # noqa: F401 - first: it says what is missing
     from raccoon_fast.tables.columns import Columns
 
-    return Columns(event_type, type_column, data_columns, serializer)
+    return Columns(event_type, type_column, data_columns, serializer, message)
 
 
 def table_reader(table: Any, columns: Columns) -> Iterator[Any]:
