@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 
 from raccoon_fast.errors import AckTimeoutError, Outcome, ProtocolError
+from raccoon_fast.net.tls import is_ended_tls
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
@@ -141,7 +142,8 @@ class HTTPConnection(asyncio.Protocol):
             self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines; the rest on_header refuses
         self._ended = ended
         self._written_s = time.monotonic()
-        self._written = not transport.is_closing()  # or connection_lost is on its way, with the reason
+        # Or connection_lost is on its way, with the reason.
+        self._written = not (transport.is_closing() or (not self._received and is_ended_tls(transport)))
         if self._written:
             if request is not None:
                 request.resends += request.was_written

@@ -47,7 +47,7 @@ from raccoon_fast.transports.websocket.handshake import HandshakeReader
 from raccoon_fast.transports.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from websockets.frames import Close
 
@@ -90,12 +90,17 @@ class WebSocketConnection(SharedConnection):
         link: The server; ws or wss.
         keepalive: Our pings.
         max_in_flight: Requests unanswered at once; further ones wait.
+        headers: Those of the handshake.
     """
 
-    def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int) -> None:
+    def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int, headers: Mapping[str, str]) -> None:
         super().__init__(link)
         self._keepalive = keepalive
         self._protocol = ClientProtocol(parse_uri(link.address.uri), max_size=MAX_ANSWER_BYTES, logger=_SILENT)
+        handshake = self._protocol.connect()
+        for name, value in headers.items():
+            handshake.headers[name] = value
+        self._protocol.send_request(handshake)
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
@@ -131,16 +136,11 @@ class WebSocketConnection(SharedConnection):
         return self.error is None
 
     async def open(self, timeout_s: float) -> None:
-        """Do the handshake.
+        """Wait for the end of the handshake.
 
         Raises:
             ConnectError, ServerError, ProtocolError: It failed; the connection is closed.
         """
-        request = self._protocol.connect()
-        for name, value in self._link.request_headers().items():
-            request.headers[name] = value
-        self._protocol.send_request(request)
-        self._flush()
         await self._wait_opened(timeout_s, f"{self._link.address} did not answer the WebSocket handshake in time")
         self._pinger.start()
 
@@ -219,6 +219,9 @@ class WebSocketConnection(SharedConnection):
         super().connection_made(transport)
         assert self.transport is not None
         self._high_water_bytes = self.transport.get_write_buffer_limits()[1]
+        # Now, in one piece with the end of the TLS handshake: a server that refuses our certificate may reset the
+        # connection behind its alert, and a write that fails for that would end the connection with the alert unread.
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))

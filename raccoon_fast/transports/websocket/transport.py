@@ -94,8 +94,9 @@ class WebSocketTransport(Transport):
     async def _open(self, before: WebSocketConnection | None) -> WebSocketConnection:
         link = self._link
         timeout_s = link.connect_timeout_s
+        headers = link.request_headers()
         connection = await open_tcp(
-            link, lambda: WebSocketConnection(link, self._keepalive, self._max_in_flight), timeout_s
+            link, lambda: WebSocketConnection(link, self._keepalive, self._max_in_flight, headers), timeout_s
         )
         await connection.open(timeout_s)
         connection.on_move = functools.partial(self._retire, connection)
