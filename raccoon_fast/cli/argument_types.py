@@ -1,4 +1,4 @@
-"""What the command line's values may be: each function takes a text and returns the value, or says what it must be."""
+"""Types of the command line's values: each function parses a text, or says what it must be."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def share(value: str) -> float:
 
 
 def rate(value: str) -> float:
-    """A number a second, above 0 and within what one process can do."""
-    return _number(value, f"a number a second, above 0 and up to {_MOST_A_SECOND}", lambda n: 0 < n <= _MOST_A_SECOND)
+    """A rate per second, above 0 and within what one process can do."""
+    return _number(value, f"a number per second, above 0 and up to {_MOST_A_SECOND}", lambda n: 0 < n <= _MOST_A_SECOND)
 
 
 def ramp(value: str) -> list[float]:
-    """FROM:TO:STEP; the rates, the last of them TO or the highest below it."""
+    """FROM:TO:STEP as a list of rates; the last one is TO, or the highest rate below it."""
     parts = value.split(":")
     if len(parts) != 3:
         raise ArgumentTypeError(f"must be FROM:TO:STEP, such as 1000:10000:1000, not {value!r}")
@@ -73,7 +73,7 @@ def ramp(value: str) -> list[float]:
 
 
 def age(value: str) -> int:
-    """A time ago, such as 90, 90s, 15m, 12h or 3d; in seconds."""
+    """An age, such as 90, 90s, 15m, 12h or 3d, in seconds."""
     match = re.fullmatch("([0-9]+)([smhd]?)", value)
     if match is None:
         raise ArgumentTypeError(f"must be a number of s, m, h or d, such as 12h, not {value!r}")
@@ -81,9 +81,9 @@ def age(value: str) -> int:
 
 
 def owner(value: str) -> str:
-    """The name of a spool's owner, or its beginning."""
+    """The id of a spool's owner, or the start of it."""
     if not re.fullmatch("[0-9a-f]{1,32}", value):
-        raise ArgumentTypeError(f"must be the beginning of an owner's name, as `spool ls` shows it, not {value!r}")
+        raise ArgumentTypeError(f"must be an owner as `spool ls` shows it, or the start of one, not {value!r}")
     return value
 
 
@@ -93,7 +93,7 @@ def text(value: str) -> str:
         raise ArgumentTypeError("must not be empty")
     try:
         value.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8 come as lone surrogates
+    except UnicodeEncodeError:  # Python passes bytes that are not UTF-8 as lone surrogates
         raise ArgumentTypeError("must be UTF-8 text") from None
     return value
 

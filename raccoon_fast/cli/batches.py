@@ -1,4 +1,4 @@
-"""From lines to batches of events; what is no event is told by file and line."""
+"""Makes batches of events from lines, and reports bad lines by file and number."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BATCH_BYTES", "Batch", "event_parser", "read_batches"]
 
-#: A batch is full at this many bytes of events too; with the window in flight it bounds the memory. A longer line goes
-#: as a batch of its own.
+#: A batch is also full at this many bytes of events, which limits the memory of all batches in flight. A longer line is
+#: sent as a separate batch.
 MAX_BATCH_BYTES = 1 << 20
 
 
@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         events: (type, data) pairs.
         nbytes: Bytes of all data.
-        last_line: The number of the line that the last event comes from.
+        last_line: The line number of the last event.
     """
 
     events: list[tuple[str, Any]] = field(default_factory=list)
@@ -37,14 +37,14 @@ class Batch:
 
 
 def event_parser(fixed_type: str | None, type_field: str | None) -> Callable[[bytes], str]:
-    """Makes the function that checks a line and returns its event's type.
+    """Makes a function that checks a line and returns the type of its event.
 
     Args:
         fixed_type: The type of all events, or None.
-        type_field: The member of each line's object that holds its type; used where `fixed_type` is None.
+        type_field: The member of each line's object that holds its type; used if `fixed_type` is None.
 
     Returns:
-        A function that raises ValueError, saying why, for a line that is no JSON text (RFC 8259) or lacks its type.
+        A function that raises ValueError with the reason if a line is not a JSON text (RFC 8259) or lacks its type.
     """
 
     def parse(text: bytes) -> str:
@@ -57,11 +57,11 @@ def event_parser(fixed_type: str | None, type_field: str | None) -> Callable[[by
         if fixed_type is not None:
             return fixed_type
         if not isinstance(value, dict):
-            raise ValueError(f"not a JSON object, which --type-field {type_field} needs")
+            raise ValueError(f"not a JSON object; --type-field {type_field} needs one")
         event_type = value.get(type_field)
         if not isinstance(event_type, str) or not event_type:
             found = f"is {json_codec.dumps(event_type).decode():.40}" if type_field in value else "is missing"
-            raise ValueError(f"the type must be a text that is not empty, but {type_field!r} {found}")
+            raise ValueError(f"the type must be a non-empty string, but {type_field!r} {found}")
         return event_type
 
     return parse
@@ -76,21 +76,21 @@ def read_batches(
     *,
     from_line: int = 1,
 ) -> Iterator[Batch | None]:
-    """Reads batches of at most `max_events` and MAX_BATCH_BYTES; blank lines are passed over.
+    """Reads batches of at most `max_events` and MAX_BATCH_BYTES; skips blank lines.
 
-    A pause of the input closes a batch early, and yields None when there is none to close. Where the first line is no
-    event, and looks like the beginning of a file of another format, the reason says so.
+    A pause of the input closes a batch early, or yields None if no batch is open. If the first line is not an
+    event and looks like the start of a file in another format, the reason says so.
 
     Args:
         reader: Where the lines come from.
-        type_of: As `event_parser` makes it.
-        max_events: Events of a full batch.
-        on_bad_line: Told of a line that is no event as "FILE:LINE: reason"; may raise InputError.
-        is_stopped: Asked before each line; once true, the batch so far is the last.
-        from_line: The number of the first line that is looked at.
+        type_of: A function made by `event_parser`.
+        max_events: The number of events in a full batch.
+        on_bad_line: Called with "FILE:LINE: reason" for a line that is not an event; may raise InputError.
+        is_stopped: Called before each line; once it returns true, the current batch is the last.
+        from_line: The number of the first line to read.
 
     Raises:
-        InputError: The reader's or `on_bad_line`'s; the events before that line are yielded first.
+        InputError: Raised by the reader or by `on_bad_line`; the events before that line are yielded first.
     """
     batch = Batch()
     try:

@@ -1,4 +1,4 @@
-"""`raccoon-fast collect`: a Raccoon for development, in the foreground."""
+"""`raccoon-fast collect`: runs a Raccoon server for development in the foreground."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["new_collector", "run"]
 
 _BIND_ERRORS = (errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL)
-# Options of the command line that are not the collector's.
+# Options of the command that `Collector` does not take.
 _OWN = ("command", "debug", "json", "print", "quiet", "type", "version")
 
 
@@ -30,32 +30,32 @@ def run(arguments: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM and returns the exit code.
 
     Raises:
-        UsageError: The collector's dependencies are missing, or the sink is one to look into from a program only.
-        ValueError, OSError: An option is not what it should be, a port is taken, a file cannot be opened.
+        UsageError: The collector's dependencies are missing, or only programs can use the sink.
+        ValueError, OSError: An option is invalid, a port is in use, or a file cannot be opened.
     """
     if arguments.sink == "memory":
         raise UsageError(
-            "--sink memory would only grow: use null, which counts, or a file (in a program: Collector(sink='memory'))"
+            "--sink memory is for programs, as it would grow without limit: use null, which counts, or a file"
         )
     options = {name: value for name, value in vars(arguments).items() if name not in _OWN}
     for name in ("messages", "schemas"):
         if options[name] is not None:
             options[name] = dict(options[name])
     if arguments.type is not None and not arguments.print:
-        raise UsageError("--type chooses what --print shows: it needs --print")
+        raise UsageError("--type selects the events that --print shows: add --print")
     if arguments.print:
         options["follow"] = functools.partial(_print_event, arguments.type)
     collector = new_collector(**options)
-    # Where events are written to standard output, nothing else is.
+    # If events go to standard output, nothing else does.
     say = write_note if arguments.print or arguments.sink == "-" else write_line
     try:
         collector.run(None if arguments.quiet else functools.partial(_say_addresses, arguments=arguments, say=say))
     except ssl.SSLError as error:
-        raise UsageError("--tls-cert, --tls-key or --tls-client-ca does not hold the PEM it should") from error
+        raise UsageError("--tls-cert, --tls-key or --tls-client-ca does not contain valid PEM") from error
     except OSError as error:
         if error.errno not in _BIND_ERRORS:
             raise
-        raise UsageError(f"{error.strerror}; choose where by --host, --port and --grpc-port") from error
+        raise UsageError(f"{error.strerror}; choose another address with --host, --port and --grpc-port") from error
     if arguments.json and not arguments.quiet:
         received = {name: counts._asdict() for name, counts in collector.counts.items()}
         say(json.dumps({"received": received, "bad": collector.bad_event_count}))
@@ -72,13 +72,13 @@ def _print_event(event_type: str | None, event: ReceivedEvent) -> None:
     shown: dict[str, Any] = {"type": event.type, "req_guid": event.req_guid, "protocol": event.protocol}
     try:
         shown["data"] = json.loads(event.data)
-    except ValueError:  # which bytes that are not UTF-8 are, too
+    except ValueError:  # not JSON, or not UTF-8
         shown["base64"] = base64.b64encode(event.data).decode()
     write_json(json.dumps(shown, ensure_ascii=False))
 
 
 def new_collector(**options: Any) -> Collector:
-    """Makes a collector; not started.
+    """Makes a collector, without starting it.
 
     Raises:
         UsageError: Its dependencies are missing.

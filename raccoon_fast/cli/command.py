@@ -1,4 +1,4 @@
-"""The command `raccoon-fast`: runs a subcommand, and makes one line and an exit code of whatever goes wrong."""
+"""The command `raccoon-fast`: runs a subcommand, and turns any error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        argv: Without the program's name; the process's own when None.
+        argv: The arguments without the program's name; None uses the process's own.
 
     Returns:
         The exit code, see Exit.
@@ -41,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_line(f"{info.name} {info.version} (built {info.build_date}), {info.form}")
         return Exit.OK
     if arguments.command is None:
-        parser.error("name a command, such as demo or send")
+        parser.error("add a command, such as demo or send")
     try:
-        # Imported now: a client loads far more than --help has need of.
+        # Imported late: a client loads far more than --help needs.
         code = _load(arguments.command)(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read stdout has left; the interpreter's own flush at exit must not fail as well.
+        # The reader of stdout has gone; the interpreter's own flush at exit must not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except Exception as error:  # noqa: BLE001 - the last frame: people get a line, --debug gets the traceback
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(command: str) -> Callable[[argparse.Namespace], int]:
-    """The function that runs a subcommand. Imports by name, which PyInstaller and its like find."""
+    """Returns the function that runs a subcommand. Imports by name, which PyInstaller and similar tools can find."""
     if command == "demo":
         from raccoon_fast.cli.demo import run
     elif command == "send":

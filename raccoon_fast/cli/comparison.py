@@ -1,4 +1,4 @@
-"""Whether what arrived is what was sent."""
+"""Compares the events that arrived with the events that were sent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Comparison", "compare"]
 
 
 class Comparison(NamedTuple):
-    """How what arrived differs from what was sent, in events.
+    """The difference between the events that arrived and those that were sent.
 
     Attributes:
-        equal: Arrived in their place, type and bytes as sent.
-        altered: Arrived in their place with another type or other bytes.
-        missing: Did not arrive.
-        unexpected: Arrived, but were not sent, or not so often.
+        equal: Events that arrived at their place, with the type and bytes that were sent.
+        altered: Events that arrived at their place with another type or other bytes.
+        missing: Events that did not arrive.
+        unexpected: Events that arrived but were not sent, or arrived too often.
     """
 
     equal: int
@@ -30,20 +30,20 @@ class Comparison(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether all that was sent arrived, and nothing else."""
+        """Whether exactly the events that were sent have arrived."""
         return not (self.altered or self.missing or self.unexpected)
 
     def __str__(self) -> str:
         missing = counted(self.missing, "event")
-        return f"{missing} missing, {self.altered} altered, {self.unexpected} not sent or not so often"
+        return f"{missing} missing, {self.altered} altered, {self.unexpected} not sent, or received too often"
 
 
 def compare(sent: Mapping[str, Sequence[tuple[str, bytes]]], received: Iterable[tuple[str, str, bytes]]) -> Comparison:
-    """Compares request by request: requests may arrive in any order, the events of one keep theirs.
+    """Compares request by request: requests may arrive in any order, events within a request must keep theirs.
 
     Args:
-        sent: Each request's events as (type, bytes), by its guid.
-        received: Each event's (guid, type, bytes), in the order of arrival.
+        sent: The events of each request as (type, bytes), by guid.
+        received: The (guid, type, bytes) of each event, in order of arrival.
     """
     arrived: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
     for req_guid, event_type, data in received:

@@ -1,7 +1,7 @@
-"""`raccoon-fast completion`: scripts that complete the command in a shell, written from the command's own grammar.
+"""`raccoon-fast completion`: generates completion scripts for shells from the command's own parsers.
 
-All three work alike: they find out which subcommand the line is in, whether the word before is an option that takes a
-value, and offer what may come there.
+All three scripts work alike: they find the subcommand of the line, check whether the previous word is an option with a
+value, and offer the possible words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# What these stand for is a file's name.
+# Metavars that stand for a file name.
 _FILES = ("FILE", "PATH", "PEM", "SVG", "null|FILE")
 
 
@@ -35,10 +35,10 @@ class _Word(NamedTuple):
     """An option or a subcommand.
 
     Attributes:
-        names: As they are typed.
+        names: The names as typed.
         help: One line.
-        takes: "" for no value, "file", "choice", or "value" for one that nothing is known of.
-        choices: For "choice".
+        takes: "" for no value, "file", "choice", or "value" for any other value.
+        choices: The values of a "choice".
     """
 
     names: list[str]
@@ -48,11 +48,11 @@ class _Word(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """What may come after a subcommand.
+    """The words that may follow a subcommand.
 
     Attributes:
         path: The subcommand's words, each after a space; "" for the command itself.
-        commands: Subcommands of its own.
+        commands: Its subcommands.
         options: Its options.
         arguments: Its other arguments.
     """
@@ -64,7 +64,7 @@ class _Level(NamedTuple):
 
     @property
     def takes_files(self) -> bool:
-        """Whether an argument is a file's name."""
+        """Whether an argument is a file name."""
         return any(argument.takes == "file" for argument in self.arguments)
 
 
@@ -106,7 +106,7 @@ def _walk(levels: list[_Level], words: str) -> list[str]:
 
 
 def _values(levels: list[_Level]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """The options that take a value: a pattern for `case` of level and option, what they take, and the choices."""
+    """Options that take a value: a `case` pattern of level and option, the kind of value, and the choices."""
     for level in levels:
         alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         for option in level.options:

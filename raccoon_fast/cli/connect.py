@@ -1,4 +1,4 @@
-"""What URLs and the options of a connection ask for."""
+"""Makes producers and client options from URLs and the options of a connection."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = ["ServerOptions", "make_producer"]
 
 _T = TypeVar("_T")
 
-# More than a batch of lines takes in any wire format, and less than gRPC carries.
+# More than a batch of lines needs in any wire format, and less than gRPC's limit.
 _BATCH_BYTES = 3 << 20
-# A batch of lines is sealed by its count or by a flush: one that lingers out half appended would go out as two.
+# A batch of lines is sealed by its count or by a flush: a linger could end while it is half filled, and split it.
 _LINGER_S = 86_400.0
 
 
@@ -42,21 +42,21 @@ def make_producer(
     in_flight: int,
     batch_events: int,
 ) -> Producer:
-    """Makes the producer of batches of lines; it connects on first use.
+    """Makes the producer that sends batches of lines; it connects on first use.
 
     Args:
-        arguments: With `max_attempts`.
-        server: Where to, and how.
+        arguments: The parsed arguments, with `max_attempts`.
+        server: The server's URLs and options.
         serializer: As a producer takes it.
         wire: "proto" or "json"; gRPC has only "proto".
         in_flight: Requests that may be unacknowledged at once.
         batch_events: Events in one request.
 
     Raises:
-        ValueError: An option is not what it should be.
+        ValueError: An option is invalid.
     """
     if wire != "proto" and any(url.startswith("grpc") for url in server.urls):
-        raise ValueError(f"--wire {wire} is for REST and WebSocket: gRPC speaks proto only")
+        raise ValueError(f"--wire {wire} works with REST and WebSocket only: gRPC needs proto")
     return server.new(
         Producer,
         wire=wire,
@@ -70,19 +70,19 @@ def make_producer(
 
 
 class ServerOptions:
-    """Where to connect, and how: by the command line, and for what it leaves out by the environment.
+    """The server's URLs and options, from the command line, or else from the environment.
 
     Args:
-        arguments: With the options of a connection.
-        urls: Each http, https, ws, wss, grpc or grpcs; empty leaves them to the environment.
-        reads_environment: Whether the environment has a say.
+        arguments: The parsed arguments, with the options of a connection.
+        urls: http, https, ws, wss, grpc or grpcs; if empty, the environment supplies them.
+        reads_environment: Whether to read environment variables.
 
     Attributes:
         urls: At least one.
-        options: Of any client, see ClientOptions.
+        options: The options of any client, see ClientOptions.
 
     Raises:
-        ValueError, UsageError: An option, or a variable, is not what it should be.
+        ValueError, UsageError: An option or a variable is invalid.
     """
 
     def __init__(self, arguments: argparse.Namespace, urls: Sequence[str], *, reads_environment: bool = True) -> None:
@@ -97,18 +97,18 @@ class ServerOptions:
         if "tls" in self.options:
             _check_tls(self.options["tls"])
         if not self.urls:
-            raise UsageError("name the server: by its URL on the command line, or by RACCOON_FAST_URL")
+            raise UsageError("no server: give its URL on the command line, or set RACCOON_FAST_URL")
         with self.blamed():
             for url in self.urls:
                 protocol_of(url)
 
     def new(self, make: Callable[..., _T], **options: Any) -> _T:
-        """Calls `make` with the URLs and all options; what is wrong with a variable is said to be."""
+        """Calls `make` with the URLs and all options. Errors name the variable at fault."""
         with self.blamed():
             return make(self.urls, **self.options, **options)
 
     def blamed(self) -> AbstractContextManager[None]:
-        """In `with`: errors say which variables they are about."""
+        """In `with`: errors name the variables at fault."""
         return self._environment.blamed()
 
 
@@ -123,8 +123,8 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         options["headers"] = dict(arguments.header)
         if any(name.lower() == "authorization" for name, _ in arguments.header):
             if arguments.token is not None:
-                raise UsageError("--token and --header 'Authorization: …' say the same: leave one of them out")
-            options["auth"] = None  # or the environment's would go before it
+                raise UsageError("--token and --header 'Authorization: …' set the same header: leave out one of them")
+            options["auth"] = None  # or the environment's value would override it
     if arguments.ca or arguments.cert or arguments.key:
         password = os.environ.get("RACCOON_FAST_TLS_PASSWORD") or None
         options["tls"] = TLS(
@@ -135,9 +135,9 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _check_tls(tls: TLS) -> None:
     try:
-        tls.ssl_context()  # the same files for gRPC, which would only find the server unavailable
+        tls.ssl_context()  # checked here because gRPC would only report the server as unavailable
     except ssl.SSLError as error:
         what = "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY)"
-        raise UsageError(f"{what} does not hold the PEM it should: {error.reason}") from error
+        raise UsageError(f"{what} does not contain valid PEM: {error.reason}") from error
     except TLSError as error:
         raise UsageError(f"{error} (RACCOON_FAST_TLS_PASSWORD)") from None

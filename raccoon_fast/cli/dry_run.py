@@ -1,4 +1,4 @@
-"""`raccoon-fast send --dry-run`: what would be sent, and which lines or rows are no events."""
+"""`raccoon-fast send --dry-run`: counts what would be sent, and reports lines or rows that are not events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_NOTES = 20
 
 
 def dry_run(arguments: argparse.Namespace, paths: list[str]) -> int:
-    """Reads all files, says what they would be, and returns the exit code: nothing is connected."""
+    """Reads all files, reports what would be sent, and returns the exit code. Connects to nothing."""
     types: Counter[str] = Counter()
     nbytes = requests = 0
     bad: list[str] = []

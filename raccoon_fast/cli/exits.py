@@ -1,4 +1,4 @@
-"""How the command ends: its exit codes, the signals that end it early, and when it gives a server up."""
+"""How the command ends: exit codes, signals, and when it gives up on a server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 __all__ = ["GIVE_UP_AFTER", "GRACE_S", "PATIENCE_S", "Exit", "StopSignals", "UsageError"]
 
-#: Requests in a row: a server that is down, or refuses all, would have a large file read for nothing.
+#: Failed requests in a row: if the server is down or refuses everything, reading a large file would be pointless.
 GIVE_UP_AFTER = 16
-#: Seconds that what is in flight at a Ctrl-C has.
+#: Seconds that requests in flight have after a Ctrl-C.
 GRACE_S = 5.0
-#: A server that takes nothing for so long is given up.
+#: Seconds after which a server that accepts nothing is given up.
 PATIENCE_S = 20.0
 
 
 class Exit(enum.IntEnum):
-    """The exit codes; ended by a signal, it is 128 and the signal's number."""
+    """The exit codes; after a signal the code is 128 plus the signal's number."""
 
     OK = 0
     FAILED = 1
@@ -29,14 +29,14 @@ class Exit(enum.IntEnum):
 
 
 class UsageError(Exception):
-    """The command cannot do what it was asked to; the message says what to do instead."""
+    """The command cannot do what the user asked; the message says what to do instead."""
 
 
 class StopSignals:
-    """In `with`, on the main thread: the first SIGINT or SIGTERM is only noted, the second raises KeyboardInterrupt.
+    """In `with`, on the main thread: notes the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
 
     Attributes:
-        received: The first one's number, or None.
+        received: The number of the first signal, or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with the way to a server, taken from a producer's log while its batches still wait."""
+"""Finds out what fails on the way to a server, from a producer's log, while its batches still wait."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["FailureLog"]
 
 
 class FailureLog(Log):
-    """A producer's logger that keeps the last failure that its user may have to mend.
+    """A producer's logger that keeps the last failure that the user may have to fix.
 
-    Such a failure is one that no retry mends (a 404, a certificate), or one of the transport (an unknown name, the
-    wrong protocol, a port where nobody listens). A server that is busy, or cannot publish, is not such a failure.
+    Retries do not fix such a failure (a 404, a certificate), or it comes from the transport (an unknown name, the
+    wrong protocol, a port where nothing listens). A server that is busy or cannot publish does not count.
 
     Args:
-        target: Gets every line as well; None for nobody.
+        target: A logger that also gets every line, or None.
     """
 
     def __init__(self, target: Logger | None) -> None:
@@ -29,7 +29,7 @@ class FailureLog(Log):
         self._failure = ""
 
     def take(self) -> str:
-        """Returns the failure since the last call, or ""; safe from any thread."""
+        """Returns the failure since the last call, or "". Thread-safe."""
         failure, self._failure = self._failure, ""
         return failure
 

@@ -1,4 +1,4 @@
-"""Batches on their way: never more than so many, and each one's outcome as it comes."""
+"""Batches in flight: limits their number, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["InFlight", "Settled"]
 
 
 class Settled(NamedTuple):
-    """A batch and what became of it.
+    """A batch and its outcome.
 
     Attributes:
-        batch: As it was submitted.
-        req_guid: The request's guid, that of the failed one where there were several; "" where none was sent.
-        error: Why it was not acknowledged, or not all of it; None where it was.
-        seconds: From its submission until then.
+        batch: The batch as it was submitted.
+        req_guid: The guid of the request, or of the failed one if there were several; "" if none was sent.
+        error: Why the batch was not fully acknowledged; None if it was.
+        seconds: The time from its submission to its outcome.
     """
 
     batch: Batch
@@ -37,19 +37,19 @@ class Settled(NamedTuple):
 
     @property
     def failed(self) -> list[tuple[str, Any]]:
-        """Those of its events that were not acknowledged."""
+        """The number of its events that were not acknowledged."""
         if isinstance(self.error, EventsRejectedError):
             return [(event.type, event.data) for event in self.error.rejected]
         return [] if self.error is None else self.batch.events
 
 
 class InFlight:
-    """Hands batches to a producer; used from one thread.
+    """Passes batches to a producer; for use from one thread.
 
     Args:
-        producer: Nobody else's; left open.
-        batch_events: The producer's: a batch of so many events is sealed by the last of them.
-        size: How many batches may be on their way.
+        producer: Used only here, and left open.
+        batch_events: The producer's option: a batch of this many events is sealed by its last event.
+        size: The largest number of batches in flight.
     """
 
     def __init__(self, producer: Producer, batch_events: int, size: int) -> None:
@@ -61,7 +61,7 @@ class InFlight:
 
     @property
     def full(self) -> bool:
-        """Whether an outcome has to be taken before the next submission."""
+        """Whether `take` must return an outcome before the next submission."""
         return len(self._pending) >= self._size
 
     @property
@@ -71,15 +71,15 @@ class InFlight:
 
     @property
     def server(self) -> ServerHealth:
-        """How the producer's server is; of several, one that is well, or else the first."""
+        """The health of the producer's server; of several, a healthy one, or else the first."""
         servers = self._producer.health().servers or [ServerHealth("", True, "")]
         return next((server for server in servers if server.ok), servers[0])
 
     def submit(self, batch: Batch) -> None:
-        """Sends a batch in the background; one that cannot be sent at all is settled at once."""
+        """Sends a batch in the background; a batch that cannot be sent is settled at once."""
         began_s = time.perf_counter()
-        # By its key, not by itself: a future and its callbacks refer to each other, and so live until a garbage
-        # collection, which would hold many batches of lines.
+        # Kept by key: a future and its callbacks refer to each other, and would live until a garbage
+        # collection, with many batches of lines.
         key = id(batch)
         left = 0
         worst: tuple[str, BaseException | None] | None = None
@@ -98,7 +98,7 @@ class InFlight:
 
         self._pending[key] = batch
         try:
-            # More than one where the events take more room in wire format than the producer's batch has.
+            # Several receipts if the events need more space in wire format than the producer's batch has.
             receipts = self._producer.emit_many(batch.events)
             left = len(receipts)
             for receipt in receipts:
@@ -113,7 +113,7 @@ class InFlight:
     @overload
     def take(self, timeout_s: float) -> Settled | None: ...
     def take(self, timeout_s: float | None) -> Settled | None:
-        """Returns the next outcome; or None if there is none within `timeout_s`, where 0 does not wait."""
+        """Returns the next outcome, or None if there is none within `timeout_s`; 0 does not wait."""
         try:
             key, req_guid, error, seconds = self._settled.get(block=timeout_s != 0, timeout=timeout_s)
         except queue.Empty:
@@ -121,7 +121,7 @@ class InFlight:
         return Settled(self._pending.pop(key), req_guid, error, seconds)
 
     def abandon(self) -> Iterator[Settled]:
-        """Closes the producer without waiting, and yields the outcome of all that was in flight."""
+        """Closes the producer without waiting, and yields the outcomes of all batches in flight."""
         self._producer.close(timeout=0)
         while (settled := self.take(0)) is not None:
             yield settled

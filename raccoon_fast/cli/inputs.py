@@ -1,4 +1,4 @@
-"""The files of `raccoon-fast send`: their names, and what reads each of them."""
+"""The input files of `raccoon-fast send`: expands their names, and opens a reader for each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Input = LineReader | TableReader
 
 
 def expand(names: list[str], arguments: argparse.Namespace) -> list[str]:
-    """The files that are meant, in order: a name that is no file may be a pattern of some.
+    """The files to send, in order. A name that is not a file may be a pattern.
 
     Raises:
-        UsageError: A pattern has no file, or the arguments do not fit the files.
-        FileNotFoundError: There is no such file.
+        UsageError: A pattern matches no file, or the arguments do not fit the files.
+        FileNotFoundError: A file does not exist.
     """
     paths: list[str] = []
     for name in names:
@@ -40,9 +40,9 @@ def expand(names: list[str], arguments: argparse.Namespace) -> list[str]:
         paths += found
     if len(paths) > 1:
         if "-" in paths:
-            raise UsageError("- is stdin, and can only be sent by itself")
+            raise UsageError("- is stdin, and cannot be combined with other files")
         if arguments.from_line > 1:
-            raise UsageError("--from-line is of one file, and there are several")
+            raise UsageError("--from-line needs a single file, but several are given")
     for path in paths:
         _check(path, arguments)
     return paths
@@ -53,21 +53,21 @@ def _check(path: str, arguments: argparse.Namespace) -> None:
         Path(path).stat()
     if is_table_file(path):
         if arguments.type_field is not None:
-            raise UsageError(f"{path} is a table: name the column of the events' types by --type-column")
+            raise UsageError(f"{path} is a table: name the column with the events' types by --type-column")
     elif arguments.type_column is not None or arguments.columns is not None:
         option = "--columns" if arguments.type_column is None else "--type-column"
-        raise UsageError(f"{option} is of tables (.parquet, .arrow, .feather, .csv), and {path} is read line by line")
+        raise UsageError(f"{option} is for tables (.parquet, .arrow, .feather, .csv), but {path} is read line by line")
 
 
 def total_size(paths: list[str]) -> int | None:
-    """Bytes of all files; None where that is not known, as for stdin."""
+    """The bytes of all files; None if unknown, as for stdin."""
     if any(path == "-" or not Path(path).is_file() for path in paths):
         return None
     return sum(Path(path).stat().st_size for path in paths)
 
 
 def open_input(path: str, arguments: argparse.Namespace) -> Input:
-    """What reads a file; errors as LineReader and TableReader."""
+    """Open the reader for a file; raises as LineReader and TableReader."""
     return TableReader(path, arguments) if is_table_file(path) else LineReader(path)
 
 

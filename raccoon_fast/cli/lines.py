@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LINE_BYTES", "InputError", "Line", "LineReader"]
 
-#: Protects the memory from a file without line ends; also more than a gRPC server takes in one message (4 MiB).
+#: Protects the memory from a file without line ends; larger than a gRPC server's message limit (4 MiB).
 MAX_LINE_BYTES = 16 << 20
 
 _CHUNK_BYTES = 1 << 18
 _LINGER_S = 0.2
-_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1; no JSON text begins so
+_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1; no JSON text starts with this
 _GZIP_WBITS = 31
 
 
 class InputError(Exception):
-    """The input cannot be read any further; the message names the file and the line."""
+    """Reading the input failed; the message names the file and the line."""
 
 
 class Line(NamedTuple):
@@ -38,7 +38,7 @@ class Line(NamedTuple):
 
     Attributes:
         number: Blank lines count too.
-        text: Without its line end. More than MAX_LINE_BYTES long: the beginning of a line that is too long.
+        text: The line without its line end. If longer than MAX_LINE_BYTES, the start of a line that is too long.
     """
 
     number: int
@@ -46,15 +46,15 @@ class Line(NamedTuple):
 
 
 class LineReader:
-    """Reads lines, once, from the beginning.
+    """Reads lines once, from the start.
 
     Args:
-        path: A file, or "-" for stdin. Whether it is gzip is seen from its first bytes.
+        path: A file, or "-" for stdin. Gzip is recognized from the first bytes.
 
     Attributes:
-        name: For messages.
-        size: Bytes as they are stored; None where that is not known, as for a pipe.
-        position: Bytes read so far, as they are stored.
+        name: The name for messages.
+        size: The stored size in bytes; None if unknown, as for a pipe.
+        position: Stored bytes read so far.
         lines: Lines read so far.
         unit: What its events come from.
 
@@ -73,11 +73,11 @@ class LineReader:
         self.lines = 0
 
     def is_same_file(self, path: str) -> bool:
-        """Whether `path` is the very file that is read."""
+        """Whether `path` is the file being read."""
         return Path(path).exists() and os.path.samestat(os.fstat(self._file.fileno()), Path(path).stat())
 
     def __iter__(self) -> Iterator[Line | None]:
-        """Yields the lines; and None where a pipe has nothing to read, every 0.2 s at most: time to send what there is.
+        """Yields the lines, and None at most every 0.2 s while a pipe has nothing to read: time to send what was read.
 
         Raises:
             InputError: The gzip data is broken or ends early, or reading failed.
@@ -118,7 +118,7 @@ class LineReader:
         self._file.close()
 
     def _unpacked(self) -> Iterator[bytes | None]:
-        """The chunks of the text, None for a pause."""
+        """Yields the chunks of the text, and None for a pause."""
         chunks = self._chunks()
         first = b""
         for chunk in chunks:
@@ -132,7 +132,7 @@ class LineReader:
         yield from _gunzip(stored) if first.startswith(_GZIP_MAGIC) else stored
 
     def _chunks(self) -> Iterator[bytes | None]:
-        # Windows cannot wait for a pipe: there a batch goes when it is full.
+        # Windows cannot wait for a pipe: there a batch is sent only when it is full.
         pauses = self.size is None and sys.platform != "win32"
         pause_s = time.monotonic() + _LINGER_S
         while True:
@@ -148,7 +148,7 @@ class LineReader:
 
 
 def _gunzip(chunks: Iterable[bytes | None]) -> Iterator[bytes | None]:
-    """Unpacks one gzip member or several, and ignores zeros after them, as gzip does."""
+    """Unpacks one or more gzip members, and ignores zeros after them, as gzip does."""
     unzip = zlib.decompressobj(_GZIP_WBITS)
     for chunk in chunks:
         if chunk is None:

@@ -1,4 +1,4 @@
-"""Parsers of the command and its subcommands: what they share, their errors and their last words."""
+"""What the parsers of the command and its subcommands share: errors, and the end of the help."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Parser", "add_command", "new_parser"]
 
 _EXIT_CODES = """\
 exit codes:
-  0    all is well
-  1    not every event was acknowledged, or something failed on the way
-  2    wrong usage or bad input: to be mended before the next run
-  130  ended early by Ctrl-C (143 by SIGTERM); collect, which ends no other way, exits with 0
+  0    success
+  1    an event was not acknowledged, or the server failed
+  2    an option or the input is invalid
+  130  ended by Ctrl-C (143: by SIGTERM); collect, which always ends this way, exits with 0
 """
 
 
@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(factory: Any = Parser, **arguments: Any) -> argparse.ArgumentParser:
-    """Makes a parser by `factory`, with the exit codes at the end of its help."""
-    # No abbreviations: a new option would change what an old script's means.
+    """Makes a parser with `factory`, and lists the exit codes at the end of its help."""
+    # No abbreviations: a new option could change the meaning of an old script.
     parser: argparse.ArgumentParser = factory(
         **arguments,
         epilog=_EXIT_CODES,
@@ -37,7 +37,7 @@ def new_parser(factory: Any = Parser, **arguments: Any) -> argparse.ArgumentPars
 
 
 def add_command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
-    """Adds a subcommand to what `add_subparsers` made."""
+    """Adds a subcommand to the result of `add_subparsers`."""
     parser = new_parser(commands.add_parser, name=name, help=summary, description=description)
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser

@@ -1,4 +1,4 @@
-"""`raccoon-fast spool replay`: what belongs to nobody, sent by a producer on the same file."""
+"""`raccoon-fast spool replay`: sends the batches of dead owners, with a producer on the same file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POLL_S = 0.05
 
 
 class _Notes:
-    """A producer's logger: what goes wrong is said beside the progress."""
+    """A producer's logger: shows failures beside the progress bar."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -41,17 +41,17 @@ class _Notes:
 
 
 def replay(arguments: argparse.Namespace, view: SpoolView) -> int:
-    """Sends until nothing of dead owners is left, and returns the exit code.
+    """Sends until no batches of dead owners are left, and returns the exit code.
 
     Raises:
-        ValueError, UsageError: An option is not what it should be.
+        ValueError, UsageError: An option is invalid.
     """
     server = ServerOptions(arguments, arguments.url)
     began_s = time.monotonic()
     with StopSignals() as stop, open_progress(None) as progress:
         if not arguments.debug:
             server.options["logger"] = _Notes(progress)
-        # Attempts are not bounded: what is not acknowledged has to stay.
+        # Attempts are unlimited: batches that are not acknowledged must stay in the spool.
         producer = server.new(Producer, serializer=RAW, spool=Path(arguments.path))
         try:
             why = _wait(producer, view, stop, progress)
@@ -67,7 +67,7 @@ def replay(arguments: argparse.Namespace, view: SpoolView) -> int:
 
 
 def _wait(producer: Producer, view: SpoolView, stop: StopSignals, progress: Progress) -> str:
-    """Waits until nothing is left to send; why it ended earlier, or ""."""
+    """Waits until nothing is left to send. Returns why it ended earlier, or ""."""
     settled = 0
     well_s = time.monotonic()
     while True:
@@ -82,14 +82,14 @@ def _wait(producer: Producer, view: SpoolView, stop: StopSignals, progress: Prog
             well_s = time.monotonic()
             progress.update(0, settled)
         elif time.monotonic() > well_s + PATIENCE_S:
-            return f"gave up, as nothing was acknowledged for {PATIENCE_S:g} s"
+            return f"gave up because nothing was acknowledged for {PATIENCE_S:g} s"
         time.sleep(_POLL_S)
 
 
 def _is_done(producer: Producer, view: SpoolView) -> bool:
     own = producer.spool_owner
     if not own or any(owner.content.records for owner in view.owners() if owner.name == own or not owner.alive):
-        return False  # to be taken over, or taken over though the ledger may not have it yet
+        return False  # still to be taken over, or taken over but perhaps not yet in the ledger
     total = producer.stats().total
     return not total.spooled + total.unsettled
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast send`: the lines or rows of files as events, in bounded memory."""
+"""`raccoon-fast send`: sends the lines or rows of files as events, in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _POLL_S = 0.1
-#: Under --rate, so much of it goes at once.
+#: Seconds of --rate that are sent at once.
 _RATE_S = 0.1
-_MAX_NOTES = 20  # a server's texts may differ with every failure
+_MAX_NOTES = 20  # a server's texts may differ in every failure
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand and returns the exit code.
 
     Raises:
-        UsageError, ValueError, OSError: An option or a file is not what it should be.
+        UsageError, ValueError, OSError: An option or a file is invalid.
     """
     with contextlib.ExitStack() as stack:
         paths = expand(arguments.file, arguments)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         server = ServerOptions(arguments, arguments.url)
         failures = FailureLog(server.options["logger"])
         server.options["logger"] = failures
-        if arguments.rate is not None:  # else a whole batch would be due at once
+        if arguments.rate is not None:  # otherwise a whole batch would be due at once
             arguments.batch_events = min(arguments.batch_events, max(1, round(arguments.rate * _RATE_S)))
         producer = make_producer(
             arguments,
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             in_flight=arguments.in_flight,
             batch_events=arguments.batch_events,
         )
-        stack.callback(producer.close, timeout=0)  # by then all is settled, or a second signal came
+        stack.callback(producer.close, timeout=0)  # everything is settled by then, or a second signal arrived
         stop = stack.enter_context(StopSignals())
         progress = stack.enter_context(open_progress(total_size(paths)))
         flight = InFlight(producer, arguments.batch_events, arguments.in_flight)
@@ -136,7 +136,7 @@ class _Sending:
 
         def report_bad(text: str) -> None:
             if not arguments.skip_bad:
-                raise InputError(f"{text}; mend the {unit}, or leave such {unit}s out by --skip-bad")
+                raise InputError(f"{text}; fix the {unit}, or skip such {unit}s with --skip-bad")
             self.summary.bad_lines += 1
             self._progress.note(f"{text}; left out")
 
@@ -147,7 +147,7 @@ class _Sending:
                     self._settle(min(wait_s, _POLL_S))
                 if batch is not None:
                     if self._ended_early():
-                        break  # not sent: the notes say from which line on
+                        break  # not sent: the notes name the line to continue from
                     if arguments.rate is not None:
                         due_s = max(due_s, time.monotonic() - _RATE_S) + len(batch.events) / arguments.rate
                     if unit == "line" and not self._hint and not self._last_line:
@@ -164,25 +164,27 @@ class _Sending:
             self._faults.append(str(error))
         if arguments.from_line > self._reader.lines and not self._ended_early() and not self._faults:
             end = f"{self._reader.name} ends at {unit} {self._reader.lines}"
-            self._faults.append(f"{end}: there is no {unit} {arguments.from_line} to begin with")
+            self._faults.append(f"{end}: there is no {unit} {arguments.from_line} to start at")
 
     def notes(self) -> list[str]:
-        """What has to be said beside the numbers."""
+        """Notes to print beside the numbers."""
         notes = list(self._faults)
         if self._hint and self._reader.lines == 1:
             notes.append(f"{self._reader.name} has one line, which was sent as one event; it looks like {self._hint}")
         summary = self.summary
         rest = f"nothing after {self._reader.unit} {self._last_line} of {self._reader.name} was sent"
         if self._reader.size is not None:
-            rest += f"; --from-line {self._last_line + 1} goes on from there"
+            rest += f"; continue with --from-line {self._last_line + 1}"
         if self._later:
-            rest += f", and nothing of {counted(len(self._later), 'file')} after it, from {self._later[0]} on"
+            rest += f", and nothing of the next {counted(len(self._later), 'file')}, from {self._later[0]} on"
         if self._stop.received:
             notes.append(f"ended by {signal.Signals(self._stop.received).name}: {rest}")
         elif self._given_up:
-            notes.append(f"gave up, as {self._given_up}: {rest}")
+            notes.append(f"gave up because {self._given_up}: {rest}")
         if summary.unacknowledged:
-            kept = f"their lines are in {self._failed.name}" if self._failed else "--failed FILE would keep their lines"
+            kept = (
+                f"their lines are in {self._failed.name}" if self._failed else "use --failed FILE to keep their lines"
+            )
             events = counted(summary.events, "event")
             notes.append(f"not acknowledged: {summary.unacknowledged:,} of {events}; {kept}")
         return notes
@@ -198,7 +200,7 @@ class _Sending:
         return self._stop.received is not None or bool(self._given_up)
 
     def _drain(self) -> None:
-        """Waits for what is in flight: as long as the client's own deadlines take, or GRACE_S once ended early."""
+        """Waits for requests in flight until the client's own deadlines, or GRACE_S after an early end."""
         deadline_s = float("inf")
         while not self._flight.empty and time.monotonic() < deadline_s:
             if self._ended_early() and deadline_s == float("inf"):
@@ -217,7 +219,7 @@ class _Sending:
         return settled is not None
 
     def _look_at_failures(self) -> None:
-        """Says at once what its user may have to mend: the batches themselves wait for it."""
+        """Reports a failure that the user may have to fix at once: the batches themselves wait."""
         failure = self._failures.take()
         if not failure:
             return
@@ -227,15 +229,15 @@ class _Sending:
             self._progress.note(f"raccoon-fast send: {failure}; trying again (Ctrl-C ends it)")
 
     def _look_at_server(self) -> None:
-        """A server that takes nothing at all for long is not waited for: what is wrong may need its user."""
+        """Gives up on a server that accepts nothing for a long time: the user may have to fix the cause."""
         server = self._flight.server
         now_s = time.monotonic()
         if server.ok:
             self._well_s = now_s
         elif now_s > self._well_s + PATIENCE_S and not self._given_up:
-            self._given_up = f"the server was not well for {PATIENCE_S:g} s: {self._failure or server.last_error}"
+            self._given_up = f"the server failed for {PATIENCE_S:g} s: {self._failure or server.last_error}"
             if not self.summary.acknowledged:
-                self._given_up += " (raccoon-fast doctor finds out why)"
+                self._given_up += " (run raccoon-fast doctor to find out why)"
 
     def _account(self, settled: Settled) -> None:
         if settled.error is None:
@@ -247,19 +249,19 @@ class _Sending:
         if self.summary.failed_in_a_row >= GIVE_UP_AFTER:
             self._given_up = f"{GIVE_UP_AFTER} requests in a row failed"
         elif isinstance(settled.error, ConnectError) and not self.summary.acknowledged and not self._given_up:
-            self._given_up = f"the server cannot be reached: {settled.error} (raccoon-fast doctor finds out why)"
+            self._given_up = f"the server cannot be reached: {settled.error} (run raccoon-fast doctor to find out why)"
         if self._failed is not None:
             try:
                 _write_all(self._failed, b"".join(data + b"\n" for _, data in settled.failed))
             except OSError as error:
-                self._faults.append(f"{self._failed.name}: {error.strerror}; not all that failed is in it")
+                self._faults.append(f"{self._failed.name}: {error.strerror}; not every failed line is in it")
 
 
 def _open_failed(path: str, paths: list[str], first: Input) -> io.FileIO:
     same = Path(path)
     if first.is_same_file(path) or any(same.exists() and name != "-" and same.samefile(name) for name in paths):
-        raise UsageError(f"--failed {path} is the input file: name another file")
-    # Unbuffered: what is lost should be there to be sent again even if this process ends badly.
+        raise UsageError(f"--failed {path} is the input file: choose another file")
+    # Unbuffered: failed lines should be on disk even if this process is killed.
     return Path(path).open("ab", buffering=0)
 
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast spool`: what producers left on disk, seen, checked, sent or dropped."""
+"""`raccoon-fast spool`: lists, checks, sends or deletes what producers left on disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand and returns the exit code.
 
     Raises:
-        UsageError, ValueError, OSError: An option is not what it should be, or there is no such file.
-        SpoolError: The file is no spool, or cannot be read.
+        UsageError, ValueError, OSError: An option is invalid, or the file does not exist.
+        SpoolError: The file is not a spool, or cannot be read.
     """
     action = {"ls": _ls, "verify": _verify, "replay": replay, "drop": _drop}[arguments.action]
     with SpoolView(Path(arguments.path)) as view:
@@ -60,7 +60,7 @@ def _ls(arguments: argparse.Namespace, view: SpoolView) -> int:
     else:
         write_line("empty")
     for reason, count in reasons.items():
-        write_line(f"quarantine: {counted(count, 'record')}, as of each {reason}")
+        write_line(f"quarantine: {counted(count, 'record')}; reason: {reason}")
     for path in view.set_aside():
         write_line(f"a file that could not be read is kept as {path}")
     return Exit.OK
@@ -81,7 +81,7 @@ def _verify(arguments: argparse.Namespace, view: SpoolView) -> int:
 def _drop(arguments: argparse.Namespace, view: SpoolView) -> int:
     if arguments.quarantine:
         if arguments.type or arguments.owner or arguments.older_than is not None:
-            raise UsageError("--quarantine drops all of it: leave --type, --owner and --older-than out")
+            raise UsageError("--quarantine drops the whole quarantine: leave out --type, --owner and --older-than")
         records = view.quarantine()[0].records
         if not records:
             write_line("the quarantine is empty")
@@ -94,9 +94,9 @@ def _drop(arguments: argparse.Namespace, view: SpoolView) -> int:
     wanted = Filter(arguments.type, arguments.owner or "", before)
     found = view.orphans(wanted)
     if not found.records:
-        write_line("nothing to drop: no such events belong to dead owners")
+        write_line("nothing to drop: no matching events belong to dead owners")
         return Exit.OK
-    if not (arguments.yes or confirm(f"Drop {_as_text(found.types)} of dead owners for good?")):
+    if not (arguments.yes or confirm(f"Permanently drop {_as_text(found.types)} of dead owners?")):
         return _nothing_dropped()
     dropped = view.drop(wanted)
     write_line(f"dropped {_as_text(dropped)}")
@@ -129,7 +129,7 @@ def _as_text(types: Mapping[str, int]) -> str:
 
 
 def _age(at: float | None, now_s: float) -> str:
-    """A time ago, in its largest unit: 3d, 12h."""
+    """An age in its largest unit: 3d, 12h."""
     if at is None:
         return ""
     age_s = max(0, int(now_s - at))

@@ -1,4 +1,4 @@
-"""What `raccoon-fast send` did, in numbers."""
+"""The summary of `raccoon-fast send`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Latencies", "Summary"]
 
-_MAX_REASONS = 20  # a server's texts may differ with every failure
+_MAX_REASONS = 20  # a server's texts may differ in every failure
 _OTHER_REASONS = "other reasons"
 
 
 class Latencies:
-    """Durations, counted in buckets 2 % apart: the memory does not grow with their number."""
+    """Durations, counted in buckets 2 % apart, so that memory does not grow with their number."""
 
     _LEAST_S = 1e-6
     _LOG_GROWTH = math.log(1.02)
@@ -30,14 +30,14 @@ class Latencies:
         self.max_s = 0.0
 
     def add(self, duration_s: float, times: int = 1) -> None:
-        """Counts a duration, which occurred so many times."""
+        """Counts a duration that occurred `times` times."""
         ratio = max(duration_s / self._LEAST_S, 1.0)
         self._buckets[math.ceil(math.log(ratio) / self._LOG_GROWTH)] += times
         self._count += times
         self.max_s = max(self.max_s, duration_s)
 
     def percentile_s(self, share: float) -> float:
-        """The duration that `share` (0 to 1) of all stayed within, up to 2 % too high; 0.0 where there are none."""
+        """The duration that a `share` (0 to 1) of all did not exceed, up to 2 % too high; 0.0 if there are none."""
         left = math.ceil(share * self._count)
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
@@ -47,15 +47,15 @@ class Latencies:
 
 
 class Summary:
-    """Counts of one run; every event that was submitted is acknowledged or failed in the end.
+    """Counts of one run; in the end every submitted event is acknowledged or failed.
 
     Attributes:
-        acknowledged: Events.
-        failed: Events by reason.
-        nbytes: Bytes of all events that were submitted.
-        requests: Requests that were settled.
+        acknowledged: Acknowledged events.
+        failed: Failed events by reason.
+        nbytes: Bytes of all submitted events.
+        requests: Settled requests.
         failed_in_a_row: Requests that failed since the last acknowledgement.
-        bad_lines: Lines that were no event.
+        bad_lines: Lines that were not events.
         latencies: From submission to acknowledgement.
         seconds: How long the run took; set at its end.
     """
@@ -72,7 +72,7 @@ class Summary:
 
     @property
     def unacknowledged(self) -> int:
-        """Events that failed, for whatever reason."""
+        """Events that failed, for any reason."""
         return sum(self.failed.values())
 
     @property
@@ -85,7 +85,7 @@ class Summary:
 
         Args:
             settled: The request and its outcome.
-            failure: What the server failed with: the reason for a request that waited in vain.
+            failure: The server's failure, used as the reason for a request that expired while waiting.
         """
         self.requests += 1
         self.nbytes += settled.batch.nbytes
@@ -116,7 +116,7 @@ class Summary:
         }
 
     def as_rows(self) -> list[tuple[str, str]]:
-        """The same for people, as (name, value)."""
+        """The same for people, as (name, value) pairs."""
         rows = [
             ("events", f"{self.events:,} in {counted(self.requests, 'request')}"),
             ("bytes", f"{self.nbytes:,}"),
@@ -149,5 +149,5 @@ def _reason(settled: Settled, failure: str) -> str:
         text = failure
     if isinstance(error, DeliveryError):
         text = f"{text} ({error.outcome})"
-    # The guid would make every reason another one.
+    # The guid would make every reason different.
     return text.replace(settled.req_guid, "…") if settled.req_guid else text

@@ -31,27 +31,27 @@ _PACKED = ".gz"
 
 
 def is_table_file(path: str) -> bool:
-    """Whether a file is a table, by the end of its name."""
+    """Whether a file is a table, by its suffix."""
     return _suffix(path) in (".parquet", *_IPC, *_CSV)
 
 
 class TableReader:
-    """Reads the rows of a file, once, from the beginning.
+    """Reads the rows of a file once, from the start.
 
     Args:
-        path: The file. Its suffix says its kind: .parquet, .arrow, .feather, .ipc, .csv or .tsv; of the last two also
-            .csv.gz and .tsv.gz.
-        arguments: The command's: which columns make an event.
+        path: The file. Its suffix gives its format: .parquet, .arrow, .feather, .ipc, .csv or .tsv; for the last two
+            also .csv.gz and .tsv.gz.
+        arguments: The command's arguments, which say which columns make an event.
 
     Attributes:
-        name: For messages.
-        unit: What its events come from.
-        size: Bytes as they are stored.
+        name: The name for messages.
+        unit: The word for one input item.
+        size: The stored size in bytes.
         lines: Rows read so far.
 
     Raises:
         OSError: The file cannot be opened.
-        UsageError: pyarrow is not installed, it is no such file, or its columns are not those that are asked for.
+        UsageError: pyarrow is not installed, the file has another format, or requested columns are missing.
     """
 
     unit = "row"
@@ -72,17 +72,17 @@ class TableReader:
         except ImportError as error:
             self._file.close()
             raise UsageError(str(error)) from error
-        except ValueError as error:  # which Arrow's errors are
+        except ValueError as error:  # Arrow's errors are ValueErrors
             self._file.close()
             raise UsageError(f"{path}: {error}") from error
 
     @property
     def position(self) -> int:
-        """Bytes read so far, about, as they are stored."""
+        """The approximate stored bytes read so far."""
         return int(self._share() * self.size)
 
     def is_same_file(self, path: str) -> bool:
-        """Whether `path` is the very file that is read."""
+        """Whether `path` is the file being read."""
         return Path(path).exists() and os.path.samestat(os.fstat(self._file.fileno()), Path(path).stat())
 
     def batches(self) -> Iterator[Any]:
@@ -105,7 +105,7 @@ class TableReader:
         self._file.close()
 
     def _open(self, path: str) -> tuple[Any, Iterator[Any]]:
-        """Its schema, and its batches."""
+        """The schema and the batches."""
         suffix = _suffix(path)
         if suffix in _CSV:
             return self._open_csv(path, "\t" if suffix == ".tsv" else ",")
@@ -159,7 +159,7 @@ def read_table_batches(
     *,
     from_row: int = 1,
 ) -> Iterator[Batch]:
-    """Reads batches of at most `max_events` and MAX_BATCH_BYTES; as `read_batches`, for rows, counted from 1."""
+    """Reads batches of at most `max_events` and MAX_BATCH_BYTES, like `read_batches`, from rows counted from 1."""
     batch = Batch()
     try:
         for row, event_type, data in _rows(reader, on_bad_row, from_row):
@@ -180,7 +180,7 @@ def read_table_batches(
 
 
 def _rows(reader: TableReader, on_bad_row: Callable[[str], None], from_row: int) -> Iterator[tuple[int, str, bytes]]:
-    """The rows that are events, with their numbers."""
+    """The rows that are events, with their row numbers."""
     for batch in reader.batches():
         first = reader.lines  # before it
         start = max(0, from_row - 1 - first)

@@ -1,7 +1,7 @@
-"""What people see: notes, tables, a progress bar; by rich where it is installed and a terminal is there, else plain.
+"""Notes, tables and a progress bar; with rich if it is installed and a terminal is present, otherwise plain.
 
-Whatever a terminal's encoding is, nothing fails: what it does not have is written in other characters. Control
-characters in what came from elsewhere, such as the name of an event type, are written as escapes.
+Output works with any encoding: characters that the terminal lacks are replaced. Control
+characters in foreign text, such as the name of an event type, are written as escapes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _REDRAW_S = 0.25
-#: For a terminal without them: the characters of our own that are not ASCII.
+#: ASCII replacements for our own characters, for terminals that lack them.
 _STAND_INS = {
     "µ": "u",
     "…": "...",
@@ -54,7 +54,7 @@ _COLOURS = {"green": 32, "yellow": 33, "red": 31, "dim": 2}  # ECMA-48, Select G
 
 
 def adapt_streams() -> None:
-    """Lets stdout and stderr take every text, in an encoding that lacks some of its characters too."""
+    """Lets stdout and stderr accept any text, even if their encoding lacks some of its characters."""
     codecs.register_error(_ERRORS, _stand_in)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -76,8 +76,8 @@ def write_line(text: str, colours: Mapping[str, str] | None = None) -> None:
     """Writes one line to stdout, at once.
 
     Args:
-        text: Without its line end.
-        colours: Words of it by their colours' names, for a terminal that has them.
+        text: The line without its line end.
+        colours: Words of the line by colour name, for terminals with colours.
     """
     text = shown(text)
     if colours and _has_colours(sys.stdout):
@@ -88,7 +88,7 @@ def write_line(text: str, colours: Mapping[str, str] | None = None) -> None:
 
 
 def write_json(text: str) -> None:
-    """Writes a line of JSON to stdout, at once; what the terminal lacks, or would obey, as JSON's own escapes."""
+    """Writes a line of JSON to stdout at once; control and unsupported characters become JSON escapes."""
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     sys.stdout.write((UNSAFE if is_utf8 else _NOT_ASCII).sub(_json_escape, text) + "\n")
     sys.stdout.flush()
@@ -109,7 +109,7 @@ def confirm(question: str) -> bool:
     """Asks on the terminal; True for yes.
 
     Raises:
-        UsageError: There is nobody to ask.
+        UsageError: There is no terminal to ask on.
     """
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to ask on: pass --yes")
@@ -119,7 +119,7 @@ def confirm(question: str) -> bool:
 
 
 def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
-    """Writes a table to stdout: with a header the columns after the first are numbers, without one all is text."""
+    """Writes a table to stdout. With a header, the columns after the first are numbers; without one, all are text."""
     numbers = bool(header)
     rows = [[*map(shown, row)] for row in rows]
     if _has_rich(sys.stdout):
@@ -131,7 +131,7 @@ def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> No
         for index, name in enumerate(header):
             table.add_column(name, justify="right" if index else "left")
         for row in rows:
-            table.add_row(*map(Text, row))  # Text: a server's words are no markup
+            table.add_row(*map(Text, row))  # Text: a server's words are not markup
         Console().print(table)
         return
     lines = [header, *rows] if numbers else rows
@@ -145,10 +145,10 @@ def write_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> No
 
 
 def write_picture(lines: Sequence[str], colours: Mapping[str, str]) -> None:
-    """Writes lines to stdout, characters in colours where there are colours.
+    """Writes lines to stdout, with coloured characters if the terminal has colours.
 
     Args:
-        lines: Of a fixed width.
+        lines: Lines of a fixed width.
         colours: By character, as #rrggbb.
     """
     if not _has_rich(sys.stdout):
@@ -167,10 +167,10 @@ def write_picture(lines: Sequence[str], colours: Mapping[str, str]) -> None:
 
 
 def open_progress(total_bytes: int | None) -> Progress:
-    """Makes what shows how far the reading is; use it in `with`.
+    """Makes a progress display for reading; use it in `with`.
 
     Args:
-        total_bytes: The input's size; None where it is not known.
+        total_bytes: The input's size; None if unknown.
     """
     if _has_rich(sys.stderr):
         return _RichProgress(total_bytes)
@@ -178,13 +178,13 @@ def open_progress(total_bytes: int | None) -> Progress:
 
 
 class Progress:
-    """Shows notes only: what there is where stderr is no terminal."""
+    """Shows only notes; used if stderr is not a terminal."""
 
     def update(self, position: int, events: int) -> None:
-        """The input has been read up to `position`, in bytes, and `events` are settled."""
+        """Shows that the input is read up to `position`, in bytes, and `events` are settled."""
 
     def note(self, text: str) -> None:
-        """Writes a line to stderr that stays."""
+        """Writes a permanent line to stderr."""
         write_note(text)
 
     def __enter__(self) -> Self:
@@ -195,7 +195,7 @@ class Progress:
 
 
 class _LineProgress(Progress):
-    """One line on a terminal, written over and over."""
+    """One line on a terminal, rewritten in place."""
 
     def __init__(self, total_bytes: int | None) -> None:
         self._total = total_bytes
@@ -221,7 +221,7 @@ class _LineProgress(Progress):
 
 
 class _RichProgress(Progress):
-    """A bar by rich."""
+    """A progress bar drawn by rich."""
 
     def __init__(self, total_bytes: int | None) -> None:
         from rich import progress

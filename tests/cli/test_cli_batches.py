@@ -44,7 +44,7 @@ class TestTypes:
             (b'{"a":"\xff"}', "not JSON"),
             (b"{} {}", "not JSON"),
             (b"\xef\xbb\xbf{}", "not JSON"),
-            (b'"text"', "not a JSON object, which --type-field kind needs"),
+            (b'"text"', "not a JSON object; --type-field kind needs one"),
             (b"{}", "'kind' is missing"),
             (b'{"kind":""}', "'kind' is \"\""),
             (b'{"kind":5}', "'kind' is 5"),

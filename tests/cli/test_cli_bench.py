@@ -114,7 +114,7 @@ class TestLoad:
         (step,) = json.loads(out)["steps"]
         assert (step["acknowledged"], step["kept_up"]) == (500, False)
         assert step["achieved"] < 250
-        assert err == ("raccoon-fast bench: 1,000 events/s was more than could be kept up: the ramp ends here\n")
+        assert err == ("raccoon-fast bench: could not keep up with 1,000 events/s: the ramp ends here\n")
 
     def test_what_is_due_during_a_stall_is_slow(self, measure, collector, before_the_step):
         """In a closed loop one request would be slow; here it is all that was due meanwhile."""
@@ -309,7 +309,7 @@ class TestConsent:
         run = command("bench", self.ELSEWHERE, "--rate", 5000, "--seconds", 2)
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
-            f"raccoon-fast bench: Send up to 5,000 events/s, for 2 s, to {self.ELSEWHERE}? That is load on somebody's "
+            f"raccoon-fast bench: Send up to 5,000 events/s, for 2 s, to {self.ELSEWHERE}? This puts load on that "
             "server. There is no terminal to ask on: pass --yes\n"
         )
 
@@ -388,7 +388,7 @@ class TestReport:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--rate", "0"], "--rate: must be a number a second, above 0"),
+        (["--rate", "0"], "--rate: must be a number per second, above 0"),
         (["--rate", "1e12"], "up to 10000000"),
         (["--ramp", "100"], "--ramp: must be FROM:TO:STEP, such as 1000:10000:1000, not '100'"),
         (["--ramp", "5:1:1"], "--ramp: must go up"),

@@ -94,7 +94,7 @@ def test_a_port_that_is_taken(command, collector):
     run = command("collect", "--port", str(collector.port), "--grpc-port", "0")
     assert (run.returncode, run.stdout) == (2, "")
     assert re.fullmatch(
-        rf"raccoon-fast collect: .*:{collector.port}: .* in use; choose where by .*--port.*\n", run.stderr
+        rf"raccoon-fast collect: .*:{collector.port}: .* in use; choose another address with .*--port.*\n", run.stderr
     )
 
 
@@ -126,5 +126,5 @@ def test_a_type_without_print(command):
     run = command("collect", *ANY_PORTS, "--type", "page")
     assert (run.returncode, run.stderr) == (
         2,
-        "raccoon-fast collect: --type chooses what --print shows: it needs --print\n",
+        "raccoon-fast collect: --type selects the events that --print shows: add --print\n",
     )

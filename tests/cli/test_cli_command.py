@@ -33,7 +33,7 @@ def refused(capsys, *argv: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "name a command, such as demo or send"),
+        ([], "add a command, such as demo or send"),
         (["sned"], "invalid choice: 'sned'"),
         (["--frobnicate"], "--frobnicate"),
         ([*TYPED, "--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -56,14 +56,14 @@ def refused(capsys, *argv: str) -> str:
         (["collect", "--publish-delay", "-1"], "--publish-delay: must be a number of seconds, 0 or more"),
         (["collect", "--sink", "memory"], "use null, which counts, or a file"),
         (["collect", "--port", "8080", "--grpc-port", "8080"], "grpc_port must differ from port"),
-        (["demo", "--url", "ws://localhost"], "--url must begin with http:// or https://"),
+        (["demo", "--url", "ws://localhost"], "--url must start with http:// or https://"),
         (["send", "no-such-file", "--url", "http://localhost:1", "--type", "t"], "no-such-file: No such file"),
         (["send", ".", "--url", "http://localhost:1", "--type", "t"], ".: Is a directory"),
         (
             ["send", "-", "--url", "localhost:8080", "--type", "t"],
             "url must name the protocol: http://localhost:8080",
         ),
-        (["send", "-", "--url", "grpc://localhost:1", "--type", "t", "--wire", "json"], "gRPC speaks proto only"),
+        (["send", "-", "--url", "grpc://localhost:1", "--type", "t", "--wire", "json"], "gRPC needs proto"),
         (
             ["send", "-", "--url", "http://localhost:1", "--type", "t", "--header", "Host: x"],
             "'Host' is set by the client",
@@ -80,11 +80,11 @@ def test_files_that_hold_no_certificate(capsys, tmp_path):
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("x")
     err = refused(capsys, *["send", "-", "--url", "grpcs://localhost:1", "--type", "t", "--ca", str(wrong)])
-    assert "does not hold the PEM it should" in err
+    assert "does not contain valid PEM" in err
     err = refused(
         capsys, "collect", "--port", "0", "--grpc-port", "0", "--tls-cert", str(wrong), "--tls-key", str(wrong)
     )
-    assert "does not hold the PEM it should" in err
+    assert "does not contain valid PEM" in err
 
 
 def test_debug_shows_the_traceback(capsys):
@@ -121,7 +121,7 @@ def test_help_names_the_exit_codes(capsys, arguments):
         main([*arguments, "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert "130  ended early by Ctrl-C" in out
+    assert "130  ended by Ctrl-C" in out
     assert max(map(len, out.splitlines())) <= 120
 
 

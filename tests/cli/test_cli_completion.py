@@ -101,7 +101,7 @@ def test_fish(tmp_path, capsys):
         assert run.stderr == ""
         return dict(line.partition("\t")[::2] for line in run.stdout.splitlines())
 
-    assert complete("raccoon-fast sp") == {"spool": "look into a spool, send or drop what is in it"}
+    assert complete("raccoon-fast sp") == {"spool": "list, check, send or delete the events in a spool"}
     assert set(complete("raccoon-fast spool ")) == {"ls", "verify", "replay", "drop"}
     assert set(complete("raccoon-fast send --wire ")) == {"proto", "json"}
     assert "events.jsonl" in complete("raccoon-fast send ev")
@@ -153,7 +153,7 @@ def test_zsh(tmp_path, capsys):
         terminal.type("\x15raccoon-fast send --wire j\t", "json")
         terminal.type("\x15raccoon-fast send --ca ev\t", "events.jsonl")
         listed = terminal.type("\x15raccoon-fast spool \t\t", "verify")
-        assert "-- check it for damage" in listed
+        assert "-- check the file for damage" in listed
         terminal.type("\x15raccoon-fast spool drop --ol\t", "older-than")
     finally:
         terminal.end()

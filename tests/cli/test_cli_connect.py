@@ -81,7 +81,7 @@ def test_the_rest_of_a_producer_s_environment_is_not_for_the_command(collector, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "name the server: by its URL on the command line, or by RACCOON_FAST_URL"),
+        ({}, "no server: give its URL on the command line, or set RACCOON_FAST_URL"),
         ({"URL": "localhost:8080"}, "RACCOON_FAST_URL: url must name the protocol: http://localhost:8080"),
         ({"URL": "http://a", "TIMEOUT": "soon"}, "RACCOON_FAST_TIMEOUT must be a number of seconds, not 'soon'"),
         ({"URL": "http://a", "TIMEOUT": "-1"}, "RACCOON_FAST_TIMEOUT: timeout must be above 0"),
@@ -91,7 +91,7 @@ def test_the_rest_of_a_producer_s_environment_is_not_for_the_command(collector, 
             {"URL": "https://a", "TLS_CA": "line.jsonl"},
             "--ca, --cert or --key (RACCOON_FAST_TLS_CA, _CERT, _KEY) does not",
         ),
-        ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must begin with one of http"),
+        ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must start with one of http"),
     ],
 )
 def test_wrong_variables_are_one_line(capsys, variables, line, values, message, tmp_path, monkeypatch):
@@ -109,7 +109,5 @@ def test_unknown_variables_are_warned_of(capsys, collector, variables, line):
     assert main(["send", line, "--type", "t", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["acknowledged"] == 1
-    assert (
-        err
-        == "raccoon-fast send: RACCOON_FAST_USERID is no variable of raccoon_fast; did you mean RACCOON_FAST_USER_ID?\n"
-    )
+    said = "RACCOON_FAST_USERID is not a variable of raccoon_fast; did you mean RACCOON_FAST_USER_ID?"
+    assert err == f"raccoon-fast send: {said}\n"

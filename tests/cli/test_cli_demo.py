@@ -82,9 +82,9 @@ class Doubling(Collector):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (Altering, "0 events missing, 1 altered, 0 not sent or not so often"),
-        (Losing, "1 event missing, 0 altered, 0 not sent or not so often"),
-        (Doubling, "0 events missing, 0 altered, 1 not sent or not so often"),
+        (Altering, "0 events missing, 1 altered, 0 not sent, or received too often"),
+        (Losing, "1 event missing, 0 altered, 0 not sent, or received too often"),
+        (Doubling, "0 events missing, 0 altered, 1 not sent, or received too often"),
     ],
 )
 def test_fails_on_a_difference_of_one_event(monkeypatch, capsys, kind, words):

@@ -84,7 +84,7 @@ class TestAllIsWell:
         for name in ("resolve", "connect", "ping", "rest", "websocket", "id header", "duplicate id", "grpc", "clock"):
             assert report(name), name
         assert "the server reads X-User-ID" in report("id header")[0][1]
-        assert "a second connection of one id is refused" in report("duplicate id")[0][1]
+        assert "a second connection with one id is refused" in report("duplicate id")[0][1]
         assert "sent_time was read as an object" in report("ack ws/json")[0][1]
         assert {event.type for event in collector.events} == {"probe"}
         assert {event.protocol for event in collector.events} == {"rest", "websocket", "grpc"}
@@ -219,7 +219,7 @@ class TestTheWayThere:
             files = ["--ca", authority.ca]
             report = examine(f"https://127.0.0.1:{collector.port}", *files, "--server-hostname", "inner.test")
             assert (report.code, report.statuses("fail")) == (0, [])
-            assert "name it by --server-hostname" in examine(f"https://127.0.0.1:{collector.port}", *files)("tls")[0][2]
+            assert "set it as --server-hostname" in examine(f"https://127.0.0.1:{collector.port}", *files)("tls")[0][2]
 
 
 class TestConsent:
@@ -284,7 +284,7 @@ class TestTLS:
                 ["a.test", "b.test"],
                 {},
                 "IP address mismatch",
-                "use a name that the certificate is for (a.test, b.test)",
+                "use a name in the certificate (a.test, b.test)",
             ),
         ],
     )
@@ -436,7 +436,7 @@ class TestServer:
         assert "\x1b" not in run.stdout
 
     @pytest.mark.parametrize(
-        ("status", "remedy"), [(401, "RACCOON_FAST_AUTH_TOKEN"), (404, "name the path in the URL"), (503, "log")]
+        ("status", "remedy"), [(401, "RACCOON_FAST_AUTH_TOKEN"), (404, "add the path to the URL"), (503, "log")]
     )
     def test_an_http_status(self, examine, collector, status, remedy):
         collector.faults.status(status)
@@ -449,14 +449,14 @@ class TestServer:
     def test_a_wrong_path(self, examine, collector):
         report = examine(f"{collector.url}/events")
         assert report.code == 1
-        assert "name the path in the URL" in report("rest")[0][2]
+        assert "add the path to the URL" in report("rest")[0][2]
 
     def test_a_proxy_that_knows_no_websocket(self, examine, collector):
         collector.faults.status(502)
         report = examine(collector.ws_url)
         ((status, said, fix),) = report("websocket")
         assert (status, said) == ("fail", "the server answered HTTP 502 to the handshake")
-        assert "pass Upgrade and Connection on" in fix
+        assert "forward Upgrade and Connection" in fix
 
     @pytest.mark.parametrize("name", ["X-Client-ID", "GO-User-ID"])
     def test_another_id_header(self, examine, name):
@@ -486,7 +486,7 @@ class TestServer:
         ((status, said, fix),) = report("id header")
         assert (report.code, status) == (0, "warn")
         assert "Max connection reached" in said
-        assert "raise its limit" in fix
+        assert "raise the limit" in fix
 
     def test_acknowledgements_that_wait_for_publishing(self, examine, monkeypatch):
         monkeypatch.setattr("raccoon_fast.cli.doctor.probes._SLOW_ACK_MS", 200.0)
@@ -507,7 +507,7 @@ class TestServer:
         report = examine(collector.ws_url, "--yes", "--timeout", "0.3")
         assert report.code == 1
         assert "within 0.3 s" in report("rest")[0][1]
-        assert "look into the server's log" in report("ack ws")[0][2]
+        assert "look at the server's log" in report("ack ws")[0][2]
 
     def test_json_that_is_not_read(self, examine, collector, monkeypatch):
         def refuse(data):
@@ -539,7 +539,7 @@ class TestServer:
         report = examine(collector.url)
         ((status, said, _),) = report("grpc")
         assert (report.code, status) == (0, "skip")
-        assert "nothing listens at port" in said
+        assert "nothing listens on port" in said
 
 
 @pytest.mark.parametrize(
@@ -554,10 +554,10 @@ def test_clock(monkeypatch, sent_time, status):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the server"),
+        ([], "no server: give its URL"),
         (["localhost:8080"], "url must name the protocol: http://localhost:8080"),
         (["http://a/#b"], "url must not have a #fragment"),
-        (["http://a", "--ca", __file__], "does not hold the PEM it should"),
+        (["http://a", "--ca", __file__], "does not contain valid PEM"),
     ],
 )
 def test_wrong_usage(capsys, monkeypatch, arguments, message):

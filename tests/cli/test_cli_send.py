@@ -172,13 +172,13 @@ class TestFromLine:
     def test_an_end_before_it(self, command, collector, file):
         run = command("send", file, "--url", collector.url, "--type", "t", "--from-line", 2501)
         assert (run.returncode, collector.event_count) == (2, 0)
-        assert run.stderr == (f"raccoon-fast send: {file} ends at line 2500: there is no line 2501 to begin with\n")
+        assert run.stderr == (f"raccoon-fast send: {file} ends at line 2500: there is no line 2501 to start at\n")
 
     def test_one_that_was_given_up_says_where_to_go_on(self, command, unused_port, file):
         url = f"http://127.0.0.1:{unused_port}"
         run = command("send", file, "--url", url, "--type", "t", "--max-attempts", 1, "--in-flight", 1)
         assert run.returncode == 1
-        assert "; --from-line " in run.stderr
+        assert "; continue with --from-line " in run.stderr
 
 
 class TestDryRun:
@@ -364,7 +364,7 @@ class TestFailures:
         assert main(["send", str(file), "--url", url, "--type", "t", "--json"]) == 1
         out, err = capsys.readouterr()
         assert re.search(f"^raccoon-fast send: .*({said}).*; trying again", err)
-        assert re.search(f"gave up, as .*({said})", err)
+        assert re.search(f"gave up because .*({said})", err)
         for reason in json.loads(out)["failed"]:
             assert re.search(rf"({said}).*delivered\)$", reason)
 

@@ -97,7 +97,7 @@ def test_a_row_that_is_no_event(command, collector, tmp_path):
     run = command("send", file, "--url", collector.url, "--type", "page")
     assert run.returncode == 2
     assert f"{file}:3: column 'day' has a date" in run.stderr
-    assert "leave such rows out by --skip-bad" in run.stderr
+    assert "skip such rows with --skip-bad" in run.stderr
     assert [it["n"] for it in objects(collector)] == [0, 1]
     collector.clear()
     run = command("send", file, "--url", collector.url, "--type", "page", "--skip-bad", "--json")
@@ -138,9 +138,9 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["t.csv"], ["--type-field", "kind"], "is a table: name the column of the events' types by --type-column"),
-        (["t.jsonl"], ["--type-column", "kind"], "--type-column is of tables"),
-        (["t.jsonl"], ["--type", "a", "--columns", "n"], "--columns is of tables"),
+        (["t.csv"], ["--type-field", "kind"], "is a table: name the column with the events' types by --type-column"),
+        (["t.jsonl"], ["--type-column", "kind"], "--type-column is for tables"),
+        (["t.jsonl"], ["--type", "a", "--columns", "n"], "--columns is for tables"),
         (["t.csv"], ["--type", "a", "--columns", "n,n"], "must be names separated by commas, each once"),
         (["t.csv"], ["--type", "a", "--columns", "x"], "column 'x' is not there; the columns are n, kind, text"),
         (["t.csv"], ["--type-column", "n"], "type_column 'n' must be of strings"),
@@ -148,7 +148,7 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
         (["broken.arrow"], ["--type", "a"], "broken.arrow: "),
         (["none-*.csv"], ["--type", "a"], "no file matches"),
         (["none.csv"], ["--type", "a"], "none.csv: No such file"),
-        (["t.csv", "t.jsonl"], ["--type", "a", "--from-line", "2"], "--from-line is of one file"),
+        (["t.csv", "t.jsonl"], ["--type", "a", "--from-line", "2"], "--from-line needs a single file"),
     ],
 )
 def test_wrong_files_and_options(command, tmp_path, names, options, message):

@@ -105,7 +105,7 @@ class TestLs:
             command("spool", "replay", path, "--url", collector.url)
         out = command("spool", "ls", path).stdout
         assert "quarantine" in out
-        assert "quarantine: 1 record, as of each its checksum does not hold" in out
+        assert "quarantine: 1 record; reason: its checksum does not hold" in out
         assert "a file that could not be read is kept as" in out
         found = json.loads(command("spool", "ls", path, "--json").stdout)
         assert (found["quarantine"]["records"], len(found["set_aside"])) == (1, 1)
@@ -172,7 +172,7 @@ class TestReplay:
         assert json.loads(out)["acknowledged"] == 0
         assert "Connection refused" in err
         assert err.endswith(
-            "raccoon-fast spool: gave up, as nothing was acknowledged for 0.3 s; left in the spool: 90 events\n"
+            "raccoon-fast spool: gave up because nothing was acknowledged for 0.3 s; left in the spool: 90 events\n"
         )
         monkeypatch.setattr(replay, "PATIENCE_S", 30.0)
         with Collector() as collector:
@@ -220,7 +220,7 @@ class TestDrop:
         run = command("spool", "drop", path, "--type", "t1")
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
-            "raccoon-fast spool: Drop 30 events (30 of type t1) of dead owners for good? "
+            "raccoon-fast spool: Permanently drop 30 events (30 of type t1) of dead owners? "
             "There is no terminal to ask on: pass --yes\n"
         )
 
@@ -234,7 +234,7 @@ class TestDrop:
         out, err = process.communicate(timeout=patient(40))
         os.close(ours)
         assert (process.returncode, out[: len(said)]) == (code, said)
-        assert b"for good? [y/N] " in err
+        assert b"of dead owners? [y/N] " in err
 
     def test_filters(self, command, path, left):
         assert command("spool", "drop", path, "--older-than", "1d", "--yes").stdout.startswith("nothing to drop")
@@ -256,9 +256,9 @@ class TestDrop:
     ("options", "words"),
     [
         (["drop", "--older-than", "soon"], "--older-than: must be a number of s, m, h or d, such as 12h, not 'soon'"),
-        (["drop", "--owner", "me"], "--owner: must be the beginning of an owner's name"),
-        (["drop", "--quarantine", "--type", "t0"], "--quarantine drops all of it"),
-        (["replay"], "name the server: by its URL on the command line, or by RACCOON_FAST_URL"),
+        (["drop", "--owner", "me"], "--owner: must be an owner as `spool ls` shows it"),
+        (["drop", "--quarantine", "--type", "t0"], "--quarantine drops the whole quarantine"),
+        (["replay"], "no server: give its URL on the command line, or set RACCOON_FAST_URL"),
         (["replay", "--url", "localhost:1"], "url must name the protocol: http://localhost:1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`raccoon-fast bench`: load on a server at a rate of the user's choosing, and how long it takes to acknowledge it."""
+"""`raccoon-fast bench`: sends load at a given rate to a server, and measures its acknowledgements."""
 
 from raccoon_fast.cli.bench.command import run
 

@@ -1,4 +1,4 @@
-"""Latencies as a picture: a bar for each rate, on a logarithmic axis, in a terminal's characters and as SVG."""
+"""Draws latencies: one bar per rate on a logarithmic axis, in terminal characters and as SVG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "Bar", "draw_svg", "draw_text"]
 
-#: Where a bar's parts end, the character and the colour of each; the first part is left blank.
+#: For each part of a bar: where it ends, its character and its colour. The first part is blank.
 PARTS = (
     ("p50", " ", "none"),
     ("p90", "█", "#1b6ca8"),
@@ -35,7 +35,7 @@ class Bar(NamedTuple):
 
 
 class _Axis:
-    """Logarithmic, from a round number to a round number."""
+    """A logarithmic axis between two round numbers."""
 
     def __init__(self, bars: Sequence[Bar], length: float) -> None:
         values = [max(value, _LEAST_MS) for bar in bars for value in bar.values_ms]
@@ -44,12 +44,12 @@ class _Axis:
         self._length = length
 
     def position(self, value_ms: float) -> float:
-        """0 to the axis's length."""
+        """The position of a value, from 0 to the axis's length."""
         share = (math.log10(max(value_ms, _LEAST_MS)) - self._low) / (self._high - self._low)
         return min(max(share, 0.0), 1.0) * self._length
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Position and text of 1, 2 and 5 times each power of ten."""
+        """Position and label of 1, 2 and 5 times each power of ten."""
         exponents = range(math.floor(self._low), math.ceil(self._high) + 1)
         values = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
         inside = [value for value in values if self._low - 1e-9 <= math.log10(value) <= self._high + 1e-9]
@@ -64,7 +64,7 @@ def draw_text(bars: Sequence[Bar], width: int) -> list[str]:
     for bar in bars:
         cells = ""
         for value_ms, (_, character, _) in zip(bar.values_ms, PARTS, strict=True):
-            # A part that is too short to be seen has one character all the same.
+            # A part that is too short to see still gets one character.
             end = max(round(axis.position(value_ms)), len(cells) + (character != " "))
             cells += character * (end - len(cells))
         lines.append(f"{bar.label:>{margin}}  {cells}")
@@ -80,7 +80,7 @@ def draw_text(bars: Sequence[Bar], width: int) -> list[str]:
 
 
 def draw_svg(bars: Sequence[Bar], title: str) -> str:
-    """A picture of its own, 800 pixels wide."""
+    """An SVG document, 800 pixels wide."""
     left, right, top, row = 110, 30, 70, 30
     axis = _Axis(bars, 800 - left - right)
     bottom = top + row * len(bars)
@@ -105,7 +105,7 @@ def draw_svg(bars: Sequence[Bar], title: str) -> str:
         shapes.append(f'<text x="{x + 20}" y="54">{PARTS[index][0]} to {name}</text>')
     shapes.append(f'<text x="{left - 10}" y="{top - 8}" text-anchor="end">events/s</text>')
     shapes.append(
-        f'<text x="{left}" y="{bottom + 38}">milliseconds from when an event was due to its acknowledgement</text>'
+        f'<text x="{left}" y="{bottom + 38}">milliseconds from when an event was due until its acknowledgement</text>'
     )
     height = bottom + 50
     return "\n".join(

@@ -1,4 +1,4 @@
-"""A run of `raccoon-fast bench`: its steps, and what is said of them."""
+"""Runs the steps of `raccoon-fast bench`, and reports them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the steps, reports, and returns the exit code.
 
     Raises:
-        UsageError, ValueError, OSError: An option or a file is not what it should be.
+        UsageError, ValueError, OSError: An option or a file is invalid.
         RaccoonError: The server does not acknowledge the first event.
     """
     server = ServerOptions(arguments, arguments.url)
@@ -68,12 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         max_in_flight=arguments.in_flight,
         connections=arguments.connections,
         overflow="raise",
-        retry=RetryPolicy(max_attempts=1),  # a failure is to be seen
+        retry=RetryPolicy(max_attempts=1),  # failures must show, not be retried
     )
     events = [(arguments.type, payload) for payload in payloads]
     with StopSignals() as stop, open_progress(None) as progress:
         try:
-            producer.emit(*events[0]).result(_FIRST_ACK_S)  # the connection is made before time is taken
+            producer.emit(*events[0]).result(_FIRST_ACK_S)  # opens the connection before the measurement
             steps = _run_steps(arguments, producer, events, rates, stop, progress)
         finally:
             producer.close(timeout=0.001)
@@ -106,14 +106,12 @@ def _run_steps(
         if stop.received:
             break
         if not step.kept_up and rate != rates[-1]:
-            progress.note(
-                f"raccoon-fast bench: {rate:,.0f} events/s was more than could be kept up: the ramp ends here"
-            )
+            progress.note(f"raccoon-fast bench: could not keep up with {rate:,.0f} events/s: the ramp ends here")
             break
     return steps
 
 
-# What is sent, and whether
+# What to send, and permission to send it
 
 
 def _payloads(arguments: argparse.Namespace) -> list[bytes]:
@@ -153,11 +151,11 @@ def _is_allowed(arguments: argparse.Namespace, urls: list[str], rates: list[floa
     hosts = ", ".join(urls)
     return confirm(
         f"Send up to {max(rates):,.0f} events/s, for {len(rates) * arguments.seconds:g} s, to {hosts}? "
-        "That is load on somebody's server."
+        "This puts load on that server."
     )
 
 
-# What is said
+# The report
 
 
 def _report(arguments: argparse.Namespace, steps: list[Step], servers: str) -> None:

@@ -1,11 +1,11 @@
-"""An open loop: events come when they are due, whether those before them were acknowledged or not.
+"""An open loop: events are emitted when they are due, whether earlier ones were acknowledged or not.
 
-Strategy. Time is cut into ticks. What is due within a tick is emitted at its beginning, and that beginning is when its
-latency starts: an emit that comes late, because the one before it took long, the machine was busy or this process was
-stopped for a while, counts as that much latency (no coordinated omission). What is overdue is emitted at once. The load
-ends when all was emitted, or when the time for it is over: the seconds asked for, and as long as the pauses took. When
-an event was acknowledged is known from its batch: the moment the batch was opened, and the times its
-acknowledgement carries, which are taken on the producer's own loop.
+Strategy. Time is divided into ticks. The events of a tick are emitted at its start, and their latency counts from that
+start. If an emit is late, because the previous one took long, the machine was busy or this process was stopped, the
+delay counts as latency (no coordinated omission). Overdue events are emitted at once. The load ends when everything was
+emitted, or when its time is over: the requested seconds plus the pauses. The acknowledgement time of an event comes
+from its batch: the time when the batch was opened, plus the durations in its acknowledgement, which the producer's loop
+measures.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ __all__ = ["Step", "run_step"]
 _TICK_S = 0.001
 _DRAIN_POLL_S = 0.002
 _POLL_S = 0.1
-# A tick that takes so long was interrupted: the process was stopped, or got no processor.
+# A tick that takes this long was interrupted: the process was stopped, or got no CPU time.
 _PAUSE_S = 0.25
-# A machine that does not make so many events is let try for so much longer than asked for.
+# A machine that cannot emit fast enough may take this many times the requested seconds.
 _MOST_LATE_S = 1.0
 
 
 class Step(NamedTuple):
-    """What became of the load at one rate.
+    """The result of the load at one rate.
 
     Attributes:
-        rate: Events due in a second.
-        due: Events due in all.
-        emitted: Those of them that the producer took.
-        acknowledged: Those of them that the server acknowledged.
-        failed: Others, by reason; "unacknowledged" are those given up at the end.
-        seconds: As long as events were due, or from the first acknowledgement to the last: the longer of both.
-        cpu_s: Processor time of this process, the loop included.
-        latencies: From when each event was due until its acknowledgement.
+        rate: Events due per second.
+        due: All events that were due.
+        emitted: Events that the producer accepted.
+        acknowledged: Events that the server acknowledged.
+        failed: Other events, by reason; "unacknowledged" counts those still open at the end.
+        seconds: The longer of two times: while events were due, or from the first acknowledgement to the last.
+        cpu_s: CPU time of this process, including the loop.
+        latencies: The time from when each event was due until its acknowledgement.
     """
 
     rate: float
@@ -60,12 +60,12 @@ class Step(NamedTuple):
 
     @property
     def achieved(self) -> float:
-        """Acknowledged events a second."""
+        """Acknowledged events per second."""
         return self.acknowledged / self.seconds if self.seconds else 0.0
 
     @property
     def kept_up(self) -> bool:
-        """Whether nearly all was emitted when due and acknowledged, and nothing is left over for the next step."""
+        """Whether nearly all events were emitted in time and acknowledged, with nothing left for the next step."""
         is_left = self.failed.get("unacknowledged", 0) > 0
         return not is_left and self.acknowledged >= 0.99 * self.due and self.achieved >= 0.9 * self.rate
 
@@ -79,18 +79,18 @@ def run_step(
     drain_s: float,
     is_stopped: Callable[[], bool],
 ) -> Step:
-    """Emits at a rate, then waits for the acknowledgements.
+    """Emits events at a rate, then waits for the acknowledgements.
 
     Args:
-        producer: Nobody else's, with overflow="raise".
-        events: (type, data) pairs, taken one after the other, over and over.
-        rate: Events a second.
+        producer: Used only here, with overflow="raise".
+        events: (type, data) pairs, sent in order and repeated.
+        rate: Events per second.
         seconds: For how long.
-        drain_s: Seconds to wait for acknowledgements at the end, at most.
-        is_stopped: Asked at each tick; once true, nothing more is emitted.
+        drain_s: The longest wait for acknowledgements at the end, in seconds.
+        is_stopped: Called at each tick; once it returns true, nothing more is emitted.
     """
     before = producer.stats().total
-    with producer.acks(maxsize=1 << 30) as acks:  # taken at every tick
+    with producer.acks(maxsize=1 << 30) as acks:  # counted at every tick
         recorder = _Recorder()
         cpu_s = time.process_time()
         due, emitted, overflown = _emit(producer, events, rate, seconds, recorder, acks.get, is_stopped)
@@ -121,25 +121,25 @@ def _unsettled(producer: Producer) -> int:
 
 
 class _Recorder:
-    """From acknowledgements of batches to latencies of events."""
+    """Derives the latencies of events from the acknowledgements of batches."""
 
     def __init__(self) -> None:
         self.latencies = Latencies()
         self.first_s = self.last_s = 0.0
-        # By guid: when the batch was opened, and how many of its events were due when.
+        # By guid: when the batch was opened, and how many of its events were due at each time.
         self._batches: dict[str, tuple[float, list[tuple[float, int]]]] = {}
 
     @property
     def waits(self) -> bool:
-        """Whether there are batches that were not acknowledged."""
+        """Whether batches are still unacknowledged."""
         return bool(self._batches)
 
     def emitted(self, req_guid: str, opened_s: float, due_s: float, count: int) -> None:
-        """Notes that a batch got `count` more events."""
+        """Notes that `count` events were added to a batch."""
         self._batches.setdefault(req_guid, (opened_s, []))[1].append((due_s, count))
 
     def take(self, get: Callable[[float], Ack | None]) -> None:
-        """Counts the acknowledgements that have come."""
+        """Counts the acknowledgements that have arrived."""
         try:
             while (ack := get(0)) is not None:
                 if ack.response.status is Status.SUCCESS and ack.req_guid in self._batches:
@@ -162,7 +162,7 @@ def _emit(
     get: Callable[[float], Ack | None],
     is_stopped: Callable[[], bool],
 ) -> tuple[int, int, int]:
-    """Returns how many events were due, how many the producer took, and how many it had no room for."""
+    """Returns how many events were due, how many the producer accepted, and how many it had no room for."""
     emit, number_of_events = producer.emit, len(events)
     tick_s = max(_TICK_S, 1.0 / rate)
     total = max(1, round(rate * seconds))
@@ -179,7 +179,7 @@ def _emit(
             end_s += pause_s
         seen_s = now_s
         if now_s > end_s:
-            due = total  # this machine does not make so many
+            due = total  # this machine cannot emit that many
             break
         while (wait_s := due_s - time.monotonic()) > 0 and not is_stopped():
             recorder.take(get)

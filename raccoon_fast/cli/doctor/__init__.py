@@ -1,4 +1,4 @@
-"""`raccoon-fast doctor`: what works between here and a server, what does not, and what to do about it."""
+"""`raccoon-fast doctor`: checks the connection to a server, and says how to fix what fails."""
 
 from raccoon_fast.cli.doctor.command import run
 

@@ -1,4 +1,4 @@
-"""The course of an examination, and its report."""
+"""Runs the checks of `raccoon-fast doctor` in order, and prints the report."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _TIMEOUT_S = 5.0
-_GRPC_PORT = 8081  # the server's own, unless it is set otherwise
+_GRPC_PORT = 8081  # the server's default
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examines each server, and returns the exit code: 1 if a check failed.
+    """Checks each server, and returns the exit code: 1 if a check failed.
 
     Raises:
-        UsageError, ValueError: An option is not what it should be.
+        UsageError, ValueError: An option is invalid.
     """
     server = ServerOptions(arguments, arguments.url)
     server.options.setdefault("timeout", _TIMEOUT_S)
-    # By which a collector, and whoever reads a server's log, tells these requests from the user's.
+    # Lets a collector, and readers of a server's log, distinguish these requests from the user's.
     server.options["app"] = App("probe", DOCTOR_NAME, client_info().version)
     with server.blamed():
         patients = [_Patient(url, server.options) for url in server.urls]
@@ -101,7 +101,7 @@ def _may_probe(arguments: argparse.Namespace, patients: list[_Patient]) -> bool:
 
 
 def _guesses(urls: list[str]) -> Iterator[str]:
-    """Where gRPC would be, unless one of the URLs says it."""
+    """The default address of gRPC, if none of the URLs is one."""
     if any(url.startswith("grpc") for url in urls):
         return
     addresses = [parse_address(url, protocol_of(url)) for url in urls]
@@ -110,15 +110,15 @@ def _guesses(urls: list[str]) -> Iterator[str]:
 
 
 class _Patient:
-    """One server at one address, over the protocols that are spoken there.
+    """One server at one address, with the protocols that it speaks there.
 
     Args:
-        url: As the user has it.
-        options: Of any client, see ClientOptions.
-        is_guess: Nobody said that there is a server.
+        url: The URL as the user gave it.
+        options: The options of any client, see ClientOptions.
+        is_guess: Whether the address is a guess and not from the user.
 
     Attributes:
-        link: To the URL as the user has it.
+        link: The link to the user's URL.
     """
 
     def __init__(self, url: str, options: dict[str, Any], *, is_guess: bool = False) -> None:
@@ -129,10 +129,10 @@ class _Patient:
         self.link = self._link(url)
 
     def examine(self, event_type: str, may_probe: Callable[[], bool]) -> Findings[None]:
-        """Checks one thing after the other, as far as it makes sense; asks `may_probe` before an event is sent."""
+        """Runs the checks in order, as far as they make sense; asks `may_probe` before it sends an event."""
         if self._is_guess and not can_connect(self.link, self._timeout_s):
-            fix = "name it as grpc://host:port, if there is one"
-            yield Finding("grpc", SKIP, f"nothing listens at port {_GRPC_PORT}, where a Raccoon's gRPC would be", fix)
+            fix = "give it as grpc://host:port, if the server has gRPC"
+            yield Finding("grpc", SKIP, f"nothing listens on port {_GRPC_PORT}, the default of a Raccoon's gRPC", fix)
             return
         if not (yield from check_network(self.link, self._timeout_s)):
             return

@@ -1,4 +1,4 @@
-"""What a check found, and what is to be done."""
+"""The result of a check, and what to do about it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        check: What was looked at.
-        status: OK, WARN (it works, and should be looked into), FAIL, or SKIP.
-        detail: What was seen.
-        fix: What to do; "" where there is nothing.
+        check: The name of the check.
+        status: OK, WARN (it works, but deserves a look), FAIL, or SKIP.
+        detail: The result.
+        fix: What to do; "" if nothing.
     """
 
     check: str
@@ -31,23 +31,23 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-#: A check: yields its findings as they come, and returns what the next checks have need of.
+#: A check: yields its findings one by one, and returns what later checks need.
 Findings: TypeAlias = Generator[Finding, None, _T]
 
 
 def fix_for(error: Exception) -> str:
     """What to do about an error of a client."""
     if isinstance(error, TLSError):
-        return "see the check tls; a client's certificate, where the server wants one, is --cert and --key"
+        return "see the check tls; if the server wants a client certificate, set --cert and --key"
     if isinstance(error, ConnectError):
-        return "start the server, or look for what is in between: a firewall, a proxy, a wrong port"
+        return "start the server, or check for a firewall, a proxy or a wrong port in between"
     if isinstance(error, AckTimeoutError):
-        return "give it longer (--timeout), or look into the server's log: it took the request and did not answer"
+        return "raise --timeout, or look at the server's log: it received the request and did not answer"
     if isinstance(error, ServerError):
         if error.response is not None and error.response.code is Code.INTERNAL_ERROR:
-            return "the server could not publish: name an event type it has a topic for (--type), or see its log"
+            return "the server could not publish: use an event type that has a topic (--type), or look at its log"
         if error.response is not None and error.response.code is Code.MAX_CONNECTION_LIMIT_REACHED:
-            return "the server has all the connections it takes: raise its limit, or use http:// or grpc://"
+            return "the server is at its connection limit: raise the limit, or use http:// or grpc://"
         return fix_for_status(error.status)
     return _SEE_LOG
 
@@ -57,17 +57,17 @@ def fix_for_status(status: int | str | None) -> str:
     return _STATUSES.get(status, _SEE_LOG)
 
 
-_SEE_LOG = "look into the log of the server, or of the proxy before it"
+_SEE_LOG = "look at the log of the server, or of the proxy in front of it"
 _LET_IN = "log in: --token or RACCOON_FAST_AUTH_TOKEN, user and password in the URL, or --header 'Authorization: …'"
 _STATUSES: dict[int | str | None, str] = {
     401: _LET_IN,
     403: _LET_IN,
     "UNAUTHENTICATED": _LET_IN,
     "PERMISSION_DENIED": _LET_IN,
-    404: "name the path in the URL: the server's own is /api/v1/events, a proxy may have put another before it",
-    405: "is there a proxy that lets no POST through?",
-    413: "raise the size that the proxy before the server lets through",
-    "DEADLINE_EXCEEDED": "is this a gRPC port? Give it longer by --timeout if it is",
-    "UNAVAILABLE": "is this the gRPC port (8081 unless set otherwise), and for plain text or TLS as said?",
-    "UNIMPLEMENTED": "is this a Raccoon's gRPC port (8081 unless set otherwise)?",
+    404: "add the path to the URL: the server's own is /api/v1/events, but a proxy may add a prefix",
+    405: "does a proxy block POST?",
+    413: "raise the body size limit of the proxy in front of the server",
+    "DEADLINE_EXCEEDED": "is this a gRPC port? If it is, raise --timeout",
+    "UNAVAILABLE": "is this the gRPC port (default 8081), and does the scheme (grpc or grpcs) match?",
+    "UNIMPLEMENTED": "is this a Raccoon's gRPC port (default 8081)?",
 }

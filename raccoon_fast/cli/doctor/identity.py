@@ -1,4 +1,4 @@
-"""Who the server takes a client for: the header it reads ids from, and two connections of one id. Sends no event."""
+"""Identity checks: which header the server reads ids from, and whether it refuses an id twice. Sends no event."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_grpc", "check_websocket"]
 
-#: Names that servers are found to be set to, tried after the user's own.
+#: Header names that servers commonly use, tried after the user's own.
 _ID_HEADERS = ("X-User-ID", "X-Client-ID", "X-Device-ID", "X-Session-ID", "X-Connection-ID", "GO-User-ID")
 _SILENT = logging.Logger("raccoon_fast.doctor", logging.CRITICAL + 1)
 
 
 def check_websocket(link: Link, timeout_s: float) -> Findings[bool]:
-    """Connects, finds the id's header, and connects twice under one id; returns whether WebSocket works."""
+    """Connects, finds the id header, and connects twice with one id; returns whether WebSocket works."""
     findings, works = asyncio.run(_examine_websocket(link, timeout_s))
     yield from findings
     return works
 
 
 def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
-    """Calls without an event under one id header after the other; returns whether gRPC works, with the user's."""
+    """Calls without an event, trying each id header; returns whether gRPC works with the user's header."""
     wanted = link.identity.id_header
     for name in dict.fromkeys((wanted, *_ID_HEADERS)):
         error = asyncio.run(_call(link, name, timeout_s))
@@ -55,8 +55,8 @@ def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
             yield Finding("grpc", OK, "a request without events is answered")
             yield from _header_found("grpc", wanted, name)
             return name == wanted
-    fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER, and name it by --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
-    found = f"gRPC: the server requires an id, and reads none of {', '.join(_ID_HEADERS)}"
+    fix = "find out its SERVER_WEBSOCKET_CONN_ID_HEADER, and set --id-header (RACCOON_FAST_ID_HEADER, id_header=)"
+    found = f"gRPC: the server requires an id, but reads none of {', '.join(_ID_HEADERS)}"
     yield Finding("id header", FAIL, found, fix)
     return False
 
@@ -65,7 +65,7 @@ def check_grpc(link: Link, timeout_s: float) -> Findings[bool]:
 
 
 class _Refused(Exception):
-    """The server let a connection in only to close it."""
+    """The server accepted a connection and closed it at once."""
 
     def __init__(self, code: Code | None, said: str) -> None:
         super().__init__(said)
@@ -79,13 +79,13 @@ async def _examine_websocket(link: Link, timeout_s: float) -> tuple[list[Finding
             findings.append(Finding("websocket", OK, f"connected; a pong came in {pong_s * 1e3:.1f} ms"))
     except InvalidStatus as error:
         status = error.response.status_code
-        fix = "name the path in the URL; a proxy in between must pass Upgrade and Connection on, and let you in"
+        fix = "check the path in the URL; a proxy must forward Upgrade and Connection, and accept your credentials"
         return [Finding("websocket", FAIL, f"the server answered HTTP {status} to the handshake", fix)], False
     except _Refused as error:
         findings.append(Finding("websocket", FAIL, str(error), _fix_refusal(error)))
         return findings, False
     except (WebSocketException, OSError, asyncio.TimeoutError) as error:
-        fix = "is there a proxy in between that knows no WebSocket? REST (http://) may work"
+        fix = "does a proxy in between not support WebSocket? REST (http://) may work"
         return [Finding("websocket", FAIL, f"no handshake: {error or type(error).__name__}", fix)], False
     wanted = link.identity.id_header
     try:
@@ -95,7 +95,7 @@ async def _examine_websocket(link: Link, timeout_s: float) -> tuple[list[Finding
                 findings.append(await _examine_duplicate(link, name, timeout_s))
                 break
         else:
-            fix = "ask for SERVER_WEBSOCKET_CONN_ID_HEADER: without it one connection at a time is let in"
+            fix = "find out its SERVER_WEBSOCKET_CONN_ID_HEADER: without it the server accepts one connection at a time"
             findings.append(Finding("id header", FAIL, f"the server reads none of {', '.join(_ID_HEADERS)}", fix))
     except (_Refused, WebSocketException, OSError, asyncio.TimeoutError) as error:
         fix = _fix_refusal(error) if isinstance(error, _Refused) else fix_for_status(None)
@@ -104,7 +104,7 @@ async def _examine_websocket(link: Link, timeout_s: float) -> tuple[list[Finding
 
 
 async def _tells_apart(link: Link, name: str, timeout_s: float) -> bool:
-    """Whether two connections with different ids under a header are both let in: else both are of the id ""."""
+    """Whether the server accepts two connections with different ids in a header; if not, both have the id ""."""
     try:
         async with _connected(link, name, _new_id(), timeout_s), _connected(link, name, _new_id(), timeout_s):
             return True
@@ -119,12 +119,12 @@ async def _examine_duplicate(link: Link, name: str, timeout_s: float) -> Finding
     async with _connected(link, name, same, timeout_s):
         try:
             async with _connected(link, name, same, timeout_s):
-                detail = "a second connection of one id is let in: there may be several servers behind this address"
+                detail = "a second connection with one id is accepted: several servers may share this address"
                 return Finding("duplicate id", OK, detail)
         except _Refused as error:
             if error.code is not Code.MAX_USER_LIMIT_REACHED:
                 raise
-    detail = "a second connection of one id is refused; with a fixed user_id a reconnect may have to wait a minute"
+    detail = "a second connection with one id is refused; with a fixed user_id a reconnect may have to wait a minute"
     return Finding("duplicate id", OK, detail)
 
 
@@ -132,10 +132,10 @@ async def _examine_duplicate(link: Link, name: str, timeout_s: float) -> Finding
 async def _connected(
     link: Link, id_header: str, user_id: str, timeout_s: float
 ) -> AsyncIterator[tuple[ClientConnection, float]]:
-    """A connection that the server has let in, and the seconds of a ping to its pong."""
+    """A connection that the server accepted, and the seconds from a ping to its pong."""
     address = link.address
     loop = asyncio.get_running_loop()
-    # A socket of ours, as a client has it: the library would go through the proxy that the environment names.
+    # Our own socket, as in a client: the library would use the proxy of the environment.
     sock = await loop.run_in_executor(None, open_socket, link, timeout_s)
     secure: dict[str, Any] = {}
     if address.secure:
@@ -170,9 +170,9 @@ async def _refusal(connection: ClientConnection, closed: ConnectionClosed) -> _R
 
 def _fix_refusal(error: _Refused) -> str:
     if error.code is Code.MAX_CONNECTION_LIMIT_REACHED:
-        return "the server has all the connections it takes: raise its limit, or use http:// or grpc://"
+        return "the server is at its connection limit: raise the limit, or use http:// or grpc://"
     if error.code is Code.MAX_USER_LIMIT_REACHED:
-        return "leave --user-id out, or wait: a connection of this id lives, or broke less than a minute ago"
+        return "leave out --user-id, or wait: this id has an open connection, or one that broke less than a minute ago"
     return fix_for_status(None)
 
 
@@ -180,7 +180,7 @@ def _fix_refusal(error: _Refused) -> str:
 
 
 async def _call(link: Link, id_header: str, timeout_s: float) -> RaccoonError | None:
-    """Sends a request that holds no event; its error."""
+    """Sends a request without events, and returns its error."""
     envelope = ProtoEnvelope()
     request = Request(str(uuid.uuid4()), envelope, "proto", 0)
     envelope.stamp(request.req_guid, int(time.time()), 0)
@@ -205,7 +205,7 @@ def _fix_for_grpc(error: RaccoonError) -> str:
 def _header_found(protocol: str, wanted: str, name: str) -> list[Finding]:
     if name == wanted:
         return [Finding("id header", OK, f"{protocol}: the server reads {name}")]
-    fix = f"name it: --id-header {name} (RACCOON_FAST_ID_HEADER, id_header=)"
+    fix = f"set --id-header {name} (RACCOON_FAST_ID_HEADER, id_header=)"
     return [Finding("id header", FAIL, f"{protocol}: the server reads {name}, not {wanted}", fix)]
 
 

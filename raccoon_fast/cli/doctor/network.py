@@ -23,12 +23,12 @@ _EXPIRES_SOON_DAYS = 30
 _DAY_S = 86400
 # Results of a verification (openssl/x509_vfy.h), as in SSLCertVerificationError.verify_code.
 _NOT_YET_VALID, _EXPIRED = 9, 10
-_UNKNOWN_ISSUERS = (18, 19, 20, 21)  # itself, a root that is not trusted, none to be found, one certificate alone
-_OTHER_NAMES = (62, 64)  # of a host, of an address
+_UNKNOWN_ISSUERS = (18, 19, 20, 21)  # self-signed, an untrusted root, no issuer found, a single certificate
+_OTHER_NAMES = (62, 64)  # wrong host, wrong address
 
 
 def check_network(link: Link, timeout_s: float) -> Findings[bool]:
-    """Resolves, connects, through the proxy if there is one, and looks at certificates; returns whether to go on."""
+    """Resolves, connects (through the proxy, if any) and checks certificates; returns whether to continue."""
     address, proxy = link.address, link.proxy
     if address.unix_path:
         if not (yield from _open("connect", link, timeout_s, str(address), "start the server, or check the path")):
@@ -44,7 +44,7 @@ def check_network(link: Link, timeout_s: float) -> Findings[bool]:
 
 
 def can_connect(link: Link, timeout_s: float) -> bool:
-    """Whether anything listens there."""
+    """Whether something listens there."""
     try:
         open_socket(link, timeout_s).close()
     except OSError:
@@ -53,7 +53,7 @@ def can_connect(link: Link, timeout_s: float) -> bool:
 
 
 def speaks_tls(link: Link, timeout_s: float) -> bool:
-    """Whether a TLS handshake succeeds there, whatever the certificate is."""
+    """Whether a TLS handshake succeeds there, with any certificate."""
     try:
         with open_secure(link, _trusting_context(), timeout_s):
             return True
@@ -67,7 +67,7 @@ def _resolve(host: str, port: int, whose: str) -> Findings[list[str]]:
     try:
         found = asyncio.run(_look_up(host, port))
     except OSError as error:
-        fix = "check the name; if it is right, this machine's DNS (/etc/resolv.conf), or its search domain"
+        fix = "check the name; if it is right, check this machine's DNS (/etc/resolv.conf) or its search domain"
         yield Finding("resolve", FAIL, f"{whose}{host}: {error.strerror or error}", fix)
         return []
     yield Finding("resolve", OK, f"{whose}{host} is {', '.join(found)} ({_ms(time.perf_counter() - began_s)})")
@@ -80,7 +80,7 @@ async def _look_up(host: str, port: int) -> list[str]:
 
 
 def _connect(port: int, hosts: list[str], timeout_s: float) -> Findings[bool]:
-    """Tries each address, so that one that clients pass over shows as well."""
+    """Tries each address, including addresses that clients would skip."""
     answers: list[str] = []
     works = slow = refused = False
     for host in hosts:
@@ -96,13 +96,13 @@ def _connect(port: int, hosts: list[str], timeout_s: float) -> Findings[bool]:
             answers.append(f"{host} in {_ms(time.perf_counter() - began_s)}")
     if works:
         detail = f"port {port}: {', '.join(answers)}"
-        fix = "a new connection may wait 0.25 s for the address that does not answer: take it out of DNS, or mend it"
+        fix = "a new connection may wait 0.25 s for the address that does not answer: remove it from DNS, or fix it"
         yield Finding("connect", WARN, detail, fix) if slow else Finding("connect", OK, detail)
     elif hosts:
         fix = (
             "nothing listens there: start the server, or check the port"
             if refused
-            else ("nothing comes back: look for a firewall, and check address and port")
+            else ("no answer: look for a firewall, and check address and port")
         )
         yield Finding("connect", FAIL, f"port {port}: {', '.join(answers)}", fix)
     return works
@@ -111,7 +111,7 @@ def _connect(port: int, hosts: list[str], timeout_s: float) -> Findings[bool]:
 def _tunnel(link: Link, timeout_s: float) -> Findings[bool]:
     detail = f"{link.proxy} connects to {link.address.authority}"
     fix = (
-        "ask for this host and port to be let through, give the proxy's user and password (--proxy), or exempt the "
+        "have the proxy allow this host and port, give its user and password (--proxy), or exempt the "
         "server from it (NO_PROXY)"
     )
     return (yield from _open("proxy", link, timeout_s, detail, fix))
@@ -148,7 +148,7 @@ def _check_tls(link: Link, timeout_s: float) -> Findings[bool]:
     except ssl.SSLError as error:
         failure = error
     except OSError as error:
-        yield Finding("tls", FAIL, f"the handshake ended early: {error}", "is there a TLS server at this port?")
+        yield Finding("tls", FAIL, f"the handshake ended early: {error}", "is this the port of a TLS server?")
         return False
     chain = _chain(link, timeout_s)
     if failure is not None and not chain:
@@ -179,14 +179,16 @@ def _untrusted(link: Link, failure: ssl.SSLError, chain: list[dict[str, Any]], d
         names = ", ".join(value for _, value in chain[0].get("subjectAltName", ()))
         asked = link.server_hostname or link.address.server_name
         fix = (
-            f"use a name that the certificate is for ({names or 'it has none'}), name it by --server-hostname, or have "
-            f"one made for {asked}"
+            f"use a name in the certificate ({names or 'it has none'}), set it as --server-hostname, or get a "
+            f"certificate for {asked}"
         )
         return Finding("tls", FAIL, f"{detail}: {said}", fix)
     if code in _UNKNOWN_ISSUERS:
-        fix = "name the CA's certificate by --ca (RACCOON_FAST_TLS_CA), or let the server send its whole chain"
+        fix = "set the CA's certificate with --ca (RACCOON_FAST_TLS_CA), or make the server send its whole chain"
         return Finding("tls", FAIL, f"{detail}: {said}", fix)
-    return Finding("tls", FAIL, f"{detail}: {said}", "see the server's TLS settings; a client's certificate is --cert")
+    return Finding(
+        "tls", FAIL, f"{detail}: {said}", "check the server's TLS settings; for a client certificate set --cert"
+    )
 
 
 def _expiry(chain: list[dict[str, Any]], detail: str) -> Finding:
@@ -201,7 +203,7 @@ def _expiry(chain: list[dict[str, Any]], detail: str) -> Finding:
 
 
 def _trusting_context() -> ssl.SSLContext:
-    """To look at certificates, never to send anything."""
+    """A context to inspect certificates with; nothing is sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -209,10 +211,10 @@ def _trusting_context() -> ssl.SSLContext:
 
 
 def _chain(link: Link, timeout_s: float) -> list[dict[str, Any]]:
-    """What the server shows, its own first, as getpeercert() has it; nothing where it cannot be had."""
+    """The server's certificates as from getpeercert(), its own first; empty if they cannot be read."""
     try:
         with open_secure(link, _trusting_context(), timeout_s) as connection:
-            # The ssl module has no public way to certificates that are not trusted, and they are what needs a look.
+            # The ssl module has no public API for untrusted certificates, and those are the interesting ones.
             inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001
             return [one.get_info() for one in inner.get_unverified_chain()]
     except (OSError, AttributeError):
@@ -220,12 +222,12 @@ def _chain(link: Link, timeout_s: float) -> list[dict[str, Any]]:
 
 
 def _name(certificate: dict[str, Any], whose: str) -> str:
-    """The most telling of a distinguished name's parts."""
+    """The most useful part of a distinguished name."""
     parts = {key: value for pairs in certificate.get(whose, ()) for key, value in pairs}
     for key in ("commonName", "organizationalUnitName", "organizationName"):
         if key in parts:
             return str(parts[key])
-    return "a name of no parts"
+    return "an empty name"
 
 
 def _ms(seconds: float) -> str:

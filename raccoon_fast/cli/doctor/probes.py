@@ -1,4 +1,4 @@
-"""A probe event over each protocol: is it acknowledged, how soon, and what time is it there?"""
+"""Sends a probe event over each protocol: checks its acknowledgement, latency and the server's clock."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["WAYS", "Way", "check_clock", "send_probe"]
 
 _PROBE = b'{"probe":"raccoon-fast doctor"}'
 _SLOW_ACK_MS = 1000.0
-# The server's time comes in whole seconds.
+# The server sends its time in whole seconds.
 _SKEW_S = 2.0
 
 
 class Way(NamedTuple):
-    """How a probe is sent: its name in the report, the client, and the client's own options."""
+    """How to send a probe: its name in the report, the client class, and options of that client."""
 
     name: str
     client: Any
@@ -46,13 +46,13 @@ def send_probe(way: Way, url: str, event_type: str, options: Mapping[str, Any]) 
     """Sends one event, once.
 
     Args:
-        way: How.
-        url: Of the way's protocol.
-        event_type: The event's.
-        options: Of any client, see ClientOptions.
+        way: How to send it.
+        url: A URL of that protocol.
+        event_type: The type of the event.
+        options: The options of any client, see ClientOptions.
 
     Returns:
-        The server's answer; None where it was none that acknowledges.
+        The server's answer; None if it is not an acknowledgement.
     """
     check = f"ack {way.name}"
     once = RetryPolicy(max_attempts=1)
@@ -68,7 +68,7 @@ def send_probe(way: Way, url: str, event_type: str, options: Mapping[str, Any]) 
     if way.options.get("wire") == "json":
         detail += "; sent_time was read as an object of seconds and nanos"
     if ack.ack_ms > _SLOW_ACK_MS:
-        fix = "does it acknowledge when published (event.ack=1)? Keep timeout= and delivery_timeout= well above that"
+        fix = "does it acknowledge after publishing (event.ack=1)? Keep timeout= and delivery_timeout= well above that"
         yield Finding(check, WARN, detail, fix)
     else:
         yield Finding(check, OK, detail)
@@ -76,21 +76,21 @@ def send_probe(way: Way, url: str, event_type: str, options: Mapping[str, Any]) 
 
 
 def check_clock(response: Response, began_s: float) -> Finding:
-    """How far the server's clock is from ours, which its whole seconds tell.
+    """Compares the server's clock with ours, as precisely as whole seconds allow.
 
     Args:
-        response: An answer that just came.
+        response: An answer that just arrived.
         began_s: time.time() before its request.
     """
     now_s = time.time()
     if not response.sent_time:
-        return Finding("clock", WARN, "the server sent no time", "check whether a proxy answers in its place")
-    # The second that was begun when it answered, at some moment between the two.
+        return Finding("clock", WARN, "the server sent no time", "check whether a proxy answers instead of the server")
+    # The server answered within this second, at some moment between the two times.
     ahead_s = max(0.0, response.sent_time - now_s) or min(0.0, response.sent_time + 1 - began_s)
     if abs(ahead_s) <= _SKEW_S:
-        return Finding("clock", OK, "the server's clock is within some 2 s of this machine's")
+        return Finding("clock", OK, "the server's clock is within about 2 s of this machine's")
     which = "ahead of" if ahead_s > 0 else "behind"
-    fix = "set both by NTP (timedatectl, chronyc tracking): times of events are those of the clients' clocks"
+    fix = "synchronize both by NTP (timedatectl, chronyc tracking): events carry the times of the clients' clocks"
     return Finding("clock", WARN, f"the server's clock is {abs(ahead_s):,.0f} s {which} this machine's", fix)
 
 

@@ -1,4 +1,4 @@
-"""REST, as far as it goes without an event: is a Raccoon there, and does it answer a request?"""
+"""REST checks without an event: whether a Raccoon is there, and whether it answers a request."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["check_rest"]
 
-_MOST_BYTES = 65536  # of an answer; a page of a proxy is not read to its end
+_MOST_BYTES = 65536  # bytes read of an answer; a proxy's page may be longer
 
 
 def check_rest(link: Link, timeout_s: float) -> Findings[bool]:
-    """Asks for /ping, and sends a request that holds no event; returns whether that one was answered."""
+    """Requests /ping, then sends a request without events; returns whether that was answered."""
     try:
         began_s = time.perf_counter()
         status, body = _ask(link, "GET", "/ping", timeout_s)
         took_ms = (time.perf_counter() - began_s) * 1e3
         if (status, body.strip()) == (200, b"pong"):
-            yield Finding("ping", OK, f"/ping answers pong in {took_ms:.1f} ms, the connection included")
+            yield Finding("ping", OK, f"/ping answers pong in {took_ms:.1f} ms, including the connection")
         else:
-            fix = "is this a Raccoon? A proxy that only lets its path through is no fault"
+            fix = "is this a Raccoon? It is fine if a proxy only forwards the path of events"
             yield Finding("ping", WARN, f"/ping answers HTTP {status}: {_shown(body)}", fix)
         status, body = _ask(link, "POST", link.address.path, timeout_s)
     except (OSError, http.client.HTTPException) as error:
@@ -42,7 +42,7 @@ def check_rest(link: Link, timeout_s: float) -> Findings[bool]:
         response = decode_proto_answer(body)
     except DecodeError:
         said = f"HTTP {status} to a request without events: {_shown(body)}"
-        fix = "is this a Raccoon's port and path? What answers here does not speak its protocol"
+        fix = "is this a Raccoon's port and path? The server here does not speak its protocol"
         yield Finding("rest", FAIL, said, fix if status == HTTPStatus.OK else fix_for_status(status))
         return False
     if response.status is Status.SUCCESS:
@@ -73,15 +73,15 @@ def _ask(link: Link, method: str, path: str, timeout_s: float) -> tuple[int, byt
 def _unanswered(link: Link, error: Exception, timeout_s: float) -> Finding:
     address = link.address
     if isinstance(error, ssl.SSLError) or (address.secure and isinstance(error, ConnectionError)):
-        # With TLS 1.3 the server's verdict on a client's certificate comes after the handshake, in an alert or in none.
-        fix = "does it want a client's certificate, or another? --cert and --key (RACCOON_FAST_TLS_CERT, _KEY)"
+        # With TLS 1.3 the server judges a client certificate after the handshake, and may send an alert or just close.
+        fix = "does it want a client certificate, or another one? Set --cert and --key (RACCOON_FAST_TLS_CERT, _KEY)"
         return Finding("rest", FAIL, f"the server ended the connection: {error}", fix)
     if not address.secure and speaks_tls(link, timeout_s):
         return Finding("rest", FAIL, f"port {address.port} speaks TLS", "use https:// (wss:// for WebSocket)")
     if isinstance(error, TimeoutError):
-        fix = "is this a port for HTTP? Give it longer by --timeout if it is"
+        fix = "is this a port for HTTP? If it is, raise --timeout"
         return Finding("rest", FAIL, f"no answer within {timeout_s:g} s", fix)
-    fix = "is this a port for HTTP? A Raccoon's is 8080 unless set otherwise; 8081 is gRPC's (grpc://)"
+    fix = "is this a port for HTTP? A Raccoon's default is 8080; 8081 is for gRPC (grpc://)"
     return Finding("rest", FAIL, f"no answer: {error or type(error).__name__}", fix)
 
 

@@ -1,4 +1,4 @@
-"""Sockets to a server, opened as clients open them: the same order of addresses, proxy, Unix socket."""
+"""Opens sockets to a server as clients do: same order of addresses, same proxy, same Unix socket."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["open_secure", "open_socket"]
 
 
 def open_socket(link: Link, timeout_s: float) -> socket.socket:
-    """A connected socket, before any TLS; its own timeout is the same.
+    """Returns a connected socket without TLS; it keeps the same timeout.
 
     Raises:
-        OSError: There is no way there; a ConnectError where a proxy refused.
+        OSError: The server cannot be reached; a ConnectError if a proxy refused.
     """
     address = link.address
     if address.unix_path:
@@ -38,7 +38,7 @@ def open_socket(link: Link, timeout_s: float) -> socket.socket:
     if link.proxy is None:
         try:
             sock = asyncio.run(asyncio.wait_for(connect(link, timeout_s), timeout_s))
-        except asyncio.TimeoutError:  # which is no OSError before Python 3.11
+        except asyncio.TimeoutError:  # not an OSError before Python 3.11
             raise TimeoutError("timed out") from None
     else:
         sock = _tunnel(link, timeout_s)
@@ -47,10 +47,10 @@ def open_socket(link: Link, timeout_s: float) -> socket.socket:
 
 
 def open_secure(link: Link, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
-    """A connected socket, after the handshake of TLS.
+    """Returns a connected socket after the TLS handshake.
 
     Raises:
-        OSError: As open_socket, and ssl.SSLError.
+        OSError: As for `open_socket`, and ssl.SSLError.
     """
     plain = open_socket(link, timeout_s)
     try:
@@ -61,7 +61,7 @@ def open_secure(link: Link, context: ssl.SSLContext, timeout_s: float) -> ssl.SS
 
 
 def _tunnel(link: Link, timeout_s: float) -> socket.socket:
-    """One end of a pair of sockets; a thread carries what goes through it to the server, and back, while it is open."""
+    """One end of a socket pair; a thread forwards its data to the server and back while it is open."""
     ours, theirs = socket.socketpair()
     opened: concurrent.futures.Future[None] = concurrent.futures.Future()
     threading.Thread(target=lambda: asyncio.run(_carry(link, theirs, timeout_s, opened)), daemon=True).start()
@@ -75,7 +75,7 @@ def _tunnel(link: Link, timeout_s: float) -> socket.socket:
 
 async def _carry(link: Link, sock: socket.socket, timeout_s: float, opened: concurrent.futures.Future[None]) -> None:
     try:
-        # TLS to the server is for who holds the other end.
+        # The holder of the other end does TLS with the server.
         plain = dataclasses.replace(link, address=link.address._replace(secure=False))
         far = await open_tcp(plain, _Carrier, timeout_s)
         _, near = await asyncio.get_running_loop().create_connection(_Carrier, sock=sock)
@@ -90,7 +90,7 @@ async def _carry(link: Link, sock: socket.socket, timeout_s: float, opened: conc
 
 
 class _Carrier(asyncio.Protocol):
-    """Passes on what comes, to the connection that it was joined with."""
+    """Forwards incoming data to the connection that it is joined with."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
