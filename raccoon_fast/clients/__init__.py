@@ -1,1 +1,1 @@
-"""RestClient, WebSocketClient, GrpcClient and their async twins: one request at a time, as the user hands it over."""
+"""RestClient, WebSocketClient, GrpcClient and their async twins: one request at a time, as the caller passes it."""

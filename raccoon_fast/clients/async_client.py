@@ -1,4 +1,4 @@
-"""What the three async clients have in common."""
+"""The base of the three async clients."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_CLOSE_S", "AsyncClient"]
 
-#: Seconds `close` waits for what is in flight unless told otherwise.
+#: Default seconds that `close` waits for requests in flight.
 DEFAULT_CLOSE_S = 5.0
 
 
 class AsyncClient(abc.ABC, Generic[Data_contra]):
     """Base of AsyncRestClient, AsyncWebSocketClient and AsyncGrpcClient.
 
-    Bound to the event loop of its first use. Making one opens nothing: connections are made when they are needed.
+    Bound to the event loop of its first use. Creating a client opens nothing: connections are opened when needed.
     """
 
     def __init__(self, settings: Settings, wire: str, max_request_bytes: int | None) -> None:
@@ -74,23 +74,23 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
     ) -> SendResult:
         """Send one request and wait for its acknowledgement.
 
-        Cancelling it abandons the request: no further attempt is made, and the server may have it all the same.
+        Cancelling abandons the request: no further attempt is made, but the server may already have it.
 
         Args:
             events: Event(type, data) or (type, data) pairs, at least one.
             req_guid: The request's guid, kept over retries; generated (uuid4 text) when None.
-            timeout: Seconds for all attempts together; None leaves that to the client's `timeout` and `retry`.
+            timeout: Seconds for all attempts together; None uses the limits of the client's `timeout` and `retry`.
 
         Returns:
             The guid, and the server's answer; its status is SUCCESS.
 
         Raises:
-            ServerError: The server answered otherwise.
-            TransportError, AckTimeoutError: No answer; `outcome` says what is known of the events.
-            MessageTooLargeError: The request is larger than the server takes.
+            ServerError: The server did not answer with SUCCESS.
+            TransportError, AckTimeoutError: No answer; `outcome` says whether the events may have arrived.
+            MessageTooLargeError: The request is larger than the server accepts.
             SerializationError: An event could not be serialized; nothing was sent.
             ClientClosedError: The client is closed.
-            TypeError, ValueError: An argument is not what it should be.
+            TypeError, ValueError: An argument is invalid.
         """
         timeout_s = None if timeout is None else positive("timeout", timeout)
         request = self._builder.build(events, req_guid)
@@ -148,7 +148,7 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
             req_guid: As `send`.
 
         Returns:
-            A receipt: `await` it for the Response. A failure is logged too, so that it shows if nobody does.
+            A receipt: `await` it for the Response. A failure is logged too, so that it shows even if nobody awaits it.
 
         Raises:
             SerializationError, MessageTooLargeError, ClientClosedError, TypeError, ValueError: As `send`, at once.
@@ -163,7 +163,8 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
         """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.
 
         Args:
-            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+            maxsize: The largest number of waiting acknowledgements; beyond it the oldest is dropped and counted. Never
+                blocks.
         """
         self._started()
         stream = AsyncAckStream(whole("maxsize", maxsize), self._sender.unlisten)
@@ -184,12 +185,12 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
         self._settings.link.user_agent = user_agent(app)
 
     async def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
-        """Wait for what is in flight, then fail the rest with ClientClosedError and close the connections.
+        """Wait for requests in flight, then fail the rest with ClientClosedError and close the connections.
 
         Idempotent. Afterwards everything but `close` raises ClientClosedError.
 
         Args:
-            timeout: Seconds to wait for what is in flight; 0 does not wait.
+            timeout: Seconds to wait for requests in flight; 0 does not wait.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -217,7 +218,7 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
         loop = asyncio.get_running_loop()
         if self._delivery is None or self._loop is not loop:
             if self._delivery is not None:
-                raise RuntimeError("this client belongs to another event loop: make one client for each loop")
+                raise RuntimeError("this client belongs to another event loop: create one client per loop")
             settings = self._settings
             self._loop = loop
             self._transport = self._make_transport()

@@ -1,4 +1,4 @@
-"""Clients over gRPC: one unary call a request."""
+"""Clients over gRPC: one unary call per request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raccoon_fast.serializers import Serializer
     from raccoon_fast.transports.base import Transport
 
-    #: Makes a channel, of the target or of nothing.
+    #: Makes a channel, with the target as its argument or with none.
     Channel: TypeAlias = Callable[..., grpc.aio.Channel]
 
 __all__ = ["AsyncGrpcClient", "GrpcClient", "check_channel"]
@@ -31,23 +31,23 @@ __all__ = ["AsyncGrpcClient", "GrpcClient", "check_channel"]
 class AsyncGrpcClient(AsyncClient[Data_contra]):
     """Sends requests over gRPC, from a program with an event loop.
 
-    Every call has a deadline, and carries the identity's metadata, which the server demands. A request over 4 MiB is
+    Every call has a deadline, and carries the identity's metadata, which the server requires. A request over 4 MiB is
     refused before it is sent.
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
-        channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
-            meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
-            child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        channel: A callable that makes the grpc.aio.Channel to send over instead of a built-in connection, for service
+            meshes, xDS, interceptors. It is called with the target (host:port) on the client's event loop, and again in
+            a forked child. The channel then handles TLS and the proxy itself. Needs raccoon_fast[grpc].
         ping_interval: Seconds without an answer before a ping, which finds a dead connection; None sends none. One more
             follows after five minutes while calls are open and after two hours otherwise, as grpc-go's enforcement
             policy allows by default.
-        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
+        pong_timeout: Seconds within which a ping must be answered; otherwise the connection is closed.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class AsyncGrpcClient(AsyncClient[Data_contra]):
 class GrpcClient(Client[AsyncGrpcClient[Any], Data_contra]):
     """Sends requests over gRPC, from any thread.
 
-    Every call has a deadline, and carries the identity's metadata, which the server demands. A request over 4 MiB is
+    Every call has a deadline, and carries the identity's metadata, which the server requires. A request over 4 MiB is
     refused before it is sent.
 
     Args:
         url: "host:port" or "grpc://host:port" for plain text, "grpcs://host:port" for TLS.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
-        channel: A callable that makes the grpc.aio.Channel to send over instead of a connection of our own, for service
-            meshes, xDS, interceptors: called with the target (host:port) on the client's event loop, again in a forked
-            child. TLS and proxy are the channel's business then. Needs raccoon_fast[grpc].
+        channel: A callable that makes the grpc.aio.Channel to send over instead of a built-in connection, for service
+            meshes, xDS, interceptors. It is called with the target (host:port) on the client's event loop, and again in
+            a forked child. The channel then handles TLS and the proxy itself. Needs raccoon_fast[grpc].
         ping_interval: Seconds without an answer before a ping; None sends none. See AsyncGrpcClient.
         pong_timeout: Seconds within which a ping must be answered.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -126,17 +126,17 @@ class GrpcClient(Client[AsyncGrpcClient[Any], Data_contra]):
 
 
 def check_channel(channel: object, options: Mapping[str, Any]) -> None:
-    """See that `channel=` can be used, and load what it needs: not when the program forks.
+    """Check that `channel=` can be used, and load its modules now, not when the program forks.
 
     Raises:
-        TypeError: It is not callable.
-        ValueError: grpcio is not installed, or an option is for connections of our own only.
+        TypeError: `channel` is not callable.
+        ValueError: grpcio is not installed, or an option applies only to built-in connections.
     """
     if not callable(channel):
         raise TypeError(f"channel takes a callable that returns a grpc.aio.Channel, not {type(channel).__name__}")
     for option in ("tls", "proxy", "server_hostname"):
         if options.get(option) is not None:
-            raise ValueError(f"{option} and channel are both given: set {option} where the channel is made")
+            raise ValueError(f"{option} and channel are both given: set {option} on the channel itself")
     try:
         from raccoon_fast.transports.grpc import channel as _channel  # noqa: F401
     except ModuleNotFoundError as error:

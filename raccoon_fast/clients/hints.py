@@ -1,4 +1,4 @@
-"""What a user may have meant by an option that is unknown, or whose value looks like another unit's."""
+"""Guesses the intended option for an unknown one, and warns about values that look like another unit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["question_seconds", "unknown_option"]
 
-#: What other libraries call it.
+#: Names of the options in other libraries.
 _ELSEWHERE = {
     "acks": "server_acks",
     "api_key": "auth",
@@ -41,9 +41,9 @@ _ELSEWHERE = {
     "token": "auth",
     "verify": "tls",
 }
-# Below it a number of seconds looks like one of another unit: no server answers so soon over a network.
+# Below this, seconds look like another unit: no server answers so fast over a network.
 _LEAST_S = 0.01
-# And above it: nobody waits so long for it.
+# Above this, seconds look like another unit: nobody waits that long.
 _MOST_S = {
     "linger": 60.0,
     "timeout": 3600.0,
@@ -52,19 +52,19 @@ _MOST_S = {
     "ping_interval": 3600.0,
     "pong_timeout": 3600.0,
 }
-# From here on it is meant: a batch that is sealed by its size alone.
+# From here on the value is intended: a batch that is sealed by its size alone.
 _NEVER_S = {"linger": 86_400.0}
-# It may well be shorter.
+# May well be shorter.
 _NO_LEAST = ("linger", "block_timeout")
 
 
 def unknown_option(name: str, shared: Collection[str], face: Callable[..., Any] | None) -> TypeError:
-    """Makes the error for an option that does not exist, with the option that was meant, if one is near.
+    """Makes the error for an unknown option, with the name that was probably meant.
 
     Args:
-        name: As it was given.
+        name: The name as given.
         shared: The options of every client.
-        face: What takes it, for the names of its own.
+        face: The class or function called, for the names of its own options.
     """
     own = inspect.signature(face).parameters if face is not None else ()
     known = {*shared, *own} - {"options"}
@@ -73,11 +73,11 @@ def unknown_option(name: str, shared: Collection[str], face: Callable[..., Any] 
 
 
 def question_seconds(logger: Log, **options: float | None) -> None:
-    """Logs a warning for each number of seconds that looks like one of milliseconds, or the other way round.
+    """Logs a warning for each number of seconds that looks like milliseconds, or the other way round.
 
     Args:
         logger: The client's.
-        **options: By name.
+        **options: The values by option name.
     """
     for option, value in options.items():
         if value is None:
@@ -89,7 +89,7 @@ def question_seconds(logger: Log, **options: float | None) -> None:
         else:
             continue
         logger.warning(
-            "%s=%g means %s, as it is in seconds: did you mean %s=%g?", option, value, meaning, option, meant
+            "%s=%g means %s, because it is in seconds; did you mean %s=%g?", option, value, meaning, option, meant
         )
 
 

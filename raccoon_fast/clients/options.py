@@ -44,34 +44,34 @@ class ClientOptions(TypedDict, total=False):
     """Further options of every client and producer.
 
     Attributes:
-        user_id: The connection's identity; fresh for each connection (REST: each client) when left out, which is what
-            most want: a server refuses a second live WebSocket connection of one identity, for up to a minute after the
-            first one broke.
+        user_id: The connection's identity. By default each connection (REST: each client) gets a new one, which suits
+            most programs: a server refuses a second live WebSocket connection with the same identity, for up to a
+            minute after the first one broke.
         group: The identity's group.
-        id_header, group_header: The header names the server is set to ("X-User-ID" and "X-User-Group").
+        id_header, group_header: The header names in the server's settings ("X-User-ID" and "X-User-Group").
         headers: Further headers of each request, or of each WebSocket handshake; gRPC sends them as metadata.
         tls: TLS(ca=…, cert=…, key=…, password=…), or an ssl.SSLContext; the system's CAs when left out. Only with a
-            secure URL: plain text and TLS never stand in for each other. gRPC sets a context's ALPN to "h2", so that
-            context is for gRPC alone.
+            secure URL: plain text and TLS never replace each other. gRPC sets a context's ALPN to "h2", so that
+            context can be used for gRPC only.
         proxy: The forward proxy to connect through: "http://user:password@proxy:3128", https:// or socks5:// (which
-            needs raccoon_fast[socks]). Left out, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
-        trust_env: Whether those variables count (True).
-        server_hostname: The name that TLS asks for and checks instead of the URL's: for a tunnel, or an IP address.
+            needs raccoon_fast[socks]). By default HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY apply.
+        trust_env: Whether these variables apply (True).
+        server_hostname: The name that TLS sends and checks instead of the URL's name: for a tunnel, or an IP address.
         auth: For the Authorization header: (user, password), a bearer token, or a callable that returns the header's
             value, called for each attempt on the event loop.
         timeout: Seconds for one attempt, connecting included (15; 30 for WebSocket).
         connect_timeout: Seconds to connect, TLS and handshakes included (10).
         retry: RetryPolicy(…).
-        logger: Where the client logs: a logging.Logger, or another object with `info` and `error` (see Logger); None
-            for silence. The default is `logging.getLogger("raccoon_fast")`; in a program that configured no logging,
+        logger: The client's logger: a logging.Logger, or another object with `info` and `error` (see Logger); None
+            logs nothing. The default is `logging.getLogger("raccoon_fast")`; if the program configures no logging,
             its warnings and errors go to stderr. CONSOLE writes to stderr from info upwards.
         stats: StatsD(…), DogStatsD(…), Prometheus(…), OpenTelemetry(…), or any object with `timing(name, ms)` and
             `count(name, n)`; None (the default) for none.
         app: App(id, name, version) of the user's application, for User-Agent.
-        propagate: Put the W3C trace context (`traceparent`) of OpenTelemetry's current span on each request: as a
-            header over REST, as metadata over gRPC. Not over WebSocket, which has no headers for a message. Needs
+        propagate: Add the W3C trace context (`traceparent`) of OpenTelemetry's current span to each request: as a
+            header over REST, as metadata over gRPC. Not over WebSocket, where messages have no headers. Needs
             raccoon_fast[opentelemetry].
-        spans: Make an OpenTelemetry span for each request or batch, over all its attempts. Needs the same.
+        spans: Create an OpenTelemetry span per request or batch, over all its attempts. Needs the same extra.
     """
 
     user_id: str | None
@@ -97,12 +97,12 @@ class ClientOptions(TypedDict, total=False):
 Wire: TypeAlias = Literal["proto", "json"]
 _NAMES = ("serializer", *ClientOptions.__annotations__)
 
-#: Said where `propagate` could do nothing.
+#: The error if `propagate` would have no effect.
 NO_HEADERS = (
     "propagate: a WebSocket carries no headers for a message; use REST or gRPC, or spans=True, which needs no headers"
 )
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
-_VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, ASCII only as gRPC metadata is; above all no CR and no LF
+_VALUE = re.compile(r"[ -~\t]*")  # RFC 9110 5.5, but ASCII only, as in gRPC metadata; above all no CR and LF
 _SECURE = {"http": "https", "ws": "wss", "grpc": "grpcs"}
 _OURS = {
     "connection",
@@ -123,8 +123,8 @@ class Settings:
     Args:
         address: The server.
         options: As ClientOptions, and `serializer`.
-        default_timeout_s: Where `timeout` is left out.
-        face: What the user has called, whose own options may be meant by an unknown one.
+        default_timeout_s: The default of `timeout`.
+        face: The class that the user called; its options are suggested for unknown ones.
 
     Raises:
         TypeError, ValueError: An option is unknown, of the wrong type or out of range; the message names it.
@@ -140,7 +140,7 @@ class Settings:
         for name in options:
             if name not in _NAMES:
                 raise unknown_option(name, _NAMES, face)
-        #: What the user has in place of the protocol's own transport: of httpx, or what makes a gRPC channel.
+        #: The user's replacement for the built-in transport: httpx, or a callable that makes a gRPC channel.
         self.own_transport: Any = None
         self.serializer = resolve_serializer(options.get("serializer", PROTO))
         self.timeout_s = positive("timeout", options.get("timeout", default_timeout_s))
@@ -179,11 +179,11 @@ class Settings:
 
 
 def refuse_pickling(one: object) -> NoReturn:
-    """Raise for what cannot go to another process: a client or a producer."""
+    """Raise the error for pickling or copying a client or a producer."""
     name = type(one).__name__
     raise TypeError(
-        f"{name} cannot be pickled or copied, since it holds connections and events: pass its url and options to the "
-        f"other process, and make a {name} there"
+        f"{name} cannot be pickled or copied because it holds connections and events: pass its url and options to the "
+        f"other process, and create a {name} there"
     )
 
 
@@ -250,7 +250,7 @@ def _check_value(option: str, value: object) -> None:
     if fitting is not None and fitting.end() < len(value):
         # The value itself may be a secret.
         raise ValueError(
-            f"{option}: the value given cannot be a header's value: printable ASCII only, no line breaks; "
+            f"{option}: the value cannot be sent in a header, which takes printable ASCII without line breaks; "
             f"its character {fitting.end() + 1} is U+{ord(value[fitting.end()]):04X}"
         )
 

@@ -1,4 +1,4 @@
-"""From a user's events to a request that is ready to be stamped and sent."""
+"""Encodes a user's events as a request that is ready to be stamped and sent."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ENVELOPES: dict[str, type[ProtoEnvelope] | type[JsonEnvelope]] = {"proto": Prot
 
 
 class RequestBuilder:
-    """Serializes events into an envelope. Safe from any thread as long as the serializer is.
+    """Serializes events into an envelope. Thread-safe if the serializer is.
 
     Args:
-        serializer: An event's data to bytes.
+        serializer: Turns an event's data into bytes.
         wire: "proto" or "json": the envelope around the events.
-        max_bytes: What the transport carries; None for no limit.
-        tracing: Begins the trace of each request, where it is asked for, as one to `address`.
+        max_bytes: The transport's limit for a request; None for no limit.
+        tracing: Starts a trace per request to `address`, if tracing is on.
         address: The server.
 
     Raises:
@@ -56,11 +56,11 @@ class RequestBuilder:
         self._address = address
 
     def build_table(self, table: Any, columns: Columns, req_guid: str | None) -> Request:
-        """Make a request of a table's rows; as `build`.
+        """Make a request of a table's rows, like `build`.
 
         Raises:
-            TypeError, ValueError: `table` or `req_guid` is not what it should be.
-            SerializationError: A row makes no event; its column and place are named.
+            TypeError, ValueError: `table` or `req_guid` is invalid.
+            SerializationError: A row cannot be an event; the message names its column and position.
             MessageTooLargeError: As `build`.
         """
         req_guid = resolve_guid(req_guid)
@@ -77,14 +77,14 @@ class RequestBuilder:
         return self._finished(envelope, req_guid)
 
     def build(self, events: Iterable[Event[Any] | tuple[str, Any]], req_guid: str | None) -> Request:
-        """Make a request of events; nothing is kept of a call that raises.
+        """Make a request of events. A call that raises keeps nothing.
 
         Args:
             events: Event(type, data) or (type, data) pairs, at least one.
             req_guid: The caller's guid, or None for a fresh one (uuid4 text).
 
         Raises:
-            TypeError, ValueError: `events` or `req_guid` is not what it should be.
+            TypeError, ValueError: `events` or `req_guid` is invalid.
             SerializationError: The serializer failed on an event; its index and type are named.
             MessageTooLargeError: The message would be over the transport's limit.
         """
@@ -100,7 +100,7 @@ class RequestBuilder:
     def _check_size(self, size: int, count: int) -> None:
         if self._max_bytes is not None and size > self._max_bytes:
             raise MessageTooLargeError(
-                f"the request is {size} bytes, the server takes {self._max_bytes}; send fewer of its "
+                f"the request is {size} bytes, but the server accepts {self._max_bytes}; send fewer of its "
                 f"{count} events at once",
                 size=size,
                 limit=self._max_bytes,
@@ -135,7 +135,7 @@ def resolve_guid(req_guid: str | None) -> str:
     """The caller's guid, or a fresh one (uuid4 text).
 
     Raises:
-        TypeError, ValueError: It is not what a guid should be.
+        TypeError, ValueError: The guid is invalid.
     """
     if req_guid is None:
         return new_guid()

@@ -1,4 +1,4 @@
-"""Clients over REST: one POST a request."""
+"""Clients over REST: one POST per request."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ class AsyncRestClient(AsyncClient[Data_contra]):
         url: "http://host:port" or "https://…"; without a path, /api/v1/events.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" or "json": the encoding of the request around the events.
-        connections: Keep-alive connections at most, with one request in flight on each; further requests wait.
-        transport: An httpx.AsyncClient or httpx.AsyncBaseTransport to send over instead of connections of our own, for
-            HTTP/2, custom authentication, tracing; or a callable that makes one on the client's event loop, again in a
-            forked child. An AsyncClient is closed by its owner, all else with this client.
+        connections: The largest number of keep-alive connections, with one request in flight on each; further requests
+            wait.
+        transport: An httpx.AsyncClient or httpx.AsyncBaseTransport to send over instead of built-in connections, for
+            HTTP/2, custom authentication, tracing; or a callable that makes one on the client's event loop, and again
+            in a forked child. You close an AsyncClient yourself; everything else is closed with this client.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class RestClient(Client[AsyncRestClient[Any], Data_contra]):
         url: "http://host:port" or "https://…"; without a path, /api/v1/events.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" or "json": the encoding of the request around the events.
-        connections: Keep-alive connections at most, with one request in flight on each; further requests wait.
-        transport: An httpx.AsyncClient or httpx.AsyncBaseTransport, used on the client's own event loop; see
+        connections: The largest number of keep-alive connections, with one request in flight on each; further requests
+            wait.
+        transport: An httpx.AsyncClient or httpx.AsyncBaseTransport, used on the client's event loop; see
             AsyncRestClient.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(

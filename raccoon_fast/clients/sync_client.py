@@ -1,4 +1,4 @@
-"""What the three sync clients have in common: an async client on a thread of its own."""
+"""The base of the three sync clients: runs an async client on a separate thread."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _A = TypeVar("_A", bound="AsyncClient[Any]")
-# Beyond a caller's timeout: for the loop to say so itself, and to close connections.
+# Added to a caller's timeout, so that the loop can report the timeout itself and close connections.
 _MARGIN_S = 0.02
 _CLOSE_MARGIN_S = 0.4
 
 
 class _Running(Generic[_A]):
-    """What a client has once it is in use, in one process: the loop's thread, and on it the async client."""
+    """The parts of a client in use, in one process: the loop's thread, and the async client on it."""
 
     def __init__(self, client: _A) -> None:
         self.client = client
@@ -52,14 +52,14 @@ class _Running(Generic[_A]):
 class Client(Generic[_A, Data_contra]):
     """Base of RestClient, WebSocketClient and GrpcClient.
 
-    Safe to use from many threads. The first use starts a daemon thread with an event loop (uvloop where there is one),
-    on which an async client does all the work; `close` ends it. A client made before a fork works in the child, where
-    it starts anew with connections of its own: what the parent had in flight stays the parent's.
+    Thread-safe. The first use starts a daemon thread with an event loop (uvloop if it is installed),
+    on which an async client does all the work; `close` ends it. A client created before a fork works in the child,
+    where it starts afresh with its own connections: the parent keeps its requests in flight.
 
-    A client still open when the interpreter, or a process of multiprocessing, exits is closed then, waiting as `close`
-    does.
+    If a client is still open when the interpreter or a multiprocessing process exits, it is closed then, and waits as
+    `close` does.
 
-    Under gevent's monkey patching who waits lets the other greenlets run, and callbacks run on a greenlet.
+    Under gevent's monkey patching a waiting call lets the other greenlets run, and callbacks run on a greenlet.
     """
 
     if not TYPE_CHECKING:  # before Python 3.13 a TypeVar has no default
@@ -71,8 +71,8 @@ class Client(Generic[_A, Data_contra]):
             return super().__class_getitem__(parameters)
 
     def __init__(self, make: Callable[[], _A]) -> None:
-        self._make = make  # a closure: what would print its arguments prints the url's password
-        self._made: _A | None = make()  # here, so that a wrong option is an error here
+        self._make = make  # a closure: printing its arguments would print the url's password
+        self._made: _A | None = make()  # called here, so that a wrong option is an error here
         self._shown = self._made._settings.link.address.shown  # noqa: SLF001 - two halves of one class
         self._app: tuple[App | None] | None = None
         # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
@@ -100,19 +100,19 @@ class Client(Generic[_A, Data_contra]):
         Args:
             events: Event(type, data) or (type, data) pairs, at least one.
             req_guid: The request's guid, kept over retries; generated (uuid4 text) when None.
-            timeout: Seconds for all attempts together; None leaves that to the client's `timeout` and `retry`.
+            timeout: Seconds for all attempts together; None uses the limits of the client's `timeout` and `retry`.
 
         Returns:
             The guid, and the server's answer; its status is SUCCESS.
 
         Raises:
-            ServerError: The server answered otherwise.
-            TransportError, AckTimeoutError: No answer; `outcome` says what is known of the events.
-            MessageTooLargeError: The request is larger than the server takes.
+            ServerError: The server did not answer with SUCCESS.
+            TransportError, AckTimeoutError: No answer; `outcome` says whether the events may have arrived.
+            MessageTooLargeError: The request is larger than the server accepts.
             SerializationError: An event could not be serialized; nothing was sent.
             ClientClosedError: The client is closed.
-            TypeError, ValueError: An argument is not what it should be.
-            KeyboardInterrupt: As anywhere; the request is abandoned, and the server may have it all the same.
+            TypeError, ValueError: An argument is invalid.
+            KeyboardInterrupt: The request is abandoned, but the server may already have it.
         """
         timeout_s = None if timeout is None else positive("timeout", timeout)
         running = self._started()
@@ -189,7 +189,7 @@ class Client(Generic[_A, Data_contra]):
             req_guid: As `send`.
 
         Returns:
-            A receipt, at once. A failure is logged too, so that it shows if nobody asks the receipt.
+            A receipt, at once. A failure is logged too, so that it shows even if nobody reads the receipt.
 
         Raises:
             SerializationError, MessageTooLargeError, ClientClosedError, TypeError, ValueError: As `send`.
@@ -198,8 +198,8 @@ class Client(Generic[_A, Data_contra]):
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
         call = running.thread.submit(_deliver(running.client, request, None))
         logger = running.client._settings.logger  # noqa: SLF001
-        # Not `request`: a call keeps its callbacks, a receipt's refer back to it, and so a garbage collection would
-        # have to come before the request's buffer is freed.
+        # Not `request`: a call keeps its callbacks, and a receipt's callbacks refer back to it, so the request's
+        # buffer would only be freed by a garbage collection.
         guid = request.req_guid
 
         def log_failure(done: Promise[Response]) -> None:
@@ -213,7 +213,8 @@ class Client(Generic[_A, Data_contra]):
         """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.
 
         Args:
-            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+            maxsize: The largest number of waiting acknowledgements; beyond it the oldest is dropped and counted. Never
+                blocks.
         """
         whole("maxsize", maxsize)
         running = self._started()
@@ -235,12 +236,12 @@ class Client(Generic[_A, Data_contra]):
         self._app = (app,)
 
     def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
-        """Wait for what is in flight, then fail the rest with ClientClosedError, close the connections, end the thread.
+        """Wait for requests in flight, fail the rest with ClientClosedError, close connections and end the thread.
 
         Idempotent. Afterwards everything but `close` raises ClientClosedError.
 
         Args:
-            timeout: Seconds to wait for what is in flight; 0 does not wait.
+            timeout: Seconds to wait for requests in flight; 0 does not wait.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -264,7 +265,7 @@ class Client(Generic[_A, Data_contra]):
             try:
                 closing.result(max(0.0, end_s - time.monotonic()))
             except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-                pass  # what is left ends with the loop
+                pass  # the remainder ends with the loop
             finally:
                 self._end_close(running, max(_MARGIN_S, end_s - time.monotonic()))
 
@@ -308,8 +309,8 @@ class Client(Generic[_A, Data_contra]):
         return running
 
     def _after_fork(self) -> None:
-        # The parent's: its loop's descriptors are shared with the parent, and must not be closed, nor even
-        # unregistered, from here.
+        # The parent's loop: its descriptors are shared with the parent, and must not be closed or even
+        # unregistered here.
         lifetime.inherit(*self._running.values())
         self._running.clear()
 
@@ -318,7 +319,7 @@ async def _deliver(client: AsyncClient[Any], request: Request, timeout_s: float 
     try:
         return await client._started().deliver(request, timeout_s)  # noqa: SLF001
     except asyncio.CancelledError:
-        # The thread ends, or the caller was interrupted and does not look at this any more.
+        # The thread ends, or the caller was interrupted and no longer reads this.
         raise _abandoned(request) from None
 
 

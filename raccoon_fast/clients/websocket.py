@@ -26,21 +26,21 @@ __all__ = ["AsyncWebSocketClient", "WebSocketClient"]
 class AsyncWebSocketClient(AsyncClient[Data_contra]):
     """Sends requests over WebSocket, from a program with an event loop.
 
-    One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
-    the new one, under the same guids.
+    Uses one connection, which opens when it is needed, and again after it is lost. Requests that were not acknowledged
+    are then sent again on the new connection, under the same guids.
 
     Args:
         url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
-        ping_interval: Seconds between our own pings, which find a dead connection; None sends none. The server's pings
-            are answered in any case.
-        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
-        max_in_flight: Requests unacknowledged at once; further ones wait.
+        ping_interval: Seconds between the client's pings, which detect a dead connection; None sends none. The server's
+            pings are answered in any case.
+        pong_timeout: Seconds within which a ping must be answered; otherwise the connection is closed.
+        max_in_flight: The largest number of unacknowledged requests; further ones wait.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class AsyncWebSocketClient(AsyncClient[Data_contra]):
         max_in_flight: int = 8,
         **options: Unpack[ClientOptions],
     ) -> None:
-        # A server that publishes before it acknowledges may take long over a batch; a resend costs more than the wait.
+        # A server that publishes before it acknowledges may take long for a batch; a resend costs more than waiting.
         settings = Settings(
             parse_address(url, "WebSocket"),
             {"serializer": serializer, **options},
@@ -80,20 +80,20 @@ class AsyncWebSocketClient(AsyncClient[Data_contra]):
 class WebSocketClient(Client[AsyncWebSocketClient[Any], Data_contra]):
     """Sends requests over WebSocket, from any thread.
 
-    One connection, opened when it is needed and again after it was lost; what was unacknowledged then is sent again on
-    the new one, under the same guids.
+    Uses one connection, which opens when it is needed, and again after it is lost. Requests that were not acknowledged
+    are then sent again on the new connection, under the same guids.
 
     Args:
         url: "ws://host:port" or "wss://…"; without a path, /api/v1/events.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         wire: "proto" (binary frames) or "json" (text frames): the encoding of the request around the events.
-        ping_interval: Seconds between our own pings; None sends none. See AsyncWebSocketClient.
-        pong_timeout: Seconds within which a ping must be answered, or the connection is given up.
-        max_in_flight: Requests unacknowledged at once; further ones wait.
+        ping_interval: Seconds between the client's pings; None sends none. See AsyncWebSocketClient.
+        pong_timeout: Seconds within which a ping must be answered; otherwise the connection is closed.
+        max_in_flight: The largest number of unacknowledged requests; further ones wait.
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(

@@ -363,7 +363,7 @@ class TestSerializers:
         ("serializer", "data", "said"),
         [
             (PROTO, {"name": "x"}, "PROTO takes a protobuf message, not dict: use serializer=JSON"),
-            (JSON, {"name": object()}, "object is no type of JSON"),
+            (JSON, {"name": object()}, "object has no JSON form"),
             (RAW, "text", "RAW takes bytes, bytearray or memoryview, not str: encode it first"),
             (str, 1, "data should be bytes, bytearray or memoryview, not str"),
             (lambda data: data["missing"], {}, "missing"),
@@ -621,7 +621,7 @@ class TestAsyncOnly:
 
         with OnLoop(client) as here:
             here.send(EVENTS)
-            with pytest.raises(RuntimeError, match="one client for each loop"):
+            with pytest.raises(RuntimeError, match="one client per loop"):
                 asyncio.run(elsewhere())
             here.send(EVENTS)
 

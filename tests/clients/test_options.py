@@ -103,23 +103,23 @@ def test_what_a_client_does_not_take_is_not_what_was_meant():
 
 
 QUESTIONED = [
-    ({"timeout": 0.001}, "timeout=0.001 means 1 ms, as it is in seconds: did you mean timeout=1?"),
-    ({"timeout": 30000}, "timeout=30000 means 8.33 hours, as it is in seconds: did you mean timeout=30?"),
+    ({"timeout": 0.001}, "timeout=0.001 means 1 ms, because it is in seconds; did you mean timeout=1?"),
+    ({"timeout": 30000}, "timeout=30000 means 8.33 hours, because it is in seconds; did you mean timeout=30?"),
     (
         {"connect_timeout": 0.005},
-        "connect_timeout=0.005 means 5 ms, as it is in seconds: did you mean connect_timeout=5?",
+        "connect_timeout=0.005 means 5 ms, because it is in seconds; did you mean connect_timeout=5?",
     ),
 ]
 QUESTIONED_OF_A_PRODUCER = [
-    ({"linger": 5000}, "linger=5000 means 83.3 minutes, as it is in seconds: did you mean linger=5?"),
-    ({"linger": 100}, "linger=100 means 100 s, as it is in seconds: did you mean linger=0.1?"),
+    ({"linger": 5000}, "linger=5000 means 83.3 minutes, because it is in seconds; did you mean linger=5?"),
+    ({"linger": 100}, "linger=100 means 100 s, because it is in seconds; did you mean linger=0.1?"),
     (
         {"delivery_timeout": 0.002},
-        "delivery_timeout=0.002 means 2 ms, as it is in seconds: did you mean delivery_timeout=2?",
+        "delivery_timeout=0.002 means 2 ms, because it is in seconds; did you mean delivery_timeout=2?",
     ),
     (
         {"pong_timeout": 10000},
-        "pong_timeout=10000 means 2.78 hours, as it is in seconds: did you mean pong_timeout=10?",
+        "pong_timeout=10000 means 2.78 hours, because it is in seconds; did you mean pong_timeout=10?",
     ),
 ]
 
@@ -150,8 +150,8 @@ def test_usual_times_are_not_questioned(caplog, client, url):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        (None, "not None: is it read from a variable that is not set?"),
-        ([None], "not None: is it read from a variable that is not set?"),
+        (None, "not None: does it come from an unset variable?"),
+        ([None], "not None: does it come from an unset variable?"),
         (b"http://h", "not bytes"),
         (5, "not int"),
     ],
