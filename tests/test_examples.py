@@ -196,7 +196,7 @@ def test_liveness_readiness_and_metrics_while_the_event_server_is_down(
             for path in ("/live", "/ready"):
                 answer = get(listening, path)
                 assert (answer.status_code, answer.json()["ok"]) == (200, True)
-            assert "no server is well" in str(get(listening, "/ready").json()["events"]["reasons"])
+            assert "no server is healthy" in str(get(listening, "/ready").json()["events"]["reasons"])
             wait_until(
                 lambda: bool(re.search(r"\nraccoon_fast_total_conn_err_total [1-9]", scraped(listening))),
                 process,

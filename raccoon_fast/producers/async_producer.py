@@ -1,4 +1,4 @@
-"""The high-volume face for a program with an event loop: no thread."""
+"""AsyncProducer: sends at high volume from a program with an event loop, without a thread."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncProducer"]
 
 _CLOSE_S = 5.0
-# Of a table, encoded at once: the loop waits meanwhile.
+# Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
-# As measured, with a tenth more.
+# As measured, plus a tenth.
 _BATCH_COST = 768
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
@@ -57,11 +57,11 @@ _TURN_EVENTS = 100
 
 
 class AsyncProducer(BaseProducer[Data_contra]):
-    """As Producer, on the caller's event loop, asyncio or uvloop.
+    """Like Producer, but on the caller's event loop, asyncio or uvloop.
 
-    Bound to the loop of its first event, and used from there only. Receipts can be awaited; `on_delivery` and the
-    receipts' callbacks run on the loop. It has to be closed before the loop is, which cannot be made up for: what was
-    not acknowledged by then is lost, and is said at the exit of the interpreter.
+    Bound to the loop of its first event, and used only from there. Receipts can be awaited; `on_delivery` and the
+    receipts' callbacks run on the loop. Close it before the loop is closed: events that are not
+    acknowledged by then are lost, and an error is logged when the interpreter exits.
 
     Args:
         url: As Producer.
@@ -72,7 +72,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         max_in_flight: As Producer.
         connections: As Producer.
         buffer_bytes: As Producer.
-        overflow: As Producer; under "block", `await emit(…)` waits, and `emit_nowait` raises BufferFull.
+        overflow: As Producer; with "block", `await emit(…)` waits, and `emit_nowait` raises BufferFull.
         block_timeout: As Producer.
         delivery_timeout: As Producer.
         on_delivery: Called with each batch's receipt when it is settled.
@@ -81,7 +81,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         pong_timeout: As Producer.
         server_acks: As Producer.
         max_types: As Producer.
-        spool: As Producer; what an earlier process left is sent from the first event, or `async with`, on.
+        spool: As Producer; events of an earlier process are sent after the first event or `async with`.
         spool_bytes: As Producer.
         durable: As Producer.
         lanes: As Producer.
@@ -94,7 +94,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         **options: See ClientOptions.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -160,16 +160,16 @@ class AsyncProducer(BaseProducer[Data_contra]):
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        # Settled when there may be room in the buffer.
+        # Settled when the buffer may have room.
         self._room: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self._report: Report | None = None
         self._dropped: AsyncReceipt | None = None
 
     async def emit(self, type: str, data: Data_contra) -> AsyncReceipt:  # noqa: A002 - the proto field's name
-        """Accept one event, waiting for room in the buffer under overflow="block".
+        """Accept one event; wait for room in the buffer if overflow="block".
 
-        Returns and raises as Producer.emit. Cancelled while it waits, it has accepted nothing.
+        Returns and raises as Producer.emit. If cancelled while it waits, it accepts nothing.
         """
         self._bind()
         if self._before_send is not None:
@@ -183,7 +183,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return receipt  # type: ignore[no-any-return]
 
     def emit_nowait(self, type: str, data: Data_contra) -> AsyncReceipt:  # noqa: A002
-        """Accept one event, or raise BufferFull where `emit` would wait."""
+        """Accept one event; raise BufferFull if `emit` would wait."""
         self._bind()
         if self._before_send is not None:
             kept = self._kept(type, data)
@@ -196,7 +196,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return receipt  # type: ignore[no-any-return]
 
     async def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[AsyncReceipt]:
-        """Accept many events; cheaper than one by one, and the loop is let run between batches.
+        """Accept many events; cheaper than one by one. Lets the loop run between batches.
 
         Returns, raises and can be overridden as Producer.emit_many.
         """
@@ -282,9 +282,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
     async def emit_batch(
         self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None
     ) -> AsyncReceipt:
-        """Accept events as one batch of their own, waiting for room in the buffer under overflow="block".
+        """Accept events as one separate batch; wait for room in the buffer if overflow="block".
 
-        Returns and raises as Producer.emit_batch. Cancelled while it waits, it has accepted nothing.
+        Returns and raises as Producer.emit_batch. If cancelled while it waits, it accepts nothing.
         """
         self._bind()
         batch, lane, left_out = self._filled_batch(events, req_guid)
@@ -299,13 +299,13 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return receipt  # type: ignore[no-any-return]
 
     async def flush(self, timeout: float = 30.0) -> int:
-        """Send what waits now, and wait until all events accepted before this call are settled.
+        """Send waiting events now, and wait until all events accepted before this call are settled.
 
         Args:
-            timeout: Seconds to wait, at most; 0 does not wait.
+            timeout: The longest wait in seconds; 0 does not wait.
 
         Returns:
-            How many of them are not settled yet.
+            The number of these events that are not settled yet.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -317,12 +317,12 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return await self._engine.flush(timeout)
 
     async def close(self, timeout: float = _CLOSE_S) -> Report:
-        """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
+        """Stop accepting events, wait for accepted ones, fail the remainder, and report. Idempotent.
 
-        Cancelled, it fails what is left at once.
+        If cancelled, it fails the remainder at once.
 
         Args:
-            timeout: Seconds for all of it; 0 does not wait.
+            timeout: Seconds for the whole call; 0 does not wait.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -353,7 +353,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
 
     @property
     def report(self) -> Report:
-        """What `close` returned; before that, what `stats` returns."""
+        """The result of `close`; before that, the result of `stats`."""
         return self._report if self._report is not None else self.stats()
 
     def acks(self, maxsize: int = 10_000) -> AsyncAckStream:
@@ -374,7 +374,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         await self.close()
 
     async def _emit_when_room(self, event_type: str, data: Any) -> Any:
-        """Of an event that had no room: a lane's sample has kept it already."""
+        """Accept an event that had no room before: the lane's sample has already kept it."""
         lane = self._table.number(event_type)
         accumulator = self._accumulators[lane]
         return await self._when_room(lane, lambda: accumulator.emit(event_type, data))
@@ -406,7 +406,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
                 "`async with`, or await close(), on that loop"
             )
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this producer belongs to another event loop: make one producer for each loop")
+            raise RuntimeError("this producer belongs to another event loop: create one producer per loop")
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -451,7 +451,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if remaining_s <= 0:
             raise self._full(lane)
         if self._room is not None:
-            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the room.
+            # Not wait_for, which before Python 3.12 loses a cancellation that arrives together with the room.
             await asyncio.wait([self._room], timeout=min(remaining_s, _SPILL_AGAIN_S))
         if self._room is not None:
             self._spill(lane)
@@ -468,7 +468,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return AsyncReceipt("", future)
 
     def _tell_if_left_open(self) -> None:
-        # What a forked child inherits is its parent's.
+        # A forked child inherits these from its parent.
         if self.__dict__.get("_pid") != os.getpid() or self._report is not None:
             return
         self._pid = 0  # once
@@ -495,7 +495,7 @@ def _nothing(_: object = None, lane: int = 0) -> None:
     pass
 
 
-# As they are written, whatever takes their place in the class later.
+# The original methods, even if something replaces them in the class later.
 _EMIT = AsyncProducer.emit
 _EMIT_MANY = AsyncProducer.emit_many
 _started: weakref.WeakSet[AsyncProducer] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""What Producer and AsyncProducer have in common: the accumulator, the ledger, and what overflow drops."""
+"""The base of Producer and AsyncProducer: accumulator, ledger and overflow policies."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced", "place"]
 
-# A batch is more than its events.
+# A batch takes more memory than its events.
 _BATCH_BYTES = 2048
 _MOST_POOLED_BYTES = 8 << 20
-# Who waits for room is woken when so much of the buffer is free, not for each batch: a wake-up costs about as much as
-# a batch does.
+# Threads that wait for room are woken when this share of the buffer is free, not for each batch: a wake-up costs about
+# as much as a batch.
 _WORTH_WAKING = 1 / 8
 _LEFT_OUT = {FILTERED: "filtered by before_send", SAMPLED: "left out by the lane's sample"}
 
 
 class ServerHealth(NamedTuple):
-    """One server: its address, whether it is well, and what it failed with last ("" if it is well)."""
+    """One server: its address, whether it is healthy, and its last failure ("" if healthy)."""
 
     address: str
     ok: bool
@@ -69,7 +69,7 @@ class ServerHealth(NamedTuple):
 
 
 class Health(NamedTuple):
-    """For a readiness probe: `ok`, why not, and each server."""
+    """For a readiness probe: `ok`, the reason if it is false, and each server."""
 
     ok: bool
     reasons: list[str]
@@ -78,16 +78,16 @@ class Health(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every event, when the producer was closed or asked.
+    """The outcome of every event, as of `close` or `stats`.
 
     Attributes:
-        total: Counts of all events.
-        by_type: Counts of each event type; of those beyond `max_types` under "(other types)".
-        retries: Attempts beyond the first of a batch.
-        server_acks: What an acknowledgement means on this server, as the producer was told: "received" or "published".
-        seconds: Since the producer was made.
-        by_lane: Counts of each lane; without lanes the one named "default" has all events. It also has the settled
-            events of types beyond `max_types`, whose lanes are not known any more.
+        total: The counts of all events.
+        by_type: The counts of each event type; types beyond `max_types` are under "(other types)".
+        retries: Attempts after the first of each batch.
+        server_acks: The meaning of an acknowledgement, as given to the producer: "received" or "published".
+        seconds: The time since the producer was created.
+        by_lane: The counts of each lane; without lanes, "default" has all events. It also has the settled
+            events of types beyond `max_types`, because their lanes are no longer known.
     """
 
     total: Counts
@@ -99,7 +99,7 @@ class Report:
 
 
 class Policy(NamedTuple):
-    """What a producer does with an event before it is sent, as the user gave it; see Producer."""
+    """The user's options for events before they are sent; see Producer."""
 
     before_send: Callable[[Event], Event | tuple[str, Any] | None] | None
     lanes: Mapping[str, Lane] | None
@@ -118,10 +118,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._ledger = Ledger(options.max_types)
         self._tracing = options.settings.tracing
         self._pool: deque[Batch] = deque()
-        # A new batch has room for a little more than what this one came to, and does not grow to it step by step.
+        # A new batch starts with room for a little more than this one held, so that it need not grow step by step.
         self._last_made = Batch(options.wire)
         self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
-        # Batches that `overflow` gave up, by lane: not counted yet, and not settled yet.
+        # Batches that `overflow` dropped, by lane, first those not counted yet, then those not settled yet.
         self._dropping: list[deque[Batch]] = [deque() for _ in self._lanes]
         self._dropped_batches: list[deque[Batch]] = [deque() for _ in self._lanes]
         self._engine: Engine | None = None
@@ -136,7 +136,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._disk = self._new_disk_thread()
         self._accumulators = [self._new_accumulator(number, lane) for number, lane in enumerate(self._lanes)]
         self._low_bytes = [int(lane.buffer_bytes * (1 - _WORTH_WAKING)) for lane in self._lanes]
-        # Of the default lane, which is the only one as a rule.
+        # The default lane, usually the only one.
         self._accumulator = self._accumulators[0]
         if policy.sample_key is not None and not callable(policy.sample_key):
             raise TypeError(f"sample_key takes a callable of an event, not {policy.sample_key!r}")
@@ -147,7 +147,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             for accumulator, sampler in zip(self._accumulators, self._samplers, strict=True)
         ]
         self._table = LaneTable([lane.name for lane in self._lanes], targets, policy.lane_of)
-        # What takes the events.
+        # Accepts the events: the only accumulator, or a router to the lanes.
         self._entry = self._accumulator if len(self._lanes) == 1 else Router(self._table.routes, self._table.target)
         self._meter = ProducerMeter(self)
         lifetime.made(self)
@@ -168,7 +168,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
-        """Make a producer of environment variables.
+        """Create a producer from environment variables.
 
         | variable, after RACCOON_FAST_ | option |
         | --- | --- |
@@ -189,14 +189,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         | PROPAGATE, SPANS | `propagate`, `spans` (OpenTelemetry): as DURABLE |
         | STATSD_HOST, STATSD_PORT, STATSD_PREFIX, STATSD_TAGS | `stats=StatsD(…)`; tags are key:value,key:value |
 
-        A variable that is set to nothing is not set. One that begins with RACCOON_FAST_ and is not known is logged as a
+        An empty variable counts as not set. An unknown variable that starts with RACCOON_FAST_ is logged as a
         warning.
 
         Args:
-            **options: As the class takes them; they go before the environment's.
+            **options: The options of the class; they override the environment.
 
         Raises:
-            TypeError, ValueError: An option is not what it should be, or there is no url; the message names the
+            TypeError, ValueError: An option is invalid, or there is no url; the message names the
                 variable.
         """
         environment = Environment(options)
@@ -206,12 +206,12 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         if not options.get("enabled", True):
             options.setdefault("url", NULL_URL)
         if "url" not in options:
-            raise ValueError("RACCOON_FAST_URL is not set, and no url is given: name the server")
+            raise ValueError("RACCOON_FAST_URL is not set, and no url is given: set one of them")
         with environment.blamed():
             return cls(**options)
 
     def stats(self) -> Report:
-        """What became of every event so far; safe from any thread.
+        """The outcome of every event so far. Thread-safe.
 
         `accepted` is the sum of all other counts at every moment, in total and for each type.
         """
@@ -235,13 +235,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         )
 
     def _total(self) -> Counts:
-        """As `stats().total`, at a cost that depends neither on how many types there are nor on how much waits."""
+        """Like `stats().total`, at a cost that does not depend on the number of types or of waiting batches."""
         return self._ledger.consistent(self._read_total)
 
     def _read_total(self) -> Counts:
         waiting = 0
         for accumulator in self._accumulators:
-            taken = accumulator.taken  # first, for more may be taken meanwhile than there were
+            taken = accumulator.taken  # read first, because more may be taken meanwhile than there were
             waiting += max(0, accumulator.accepted - taken)
         return self._ledger.totals(waiting)
 
@@ -263,7 +263,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         }
 
     def _lane_of_type(self, event_type: str) -> int:
-        """As the table, for types that came from elsewhere: what is wrong with `lane_of` is told to who emits."""
+        """Like the table, but for types from elsewhere: only `emit` raises the errors of `lane_of`."""
         try:
             return self._table.number(event_type)
         except Exception:  # noqa: BLE001 - see above
@@ -271,14 +271,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     @property
     def spool_owner(self) -> str:
-        """Whose its records in the spool are, as `raccoon-fast spool ls` names it; "" while it has not opened one."""
+        """The owner id under which this producer stores records, as shown by `spool ls`; "" before it opens a spool."""
         return "" if self._spool is None else self._spool.owner
 
     def health(self) -> Health:
-        """Whether events get through, for a readiness probe; safe from any thread.
+        """Whether events get through, for a readiness probe. Thread-safe.
 
-        Asked again and again, it also tells when nothing has moved for longer than an attempt may take, whatever the
-        cause: an event loop that is blocked knows of no failure.
+        If polled, it also reports when nothing was settled for longer than an attempt may take, whatever the
+        cause: a blocked event loop cannot report a failure.
         """
         forks.check()
         engine = self._engine
@@ -296,11 +296,11 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         if trouble := self._loop_trouble():
             reasons.append(trouble)
         if servers and not any(server.ok for server in servers):
-            reasons.append(f"no server is well: {servers[0].last_error}")
+            reasons.append(f"no server is healthy: {servers[0].last_error}")
         if engine is not None and (late := engine.late_reason(total.unsettled, now_s)):
             reasons.append(late)
         for lane, accumulator in zip(self._lanes, self._accumulators, strict=True):
-            # That of a lane which drops is full whenever it has to.
+            # The buffer of a lane that drops may be full by design.
             if accumulator is not self._accumulator and lane.overflow.startswith("drop"):
                 continue
             if accumulator.buffered > 0.9 * lane.buffer_bytes:
@@ -310,15 +310,15 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     @abc.abstractmethod
     def _batch_cost(self, lane: LaneOptions) -> int:
-        """Bytes that a sealed batch of a lane takes beside its events: its objects, its receipt, its callback."""
+        """Bytes that a sealed batch of a lane takes beside its events: objects, receipt and callback."""
 
     @abc.abstractmethod
     def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
-        """A batch of a lane with a receipt of its own, under this guid or a fresh one."""
+        """A new batch of a lane with its receipt, under this guid or a new one."""
 
     @abc.abstractmethod
     def _loop_trouble(self) -> str:
-        """Why the event loop does not run, or ""; where it can be started anew, it is."""
+        """Why the event loop does not run, or ""; restarts the loop if possible."""
 
     @abc.abstractmethod
     def _wait_for_room(self, size: int, lane: int) -> Any: ...
@@ -328,10 +328,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     @abc.abstractmethod
     def _settled_receipt(self, response: Response) -> Any:
-        """A receipt of no batch."""
+        """A receipt without a batch."""
 
     def _make_batch(self, lane: int) -> Batch:
-        """For an event about to be accepted."""
+        """Called for an event about to be accepted."""
         return self._new_batch(None, lane)
 
     def _new_accumulator(self, number: int, lane: LaneOptions) -> Accumulator:
@@ -350,10 +350,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         accumulator.on_full = functools.partial(self._make_room, number)
         return accumulator
 
-    # What is not sent
+    # Events that are not sent
 
     def _kept(self, event_type: str, data: Any) -> tuple[str, Any] | None:
-        """What `before_send` makes of an event; None if it leaves it out, which is counted."""
+        """The result of `before_send` for an event; None if it leaves out the event, which is counted."""
         assert self._before_send is not None
         self._require_open()
         kept = self._before_send(event_type, data)
@@ -375,7 +375,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return self._left_out_receipt(SAMPLED)
 
     def _left_out_receipt(self, state: str) -> Any:
-        """Shared by all events that were left out in this way."""
+        """The receipt shared by all events that were left out in this way."""
         receipt = self._left_out.get(state)
         if receipt is None:
             response = Response(Status.UNSPECIFIED, Code.UNSPECIFIED, reason=_LEFT_OUT[state])
@@ -391,9 +391,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _filled_batch(
         self, events: Iterable[tuple[str, Any]], req_guid: str | None
     ) -> tuple[Batch | None, int, dict[str, Counter[str]]]:
-        """A batch of these events, not accepted yet, its lane, and the types of those that are left out, by state.
+        """A batch of these events that is not accepted yet, its lane, and the types of events left out, by state.
 
-        None in place of a batch if all are.
+        The batch is None if all events are left out.
         """
         check_events(events)
         lane = 0
@@ -447,7 +447,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             yield event_type, encoded
 
     def _table_steps(self, table: Any, columns: Columns, most_rows: int) -> Iterator[Step | Any]:
-        """Go through a table: events for one place, or the receipt of one that is left out, which is counted."""
+        """Yield a table's events by accumulator, or the receipt of an event that is left out and counted."""
         self._require_open()
         row = 0
         for batch in table_reader(table, columns):
@@ -459,7 +459,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             row += batch.num_rows
 
     def _row_steps(self, columns: Columns, batch: Any, first_row: int) -> Iterator[Step | Any]:
-        """As `_table_steps`, for events that are looked at one by one."""
+        """Like `_table_steps`, for events that are checked one by one."""
         has_data = self._before_send is not None or self._has_sample_key
         for row, event_type, data, encoded in columns.rows(batch, first_row, has_data=has_data):
             kept = event_type, data
@@ -480,7 +480,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             yield Step(self._accumulators[number], kept[0], one_slice(encoded), row)
 
     def _lane_of_types(self, types: Iterable[str]) -> int:
-        """The lane of a batch of several types: that of the highest priority among theirs."""
+        """The lane of a batch of several types: the one with the highest priority."""
         lanes = {self._lane_of_type(event_type): None for event_type in types}
         return min(lanes, key=lambda lane: self._lanes[lane].rank, default=0)
 
@@ -489,7 +489,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             self._ledger.add(types, state)
 
     def _new_engine(self, *, threadsafe: bool) -> Engine:
-        """On the event loop that is to own it."""
+        """Called on the event loop that will own it."""
         options = self._options
         settings = EngineSettings(
             wire=options.wire,
@@ -531,7 +531,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return engine
 
     def _adopted_batch(self, types: Mapping[str, int]) -> Batch:
-        """A batch in the lane of events of these types, with a settlement, for a record of an earlier process."""
+        """A batch with a settlement for a spool record of an earlier process, in the lane of these event types."""
         lane = self._lane_of_types(types)
         batch = self._new_batch(None, lane)
         if batch.settlement is None:
@@ -539,7 +539,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return batch
 
     def _tell(self, on_open: Callable[..., object], on_sealed: Callable[[], object]) -> None:
-        """Have the accumulators call these; `on_open` gets the number of the lane too, where it is not the default."""
+        """Set the accumulators' callbacks; outside the default lane `on_open` also gets the lane's number."""
         for lane, accumulator in enumerate(self._accumulators):
             accumulator.on_open = functools.partial(on_open, lane=lane) if lane else on_open
             accumulator.on_sealed = on_sealed
@@ -553,7 +553,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     @property
     def _has_spooled(self) -> bool:
-        """Whether an earlier process may have left something to send."""
+        """Whether an earlier process may have left events to send."""
         return self._spool is not None and self._spool.path.exists()
 
     def _empty_batch(self) -> Batch:
@@ -563,13 +563,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             usual_bytes = self._last_made.nbytes or 4096
             batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
         self._last_made = batch
-        # Until `batch_opened` says so: another thread may fill it, and the loop take it, before that is called.
+        # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
         batch.accepted_s = time.monotonic()
         return batch
 
     def _recycle(self, *batches: Batch) -> None:
-        # Some is kept for the next batches: fresh memory costs a page fault for every 4 kB. Lean ones would keep the
-        # memory around them from being given back.
+        # Some memory is kept for the next batches: fresh memory costs a page fault per 4 kB. Small blocks would keep the
+        # memory around them from being returned.
         has_room = False
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
@@ -582,8 +582,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             self._room_made()
 
     def _after_fork(self) -> None:
-        """In the child: begin anew. The parent's loop does not run here, and its events are not ours to send."""
-        lifetime.inherit(self._engine)  # its loop's descriptors are the parent's too
+        """In the child: start afresh. The parent's loop does not run here, and the parent sends its own events."""
+        lifetime.inherit(self._engine)  # the parent shares the descriptors of its loop
         self._engine = None
         self._ledger = Ledger(self._options.max_types)
         self._pool.clear()
@@ -600,7 +600,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         for accumulator in self._accumulators:
             accumulator.reset()
 
-    # Overflow; called by `emit` in its thread when something does not fit. True: it may fit now, look again.
+    # Overflow; called by `emit` in its thread when an event does not fit. True: it may fit now, try again.
 
     def _make_room(self, lane: int, types: Mapping[str, int], size: int) -> Any:
         policy = self._lanes[lane].overflow
@@ -619,23 +619,24 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             self._engine.spill(lane)
 
     def _drop_oldest(self, lane: int) -> bool:
-        """Give up the batch of a lane that waits longest; False if all there is is in flight."""
+        """Drop the batch of a lane that has waited longest; False if everything is in flight."""
         accumulator = self._accumulators[lane]
         while True:
             with self._ledger.change():
                 before = accumulator.taken
                 accumulator.take(self._dropping[lane])
                 has_dropped = self._count_dropped(lane)
-            if has_dropped or accumulator.taken != before:  # or another thread has
+            if has_dropped or accumulator.taken != before:  # or another thread has dropped it
                 break
             if not accumulator.seal():
                 return False
         self._settle_dropped(lane)
         if self._engine is not None:
-            self._engine.batch_sealed()  # a flush may wait for what was dropped
+            self._engine.batch_sealed()  # a flush may wait for the dropped events
         return True
 
-    # A Ctrl-C may come between any two steps: a batch is in one deque or the other, and the next call goes on with it.
+    # A Ctrl-C may come between any two steps: a batch is in one deque or the other, and the next call continues with
+    # it.
 
     def _count_dropped(self, lane: int) -> bool:
         dropping, dropped = self._dropping[lane], self._dropped_batches[lane]
@@ -653,7 +654,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return has_dropped
 
     def _finish_dropping(self) -> None:
-        """Go on where an exception of a signal handler ended `emit`."""
+        """Continue where an exception of a signal handler ended `emit`."""
         for lane in range(len(self._lanes)):
             if self._dropping[lane] or self._dropped_batches[lane]:
                 self._count_dropped(lane)
@@ -662,7 +663,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _settle_dropped(self, lane: int) -> None:
         mine: deque[Batch] = deque()
         try:
-            # Not the loop first: an interrupt at its end is raised where it begins, and so outside of the `try`.
+            # Not the loop first: an interrupt at its end is raised at its start, and so outside the `try`.
             dropped = self._dropped_batches[lane]
             while dropped or mine:
                 if not mine:
@@ -672,7 +673,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                 batch = mine[0]
                 if not batch.receipt.done():
                     error = DroppedError(
-                        "dropped to make room for newer events: the buffer was full", req_guid=batch.receipt.req_guid
+                        "dropped to make room for newer events because the buffer was full",
+                        req_guid=batch.receipt.req_guid,
                     )
                     (batch.settlement or Settlement(batch.receipt)).abandoned(error)
                 at_once(map(mine.remove, (batch,)), self._accumulators[lane].releasing(batch.cost))
@@ -684,7 +686,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         buffered, limit = self._accumulators[lane].buffered, self._lanes[lane].buffer_bytes
         of_lane = f" of the lane {self._lanes[lane].name!r}" if len(self._lanes) > 1 else ""
         return BufferFull(
-            f"the buffer{of_lane} is full: {buffered} of {limit} bytes wait or are in flight; emit less, raise "
+            f"the buffer{of_lane} is full: {buffered} of {limit} bytes are in use; emit less, raise "
             "buffer_bytes, or let overflow= drop or spool events",
             buffered=buffered,
             limit=limit,
@@ -699,12 +701,12 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
 
 def place(error: SerializationError, index: int | None) -> None:
-    """Tell an error that was raised for one event its place among several."""
+    """Add an event's position among several to the error that it raised."""
     if index is not None and error.index is None:
         error.index = index
         error.args = (str(error).replace("event of type", f"events[{index}] of type", 1),)
 
 
 def is_replaced(producer: BaseProducer[Any], original: Callable[..., object]) -> bool:
-    """Whether a subclass, a mock or a wrapper has put something in the place of a method as it is written."""
+    """Whether a subclass, a mock or a wrapper has replaced the original method."""
     return getattr(type(producer), original.__name__) is not original

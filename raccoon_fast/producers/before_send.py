@@ -1,4 +1,4 @@
-"""The hook `before_send`: a user's last look at each event before a producer accepts it."""
+"""The hook `before_send`, which sees each event before a producer accepts it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["BeforeSend"]
 
 
 class BeforeSend:
-    """Applies the hook to events, and checks what it returns. As safe in threads as the hook is.
+    """Applies the hook to events, and checks its result. Thread-safe if the hook is.
 
     Args:
-        hook: Takes an Event; returns an Event or a (type, data) pair to be sent in its place, or None for nothing.
+        hook: Takes an Event; returns an Event or a (type, data) pair to send instead, or None to send nothing.
 
     Raises:
-        TypeError: It cannot be called.
+        TypeError: The hook is not callable.
     """
 
     def __init__(self, hook: Callable[[Event], Event | tuple[str, Any] | None]) -> None:
@@ -29,14 +29,14 @@ class BeforeSend:
         self._hook = hook
 
     def __call__(self, event_type: str, data: Any) -> tuple[str, Any] | None:
-        """What is to be sent for an event, or None.
+        """Returns the event to send for an event, or None.
 
         Raises:
             TypeError, ValueError: The type is not a non-empty str, or the hook returned neither an event nor None.
-            Exception: Whatever the hook raises, as it is.
+            Exception: Any exception of the hook, unchanged.
         """
         if not isinstance(event_type, str) or not event_type:
-            refuse_type(event_type)  # the hook may rely on it, and the ledger counts by it
+            refuse_type(event_type)  # the hook may rely on the type, and the ledger counts by it
         event = self._hook(Event(event_type, data))
         if event is None:
             return None

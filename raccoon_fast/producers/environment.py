@@ -1,4 +1,4 @@
-"""Options from environment variables: what changes with the deployment, not with the code."""
+"""Reads options from environment variables, for settings that differ between deployments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CONNECTION_OPTIONS", "PREFIX", "Environment", "unknown_variables"]
 
 PREFIX = "RACCOON_FAST_"
-#: What any client has need of.
+#: Options that every client uses.
 CONNECTION_OPTIONS = (
     "url",
     "user_id",
@@ -32,7 +32,7 @@ CONNECTION_OPTIONS = (
 )
 
 
-# Each variable's option, or its part of one, and how its text is read. Documented in BaseProducer.from_env.
+# Each variable's option, or part of an option, and its parser. Documented in BaseProducer.from_env.
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "URL": ("url", option_text.names),
     "USER_ID": ("user_id", str),
@@ -72,23 +72,23 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STATSD_PREFIX": ("stats.prefix", str),
     "STATSD_TAGS": ("stats.tags", option_text.pairs),
 }
-# Read elsewhere: when the package is imported, when it is built, and by its tests.
+# Variables read elsewhere: on import, by the build, and by the tests.
 _OTHERS = ("NO_EXTENSIONS", "BUILD", "TEST_PATIENCE")
 
 
 class Environment:
-    """The options that variables are set for; a variable set to nothing is not set.
+    """The options for which variables are set; an empty variable counts as not set.
 
     Args:
-        given: Options that the caller has: theirs are not read, whatever is in them.
-        wanted: Read no others than these; None reads all.
-        variables: The process's own when None.
+        given: Options that the caller passes: their variables are not read.
+        wanted: The options to read; None reads all.
+        variables: The variables; None uses the environment of the process.
 
     Attributes:
-        options: By their names.
+        options: The values by option name.
 
     Raises:
-        ValueError: A variable is not what it should be; the message names it.
+        ValueError: A variable is invalid; the message names it.
     """
 
     def __init__(
@@ -121,10 +121,10 @@ class Environment:
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
-        """Name the variables behind the options that an error names.
+        """In `with`: errors about options also name their variables.
 
         Raises:
-            TypeError, ValueError: As inside; the message says which variables it is about.
+            TypeError, ValueError: The inner error; the message names its variables.
         """
         try:
             yield
@@ -143,7 +143,7 @@ class Environment:
 
 
 def unknown_variables(variables: Mapping[str, str] | None = None) -> list[str]:
-    """Says of each variable that begins as ours do, and is none of them, so; one line each."""
+    """Returns a line for each unknown variable that starts with our prefix."""
     known = [*_VARIABLES, *_OTHERS]
     lines = []
     for name in os.environ if variables is None else variables:
@@ -151,7 +151,7 @@ def unknown_variables(variables: Mapping[str, str] | None = None) -> list[str]:
         if name.startswith(PREFIX) and suffix not in known:
             near = difflib.get_close_matches(suffix, known, 1)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-            lines.append(f"{name} is no variable of raccoon_fast{hint}")
+            lines.append(f"{name} is not a variable of raccoon_fast{hint}")
     return lines
 
 

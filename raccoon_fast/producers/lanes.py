@@ -29,34 +29,35 @@ __all__ = [
 
 PRIORITIES = ("high", "normal", "low")
 OVERFLOWS = ("block", "raise", "drop_newest", "drop_oldest", "spool")
-#: The name of the lane of all other events, made of the producer's own options.
+#: The name of the lane for all other events; it has the producer's own options.
 DEFAULT_LANE = "default"
 _NORMAL = PRIORITIES.index("normal")
-# Types whose lane is remembered; `lane_of` is asked again for each event of any further type.
+# The number of types whose lane is cached; for further types `lane_of` is called for each event.
 _MOST_TYPES = 10_000
 
 
 @dataclass(frozen=True)
 class Lane:
-    """How the events of a lane are treated. What is left out is as the producer has it.
+    """The rules for the events of a lane. Options that are left out have the producer's values.
 
     Attributes:
-        priority: "high" is sent before "normal", and that before "low"; whatever waits for its turn gets 5 % of the
-            bytes that are sent all the same.
-        linger, batch_events, batch_bytes: As Producer, for the batches of this lane. `batch_bytes` is at most half of
+        priority: "high" is sent before "normal", and "normal" before "low"; a waiting lower priority still gets 5 % of
+            the bytes sent.
+        linger, batch_events, batch_bytes: As for Producer, for the batches of this lane. `batch_bytes` is at most half
+        of
             the lane's `buffer_bytes`.
-        buffer_bytes: The lane's share of the producer's `buffer_bytes`. Left out, the lane shares equally, with all
-            other lanes that leave it out and the default lane, in what the others leave.
-        overflow, block_timeout: As Producer, when the lane's share is full.
-        ttl: Seconds after which an event that waits is worth nothing: it expires, also where there is a spool. An
-            attempt under way by then is not cut short.
-        durable: As Producer.
-        sample: The share of the events that is kept, 0 to 1; see Producer's `sample_key`. The others are counted as
+        buffer_bytes: The lane's share of the producer's `buffer_bytes`. By default the lane shares equally, with all
+            other lanes that leave it out and the default lane, what the other lanes do not take.
+        overflow, block_timeout: As for Producer, when the lane's share is full.
+        ttl: Seconds after which a waiting event is worthless: it expires, even with a spool. An
+            attempt under way may finish.
+        durable: As for Producer.
+        sample: The share of events to keep, 0 to 1; see Producer's `sample_key`. The others are counted as
             `sampled`.
-        on_delivery: As Producer, for the batches of this lane.
+        on_delivery: As for Producer, for the batches of this lane.
 
     Raises:
-        TypeError, ValueError: A value is not what it should be; the message names it.
+        TypeError, ValueError: A value is invalid; the message names it.
     """
 
     priority: str = "normal"
@@ -93,9 +94,9 @@ class Lane:
 
 
 class LaneOptions(NamedTuple):
-    """A lane's options, checked and complete; names as those of Lane, units in the names.
+    """A lane's options, checked and complete. The names are those of Lane, with units.
 
-    `rank` is 0 for the highest priority. `ttl_s` is None where an event lives as long as `delivery_timeout` lets it.
+    `rank` is 0 for the highest priority. `ttl_s` is None if only `delivery_timeout` limits an event's life.
     """
 
     name: str
@@ -119,12 +120,12 @@ def resolve_lanes(
     """The lanes of a producer, the default one first.
 
     Args:
-        lanes: Lane by name, or None.
-        options: The producer's.
-        on_delivery: The producer's.
+        lanes: The lanes by name, or None.
+        options: The producer's options.
+        on_delivery: The producer's callback.
 
     Raises:
-        TypeError, ValueError: A lane is not what it should be, or asks for more than there is; the message names it.
+        TypeError, ValueError: A lane is invalid, or its share is too large; the message names it.
     """
     given = _checked(lanes)
     shares = _shares(given, options)
@@ -153,7 +154,7 @@ def _checked(lanes: object) -> Mapping[str, Lane]:
 
 
 def _shares(lanes: Mapping[str, Lane], options: ProducerOptions) -> dict[str, int]:
-    """Each lane's buffer_bytes, which add up to the producer's."""
+    """The buffer_bytes of each lane; they add up to the producer's."""
     fixed = {name: lane.buffer_bytes for name, lane in lanes.items() if lane.buffer_bytes is not None}
     others = [DEFAULT_LANE, *(name for name in lanes if name not in fixed)]
     left = options.buffer_bytes - sum(fixed.values())
@@ -198,19 +199,19 @@ def _resolved(
 
 
 class LaneTable:
-    """Which lane an event type belongs to. Safe from any thread as long as `lane_of` is.
+    """Maps event types to lanes. Thread-safe if `lane_of` is.
 
     Args:
-        names: The lanes', the default one first.
-        targets: What `target` returns for each of them.
-        lane_of: Returns the name of a type's lane, or None for the default one; asked once for each type that names no
+        names: The names of the lanes, the default one first.
+        targets: The result of `target` for each lane.
+        lane_of: Returns the name of a type's lane, or None for the default one; called once for each type that names no
             lane itself.
 
     Attributes:
-        routes: The target of each type that was seen, for who looks there first.
+        routes: The target of each type seen so far; a cache that callers may read first.
 
     Raises:
-        TypeError: `lane_of` cannot be called.
+        TypeError: `lane_of` is not callable.
         ValueError: `lane_of` is given without lanes.
     """
 
@@ -228,11 +229,11 @@ class LaneTable:
         self.routes: dict[str, Any] = {}
 
     def number(self, event_type: str) -> int:
-        """The place of the type's lane among the names.
+        """The index of the type's lane among the names.
 
         Raises:
-            ValueError: `lane_of` returned something that is no lane.
-            Exception: Whatever `lane_of` raises, as it is.
+            ValueError: `lane_of` returned a value that is not a lane.
+            Exception: Any exception of `lane_of`, unchanged.
         """
         number = self._known.get(event_type)
         if number is None:
@@ -244,7 +245,7 @@ class LaneTable:
         return number
 
     def target(self, event_type: str) -> Any:
-        """The target of the type's lane; errors as `number`."""
+        """The target of the type's lane; raises as `number`."""
         target = self._targets[self.number(event_type)]
         if len(self.routes) < _MOST_TYPES:
             self.routes[event_type] = target
@@ -264,14 +265,14 @@ class LaneTable:
 
 
 class Sampler:
-    """Decides which events are kept. As safe in threads as `key` is.
+    """Decides which events to keep. Thread-safe if `key` is.
 
     Args:
-        share: Of the events, 0 to 1.
-        key: Returns what an Event is decided by: text, bytes or an int. Events of one key are kept or left out
-            together, in every process, and those of a smaller share are kept by a larger one too. None, or a key that
+        share: The share of events to keep, 0 to 1.
+        key: Returns the sampling key of an Event: text, bytes or an int. Events with the same key are kept or left out
+            together, in every process; a larger share keeps all keys of a smaller one. None, or a key that
             is None, decides at random.
-        draw: As random.random.
+        draw: A function like random.random.
     """
 
     def __init__(
@@ -282,11 +283,11 @@ class Sampler:
         self._draw = draw
 
     def keeps(self, event_type: str, data: Any) -> bool:
-        """Whether an event is kept.
+        """Whether to keep an event.
 
         Raises:
-            TypeError: The key is of no type that it may be.
-            Exception: Whatever `key` raises, as it is.
+            TypeError: The key has an unsupported type.
+            Exception: Any exception of `key`, unchanged.
         """
         key = None if self._key is None else self._key(Event(event_type, data))
         if key is None:
@@ -302,10 +303,10 @@ class Sampler:
 
 
 def lanes_from_text(text: str) -> dict[str, Lane]:
-    """Lanes by name, from a JSON object of their options.
+    """Parses lanes by name from a JSON object of their options.
 
     Raises:
-        ValueError: It is none; the text ends a sentence that begins with the option's name.
+        ValueError: The text is invalid; the message continues a sentence that starts with the option's name.
     """
     wanted = 'must be a JSON object such as {"page": {"priority": "low", "ttl": 30}}'
     try:

@@ -1,4 +1,4 @@
-"""What a producer tells sinks of itself: the one place that reads its ledger for them."""
+"""Reports a producer's ledger to metrics sinks; the only place that reads it for them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ProducerMeter"]
 
-# Sizes of batches between two readings; protects from a sink that does not read.
+# The most batch sizes kept between two readings, in case the sink never reads.
 _MOST_SIZES = 65536
 
 
 class ProducerMeter:
-    """Lets the sink of a producer read it, from its first event until it is closed. It does not keep the producer.
+    """Lets a producer's sink read it from its first event until it is closed. Holds no reference to the producer.
 
     Args:
-        producer: Its `stats` is the sink; where that reads no ledgers, nothing is done here.
+        producer: The producer whose `stats` is the sink; if the sink reads no ledgers, the meter does nothing.
 
     Attributes:
-        sizes: Gets the lane, events and bytes of each batch that is first sent; None where nobody asks.
+        sizes: Collects the lane, events and bytes of each batch at its first attempt; None if no sink needs them.
     """
 
     def __init__(self, producer: BaseProducer) -> None:
@@ -43,10 +43,10 @@ class ProducerMeter:
             self._sink.watch(self)
 
     def end(self, producer: BaseProducer) -> None:
-        """The producer is closed, or about to be freed, and its counts are final; idempotent."""
+        """Called when the producer is closed or about to be freed and its counts are final. Idempotent."""
         if self._sink is not None and self._is_watched:
             self._is_watched, self._is_over = False, True
-            self._ending = producer  # what is about to be freed is not found by its weak reference
+            self._ending = producer  # an object about to be freed is not found by its weak reference
             self._sink.unwatch(self)
             self._ending = None
 

@@ -1,4 +1,4 @@
-"""The options of Producer and AsyncProducer: checked, and turned into endpoints."""
+"""Checks the options of Producer and AsyncProducer, and makes endpoints from them."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _TRANSPORTS = {
     "gRPC": "raccoon_fast.transports.grpc.transport",
 }
 _TIMEOUTS_S = {"REST": 15.0, "WebSocket": 30.0, "gRPC": 15.0}
-# Room in a message for its guid and time.
+# Room in a message for guid and time.
 _HEAD_BYTES = 256
 _STALL_MARGIN_S = 1.0
-# Batches in flight where nothing is said: on each connection at first, and in all to a far server.
+# Default batches in flight: per connection at first, and in total to a far server.
 _FIRST_IN_FLIGHT, _MOST_IN_FLIGHT = 8, 128
-# Time is the bound, not a number of attempts: delivery_timeout.
+# delivery_timeout limits the attempts, not their number.
 _RETRY = RetryPolicy(initial=0.1)
 
 
 class ProducerOptions(NamedTuple):
-    """Options, checked; names as those of Producer, units in the names."""
+    """Checked options. The names are those of Producer, with units."""
 
     servers: list[tuple[str, Settings]]
     wire: str
@@ -76,12 +76,12 @@ class ProducerOptions(NamedTuple):
 
     @property
     def settings(self) -> Settings:
-        """What all servers share: serializer, logger, stats."""
+        """The options that all servers share: serializer, logger, stats."""
         return self.servers[0][1]
 
     @property
     def serializer(self) -> Any:
-        """None for RAW: then the accumulator takes the bytes as they are, without a call for each event."""
+        """None for RAW: the accumulator then takes the bytes directly, without a call per event."""
         serializer = self.settings.serializer
         if isinstance(serializer, JsonEncoder):
             return serializer.plain
@@ -89,23 +89,23 @@ class ProducerOptions(NamedTuple):
 
     @property
     def rescue(self) -> Any:
-        """What encodes the data that `serializer` does not take, or says why it cannot; None to leave its errors."""
+        """Encodes data that `serializer` does not take, or says why it cannot; None keeps its errors."""
         serializer = self.settings.serializer
         return serializer.rescue if isinstance(serializer, JsonEncoder) else None
 
     @property
     def stall_s(self) -> float:
-        """How long nothing may be settled while events wait, and all be well."""
+        """How long nothing may be settled, while events wait, before `health` reports it."""
         return self.linger_s + max(settings.timeout_s for _, settings in self.servers) + _STALL_MARGIN_S
 
     @property
     def first_in_flight(self) -> int:
-        """Batches in flight on a connection at first."""
+        """The initial number of batches in flight per connection."""
         return _FIRST_IN_FLIGHT if self.max_in_flight is None else self.max_in_flight
 
     @property
     def most_in_flight(self) -> int:
-        """Batches in flight at most, on all connections together."""
+        """The largest number of batches in flight, on all connections together."""
         first = self.first_in_flight * self.connections
         return first if self.max_in_flight is not None else max(first, _MOST_IN_FLIGHT)
 
@@ -116,13 +116,13 @@ class ProducerOptions(NamedTuple):
         return Endpoints([self._endpoint(protocol, settings) for protocol, settings in self.servers])
 
     def _endpoint(self, protocol: str, settings: Settings) -> Endpoint:
-        # Over REST one transport has all the connections, and as many as there may be requests in flight.
+        # Over REST one transport has all connections, as many as requests in flight.
         count = 1 if protocol == "REST" else self.connections
         transports = [self._transport(protocol, settings) for _ in range(count)]
         open_apart = functools.partial(self._transport, protocol, settings)
         # A server refuses a second WebSocket of one id.
         is_alone = protocol == "WebSocket" and settings.link.identity.user_id is not None
-        # And httpx's transport is closed by the first that is done with it.
+        # And the first endpoint that closes would close httpx's transport for all.
         is_alone |= hasattr(settings.own_transport, "handle_async_request")
         return Endpoint(
             settings.link.address, transports, self.retry, settings.timeout_s, None if is_alone else open_apart
@@ -182,9 +182,9 @@ def resolve_options(
     """Check the options of a producer.
 
     Raises:
-        TypeError, ValueError: One is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
-    # A single wrong one is for protocol_of to refuse.
+    # protocol_of refuses a single wrong one.
     urls = [*url] if isinstance(url, Iterable) and not isinstance(url, (str, bytes)) else [url]
     if not urls:
         raise ValueError("url must name at least one server")
@@ -192,9 +192,9 @@ def resolve_options(
     is_null = [one for one in urls if isinstance(one, str) and one.lower().startswith(NULL_URL)] != []
     if is_null:
         if len(urls) > 1:
-            raise ValueError(f"url must name {NULL_URL} alone: no server can stand beside it")
+            raise ValueError(f"url must name {NULL_URL} alone, without other servers")
         if urls[0].lower() != NULL_URL:
-            raise ValueError(f"url must be {NULL_URL} with nothing behind it, not {without_userinfo(urls[0])!r}")
+            raise ValueError(f"url must be {NULL_URL} without a path, not {without_userinfo(urls[0])!r}")
         servers.append(("null", Settings(NULL_ADDRESS, {"retry": _RETRY, **options}, _TIMEOUTS_S["REST"])))
         urls = []
     for one in urls:
@@ -215,7 +215,7 @@ def resolve_options(
         raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
     has_grpc = any(protocol == "gRPC" for protocol, _ in servers)
     if wire == "json" and has_grpc:
-        raise ValueError('wire="json" is for REST and WebSocket: gRPC carries protobuf only')
+        raise ValueError('wire="json" works with REST and WebSocket only: gRPC needs protobuf')
     if overflow not in OVERFLOWS:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOWS)}, not {overflow!r}")
     if server_acks not in ("received", "published"):
@@ -233,7 +233,7 @@ def resolve_options(
     if buffer_bytes < 2 * batch_bytes:
         raise ValueError(f"buffer_bytes must hold two batches, {2 * batch_bytes} or more, not {buffer_bytes}")
     spool_path = _spool_path(spool, overflow, durable=durable)
-    # What sends nothing must not empty the spool of a process that did send.
+    # A producer that sends nothing must not empty the spool of a process that did send.
     is_null |= not switch("enabled", enabled)
     resolved = ProducerOptions(
         servers=servers,
@@ -242,7 +242,7 @@ def resolve_options(
         batch_events=whole("batch_events", batch_events),
         batch_bytes=batch_bytes,
         max_batch_bytes=limit,
-        # A lone large event makes a batch of its own.
+        # A large event gets a separate batch.
         max_event_bytes=min(limit, buffer_bytes),
         max_in_flight=None if max_in_flight is None else whole("max_in_flight", max_in_flight),
         connections=whole("connections", connections),
@@ -276,14 +276,14 @@ def resolve_options(
 def _take_own(
     servers: list[tuple[str, Settings]], options: Mapping[str, Any], transport: object, channel: object
 ) -> None:
-    """Give each server what the user has for it in place of our own connections."""
+    """Assign the user's transports or channels to the servers."""
     for protocol, name, given in (("REST", "transport", transport), ("gRPC", "channel", channel)):
         if given is None:
             continue
         if isinstance(given, Sequence):
             each: list[object] = [*given]
             if len(each) != len(servers):
-                raise ValueError(f"{name} must have one for each url, or None: {len(servers)}, not {len(each)}")
+                raise ValueError(f"{name} must have one entry per url, or None: {len(servers)}, not {len(each)}")
         else:
             each = [given if one == protocol else None for one, _ in servers]
         if not any(one is not None for one in each):
@@ -320,5 +320,5 @@ def _spool_path(spool: str | os.PathLike[str] | None, overflow: str, *, durable:
         raise ValueError("spool needs flock, which this platform does not have")
     path = Path(spool).absolute()
     if not path.parent.is_dir():
-        raise ValueError(f"spool must be a file in a directory that exists, and {path.parent} does not")
+        raise ValueError(f"spool must be a file in an existing directory, but {path.parent} does not exist")
     return path

@@ -1,4 +1,4 @@
-"""The high-volume face: events in one by one or many at a time, batches out, every event accounted for."""
+"""Producer: accepts events one by one or in bulk, sends them in batches, and counts the outcome of every event."""
 
 from __future__ import annotations
 
@@ -57,23 +57,23 @@ __all__ = ["Producer"]
 _CLOSE_S = 5.0
 # Of a table, encoded at once.
 _TABLE_ROWS = 10_000
-# As measured, with a tenth more.
+# As measured, plus a tenth.
 _BATCH_COST = 768
 _CALLBACK_COST = 384
-# Beyond a caller's timeout: for the loop to answer, for what `close` ends, and for a disk that takes what is left.
+# Added to a caller's timeout: for the loop to answer, for `close` to finish, and for the disk to store the remainder.
 _MARGIN_S = 0.02
 _CLOSE_MARGIN_S = 0.4
 _DISK_MARGIN_S = 5.0
 _COUNTED_S = 0.1
-# The first event waits for the engine, but not for good: the code that it interrupts, if a finalizer emits it, may hold
+# The first event waits for the engine, but not forever: if a finalizer emits it, the interrupted code may hold
 # a lock that the loop's thread needs.
 _START_S = 0.25
-# A disk that refused is asked again while an `emit` waits.
+# While an `emit` waits, a disk that refused is tried again.
 _SPILL_AGAIN_S = 1.0
 
 
 class _Patchable(abc.ABCMeta):
-    """Lets what is put into the class later, as unittest.mock does, reach the objects there are."""
+    """Makes later changes of the class, such as those by unittest.mock, reach existing objects."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -91,76 +91,75 @@ class _Patchable(abc.ABCMeta):
 
 
 class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
-    """Sends many events: `emit` appends to a batch and returns; batches are sent, and tried again, behind it.
+    """Sends many events: `emit` appends to a batch and returns; a background thread sends and retries the batches.
 
-    Safe to use from many threads. The first event starts a daemon thread with an event loop, so a producer made before
-    a fork works in the child with nothing to install: it starts anew there, and what the parent held stays the
-    parent's. A producer still open when the interpreter exits is closed then, also in a process of multiprocessing;
-    Celery's workers end in a way of their own: connect `close` to its signal worker_process_shutdown, or `flush` in the
-    task.
+    Thread-safe. The first event starts a daemon thread with an event loop. A producer created before a fork therefore
+    works in the child without any setup: it starts afresh there, and the parent keeps its own events. A producer that
+    is still open when the interpreter or a multiprocessing process exits is closed then. Celery workers exit
+    differently: connect `close` to the signal worker_process_shutdown, or call `flush` in the task.
 
-    Under gevent's monkey patching every wait here (a full buffer, a receipt's `result`, `flush`, `close`) lets the
-    other greenlets run, and callbacks run on a greenlet. With `patch_all(thread=False)` each wait holds up the hub.
+    Under gevent's monkey patching every wait (a full buffer, a receipt's `result`, `flush`, `close`) lets the other
+    greenlets run, and callbacks run on a greenlet. With `patch_all(thread=False)` each wait blocks the hub.
 
-    A batch is sealed by `batch_events`, by `batch_bytes`, or when it is `linger` seconds old, whichever is first. The
-    delivery is at least once: a resend, which keeps its guid, may publish a batch twice.
+    A batch is sealed when it holds `batch_events` events or `batch_bytes` bytes, or when it is `linger` seconds old,
+    whichever comes first. Delivery is at least once: a resend keeps its guid, but may publish a batch twice.
 
     Args:
-        url: One server or several in the order of preference: "ws://…", "http://…", "grpc://…" or their secure forms,
-            mixed as you like; or "null://", see enabled. A server that fails is replaced by the next one that is well,
-            and taken back when it has proved to be well again.
+        url: One server, or several in order of preference: "ws://…", "http://…", "grpc://…" or their secure forms, in
+            any mix; or "null://", see enabled. If a server fails, the next healthy one is used, until the first one has
+            proved to be healthy again.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
-        linger: Seconds a batch waits for more events.
-        batch_events: Events in a batch, at most.
-        batch_bytes: Bytes in a batch, at most; an event larger than that makes a batch of its own.
-        max_in_flight: Batches unacknowledged at once on a connection, at most; fewer while the server is slow. None
-            starts with 8 and, where the server is far and acknowledges as fast as ever, goes up to 128 on all
-            connections together, or a quarter of `buffer_bytes`.
-        connections: Connections to a server.
-        buffer_bytes: Bytes of memory for events that wait or are in flight, at most: the events, and what their batches
-            and receipts take beside them.
-        overflow: What `emit` does when the buffer is full: "block" until there is room, for `block_timeout` seconds at
-            most; "raise" BufferFull; "drop_newest", the event itself; "drop_oldest", the batch that waits longest;
-            "spool" moves what waits longest to disk, and blocks meanwhile.
-        block_timeout: See overflow; then BufferFull is raised.
-        delivery_timeout: Seconds from an event's acceptance to its acknowledgement, over all attempts; then it expires.
+        linger: The seconds for which a batch waits for more events.
+        batch_events: The largest number of events in a batch.
+        batch_bytes: The largest number of bytes in a batch; a larger event gets a separate batch.
+        max_in_flight: The largest number of unacknowledged batches per connection; fewer while the server is slow. None
+            starts with 8. If the server is far away and its acknowledgements do not slow down, None goes up to 128 on
+            all connections together, or to a quarter of `buffer_bytes`.
+        connections: The number of connections per server.
+        buffer_bytes: The limit in bytes for the memory of events that wait or are in flight, with their batches and
+            receipts.
+        overflow: What `emit` does when the buffer is full: "block" waits for room, for at most `block_timeout` seconds;
+            "raise" raises BufferFull; "drop_newest" drops the new event; "drop_oldest" drops the batch that has waited
+            longest; "spool" moves the batches that have waited longest to disk, and blocks meanwhile.
+        block_timeout: The seconds after which a blocked `emit` raises BufferFull; see overflow.
+        delivery_timeout: Seconds from accepting an event to its acknowledgement, over all attempts; then it expires.
         on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
         wire: "proto" or "json" (not with gRPC): the encoding of the request around the events.
-        ping_interval: Seconds between our own pings on a WebSocket; over gRPC, seconds without an answer before a ping,
-            no more often than grpc-go's enforcement policy allows. None sends none.
+        ping_interval: Seconds between the client's pings on a WebSocket; over gRPC, seconds without an answer before a
+            ping, no more often than grpc-go's enforcement policy allows. None sends none.
         pong_timeout: Seconds within which a ping must be answered.
         server_acks: What the server's acknowledgements mean, for the report: "received" or "published".
-        max_types: Event types that `stats` counts by name, at most; events of further ones are sent as they are, and
-            counted under "(other types)".
-        spool: Path of a file for batches that cannot be sent now: with overflow="spool" those the buffer has no room
-            for, those that would expire, and those that `close` leaves. They are sent again, with their guids, by this
-            producer or by the next one on this path, in whatever process. Producers may share a path.
-        spool_bytes: Bytes in the spool, at most; over it the policy is "block".
-        durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged: what is
-            stored is not lost with the process.
-        lanes: Lane(…) by event type: these events have batches, a share of the buffer and rules of their own; see Lane.
-            All other events are in the lane "default", made of the options here. The lanes share the servers, their
-            connections and `max_in_flight`. Where the events of an `emit_batch` are of several lanes, it goes with the
-            one of the highest priority.
-        lane_of: Called with an event type that is no key of `lanes`, once for each of the first 10,000 types; returns
-            the name of its lane, or None for the default one.
+        max_types: The largest number of event types that `stats` counts by name. Events of further types are sent like
+            all others, and counted under "(other types)".
+        spool: The path of a file for batches that cannot be sent now: with overflow="spool" those for which the buffer
+            has no room, those that would expire, and those that are unsent when `close` returns. They are sent later,
+            with their guids, by this producer or the next one on this path, in any process. Producers may share a path.
+        spool_bytes: The limit in bytes of the spool; beyond it the policy is "block".
+        durable: Store every batch when it is sealed, before it is sent, and remove it when it is acknowledged, so that
+            stored batches survive the process.
+        lanes: Lane(…) by event type: these events have their own batches, rules and share of the buffer; see Lane. All
+            other events are in the lane "default", which has the options given here. The lanes share the servers, their
+            connections and `max_in_flight`. If the events of an `emit_batch` belong to several lanes, the batch goes
+            into the one with the highest priority.
+        lane_of: Called with an event type that is not a key of `lanes`, once for each of the first 10,000 types;
+            returns the name of its lane, or None for the default one.
         sample_key: Called with an Event of a lane whose `sample` is below 1; returns the text, bytes or int that
             decides whether it is kept, such as a user's id: all events of one key are kept, or none. None decides at
             random.
-        before_send: Called with each Event before it is accepted, in the thread that emits it; returns the event to be
-            sent, changed or not, or None to leave it out (counted as `filtered`). What it raises is raised by `emit`,
-            and the event is not accepted. It must be thread-safe where several threads emit.
+        before_send: Called with each Event before it is accepted, in the thread that emits it; returns the event to
+            send, changed or not, or None to leave it out (counted as `filtered`). If it raises, `emit` raises the same
+            exception and does not accept the event. It must be thread-safe if several threads emit.
         enabled: False sends nothing: events are validated, serialized, batched and counted as always, then discarded,
             and their receipts are settled with success. No connection is made, and no spool is opened. The same as the
             url "null://".
-        transport: For URLs of REST, an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
-            send over instead of our own connections; see AsyncRestClient. A list has one, or None, for each URL. The
-            callable is best here: what it makes is closed on the producer's event loop, to which you have no way.
-        channel: For URLs of gRPC, a callable that makes a grpc.aio.Channel; see AsyncGrpcClient. A list as above.
-        **options: See ClientOptions; `timeout` is that of one attempt, `retry` bounds the waits between attempts.
+        transport: For REST URLs: an httpx.AsyncClient, an httpx.AsyncBaseTransport, or a callable that makes one, to
+            send over instead of built-in connections; see AsyncRestClient. A list has one entry, or None, per URL.
+            Prefer a callable: its result is closed on the producer's event loop, which your program cannot reach.
+        channel: For gRPC URLs: a callable that makes a grpc.aio.Channel; see AsyncGrpcClient. A list as above.
+        **options: See ClientOptions. `timeout` limits one attempt, `retry` sets the waits between attempts.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(
@@ -225,16 +224,16 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             Policy(before_send, lanes, lane_of, sample_key, on_delivery),
         )
         self._callbacks = CallbackThread(self._options.settings.logger)
-        # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
+        # At most one entry, under the key True: dict.setdefault makes two threads agree on it without a lock.
         self._threads: dict[bool, LoopThread] = {}
         self._room = Condition()
         # By lane.
         self._last_opened: dict[int, Batch] = {}
         self._dropped: Receipt | None = None
-        # Who takes it ends what `close` has begun.
+        # The thread that takes this item finishes the `close`.
         self._to_close = deque([None])
         self._engine_closing: asyncio.Future[None] | None = None
-        # Of a loop that has ended by itself.
+        # The engine of a loop that ended by itself.
         self._orphan: Engine | None = None
         self._report: Report | None = None
         self._begin_accepting()
@@ -252,19 +251,19 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
         Args:
             type: The event's type; not empty.
-            data: What the serializer takes.
+            data: Data that the serializer accepts.
 
         Returns:
             The receipt of the batch that carries it, shared by the events of that batch.
 
         Raises:
-            BufferFull: Under overflow="raise", and under "block" after `block_timeout`; the event was not accepted.
-            MessageTooLargeError: The event alone is larger than a server takes.
+            BufferFull: With overflow="raise", or with "block" after `block_timeout`; the event was not accepted.
+            MessageTooLargeError: The event alone is larger than a server accepts.
             ClientClosedError: The producer is closed.
-            TypeError, ValueError: An argument is not what it should be.
-            OSError, RuntimeError: No thread can be started for it: the system has no descriptor or thread left, or the
+            TypeError, ValueError: An argument is invalid.
+            OSError, RuntimeError: No thread can be started: the system has no descriptor or thread left, or the
                 interpreter is about to end. The event was not accepted.
-            Exception: Whatever the serializer raises, as it is.
+            Exception: Any exception of the serializer, unchanged.
         """
         if self._before_send is not None:
             kept = self._kept(type, data)
@@ -277,7 +276,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
     def emit_many(self, events: Iterable[tuple[str, Data_contra]]) -> list[Receipt]:
         """Accept many events; cheaper than one by one.
 
-        Where a subclass or a wrapper has replaced `emit` and not this, each event is handed to that.
+        If a subclass or a wrapper has replaced `emit` but not this method, each event is passed to that `emit`.
 
         Args:
             events: (type, data) pairs.
@@ -286,8 +285,9 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             The receipts of the batches that carry them, in order, each once.
 
         Raises:
-            TypeError: An event is not a pair of a str and data: its place is named; those before it were accepted.
-            Exception: As `emit`, at the first event it cannot accept; those before it were accepted.
+            TypeError: An event is not a pair of a str and data; the message names its position. Events before it were
+                accepted.
+            Exception: As `emit`, at the first event that cannot be accepted. Events before it were accepted.
         """
         if not is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY):
             if self._before_send is None:
@@ -359,10 +359,10 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return [*receipts]
 
     def emit_batch(self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None) -> Receipt:
-        """Accept events as one batch of their own, whatever `batch_events`, `batch_bytes` and `linger` are.
+        """Accept events as one separate batch, regardless of `batch_events`, `batch_bytes` and `linger`.
 
-        For a program that may send the same events again, after a restart say: with a guid of its own making it sends
-        the same request. Where a server refuses some of the events, the parts it takes have guids derived from it.
+        For programs that may send the same events again, for example after a restart: with its own guid a program sends
+        the same request. If a server refuses some of the events, the accepted parts have guids derived from it.
 
         Args:
             events: (type, data) pairs, at least one.
@@ -373,11 +373,11 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
         Raises:
             BufferFull: As `emit`.
-            MessageTooLargeError: The batch is larger than the buffer, or than a server takes.
+            MessageTooLargeError: The batch is larger than the buffer, or than a server accepts.
             ClientClosedError: The producer is closed.
-            TypeError, ValueError: An argument is not what it should be; of an event, its place is named.
+            TypeError, ValueError: An argument is invalid; of an event, its place is named.
             OSError, RuntimeError: As `emit`.
-            Exception: Whatever the serializer raises, as it is. No event was accepted, as with the errors above.
+            Exception: Any exception of the serializer, unchanged. As with the errors above, no event was accepted.
         """
         forks.check()
         self._started()  # which may fail: before an event is accepted
@@ -390,13 +390,13 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return receipt
 
     def flush(self, timeout: float = 30.0) -> int:
-        """Send what waits now, and wait until all events accepted before this call are settled.
+        """Send waiting events now, and wait until all events accepted before this call are settled.
 
         Args:
-            timeout: Seconds to wait, at most; 0 does not wait.
+            timeout: The longest wait in seconds; 0 does not wait.
 
         Returns:
-            How many of them are not settled yet: 0 if all went well.
+            The number of these events that are not settled yet: 0 if all went well.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -425,10 +425,10 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return self._unsettled(accepted)
 
     def close(self, timeout: float = _CLOSE_S) -> Report:
-        """Accept no more, wait for what was accepted, fail what is left, and report. Idempotent.
+        """Stop accepting events, wait for accepted ones, fail the remainder, and report. Idempotent.
 
         Args:
-            timeout: Seconds for all of it; 0 does not wait.
+            timeout: Seconds for the whole call; 0 does not wait.
         """
         if timeout != 0:
             positive("timeout", timeout)
@@ -469,7 +469,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
                 if is_first:
                     self._end_close(thread, deadline_s)
                 elif thread is not None and thread.is_over and self._report and self._total().unsettled:
-                    self._abandon()  # what an `emit` that a signal handler closed the producer in went on to accept
+                    # Events accepted by an `emit` in which a signal handler closed the producer.
+                    self._abandon()
                     self._report = self.stats()
 
         return wait
@@ -501,7 +502,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         self._tell_losses(report)
 
     def _abandon(self) -> None:
-        """Fail what is left where the engine could not, or there is none."""
+        """Fail the remainder if the engine could not, or does not exist."""
         engine = self._engine or self._orphan
         if engine is not None:
             engine.fail_rest()
@@ -528,14 +529,15 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     @property
     def report(self) -> Report:
-        """What `close` returned; before that, what `stats` returns."""
+        """The result of `close`; before that, the result of `stats`."""
         return self._report if self._report is not None else self.stats()
 
     def acks(self, maxsize: int = 10_000) -> AckStream:
         """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not.
 
         Args:
-            maxsize: How many may wait to be taken; over it the oldest is dropped and counted, never waited for.
+            maxsize: The largest number of waiting acknowledgements; beyond it the oldest is dropped and counted. Never
+                blocks.
         """
         stream = AckStream(whole("maxsize", maxsize), self._sender.unlisten)
         self._sender.listen(stream)
@@ -548,7 +550,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         self.close()
 
     def _take_shortcuts(self) -> None:
-        """Call the accumulator without a frame of ours, as long as nothing has replaced the methods that are ours."""
+        """Call the accumulator without a Python frame of ours, as long as nothing has replaced our methods."""
         is_ours = not (is_replaced(self, _EMIT) or is_replaced(self, _EMIT_MANY))
         for name, shortcut in self._shortcuts.items():
             if is_ours:
@@ -591,7 +593,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return self._threads.get(True)
 
     def _started(self) -> LoopThread:
-        """The thread with the event loop, started; safe from any thread, and in a finalizer that interrupts a start."""
+        """The running thread with the event loop. Thread-safe, also in a finalizer that interrupts a start."""
         thread = self._threads.get(True)
         if thread is not None and self._engine is not None and not thread.is_over:
             return thread
@@ -632,14 +634,14 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return "the event loop had stopped; a new one is started"
 
     async def _built(self) -> Engine:
-        """The engine, on its loop; made there by the first who asks."""
+        """The engine, on its loop; the first caller creates it there."""
         engine = self._engine
         if engine is None:
             engine = self._engine = self._new_engine(threadsafe=True)
             orphan, self._orphan = self._orphan, None
             if orphan is not None:
                 engine.take_over(orphan)
-            # What was accepted until now.
+            # The events accepted until now.
             for lane, batch in [*self._last_opened.items()]:
                 engine.batch_opened(batch, lane)
             engine.batch_sealed()
@@ -662,14 +664,14 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return await (await self._built()).flush(timeout_s)
 
     async def _close_engine(self, timeout_s: float) -> None:
-        """Once, whoever asks; each waits for it as long as it likes."""
+        """Runs once for all callers; each waits for it as long as it wants."""
         engine = await self._built()
         if self._engine_closing is None:
             self._engine_closing = asyncio.ensure_future(engine.close(timeout_s))
         await asyncio.shield(self._engine_closing)
 
     def _unsettled(self, accepted: int) -> int:
-        """Events among the first so many accepted that are not settled, as seen from outside of the loop."""
+        """The number of unsettled events among the first accepted ones, as seen from outside the loop."""
         later = self._accepted - accepted
         return max(0, self._total().unsettled - later)
 
@@ -680,7 +682,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
     def _wait_for_room(self, size: int, lane: int) -> bool:
         thread = self._started()
         if thread.is_current() or self._callbacks.is_current() or self._disk.is_current():
-            raise self._full(lane)  # it would wait for itself
+            raise self._full(lane)  # it would otherwise wait for itself
         deadline_s = time.monotonic() + self._lanes[lane].block_timeout_s
         limit, accumulator = self._lanes[lane].buffer_bytes, self._accumulators[lane]
 
@@ -734,7 +736,7 @@ def _nothing() -> None:
     pass
 
 
-# As they are written, whatever takes their place in the class later.
+# The original methods, even if something replaces them in the class later.
 _EMIT = Producer.emit
 _EMIT_MANY = Producer.emit_many
 _made: weakref.WeakSet[Producer] = weakref.WeakSet()

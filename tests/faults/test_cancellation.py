@@ -210,7 +210,7 @@ def test_a_thread_of_its_own_loop_is_refused(collector: Collector, run: Run, sch
                         refused.append(str(error))
 
             await asyncio.to_thread(elsewhere)
-            assert refused == ["this producer belongs to another event loop: make one producer for each loop"] * 3
+            assert refused == ["this producer belongs to another event loop: create one producer per loop"] * 3
             assert await producer.flush() == 0
 
     run(main())

@@ -183,7 +183,7 @@ def test_arguments_go_before_variables_which_are_then_not_read(variables):
     [
         ({}, "RACCOON_FAST_URL is not set, and no url is given"),
         ({"URL": " , "}, "RACCOON_FAST_URL"),
-        ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must begin with one of"),
+        ({"URL": "ftp://a"}, "RACCOON_FAST_URL: url must start with one of"),
         ({"LINGER": "soon"}, "RACCOON_FAST_LINGER must be a number of seconds, not 'soon'"),
         ({"LINGER": "-1"}, "RACCOON_FAST_LINGER: linger must be above 0"),
         ({"LINGER": "nan"}, "RACCOON_FAST_LINGER: linger must be above 0"),
@@ -200,9 +200,9 @@ def test_arguments_go_before_variables_which_are_then_not_read(variables):
         ({"TLS_CA": "/no/such/file"}, "RACCOON_FAST_TLS_CA must be a file that exists, not '/no/such/file'"),
         ({"TLS_CA": __file__}, "RACCOON_FAST_TLS_CA: tls is given, but ws://127.0.0.1:1/api/v1/events is plain text"),
         ({"TLS_KEY": __file__}, "RACCOON_FAST_TLS_KEY: tls needs .*set RACCOON_FAST_TLS_CERT too"),
-        ({"USER_ID": "é"}, "RACCOON_FAST_USER_ID: user_id: the value given cannot be a header's value"),
+        ({"USER_ID": "é"}, "RACCOON_FAST_USER_ID: user_id: the value cannot be sent in a header"),
         ({"ID_HEADER": "a b"}, "RACCOON_FAST_ID_HEADER: id_header: 'a b' is not a header name"),
-        ({"AUTH_TOKEN": "hush\n"}, "RACCOON_FAST_AUTH_TOKEN: auth: the value given cannot be"),
+        ({"AUTH_TOKEN": "hush\n"}, "RACCOON_FAST_AUTH_TOKEN: auth: the value cannot be"),
         ({"STATSD_PORT": "8125"}, "RACCOON_FAST_STATSD_PORT: stats need RACCOON_FAST_STATSD_HOST too"),
         ({"STATSD_HOST": "a", "STATSD_PORT": "0"}, "RACCOON_FAST_STATSD_PORT: stats: port must be from 1 to 65535"),
         ({"STATSD_HOST": "a", "STATSD_TAGS": "env=test"}, "RACCOON_FAST_STATSD_TAGS must be key:value"),
@@ -230,8 +230,8 @@ def test_unknown_variables_are_warned_of(variables):
     log = Recorder()
     Producer.from_env(serializer=RAW, logger=log)
     assert sorted(log.lines) == [
-        "RACCOON_FAST_LINGR is no variable of raccoon_fast; did you mean RACCOON_FAST_LINGER?",
-        "RACCOON_FAST_XYZZY is no variable of raccoon_fast",
+        "RACCOON_FAST_LINGR is not a variable of raccoon_fast; did you mean RACCOON_FAST_LINGER?",
+        "RACCOON_FAST_XYZZY is not a variable of raccoon_fast",
     ]
     assert unknown_variables({"RACCOON_URL": "x", "PATH": "y"}) == []
 

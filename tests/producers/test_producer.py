@@ -188,7 +188,7 @@ def test_a_server_that_comes_back(collector: Collector, new_producer: NewProduce
     receipt = producer.emit("a", b"x")
     wait_until(lambda: not producer.health().ok)
     assert not receipt.done()
-    assert "no server is well" in producer.health().reasons[0]
+    assert "no server is healthy" in producer.health().reasons[0]
     collector.faults.accept()
     assert receipt.result(patient(10)).status.name == "SUCCESS"
     assert producer.health().ok

@@ -151,7 +151,7 @@ def test_overflow_is_said_to_need_a_spool() -> None:
         Producer("ws://localhost", overflow="spool")
     with pytest.raises(ValueError, match="needs spool"):
         Producer("ws://localhost", durable=True)
-    with pytest.raises(ValueError, match="directory that exists"):
+    with pytest.raises(ValueError, match="existing directory"):
         Producer("ws://localhost", spool="/missing/directory/spool")
     with pytest.raises(TypeError, match="path of a file"):
         Producer("ws://localhost", spool=5)  # type: ignore[arg-type]

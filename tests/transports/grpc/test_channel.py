@@ -308,11 +308,11 @@ def test_per_url_in_a_list(collector: Collector) -> None:
     ("urls", "options", "error"),
     [
         ("ws://h", {"channel": grpc.aio.insecure_channel}, "channel is for gRPC"),
-        (["grpc://h", "ws://h"], {"channel": [grpc.aio.insecure_channel]}, "one for each url"),
+        (["grpc://h", "ws://h"], {"channel": [grpc.aio.insecure_channel]}, "one entry per url"),
         (["grpc://h", "ws://h"], {"channel": [None, grpc.aio.insecure_channel]}, "ws://h/api/v1/events is not"),
         ("grpcs://h", {"channel": grpc.aio.insecure_channel, "tls": TLS()}, "tls and channel are both given"),
         ("grpc://h", {"channel": grpc.aio.insecure_channel, "proxy": "http://h"}, "proxy and channel are both given"),
-        ("grpc://h", {"channel": "h:1"}, "one for each url"),
+        ("grpc://h", {"channel": "h:1"}, "one entry per url"),
         ("grpc://h", {"channel": 5}, "channel takes a callable"),
     ],
 )

@@ -347,7 +347,7 @@ class TestAProducer:
         ("url", "options", "said"),
         [
             ("ws://h", {"transport": httpx.MockTransport(None)}, "transport is for REST"),
-            (["http://h", "ws://h"], {"transport": [None]}, "one for each url"),
+            (["http://h", "ws://h"], {"transport": [None]}, "one entry per url"),
             (["http://h", "ws://h"], {"transport": [None, httpx.MockTransport(None)]}, "ws://h/api/v1/events is not"),
             ("http://h", {"transport": 5}, "transport takes an httpx.AsyncClient"),
             ("http://h", {"transport": httpx.MockTransport(None), "proxy": "http://h"}, "on httpx itself"),
