@@ -1,4 +1,4 @@
-"""Accepts connections on one listening socket, TLS handshakes included."""
+"""Accepts connections on one listening socket, including TLS handshakes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Connection(Protocol):
 class Acceptor:
     """Listens until closed, on the running event loop.
 
-    An event loop's own server forgets a connection that was accepted and has not shaken hands, so that nobody could
-    end it: the loop is then closed under it (which uvloop does not survive). Here each is a task.
+    An event loop's own server forgets an accepted connection whose handshake is not complete, so that nobody can
+    end it before the loop closes (which crashes uvloop). Here each such connection is a task.
 
     Args:
-        listening: Bound; closed by `close`.
-        new_protocol: Makes the protocol of a connection.
+        listening: A bound socket; `close` closes it.
+        new_protocol: Makes a connection's protocol.
         context: For TLS; None accepts plain text.
     """
 
@@ -52,7 +52,7 @@ class Acceptor:
         self._loop.add_reader(listening, self._accept)
 
     async def close(self) -> None:
-        """Stop listening, and end the connections that were not open yet. Idempotent."""
+        """Stop listening, and end connections that are not open yet. Idempotent."""
         if self._resume is not None:
             self._resume.cancel()
         if self._listening.fileno() != -1:
@@ -61,10 +61,10 @@ class Acceptor:
         await self.abort_opening()
 
     async def abort_opening(self) -> None:
-        """End the connections that are not open yet: those that have not shaken hands."""
+        """End connections whose handshake is not complete."""
         opening = list(self._opening.items())
         for task, protocol in opening:
-            # Without TLS it is open in an instant. Cancelled then, uvloop would close it and not tell the protocol.
+            # Without TLS it opens at once. If cancelled then, uvloop would close it without telling the protocol.
             if self._context is not None and protocol.transport is None:
                 task.cancel()
         if opening:
@@ -80,7 +80,7 @@ class Acceptor:
                 self._resume = self._loop.call_later(
                     _EXHAUSTED_PAUSE_S, self._loop.add_reader, self._listening, self._accept
                 )
-            return  # else the peer was gone before it was accepted
+            return  # otherwise the peer was gone before the accept
         connection.setblocking(False)
         protocol = self._new_protocol()
         task = self._loop.create_task(self._open(connection, protocol))
@@ -91,7 +91,7 @@ class Acceptor:
         try:
             new_protocol = functools.partial(cast, "asyncio.Protocol", protocol)
             await self._loop.connect_accepted_socket(new_protocol, connection, ssl=self._context)
-        except OSError as error:  # a client may fail, or break off, its handshake: that is its own affair
+        except OSError as error:  # a client may fail or abort its handshake; that is not the server's fault
             _log.debug("a connection was not opened: %r", error)
             connection.close()
 

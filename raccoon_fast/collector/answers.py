@@ -1,4 +1,4 @@
-"""The answers a Raccoon server gives, word for word, and the errors behind them."""
+"""The answers of a Raccoon server, word for word, and the errors behind them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 JSON: Final = "json"
 PROTO: Final = "proto"
 
-#: The group of a connection that names none.
+#: The group of a connection without a group header.
 DEFAULT_GROUP: Final = "--default--"
 
 _SUCCESS, _ERROR = 1, 2
@@ -39,7 +39,7 @@ def decode_request(data: bytes, encoding: str) -> Any:
         A SendEventRequest.
 
     Raises:
-        MalformedRequest: With the server's words.
+        MalformedRequest: The request is malformed; the message has the server's words.
         HandlerPanic: The server closes the connection and answers nothing.
     """
     return decode_json_request(data) if encoding == JSON else decode_proto_request(data)
@@ -54,7 +54,7 @@ def encode_answer(answer: Any, encoding: str) -> bytes:
 
 
 def success(req_guid: str) -> Any:
-    """The request was received or published, as the server's event.ack has it."""
+    """The request was received or published, depending on event.ack."""
     return _answer(_SUCCESS, _OK, req_guid=req_guid)
 
 
@@ -69,17 +69,17 @@ def failure_without_guid(reason: str) -> Any:
 
 
 def unreadable(reason: str, req_guid: str | None = None) -> Any:
-    """The request could not be read; over WebSocket the answer has an empty guid, over REST none."""
+    """The request could not be decoded; over WebSocket the answer has an empty guid, over REST no guid."""
     return _answer(_ERROR, _BAD_REQUEST, reason, req_guid)
 
 
 def max_connections() -> Any:
-    """Refuses a WebSocket connection: there are too many."""
+    """Refuses a WebSocket connection because there are too many."""
     return _answer(_ERROR, _MAX_CONNECTIONS, "max connection reached")
 
 
 def duplicate_connection(group: str, connection_id: str) -> Any:
-    """Refuses a WebSocket connection: its group and id are connected already."""
+    """Refuses a WebSocket connection because its group and id are already connected."""
     return _answer(_ERROR, _MAX_USERS, f"duplicated connection: [{group}] {connection_id},")
 
 

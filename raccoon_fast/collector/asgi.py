@@ -1,4 +1,4 @@
-"""Runs an ASGI application for one HTTP request that was read whole."""
+"""Runs an ASGI application for one HTTP request that is already complete."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Application", "answer", "path_of"]
 
 
 class Application(Protocol):
-    """An ASGI application that says which paths are its own."""
+    """An ASGI application that knows which paths it serves."""
 
     def has(self, path: str) -> bool:
-        """Whether the path is the application's."""
+        """Whether the application serves the path."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""

@@ -1,4 +1,4 @@
-"""The embedded Raccoon server: in a thread of its own, or in the foreground."""
+"""The embedded Raccoon server, in a separate thread or in the foreground."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ _SHOWN_BAD_EVENTS = 20
 
 
 class Collector:
-    """A Raccoon server for development, demos and tests: it answers on the wire as the real one does.
+    """A Raccoon server for development, demos and tests. It answers on the wire as the real server does.
 
-    `with Collector() as collector:` serves in a thread of its own until the block ends; `run()` serves in the calling
-    thread until SIGINT or SIGTERM. Serves once. All properties and methods are thread-safe, but for `run`.
+    `with Collector() as collector:` serves in a separate thread until the block ends; `run()` serves in the calling
+    thread until SIGINT or SIGTERM. Serves once. All properties and methods except `run` are thread-safe.
 
     Args:
-        acks: "async" answers on receipt (the server's event.ack 0), "sync" once the events are published (1), then also
+        acks: "async" answers on receipt (the server's event.ack 0), "sync" after publishing (1), then also
             out of order.
-        dedup: Whether a guid that came before on the same WebSocket connection is answered SUCCESS at once.
-        max_connections: WebSocket connections at once.
-        id_header: Names the header, or gRPC metadata, with the client's id; None is a server whose setting is unset,
-            which takes all clients for one and refuses gRPC calls.
-        group_header: The same for its group. None, as on a server whose setting is unset: groups are not looked at, and
-            an id that is connected is refused whatever group it names.
-        ping_interval: Seconds between the server's pings, which all WebSocket clients get at the same time: the first
-            comes within this time.
-        pong_wait: Seconds a WebSocket connection lives without a pong.
-        publish_failure_rate: The share of batches whose publishing fails, from 0 to 1.
-        publish_delay: Seconds that publishing a batch takes at least; five are published at a time.
+        dedup: Whether a guid seen before on the same WebSocket connection is answered with SUCCESS at once.
+        max_connections: The limit of WebSocket connections.
+        id_header: The name of the header, or gRPC metadata, with the client's id; None imitates an unset setting: the
+            server then treats all clients as one, and refuses gRPC calls.
+        group_header: The same for the group. None imitates an unset setting: groups are ignored, and a connected id
+            is refused in every group.
+        ping_interval: Seconds between the server's pings, which all WebSocket clients get at the same time; the first
+            arrives within this time.
+        pong_wait: Seconds after which a WebSocket without a pong is closed.
+        publish_failure_rate: The share of batches that fail to publish, from 0 to 1.
+        publish_delay: The least time in seconds to publish a batch; five batches are published at a time.
         sink: "memory" keeps events for `events`, "null" counts them, "-" writes them to standard output, and a path is
-            a file they are appended to. Both write JSON objects, one per line: req_guid, type, data (base64),
+            a file to append to. Both write JSON objects, one per line: req_guid, type, data (base64),
             protocol, received_time (UNIX seconds).
-        host: Where to listen: a name or an address.
-        port: Of REST and WebSocket; 0 is one the OS picks.
-        grpc_port: Of gRPC; 0 is one the OS picks.
+        host: The name or address to listen on.
+        port: The port of REST and WebSocket; 0 lets the OS pick one.
+        grpc_port: The port of gRPC; 0 lets the OS pick one.
         tls_cert: PEM file with the certificate chain; turns TLS on for all three.
         tls_key: PEM file with its private key.
         tls_client_ca: PEM file with the CAs of client certificates; turns mutual TLS on.
-        inspect: Whether the inspector is there, beside the server's own paths: a page at `{url}/inspect`, and JSON
-            (raccoon_fast/collector/inspector/app.py says which).
+        inspect: Whether to serve the inspector beside the server's own paths: a page at `{url}/inspect`, and JSON
+            (described in raccoon_fast/collector/inspector/app.py).
         descriptors: File with a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it.
-        messages: By event type, the full name of the protobuf message in there that its data is. An event that is none,
-            or has fields that the message lacks, is bad; the inspector shows the others decoded.
-        schemas: By event type, the JSON Schema that its data has to match, as the path of a file or as the schema
-            itself; an event that does not is bad. It needs the package jsonschema.
-        follow: Called with each event that is published, on the collector's thread, which it holds up; what it raises
-            is logged.
+        messages: The full name of the protobuf message in `descriptors` by event type. An event that is not such a
+            message, or has fields that the message lacks, counts as bad; the inspector shows the others decoded.
+        schemas: The JSON Schema that an event's data must match, by event type: the path of a file, or the schema
+            itself. An event that does not match counts as bad. Needs the package jsonschema.
+        follow: Called with each published event on the collector's thread, which waits for it; its exceptions
+            are logged.
 
     Raises:
         TypeError, ValueError: Names the option that is wrong.
@@ -130,7 +130,7 @@ class Collector:
             decoder = EventDecoder(descriptors, messages)
         judge = self._judge = EventJudge(schemas, None if decoder is None else decoder.message_classes)
         self._runner = Runner(lambda: Server(self._options, self._sink, self._ledger, table, judge, inspection))
-        #: Failures to switch on while it runs.
+        #: Faults that can be switched on at any time.
         self.faults = Faults(table, self._runner)
         if inspect:
             from raccoon_fast.collector.inspector.app import Inspection
@@ -144,11 +144,11 @@ class Collector:
     # Life
 
     def start(self) -> Collector:
-        """Serve in a thread of its own; returns when clients can connect.
+        """Serve in a separate thread; returns when clients can connect.
 
         Raises:
             OSError: A port is taken, the host unknown, or the sink's file cannot be opened.
-            ssl.SSLError: A TLS file does not hold what it should.
+            ssl.SSLError: A TLS file is invalid.
             RuntimeError: It was started before.
         """
         self._runner.start()
@@ -156,9 +156,9 @@ class Collector:
         return self
 
     def close(self) -> None:
-        """Publish what was taken, end all connections, and return when thread, sockets and tasks are gone. Idempotent.
+        """Publish accepted requests, end all connections, and wait for thread, sockets and tasks to end. Idempotent.
 
-        What was received stays readable.
+        Received events stay readable.
         """
         self._runner.close()
         atexit.unregister(self.close)
@@ -213,7 +213,7 @@ class Collector:
     def _s(self) -> str:
         return "" if self._options.tls_cert is None else "s"
 
-    # What was received
+    # Received events and requests
 
     @property
     def events(self) -> list[ReceivedEvent]:
@@ -227,12 +227,12 @@ class Collector:
 
     @property
     def event_count(self) -> int:
-        """How many events were published."""
+        """The number of published events."""
         return self._ledger.event_count
 
     @property
     def request_count(self) -> int:
-        """How many requests were received: read, published or not."""
+        """The number of requests received, published or not."""
         return self._ledger.request_count
 
     @property
@@ -242,7 +242,7 @@ class Collector:
 
     @property
     def connections(self) -> int:
-        """How many WebSocket connections are live."""
+        """The number of open WebSocket connections."""
         return self._ledger.connections
 
     @property
@@ -252,11 +252,11 @@ class Collector:
 
     @property
     def bad_event_count(self) -> int:
-        """How many published events were bad."""
+        """The number of published events that were bad."""
         return self._judge.bad_count
 
     def assert_no_bad_events(self) -> None:
-        """Raise an AssertionError that lists the bad events, if there are any."""
+        """Raise an AssertionError that lists the bad events, if any."""
         bad = self.bad_events
         if bad:
             lines = "".join(f"\n  {event}" for event in bad[:_SHOWN_BAD_EVENTS])
@@ -270,24 +270,24 @@ class Collector:
         type: str | None = None,  # noqa: A002 - as the event's member is called
         where: Where | None = None,
     ) -> list[ReceivedEvent]:
-        """Wait until `count` events, or more, were published; return them.
+        """Wait until at least `count` events are published, and return them.
 
         Args:
-            count: How many.
+            count: The number of events.
             timeout: Seconds.
-            type: Count those of this type only.
-            where: Count those only whose JSON has these members at least, or for which this function returns true.
+            type: Count only events of this type.
+            where: Count only events whose JSON contains these members, or for which this function returns true.
 
         Returns:
-            All that match, in order; empty unless sink is "memory".
+            All matching events, in order; empty unless sink is "memory".
 
         Raises:
-            TimeoutError: They were not within `timeout` seconds; says what came instead.
+            TimeoutError: They were not published within `timeout` seconds; the message shows what arrived instead.
             ValueError: `type` or `where` is given, and sink is not "memory".
         """
         if not self._sink.keeps:
             if type is not None or where is not None:
-                raise ValueError("wait_for(type=…, where=…) looks at the events: it needs sink='memory'")
+                raise ValueError("wait_for(type=…, where=…) reads the events, so it needs sink='memory'")
             self._wait_for_count(count, timeout)
             return []
         if type is None and where is None:
@@ -313,19 +313,19 @@ class Collector:
 
     def _wait_for_count(self, count: int, timeout: float) -> None:
         if not self._ledger.wait_until(lambda: self.event_count >= count, timeout):
-            raise TimeoutError(f"{self.event_count} of {count} events came within {timeout} s")
+            raise TimeoutError(f"{self.event_count} of {count} events arrived within {timeout} s")
 
     def wait_until(self, condition: Callable[[Collector], bool], timeout: float = 10.0) -> None:
-        """Wait until `condition(self)` holds; asked again after each request, publishing, (dis)connection and fault.
+        """Wait until `condition(self)` is true. It is checked after each request, publish, (dis)connection and fault.
 
         Raises:
-            TimeoutError: It did not within `timeout` seconds.
+            TimeoutError: It was not true within `timeout` seconds.
         """
         if not self._ledger.wait_until(lambda: condition(self), timeout):
             raise TimeoutError(f"the condition did not hold within {timeout} s; {self!r}")
 
     def clear(self) -> None:
-        """Forget what was received, and count from nothing; files stay as they are."""
+        """Delete received events and set all counts to zero; files are not changed."""
         self._sink.clear()
         self._judge.clear()
         self._fault_table.forget_hits()

@@ -1,4 +1,4 @@
-"""What can go wrong when a request is decoded."""
+"""Errors of decoding a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class MalformedRequest(ValueError):
     """A request that cannot be decoded.
 
     Attributes:
-        req_guid: What the server's decoder had read of its guid before it failed; a WebSocket answer carries it.
+        req_guid: The guid that the server's decoder had read before it failed; a WebSocket answer carries it.
     """
 
     def __init__(self, reason: str, req_guid: str = "") -> None:

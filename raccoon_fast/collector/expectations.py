@@ -1,4 +1,4 @@
-"""What a test expects to arrive, and what it is told when that does not come."""
+"""Events that a test waits for, and the message if they do not arrive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raccoon_fast.collector.records import ReceivedEvent
 
 __all__ = ["Expectation", "Where"]
 
-#: A condition, or members that an event's JSON has at least.
+#: A condition, or members that an event's JSON must contain.
 Where = Callable[[ReceivedEvent], object] | Mapping[str, Any]
 
 _SHOWN_EVENTS = 5
@@ -21,12 +21,12 @@ _SHOWN_CHARACTERS = 200
 
 
 class Expectation:
-    """Events of a type, of which something holds.
+    """Matches events by type and condition.
 
     Args:
-        event_type: Their type; None is any.
-        where: What holds of them: members that their JSON has at least, nested objects likewise, or a function that is
-            called with an event. None is anything.
+        event_type: The type; None matches any.
+        where: Members that the JSON must contain, also in nested objects, or a function that is
+            called with an event. None matches any event.
     """
 
     def __init__(self, event_type: str | None, where: Where | None) -> None:
@@ -34,20 +34,20 @@ class Expectation:
         self._where = where
 
     def matching(self, events: Sequence[ReceivedEvent]) -> list[ReceivedEvent]:
-        """Those of `events` that are expected."""
+        """The matching events among `events`."""
         return [event for event in events if self._matches(event)]
 
     def explain(self, count: int, timeout_s: float, events: Sequence[ReceivedEvent]) -> str:
-        """Why it is a failure that of the `count` events expected only those of `events` came."""
+        """The message if `events` contain fewer than `count` matching events."""
         what = "events" if self._type is None else f"events of type {self._type!r}"
         if isinstance(self._where, Mapping):
             what += f" with {json.dumps(self._where, default=repr)}"
         elif self._where is not None:
             what += f" where {getattr(self._where, '__name__', 'the condition')} holds"
-        lines = [f"{len(self.matching(events))} of {count} {what} came within {timeout_s:g} s"]
+        lines = [f"{len(self.matching(events))} of {count} {what} arrived within {timeout_s:g} s"]
         types = collections.Counter(event.type for event in events)
         if not types:
-            return lines[0] + "; nothing came at all: is the program sending to this collector, and does it flush?"
+            return lines[0] + "; nothing arrived at all: does the program send to this collector, and does it flush?"
         lines.append("received: " + ", ".join(f"{number} x {name!r}" for name, number in types.most_common(10)))
         others = [event for event in events if self._type in (None, event.type) and not self._matches(event)]
         if isinstance(self._where, Mapping) and others:
@@ -72,10 +72,10 @@ class Expectation:
         try:
             value = event.json()
         except ValueError:
-            return [f"the last event of that type is no JSON: {_shown(event)}"]
+            return [f"the last event of that type is not JSON: {_shown(event)}"]
         wanted, given = _lines(expected), _lines(value)
         changes = difflib.ndiff(given, wanted)
-        return ["the last event of that type, and (+) what was expected of it:"] + [
+        return ["the last event of that type (-), and what was expected (+):"] + [
             f"  {line.rstrip()}" for line in changes if not line.startswith("?")
         ]
 

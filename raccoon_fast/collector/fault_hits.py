@@ -1,4 +1,4 @@
-"""Which faults happened to whom: by client in sums, and by the guid of the request."""
+"""Records which faults happened to which client (in sums) and to which request (by guid)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from raccoon_fast.collector.records import Batch, Source
 
 __all__ = ["FaultHit", "FaultHits", "Target"]
 
-# Bounds what many clients, or many requests, can make of it; the oldest are forgotten.
+# Limits memory with many clients or requests; the oldest are forgotten.
 _MAX_HITS = 200
 _MAX_REQUESTS = 2000
 
 
 class Target(NamedTuple):
-    """What a fault happens to.
+    """The target of a fault.
 
     Attributes:
         source: The client.
-        req_guid: Of its request; "" where there is none, or it was not read.
-        events: How many it has; 0 where that was not read.
-        requests: 1, or 0 where it is a connection or a ping.
+        req_guid: The request's guid; "" if there is none or it was not read.
+        events: The number of its events; 0 if not read.
+        requests: 1, or 0 for a connection or a ping.
     """
 
     source: Source
@@ -37,17 +37,17 @@ class Target(NamedTuple):
 
 
 class FaultHit(NamedTuple):
-    """What one fault did to one client, in sum.
+    """The total of what one fault did to one client.
 
     Attributes:
         fault: The name of the fault.
         protocol: "rest", "websocket" or "grpc".
         connection_id: The client's id header; "" without one.
         group: The client's group header; "--default--" without one.
-        times: How often the fault happened.
-        requests: How many requests it happened to.
-        events: How many events they have, as far as they were read.
-        last_time: When it happened last, UNIX seconds.
+        times: The number of times the fault happened.
+        requests: The number of requests it happened to.
+        events: The number of events of these requests, if they were read.
+        last_time: The time of the last one, in UNIX seconds.
     """
 
     fault: str
@@ -61,7 +61,7 @@ class FaultHit(NamedTuple):
 
 
 class FaultHits:
-    """Not thread-safe: whoever uses it holds the lock of the fault table."""
+    """Not thread-safe: callers hold the lock of the fault table."""
 
     def __init__(self) -> None:
         self._hits: OrderedDict[tuple[str, str, str, str], FaultHit] = OrderedDict()
@@ -92,7 +92,7 @@ class FaultHits:
                 self._by_guid.popitem(last=False)
 
     def newest(self, limit: int) -> list[FaultHit]:
-        """Up to `limit`, the one that happened last first."""
+        """Up to `limit` hits, the latest first."""
         return list(reversed(self._hits.values()))[:limit]
 
     def of_request(self, req_guid: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which faults are switched on, as the servers ask for them."""
+"""The faults that are switched on; the servers look them up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["AnswerFaults", "FaultTable", "Refusal"]
 
 
 class Refusal(NamedTuple):
-    """An HTTP answer in place of the server's own, and the code gRPC gives instead.
+    """An HTTP answer that replaces the server's own, and the corresponding gRPC code.
 
     Attributes:
         status: The HTTP status.
-        headers: Its headers but for Content-Length.
+        headers: Its headers, without Content-Length.
         body: Its body.
         grpc_code: The name of the gRPC status code.
     """
@@ -29,16 +29,16 @@ class Refusal(NamedTuple):
 
 
 class AnswerFaults(NamedTuple):
-    """What is to happen to one answer.
+    """The faults of one answer.
 
     Attributes:
-        hang_up: The connection ends in place of the answer.
+        hang_up: The connection ends instead of the answer.
         drop: The answer is never sent.
-        wrong_guid: It carries a guid nobody sent.
-        body: It is these bytes instead.
-        cut_bytes: So much of it is sent, then the connection is closed (WebSocket, REST).
-        delay_s: It waits for so long.
-        unknown: An answer for a guid nobody sent precedes it (WebSocket).
+        wrong_guid: It carries an unknown guid.
+        body: These bytes replace it.
+        cut_bytes: This many bytes of it are sent, then the connection is closed (WebSocket, REST).
+        delay_s: The seconds by which it is delayed.
+        unknown: An answer with an unknown guid precedes it (WebSocket).
         duplicate: It is sent twice (WebSocket, REST).
         reorder: It is sent after later ones (WebSocket).
     """
@@ -63,10 +63,10 @@ class _Rule:
 
 
 class FaultTable:
-    """Thread-safe: a fault is switched on by one thread and taken, once for each time it happens, by another.
+    """Thread-safe: one thread switches a fault on, another takes it each time it happens.
 
     Args:
-        changed: Guards the table, and is notified when a fault happens.
+        changed: Guards the table; notified when a fault happens.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
@@ -76,7 +76,7 @@ class FaultTable:
         self._hits = FaultHits()
 
     def set(self, name: str, value: Any, times: int | None) -> None:
-        """Switch a fault on, in place of one of the same name; `times` None is until `clear`."""
+        """Switch a fault on, replacing one of the same name; `times` None lasts until `clear`."""
         with self._changed:
             self._rules[name] = _Rule(value, times)
 
@@ -95,7 +95,7 @@ class FaultTable:
 
     @property
     def switched_on(self) -> dict[str, tuple[Any, int | None]]:
-        """The faults that are on: their value, and how often they are yet to happen."""
+        """The active faults: their value, and how often they will still happen."""
         with self._changed:
             return {name: (rule.value, rule.left) for name, rule in self._rules.items()}
 
@@ -106,7 +106,7 @@ class FaultTable:
             return self._fired.copy()
 
     def hits(self, limit: int) -> list[FaultHit]:
-        """What faults did to whom, the latest first; up to `limit`."""
+        """Up to `limit` fault hits by client, the latest first."""
         with self._changed:
             return self._hits.newest(limit)
 
@@ -116,17 +116,17 @@ class FaultTable:
             return self._hits.of_request(req_guid)
 
     def forget_hits(self) -> None:
-        """Forget what faults did; `fired` goes on."""
+        """Delete the fault hits; `fired` is kept."""
         with self._changed:
             self._hits.clear()
 
     def hit(self, name: str, target: Target) -> None:
-        """A fault happened that is not in this table."""
+        """Record a fault that is not in this table."""
         with self._changed:
             self._hits.add(name, target)
 
     def fails_publish(self, target: Callable[[], Target]) -> bool:
-        """Whether the batch at hand fails to be published; `target` says whose it is."""
+        """Whether this batch fails to publish; `target` identifies it."""
         if not self._rules:
             return False
         with self._changed:
@@ -137,7 +137,7 @@ class FaultTable:
             return True
 
     def rejects(self, event_types: Iterable[str], target: Callable[[], Target]) -> bool:
-        """Whether a request with events of these types is not to be had; `target` says whose it is."""
+        """Whether a request with events of these types is refused; `target` identifies it."""
         if not self._rules:
             return False
         with self._changed:
@@ -148,7 +148,7 @@ class FaultTable:
             return True
 
     def limits(self, size: int, target: Callable[[], Target]) -> int | None:
-        """The limit that a request of `size` bytes is over, if there is one."""
+        """The limit that a request of `size` bytes exceeds, if any."""
         if not self._rules:
             return None
         with self._changed:
@@ -160,7 +160,7 @@ class FaultTable:
             return limit
 
     def take(self, name: str, target: Callable[[], Target]) -> Any:
-        """The value of a fault, counted as having happened to what `target` says; None while it is off."""
+        """The value of a fault, counted as a hit on `target`; None if it is off."""
         if not self._rules:
             return None
         with self._changed:
@@ -169,12 +169,12 @@ class FaultTable:
     def for_answer(
         self, target: Callable[[], Target], *, owns_bytes: bool = False, is_stream: bool = False
     ) -> AnswerFaults | None:
-        """What is to happen to the answer at hand; None while nothing is.
+        """The faults of this answer; None if there are none.
 
         Args:
-            target: Says what it answers.
-            owns_bytes: Whether an answer can be sent twice here, or in part.
-            is_stream: Whether answers can come in another order, or uncalled for.
+            target: The request that it answers.
+            owns_bytes: Whether this protocol can send an answer twice, or in part.
+            is_stream: Whether this protocol can reorder answers, or send extra ones.
         """
         if not self._rules:
             return None

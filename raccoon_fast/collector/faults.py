@@ -1,4 +1,4 @@
-"""What can go wrong, on request: each failure a client has to survive, made to happen while the collector runs."""
+"""Faults on request: each failure that a client must survive, switched on while the collector runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HTML_502 = (
     b"<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 )
 
-# What a gRPC client makes of an HTTP status, by gRPC's own table (grpc/grpc, doc/http-grpc-status-mapping.md).
+# The code that a gRPC client derives from an HTTP status (grpc/grpc, doc/http-grpc-status-mapping.md).
 _GRPC_CODES = {
     400: "INTERNAL",
     401: "UNAUTHENTICATED",
@@ -31,11 +31,11 @@ _GRPC_CODES = {
 
 
 class Network(Protocol):
-    """What the faults do to the collector's sockets."""
+    """The actions of faults on the collector's sockets."""
 
     @property
     def is_refusing(self) -> bool:
-        """Whether it runs and does not listen."""
+        """Whether the collector runs but does not listen."""
 
     def close_connections(self) -> None:
         """End every live connection."""
@@ -48,14 +48,14 @@ class Network(Protocol):
 
 
 class Faults:
-    """A collector's failures; each method switches one on, thread-safe, before or while the collector runs.
+    """A collector's faults. Each method switches one on. Thread-safe, before or while the collector runs.
 
-    `times` is how often it happens, None until `clear()`. Switching one on again replaces it. Different faults combine,
-    but for `hang_up` and `drop_acks`, which leave nothing of an answer to spoil. An answer is what a request gets, on
-    all three protocols where nothing else is said.
+    `times` is how often the fault happens; None lasts until `clear()`. A second call replaces the first. Different
+    faults combine, except `hang_up` and `drop_acks`, which leave no answer. Faults apply to all three
+    protocols if their method does not say otherwise.
 
     Raises:
-        TypeError, ValueError: Of every method, for an argument that is not what it should be.
+        TypeError, ValueError: Raised by every method if an argument is invalid.
     """
 
     def __init__(self, table: FaultTable, network: Network) -> None:
@@ -64,7 +64,7 @@ class Faults:
 
     @property
     def fired(self) -> dict[str, int]:
-        """How often each fault, by its method's name, has happened so far."""
+        """How often each fault has happened so far, by method name."""
         return self._table.fired
 
     def clear(self) -> None:
@@ -76,27 +76,27 @@ class Faults:
     # Answers
 
     def drop_acks(self, times: int | None = None) -> None:
-        """The request is taken and never answered; the connection stays open."""
+        """The request is accepted and never answered; the connection stays open."""
         self._set("drop_acks", True, times)
 
     def hang_up(self, times: int | None = None) -> None:
-        """The request is taken; in place of the answer the connection is reset (gRPC: the call ends UNAVAILABLE)."""
+        """The request is accepted, but the connection is reset without an answer (gRPC: the call ends UNAVAILABLE)."""
         self._set("hang_up", True, times)
 
     def duplicate_acks(self, times: int | None = None) -> None:
-        """The answer is sent twice. WebSocket and REST."""
+        """The answer is sent twice. WebSocket and REST only."""
         self._set("duplicate_acks", True, times)
 
     def reorder_acks(self, times: int | None = None) -> None:
-        """Answers are held for 50 ms, then sent last one first. WebSocket."""
+        """Answers are held for 50 ms, then sent in reverse order. WebSocket only."""
         self._set("reorder_acks", True, times)
 
     def unknown_acks(self, times: int | None = None) -> None:
-        """An answer for a guid that nobody sent comes before the right one. WebSocket."""
+        """An answer with an unknown guid precedes the right one. WebSocket only."""
         self._set("unknown_acks", True, times)
 
     def wrong_guid(self, times: int | None = None) -> None:
-        """The answer carries a guid that nobody sent."""
+        """The answer carries an unknown guid."""
         self._set("wrong_guid", True, times)
 
     def bad_answer(self, body: bytes, *, times: int | None = None) -> None:
@@ -106,7 +106,7 @@ class Faults:
         self._set("bad_answer", body, times)
 
     def cut_answers(self, after_bytes: int = 0, *, times: int | None = None) -> None:
-        """The answer ends after so many bytes, its head counted, and the connection is closed. WebSocket and REST."""
+        """The answer ends after this many bytes, including its head, and the connection closes. WebSocket and REST."""
         check_integer("after_bytes", after_bytes, 0)
         self._set("cut_answers", after_bytes, times)
 
@@ -118,7 +118,7 @@ class Faults:
     # Requests
 
     def fail_publish(self, rate: float = 1.0, *, times: int | None = None) -> None:
-        """Publishing fails, for this share of the batches; clients hear of it with acks="sync" only."""
+        """Publishing fails for this share of the batches; clients only notice with acks="sync"."""
         check_number("rate", rate, low=0, high=1)
         self._set("fail_publish", rate, times)
 
@@ -132,45 +132,45 @@ class Faults:
         retry_after: float | str | None = None,
         grpc_code: str | None = None,
     ) -> None:
-        """The request is not taken: REST and the WebSocket handshake answer this HTTP status.
+        """The request is refused: REST and the WebSocket handshake answer with this HTTP status.
 
         Args:
             status: From 200 to 599.
             times: How often.
             body: The answer's body.
-            headers: The answer's headers; Content-Type is text/plain where they have none.
+            headers: The answer's headers; the default Content-Type is text/plain.
             retry_after: The Retry-After header, as it is written.
-            grpc_code: The name of the code gRPC calls end with; None takes the one a gRPC client makes of `status`.
+            grpc_code: The name of the code for gRPC calls; None uses the one that a gRPC client derives from `status`.
         """
         self._set("status", _refusal(status, body, headers, retry_after, grpc_code), times)
 
     def html_502(self, times: int | None = None) -> None:
-        """As `status(502)` with a page of HTML, as a proxy answers whose backend is gone."""
+        """Like `status(502)` with an HTML page, as from a proxy whose backend is down."""
         self.status(502, times=times, body=_HTML_502, headers={"content-type": "text/html"})
 
     def reject_events(self, event_type: str, *, times: int | None = None) -> None:
-        """A request that has an event of this type is answered as one that cannot be read."""
+        """A request that contains an event of this type is refused as one that cannot be decoded."""
         if not isinstance(event_type, str):
             raise TypeError(f"event_type must be text, not {event_type!r}")
         self._set("reject_events", event_type, times)
 
     def too_large(self, max_bytes: int, *, times: int | None = None) -> None:
-        """A request of over `max_bytes` is refused as too large: 413, close code 1009, RESOURCE_EXHAUSTED."""
+        """A request of more than `max_bytes` is refused as too large: 413, close code 1009, RESOURCE_EXHAUSTED."""
         check_integer("max_bytes", max_bytes, 1)
         self._set("too_large", max_bytes, times)
 
     def early_error(self, status: int = 503, *, times: int | None = None) -> None:
-        """The answer comes before the body is read, and the connection is closed. REST."""
+        """The answer is sent before the body is read, and the connection is closed. REST only."""
         self._set("early_error", _refusal(status, b"", None, None, None), times)
 
     def stop_ponging(self, times: int | None = None) -> None:
-        """A client's ping is not answered. WebSocket."""
+        """A client's ping is not answered. WebSocket only."""
         self._set("stop_ponging", True, times)
 
     # Connections
 
     def close_connections(self) -> None:
-        """Reset every live connection, now; a WebSocket gets no close frame. The collector goes on listening.
+        """Reset every open connection now; a WebSocket gets no close frame. The collector continues to listen.
 
         Raises:
             RuntimeError: The collector is not running.
@@ -178,7 +178,7 @@ class Faults:
         self._network.close_connections()
 
     def refuse(self) -> None:
-        """Refuse new connections from now on; gRPC's live connections end too, since its server has to stop for that.
+        """Refuse new connections from now on. Open gRPC connections end too, because the gRPC server has to stop.
 
         Raises:
             RuntimeError: The collector is not running.

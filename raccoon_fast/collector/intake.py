@@ -1,4 +1,4 @@
-"""What the three protocols share: who is asking, taking a request in, and what becomes of its answer."""
+"""What the three protocols share: identifying senders, accepting requests, and applying faults to answers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["Intake", "first_values", "ignore", "with_wrong_guid"]
 
 
 class Intake:
-    """Made on the collector's event loop, and used on it."""
+    """Created and used on the collector's event loop."""
 
     def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
         self.options = options
         self.faults = faults
         self.ledger = ledger
         self.publisher = Publisher(options, sink, ledger, faults, judge)
-        #: The name of the header with the client's id, in lower case.
+        #: The header with the client's id, in lower case.
         self.id_header = (options.id_header or "").lower()
         self._group_header = (options.group_header or "").lower()
 
     def source(self, protocol: str, headers: Mapping[str, str]) -> Source:
-        """Who sent `headers`, whose names are in lower case."""
+        """The sender of `headers`, whose names are in lower case."""
         connection_id = headers.get(self.id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
 
@@ -44,17 +44,17 @@ class Intake:
         """Decode a request.
 
         Raises:
-            MalformedRequest: With the server's words.
+            MalformedRequest: The request is malformed; the message has the server's words.
             HandlerPanic: The server closes the connection and answers nothing.
         """
         message = answers.decode_request(data, encoding)
         types = (event.type for event in message.events)
         if self.faults.rejects(types, lambda: Target(source, message.req_guid, len(message.events))):
-            raise MalformedRequest("an event is not to be had")
+            raise MalformedRequest("an event is refused on request")
         return Request(message, self.ledger.tally(message, data if encoding == answers.PROTO else None))
 
     def target(self, data: bytes, encoding: str, source: Source) -> Target:
-        """What a fault happens to that refuses a request unread; one that cannot be read has no events."""
+        """The target of a fault that refuses a request unread; a request that cannot be decoded has no events."""
         try:
             message = answers.decode_request(data, encoding)
         except (MalformedRequest, HandlerPanic):
@@ -62,7 +62,7 @@ class Intake:
         return Target(source, message.req_guid, len(message.events))
 
     def take(self, request: Request, source: Source, done: Done) -> None:
-        """Take a request; `done` is called when it may be answered: at once, or published (acks="sync")."""
+        """Accept a request. `done` is called when it may be answered: at once, or after publishing (acks="sync")."""
         batch = Batch(request.message, source, time.time(), request.types)
         self.ledger.received(batch)
         if self.options.is_sync:
@@ -72,7 +72,7 @@ class Intake:
             done("")
 
     async def taken(self, request: Request, source: Source) -> str:
-        """As `take`, when the queue has room: "", or the reason why the request was not published."""
+        """Like `take`, but waits until the queue has room. Returns "", or why the request was not published."""
         await self.publisher.room()
         if not self.options.is_sync:
             self.take(request, source, ignore)
@@ -88,7 +88,7 @@ class Intake:
 
 
 def first_values(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers by their names in lower case; of several of one name the first, as the server sees them."""
+    """Headers by lower-case name; the first one if a name repeats, as on the server."""
     values: dict[str, str] = {}
     for name, value in headers:
         values.setdefault(name.lower(), value)
@@ -96,7 +96,7 @@ def first_values(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def with_wrong_guid(answer: Any) -> Any:
-    """A copy of `answer` for a guid that nobody sent."""
+    """A copy of `answer` with an unknown guid."""
     changed = type(answer)()
     changed.CopyFrom(answer)
     changed.data["req_guid"] = str(uuid.uuid4())
@@ -104,4 +104,4 @@ def with_wrong_guid(answer: Any) -> Any:
 
 
 def ignore(reason: str) -> None:
-    """An asynchronous client never hears what became of its batch."""
+    """Does nothing: a client with acks="async" never learns the outcome of its batch."""

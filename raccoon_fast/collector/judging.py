@@ -1,6 +1,6 @@
-"""Good and bad events: whether an event's data is what its type promises.
+"""Judges events as good or bad: whether an event's data matches its type's schema or message.
 
-A bad event is received, acknowledged and published as every other; it is counted and shown apart.
+A bad event is received, acknowledged and published like any other, but counted and shown separately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raccoon_fast.collector.records import Batch, ReceivedEvent
 
 __all__ = ["MAX_BAD_EVENTS", "BadEvent", "EventJudge", "Fault"]
 
-#: The last bad events that are kept; all are counted.
+#: The number of bad events kept; all are counted.
 MAX_BAD_EVENTS = 1000
 _MAX_REASON_LENGTH = 500
 
@@ -30,8 +30,8 @@ class Fault(NamedTuple):
     """What is wrong with an event.
 
     Attributes:
-        path: Where, as a JSON path ("$.items[2].price") or the name of a field; "$" for the whole.
-        reason: What.
+        path: The place, as a JSON path ("$.items[2].price") or a field name; "$" for the whole value.
+        reason: The reason.
     """
 
     path: str
@@ -43,8 +43,8 @@ class BadEvent(NamedTuple):
 
     Attributes:
         event: The event.
-        path: As Fault.path.
-        reason: As Fault.reason.
+        path: See Fault.path.
+        reason: See Fault.reason.
     """
 
     event: ReceivedEvent
@@ -60,16 +60,16 @@ Check = Callable[[bytes], "Fault | None"]
 
 
 class EventJudge:
-    """Judges events on the collector's event loop; what it found is read on any thread.
+    """Judges events on the collector's event loop; any thread may read the results.
 
     Args:
-        schemas: By event type, a JSON Schema: the path of a file, or the schema itself.
-        messages: By event type, the protobuf message class that its data is.
+        schemas: JSON Schemas by event type: the path of a file, or the schema itself.
+        messages: Protobuf message classes by event type.
 
     Raises:
         ImportError: jsonschema is not installed.
         OSError: A schema's file cannot be read.
-        TypeError, ValueError: An argument is not what it should be.
+        TypeError, ValueError: An argument is invalid.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class EventJudge:
 
     @property
     def bad_count(self) -> int:
-        """How many events were bad."""
+        """The number of bad events."""
         return self._count
 
     def judge(self, batch: Batch) -> dict[int, Fault]:
-        """Judge the events of a batch that is published.
+        """Judge the events of a published batch.
 
         Returns:
-            What is wrong, by the index of the bad event.
+            The faults by index of the bad event.
         """
         faults: dict[int, Fault] = {}
         if not self._checks:
@@ -124,7 +124,7 @@ class EventJudge:
         return faults
 
     def fault_of(self, event_type: str, data: bytes) -> Fault | None:
-        """What is wrong with an event's data; None where nothing is, or nothing is known of its type."""
+        """The fault of an event's data; None if it is good, or its type has no schema or message."""
         check = self._checks.get(event_type)
         return None if check is None else check(data)
 
@@ -142,12 +142,12 @@ def _message_check(message_class: Any) -> Check:
         try:
             message = message_class.FromString(data)
         except DecodeError as error:
-            return Fault("$", f"is no {name}: {error}")
+            return Fault("$", f"is not a {name}: {error}")
         if not message.IsInitialized():
             missing = message.FindInitializationErrors()
-            return Fault(missing[0], f"is required by {name}, and missing")
+            return Fault(missing[0], f"is required by {name}, but missing")
         unknown = UnknownFieldSet(message)
-        return Fault(f"field {unknown[0].field_number}", f"is not known to {name}") if len(unknown) else None
+        return Fault(f"field {unknown[0].field_number}", f"is not a field of {name}") if len(unknown) else None
 
     return check
 
@@ -164,19 +164,19 @@ def _schema_check(event_type: str, schema: str | os.PathLike[str] | Mapping[str,
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"schemas: {path} (for {event_type!r}) is no JSON: {error}") from None
+            raise ValueError(f"schemas: {path} (for {event_type!r}) is not JSON: {error}") from None
     validator_class = jsonschema.validators.validator_for(loaded, default=jsonschema.Draft202012Validator)
     try:
         validator_class.check_schema(loaded)
     except SchemaError as error:
-        raise ValueError(f"schemas: what {event_type!r} has is no JSON Schema: {error.message}") from None
+        raise ValueError(f"schemas: the schema of {event_type!r} is not a JSON Schema: {error.message}") from None
     validator = validator_class(loaded)
 
     def check(data: bytes) -> Fault | None:
         try:
             value = json_codec.loads(data)
         except json_codec.JSONDecodeError as error:
-            return Fault("$", f"is no JSON: {error}")
+            return Fault("$", f"is not JSON: {error}")
         worst = best_match(validator.iter_errors(value))
         return None if worst is None else Fault(worst.json_path, worst.message[:_MAX_REASON_LENGTH])
 

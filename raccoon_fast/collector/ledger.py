@@ -1,4 +1,4 @@
-"""Counts what comes in, and wakes those who wait for it."""
+"""Counts requests and events, and wakes waiting threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """Written on the collector's event loop, read and waited for on any thread.
+    """Written on the collector's event loop; any thread may read it and wait for it.
 
     Args:
-        changed: Guards the counts, and is notified when one changes.
-        keeps_requests: Whether `requests` is filled; it grows until `clear`.
-        journal: Is told of all that comes in, for the inspector; None without one.
+        changed: Guards the counts; notified when one changes.
+        keeps_requests: Whether to fill `requests`, which grows until `clear`.
+        journal: Records everything for the inspector; None without one.
     """
 
     def __init__(self, changed: threading.Condition, *, keeps_requests: bool, journal: Journal | None = None) -> None:
@@ -34,11 +34,11 @@ class Ledger:
         self.clear()
 
     def tally(self, message: Any, wire: bytes | None) -> Mapping[str, tuple[int, int]]:
-        """A request's events by type, as Request.types has it; empty without a journal.
+        """A request's events by type, for Request.types; empty without a journal.
 
         Args:
             message: The SendEventRequest.
-            wire: The bytes it was parsed from; None where it came as JSON.
+            wire: The bytes it was parsed from; None for JSON.
         """
         return {} if self._journal is None else self._journal.tally(message, wire)
 
@@ -61,33 +61,33 @@ class Ledger:
             self._notify()
 
     def acknowledged(self) -> None:
-        """A client was told that its request was taken."""
+        """Count a request whose client got a SUCCESS answer."""
         if self._journal is not None:
             with self._changed:
                 self._journal.acknowledged(time.time())
 
     def rejected(self, source: Source, code: str, reason: str, *, req_guid: str = "", data: bytes = b"") -> None:
-        """A request, or a handshake, was refused, or a request's events were not published.
+        """Count a refused request or handshake, or a request whose events were not published.
 
         Args:
-            source: Who sent it.
-            code: What the client is told; "" where it is not.
-            reason: Why.
-            req_guid: Its guid, where that was read.
-            data: Its body, where that was read.
+            source: The sender.
+            code: The code that the client gets; "" if it gets none.
+            reason: The reason.
+            req_guid: Its guid, if read.
+            data: Its body, if read.
         """
         if self._journal is not None:
             with self._changed:
                 self._journal.rejected(time.time(), source, code, reason, req_guid, data)
 
     def connected(self, count: int) -> None:
-        """So many WebSocket connections are live now."""
+        """Set the number of open WebSocket connections."""
         with self._changed:
             self._connections = count
             self._notify()
 
     def clear(self) -> None:
-        """Start again from nothing; live connections stay counted."""
+        """Set all counts to zero, except that of open connections."""
         with self._changed:
             self._request_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
             self._event_counts = dict.fromkeys((REST, WEBSOCKET, GRPC), 0)
@@ -98,7 +98,7 @@ class Ledger:
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """A list of the caller's own."""
+        """A new list, owned by the caller."""
         with self._changed:
             return self._requests.copy()
 
@@ -126,7 +126,7 @@ class Ledger:
         return self._connections
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until `condition()` holds, asked anew after each change; False when the time is over first."""
+        """Wait until `condition()` is true, checked after each change; False on timeout."""
         with self._changed:
             self._waiting += 1
             try:
@@ -135,6 +135,6 @@ class Ledger:
                 self._waiting -= 1
 
     def _notify(self) -> None:
-        # Mostly nobody waits, and notifying nobody costs as much as counting a request does.
+        # Usually nobody waits, and notifying nobody costs as much as counting a request.
         if self._waiting:
             self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""The messages of a Raccoon server as google.protobuf classes: a judge of our own encoder that shares no code with it.
+"""The messages of a Raccoon server as google.protobuf classes, which check our own encoder without sharing its code.
 
-The classes are made from `raccoon.desc`, compiled from `protos/`, in a descriptor pool of their own: a program may have
+The classes are made from `raccoon.desc`, compiled from `protos/`, in a separate descriptor pool: a program may have
 other generated code for the same package in the default pool, which refuses a second definition.
 """
 
@@ -20,8 +20,8 @@ def new_pool(descriptors: bytes) -> descriptor_pool.DescriptorPool:
     """Make a pool of the files in a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it.
 
     Raises:
-        google.protobuf.message.DecodeError: It is none.
-        TypeError: An imported file is not in it, or not before the one that imports it.
+        google.protobuf.message.DecodeError: It is not a FileDescriptorSet.
+        TypeError: An imported file is missing, or comes after the file that imports it.
     """
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
@@ -33,7 +33,7 @@ _POOL = new_pool(resources.files("raccoon_fast.collector").joinpath("raccoon.des
 
 
 def _message_class(name: str) -> Any:
-    # Any: the attributes of a class made at run time are known to nobody beforehand.
+    # Any: type checkers do not know the attributes of classes made at run time.
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 

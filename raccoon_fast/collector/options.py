@@ -1,4 +1,4 @@
-"""The collector's options, validated once."""
+"""The collector's validated options."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 
 @dataclass(frozen=True)
 class Options:
-    """What `Collector` takes; see there.
+    """The options of `Collector`; see there.
 
     Raises:
-        TypeError, ValueError: Names the option, what it has to be and what it is.
+        TypeError, ValueError: An option is invalid; the message names it, its value and what it must be.
         FileNotFoundError: A TLS file does not exist.
     """
 
@@ -60,15 +60,15 @@ class Options:
         if not isinstance(self.sink, (str, os.PathLike)):
             raise TypeError(f"sink must be 'memory', 'null' or a path, not {self.sink!r}")
         if not os.fspath(self.sink):
-            raise ValueError("sink must be 'memory', 'null' or a path, not an empty text")
+            raise ValueError("sink must be 'memory', 'null' or a path, not an empty string")
         if not isinstance(self.host, str):
             raise TypeError(f"host must be text, not {self.host!r}")
         if not self.host:
-            raise ValueError("host must not be empty; '0.0.0.0' is every IPv4 address of the machine")
+            raise ValueError("host must not be empty; '0.0.0.0' means every IPv4 address of the machine")
         check_integer("port", self.port, 0, 65535)
         check_integer("grpc_port", self.grpc_port, 0, 65535)
         if self.port and self.port == self.grpc_port:
-            raise ValueError(f"grpc_port must differ from port, which is {self.port} too")
+            raise ValueError(f"grpc_port must differ from port, which is also {self.port}")
         self._check_tls()
         if not isinstance(self.inspect, bool):
             raise TypeError(f"inspect must be True or False, not {self.inspect!r}")
@@ -79,7 +79,7 @@ class Options:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: a certificate chain and its private key")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("tls_client_ca needs tls_cert and tls_key: client certificates come over TLS only")
+            raise ValueError("tls_client_ca needs tls_cert and tls_key: client certificates need TLS")
         for option in ("tls_cert", "tls_key", "tls_client_ca"):
             path = getattr(self, option)
             if path is None:
@@ -91,7 +91,7 @@ class Options:
 
     @property
     def is_sync(self) -> bool:
-        """Whether an answer waits for the events to be published."""
+        """Whether an answer waits until the events are published."""
         return self.acks == "sync"
 
 

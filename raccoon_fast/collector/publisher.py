@@ -18,21 +18,21 @@ from raccoon_fast.collector.sinks import Sink
 
 __all__ = ["Done", "Publisher"]
 
-#: Called once a batch, with "" when it is published or the reason why not.
+#: Called once per batch, with "" when it is published, or with the reason if it is not.
 Done = Callable[[str], None]
 
 _log = logging.getLogger("raccoon_fast.collector")
 
 _WORKERS = 5
-_QUEUE_BATCHES = 100  # the server stops reading a connection while as many wait
+_QUEUE_BATCHES = 100  # the server stops reading a connection while this many wait
 
-# The server's workers finish in an order of their own. Spreading the time a batch takes has the same effect.
+# The server's workers finish in any order. Varying the time per batch has the same effect.
 _SPREAD = 0.2
 _MIN_SPREAD_S = 0.001
 
 
 class Publisher:
-    """Lives on the collector's event loop.
+    """Used on the collector's event loop.
 
     With acks="async" and no delay a batch is published within `submit`.
     """
@@ -57,11 +57,11 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever reads batches should wait for `when_room` first."""
+        """Whether readers of batches should wait for `when_room` first."""
         return len(self._queue) >= _QUEUE_BATCHES
 
     def submit(self, batch: Batch, done: Done) -> None:
-        """Publish `batch`, now or when a worker has time."""
+        """Publish `batch`, now or when a worker is free."""
         if self.is_immediate:
             self._publish(batch, done)
         elif len(self._working) < _WORKERS:
@@ -81,7 +81,7 @@ class Publisher:
             await has_room
 
     def finish(self) -> None:
-        """Publish at once what is in hand and in the queue."""
+        """Publish all batches of the workers and the queue at once."""
         while self._working:
             key = next(iter(self._working))
             self._working[key][0].cancel()
@@ -125,7 +125,7 @@ class Publisher:
             for event in batch.events():
                 follow(event)
         except Exception:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            _log.exception("the collector's follow failed for request %s", batch.message.req_guid)
+            _log.exception("the collector's follow callback failed for request %s", batch.message.req_guid)
 
     def _fail(self, batch: Batch, done: Done, reason: str) -> None:
         code = "INTERNAL_ERROR" if self._options.is_sync else ""  # with acks="async" the client was told SUCCESS

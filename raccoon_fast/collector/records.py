@@ -1,4 +1,4 @@
-"""What was received, as a test or a demo looks at it."""
+"""Received events and requests, as tests and demos see them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReceivedEvent(NamedTuple):
         type: Event.type.
         data: Event.event_bytes.
         protocol: "rest", "websocket" or "grpc".
-        sent_time: The request's sent_time as UNIX seconds; None where it had none.
+        sent_time: The request's sent_time in UNIX seconds; None if it had none.
         connection_id: The client's id header; "" without one.
         group: The client's group header; "--default--" without one.
     """
@@ -41,41 +41,41 @@ class ReceivedEvent(NamedTuple):
     group: str
 
     def json(self) -> Any:
-        """The data, which is JSON, as a value.
+        """Decode the data as JSON.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: The data is not JSON.
         """
         try:
             return json_codec.loads(self.data)
         except json_codec.JSONDecodeError as error:
-            raise ValueError(f"the data of the event of type {self.type!r} is no JSON: {error}") from None
+            raise ValueError(f"the data of the event of type {self.type!r} is not JSON: {error}") from None
 
     def message(self, message_class: Callable[[], _Message]) -> _Message:
-        """The data, which is protobuf, as a message of `message_class`.
+        """Decode the data as a protobuf message of `message_class`.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The data is not such a message.
         """
         message = message_class()
         try:
             message.ParseFromString(self.data)
         except DecodeError as error:
             name = message.DESCRIPTOR.full_name
-            raise ValueError(f"the data of the event of type {self.type!r} is no {name}: {error}") from None
+            raise ValueError(f"the data of the event of type {self.type!r} is not a {name}: {error}") from None
         return message
 
 
 class ReceivedRequest(NamedTuple):
-    """One request that could be read, published or not, a resend as well.
+    """One request that could be decoded, published or not; a resend counts again.
 
     Attributes:
         req_guid: Its guid.
-        event_count: How many events it has.
+        event_count: The number of its events.
         protocol: "rest", "websocket" or "grpc".
-        headers: What came with it, names in lower case: HTTP headers, those of the WebSocket handshake, gRPC metadata.
-        sent_time: Its sent_time as UNIX seconds; None where it had none.
-        received_time: When it was read, UNIX seconds of this machine's clock.
+        headers: Its headers with names in lower case: HTTP headers, those of the WebSocket handshake, or gRPC metadata.
+        sent_time: Its sent_time in UNIX seconds; None if it had none.
+        received_time: The time when it was read, in UNIX seconds of this machine's clock.
         connection_id: The client's id header; "" without one.
         group: The client's group header; "--default--" without one.
     """
@@ -103,7 +103,7 @@ class Counts(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Who sends: one WebSocket connection, or one REST or gRPC request."""
+    """A sender: one WebSocket connection, or one REST or gRPC request."""
 
     protocol: str
     connection_id: str
@@ -117,11 +117,11 @@ class Source(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request that could be read, and is not taken yet.
+    """A decoded request that is not accepted yet.
 
     Attributes:
         message: The SendEventRequest.
-        types: For the inspector, by event type: how many events are of it, and the index of the last one. Else empty.
+        types: For the inspector: the number of events and the index of the last one, by event type. Otherwise empty.
     """
 
     message: Any
@@ -136,13 +136,13 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A request that was taken.
+    """An accepted request.
 
     Attributes:
         message: The SendEventRequest.
         source: Who sent it.
-        received_time: When, UNIX seconds.
-        types: As Request.types.
+        received_time: The time when it was read, in UNIX seconds.
+        types: See Request.types.
     """
 
     message: Any
@@ -152,7 +152,7 @@ class Batch:
 
     @property
     def sent_time(self) -> float | None:
-        """The client's sent_time as UNIX seconds."""
+        """The client's sent_time in UNIX seconds."""
         if not self.message.HasField("sent_time"):
             return None
         timestamp = self.message.sent_time

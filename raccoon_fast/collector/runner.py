@@ -1,4 +1,4 @@
-"""The life of one server: its event loop, from start to end, in a thread or in the foreground."""
+"""Runs one server on its event loop, in a thread or in the foreground, from start to end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Runner"]
 
 _ACTION_TIMEOUT_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# On Windows a signal does not wake an event loop that waits: its handler runs when something else does.
+# On Windows a signal does not wake a waiting event loop: its handler runs when something else wakes it.
 _WAKE_S = 0.5 if sys.platform == "win32" else None
 
 
 class Runner:
-    """Makes a Server on a loop of its own and runs it once. Thread-safe; also the network that faults act on.
+    """Makes a Server on a separate loop and runs it once. Thread-safe. Also the network on which faults act.
 
     Args:
         make_server: Called on the loop.
@@ -43,7 +43,7 @@ class Runner:
         """The server, once it listens.
 
         Raises:
-            RuntimeError: It does not yet.
+            RuntimeError: It does not listen yet.
         """
         if self._server is None:
             raise RuntimeError("the collector was not started; use `with Collector() as collector:` or start()")
@@ -53,8 +53,8 @@ class Runner:
         """Run in a thread; returns when the server listens.
 
         Raises:
-            RuntimeError: It was run before.
-            Exception: What kept the server from listening.
+            RuntimeError: It has already run.
+            Exception: The error that kept the server from listening.
         """
         loop = self._claim_loop()
         opened: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -83,17 +83,17 @@ class Runner:
             ready: Called when the server listens.
 
         Raises:
-            RuntimeError: It was run before.
-            Exception: What kept the server from listening.
+            RuntimeError: It has already run.
+            Exception: The error that kept the server from listening.
         """
         self._run(self._claim_loop(), ready)
 
     def close(self) -> None:
-        """End, and return when nothing runs any more. Idempotent; in `ready` it returns at once."""
+        """End the server, and return when nothing runs. Idempotent; in `ready` it returns at once."""
         loop = self._loop
         if loop is None:
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
+        with contextlib.suppress(RuntimeError):  # the loop is already closed
             loop.call_soon_threadsafe(self._stop.set)
         if threading.get_ident() == self._loop_thread_id:
             return
@@ -103,7 +103,7 @@ class Runner:
 
     @property
     def is_refusing(self) -> bool:
-        """Whether it runs and does not listen."""
+        """Whether the server runs but does not listen."""
         return not self._ended.is_set() and self._server is not None and self._server.is_refusing
 
     def close_connections(self) -> None:
@@ -128,7 +128,9 @@ class Runner:
     def _claim_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is not None:
-                raise RuntimeError("a Collector serves once; make another (port=… and grpc_port=… keep the address)")
+                raise RuntimeError(
+                    "a Collector serves only once; create another one (with port=… and grpc_port=… to keep the address)"
+                )
             self._loop = _new_event_loop()
             return self._loop
 
@@ -158,7 +160,7 @@ class Runner:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """In the main thread, the only one that may, let SIGINT and SIGTERM set `stop`."""
+    """In the main thread, where alone it is possible, let SIGINT and SIGTERM set `stop`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -181,4 +183,4 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
             import uvloop
 
             return uvloop.new_event_loop()
-    return asyncio.SelectorEventLoop()  # not asyncio's default on Windows, where that one lacks add_reader
+    return asyncio.SelectorEventLoop()  # not asyncio's default on Windows, which lacks add_reader

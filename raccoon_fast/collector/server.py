@@ -95,15 +95,15 @@ class Server:
             raise
         if self._inspector is not None and not is_loopback(address):
             _log.warning(
-                "the inspector listens on %s: whoever reaches port %d sees all events, and can switch faults on",
+                "the inspector listens on %s: anyone who can reach port %d sees all events, and can switch faults on",
                 address,
                 self.port,
             )
 
     async def close(self) -> None:
-        """Publish what was taken, answer what can be answered, end all connections.
+        """Publish accepted requests, answer the open ones if possible, and end all connections.
 
-        As the server does on SIGTERM, WebSocket connections end without a close frame.
+        WebSocket connections end without a close frame, as on the server's SIGTERM.
         """
         self._registry.close()
         if self._inspector is not None:
@@ -126,11 +126,11 @@ class Server:
         for request in requests:
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-        self._intake.publisher.finish()  # what came in meanwhile
+        self._intake.publisher.finish()  # requests that arrived meanwhile
         self._sink.close()
 
     async def close_connections(self) -> None:
-        """End every connection, by a reset where it was open."""
+        """End every connection; open ones by a reset."""
         if self._acceptor is not None:
             await self._acceptor.abort_opening()
         for connection in list(self._connections.open):
@@ -141,7 +141,7 @@ class Server:
         self._grpc.reset_connections()
 
     async def refuse(self) -> None:
-        """Stop listening, and keep the ports: nobody else is given them meanwhile."""
+        """Stop listening, but keep the ports reserved."""
         if self.is_refusing:
             return
         self.is_refusing = True
@@ -166,7 +166,7 @@ class Server:
         self._acceptor = Acceptor(listening, self._new_connection, self._ssl)
 
     async def _until_disconnected(self) -> None:
-        """Wait until connections that were told to end have ended, a peer that takes its time not for long."""
+        """Wait until closing connections have ended, but only briefly for a slow peer."""
         deadline_s = self._loop.time() + _GRACE_S
         while self._connections.open and self._loop.time() < deadline_s:  # noqa: ASYNC110 - closed by their peers
             await asyncio.sleep(_POLL_S)
@@ -202,7 +202,7 @@ def _grpc_context(options: Options) -> ssl.SSLContext | None:
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log quietly that a client ended a TLS connection as it likes."""
+    """Log quietly that a client ended a TLS connection in its own way."""
     error = context.get("exception")
     if isinstance(error, OSError) and "transport" in context:
         _log.debug("%s: %r", context.get("message"), error)

@@ -1,4 +1,4 @@
-"""Where published events go: memory, nowhere, or a file."""
+"""Sinks of published events: memory, nothing, or a file."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ __all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "StandardOutputSink", "
 
 
 class Sink(Protocol):
-    """Takes batches on the collector's event loop; read from any thread."""
+    """Receives batches on the collector's event loop; any thread may read it."""
 
-    #: Whether what is received is to be kept for the program to look at.
+    #: Whether to keep received events for the program.
     keeps: bool
 
     def open(self) -> None:
-        """Batches are about to come.
+        """Prepare for batches.
 
         Raises:
-            OSError: They cannot be taken.
+            OSError: The sink cannot accept batches.
         """
 
     def publish(self, batch: Batch) -> None:
-        """Take one batch whole; when this returns it is published.
+        """Accept one whole batch; it is published when this returns.
 
         Raises:
-            OSError: It is not.
+            OSError: The batch is not published.
         """
 
     def events(self) -> list[ReceivedEvent]:
-        """What is kept, in the order of publishing."""
+        """The kept events, in order of publishing."""
 
     def clear(self) -> None:
-        """Forget what is kept."""
+        """Delete the kept events."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Close the sink."""
 
 
 class NullSink:
-    """Counts are all that remains of an event."""
+    """Keeps no events; only counts remain."""
 
     keeps = False
 
@@ -72,7 +72,7 @@ class NullSink:
 class MemorySink:
     """Keeps every event until `clear`; memory grows with them.
 
-    Batches are kept as they were parsed and taken apart when somebody looks: taking a thousand events apart costs more
+    Batches are kept as parsed, and split into events when somebody reads them: splitting a thousand events costs more
     than receiving them.
     """
 
@@ -92,7 +92,7 @@ class MemorySink:
             self._batches.append(batch)
 
     def events(self) -> list[ReceivedEvent]:
-        """A list of the caller's own."""
+        """A new list, owned by the caller."""
         with self._lock:
             for batch in self._batches:
                 self._events.extend(batch.events())
@@ -106,11 +106,11 @@ class MemorySink:
             self._events.clear()
 
     def close(self) -> None:
-        """Nothing to do: the events stay readable."""
+        """Does nothing: the events stay readable."""
 
 
 class StandardOutputSink:
-    """Writes to standard output what FileSink writes to its file; a reader that is gone makes publishing fail."""
+    """Writes the lines of FileSink to standard output; publishing fails once the reader is gone."""
 
     keeps = False
 
@@ -123,21 +123,21 @@ class StandardOutputSink:
         sys.stdout.buffer.flush()
 
     def events(self) -> list[ReceivedEvent]:
-        """Nothing: they were written."""
+        """Empty: events are written, not kept."""
         return []
 
     def clear(self) -> None:
-        """What was written stays."""
+        """Does nothing: written lines stay."""
 
     def close(self) -> None:
         """Nothing to do."""
 
 
 class FileSink:
-    """Appends to a file, one JSON object a line and event: req_guid, type, data (base64), protocol, received_time.
+    """Appends events to a file, one JSON object per line: req_guid, type, data (base64), protocol, received_time.
 
-    A batch is handed to the operating system before its publishing is acknowledged, so it outlives this process; it is
-    not forced to the disk.
+    A batch is written to the operating system before it is acknowledged as published, so it survives this process; it
+    is not synced to the disk.
     """
 
     keeps = False
@@ -147,12 +147,12 @@ class FileSink:
         self._file: io.FileIO | None = None
 
     def open(self) -> None:
-        """Open the file, or make it."""
-        # Unbuffered: a failed write leaves nothing behind that a later one would write.
+        """Open or create the file."""
+        # Unbuffered: a failed write leaves no data that a later write would add.
         self._file = self._path.open("ab", buffering=0)
 
     def publish(self, batch: Batch) -> None:
-        """Write its lines with one call; what a full disk took only in part is cut off again."""
+        """Write its lines with one call; if a full disk accepts only a part, truncate that part again."""
         lines = _lines(batch)
         assert self._file is not None
         start = os.fstat(self._file.fileno()).st_size
@@ -166,11 +166,11 @@ class FileSink:
             raise
 
     def events(self) -> list[ReceivedEvent]:
-        """Nothing: they are in the file."""
+        """Empty: events are in the file."""
         return []
 
     def clear(self) -> None:
-        """The file stays as it is."""
+        """Does nothing: the file stays as it is."""
 
     def close(self) -> None:
         """Close the file."""

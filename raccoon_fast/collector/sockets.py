@@ -1,4 +1,4 @@
-"""Sockets to listen on, and the hard end of a connection."""
+"""Binds listening sockets, and resets connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import struct
 
 __all__ = ["LINGER_ZERO", "bind", "bind_when_free", "is_loopback", "reset", "url_host"]
 
-#: A value of SO_LINGER: on, for 0 s, so that a close is a reset. Its fields are short on Windows.
+#: A value of SO_LINGER (on, 0 s) that turns a close into a reset. Its fields are short on Windows.
 LINGER_ZERO = struct.pack("ii" if os.name == "posix" else "hh", 1, 0)
 
 _REBIND_S = 5.0
@@ -30,7 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":
-            # Else the port stays taken while old connections are in TIME_WAIT. On Windows it would mean port theft.
+            # Otherwise the port stays in use while old connections are in TIME_WAIT. On Windows it would allow port
+            # theft.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
@@ -40,10 +41,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def bind_when_free(host: str, port: int) -> socket.socket:
-    """As `bind`, where whoever had the port is about to let it go.
+    """Like `bind`, but waits for the previous owner of the port to release it.
 
     Raises:
-        OSError: It was not let go within seconds.
+        OSError: The port was not released within seconds.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + _REBIND_S
@@ -57,19 +58,19 @@ async def bind_when_free(host: str, port: int) -> socket.socket:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End a connection with RST rather than FIN, whatever is still to be written."""
+    """End a connection with RST instead of FIN, discarding unsent data."""
     raw = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, ValueError):  # the connection is gone already, or its transport
+    with contextlib.suppress(OSError, ValueError):  # the connection or its transport is already gone
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     transport.abort()
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address is reached from this machine only."""
+    """Whether an IP address is reachable from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def url_host(host: str) -> str:
-    """The host a client on this machine connects to, as it is written in a URL."""
+    """The host that a client on this machine connects to, in URL form."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"[{host}]" if ":" in host else host

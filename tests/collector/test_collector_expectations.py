@@ -50,7 +50,9 @@ def test_it_waits_also_over_a_clear(peer: Any, collector: Collector) -> None:
 
 
 def test_nothing_came(collector: Collector) -> None:
-    with pytest.raises(TimeoutError, match=r"^0 of 1 events of type 'page' came within 0\.01 s; nothing came at all"):
+    with pytest.raises(
+        TimeoutError, match=r"^0 of 1 events of type 'page' arrived within 0\.01 s; nothing arrived at all"
+    ):
         collector.wait_for(1, 0.01, type="page")
 
 
@@ -61,7 +63,7 @@ def test_others_came(peer: Any, collector: Collector) -> None:
     assert str(caught.value).splitlines() == [
         """0 of 1 events of type 'page' with {"name": "home"} came within 0.01 s""",
         "received: 2 x 'click', 1 x 'page'",
-        "the last event of that type, and (+) what was expected of it:",
+        "the last event of that type (-), and what was expected (+):",
         "    {",
         '  -   "n": 1,',
         '  -   "name": "away"',
@@ -70,7 +72,7 @@ def test_others_came(peer: Any, collector: Collector) -> None:
     ]
     with pytest.raises(TimeoutError, match=r"(?s)0 of 1 events where <lambda> holds .*\.\.\. \(1000 bytes\)"):
         collector.wait_for(1, 0.01, where=lambda event: event.type == "buy")
-    with pytest.raises(TimeoutError, match="the last event of that type is no JSON: b'y'"):
+    with pytest.raises(TimeoutError, match="the last event of that type is not JSON: b'y'"):
         collector.wait_for(1, 0.01, type="click", where={"name": "home"})
 
 
@@ -87,7 +89,7 @@ def test_an_event_s_data_decoded(peer: Any, collector: Collector) -> None:
     first, second, third = collector.events
     assert first.json() == {"a": 1}
     assert second.message(SendEventRequest) == message
-    with pytest.raises(ValueError, match="the data of the event of type 'junk' is no JSON"):
+    with pytest.raises(ValueError, match="the data of the event of type 'junk' is not JSON"):
         third.json()
     with pytest.raises(ValueError, match=r"type 'junk' is no raystack\.raccoon\.v1beta1\.SendEventRequest"):
         third.message(SendEventRequest)

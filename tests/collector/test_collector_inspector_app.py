@@ -479,7 +479,7 @@ def test_an_address_that_others_reach_is_warned_of(
     assert bool(caplog.records) == warns
     if warns:
         assert caplog.records[0].levelno == logging.WARNING
-        assert f"whoever reaches port {collector.port} sees all events" in caplog.messages[0]
+        assert f"anyone who can reach port {collector.port} sees all events" in caplog.messages[0]
 
 
 def test_close_is_quick_while_the_page_is_open(new_collector: NewCollector) -> None:

@@ -44,7 +44,7 @@ def test_an_event_that_does_not_match_its_schema_is_acknowledged_and_bad(
         ("g", "$.tags[1]", "1 is not of type 'string'"),
         ("h", "$", "'name' is a required property"),
     ]
-    assert collector.bad_events[1].reason.startswith("is no JSON: ")
+    assert collector.bad_events[1].reason.startswith("is not JSON: ")
     with pytest.raises(AssertionError, match=r"3 of 5 events are bad:\n  'page' of request g: at \$\.tags\[1\]: "):
         collector.assert_no_bad_events()
     collector.clear()
@@ -73,9 +73,9 @@ def test_a_schema_in_a_file(tmp_path: Path, peer: Any, new_collector: NewCollect
     [
         ([], TypeError, "schemas must map"),
         ({1: {}}, TypeError, "schemas must map"),
-        ({"page": {"type": "nothing"}}, ValueError, "what 'page' has is no JSON Schema"),
+        ({"page": {"type": "nothing"}}, ValueError, "the schema of 'page' is not a JSON Schema"),
         ({"page": "missing.json"}, OSError, "missing.json"),
-        ({"page": DESCRIPTORS}, ValueError, "is no JSON"),
+        ({"page": DESCRIPTORS}, ValueError, "is not JSON"),
     ],
 )
 def test_what_is_no_schema_is_refused(schemas: Any, error: type[Exception], words: str) -> None:
@@ -87,8 +87,8 @@ def test_messages(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(descriptors=DESCRIPTORS, messages={"flight": FLIGHT})
     send(peer, collector, ("flight", b""), ("flight", b"\xff"), ("flight", b"\xfa\x3f\x01x"))
     first, second = collector.bad_events
-    assert (first.path, first.reason.partition(":")[0]) == ("$", f"is no {FLIGHT}")
-    assert (second.path, second.reason) == ("field 1023", f"is not known to {FLIGHT}")
+    assert (first.path, first.reason.partition(":")[0]) == ("$", f"is not a {FLIGHT}")
+    assert (second.path, second.reason) == ("field 1023", f"is not a field of {FLIGHT}")
     with pytest.raises(ValueError, match="both a JSON Schema and a protobuf message"):
         Collector(descriptors=DESCRIPTORS, messages={"flight": FLIGHT}, schemas={"flight": {}})
 

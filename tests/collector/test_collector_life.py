@@ -131,9 +131,9 @@ def test_close_is_idempotent_and_may_be_left_out_before_the_start() -> None:
 
 
 def test_it_serves_once() -> None:
-    with Collector() as collector, pytest.raises(RuntimeError, match="serves once"):
+    with Collector() as collector, pytest.raises(RuntimeError, match="serves only once"):
         collector.start()
-    with pytest.raises(RuntimeError, match="serves once"):
+    with pytest.raises(RuntimeError, match="serves only once"):
         collector.start()
 
 

@@ -115,7 +115,7 @@ def test_wait_for_waits_for_the_count(peer: Any, new_collector: NewCollector) ->
 def test_wait_for_says_how_far_it_came(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector()
     peer.post(collector)
-    with pytest.raises(TimeoutError, match=r"^1 of 2 events came within 0\.05 s$"):
+    with pytest.raises(TimeoutError, match=r"^1 of 2 events arrived within 0\.05 s$"):
         collector.wait_for(2, timeout=0.05)
 
 

@@ -50,7 +50,7 @@ class EventDecoder:
 
     Raises:
         OSError: The file cannot be read.
-        TypeError: An argument is not what it should be.
+        TypeError: An argument is invalid.
         ValueError: The file is no FileDescriptorSet or lacks an import or a message, or one argument lacks the other.
     """
 
