@@ -1,8 +1,8 @@
-"""Numbers about delivery: what is counted, under which names, and what takes them.
+"""Metrics of delivery: their names, how they are counted, and the sinks that receive them.
 
-Of each request, what is counted is named by the five constants; times are in milliseconds. Of each producer, the ledger
+The five constants name the metrics per request; times are in milliseconds. The ledger of each producer
 is read at an interval: see raccoon_fast.stats.ledger for its metrics. Sinks are StatsD
-(raccoon_fast.stats.statsd, with DogStatsD), Prometheus, OpenTelemetry, or whatever the user counts with.
+(raccoon_fast.stats.statsd, with DogStatsD), Prometheus, OpenTelemetry, or an object of the user.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sinks that gather samples on the caller's path, and do all else behind it."""
+"""Sinks that collect samples in the calling thread, and process them in a background thread."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
 
 __all__ = ["BackgroundSink", "Writer"]
 
-_MAX_SAMPLES = 65536  # of one flush; bounds the memory (about 10 MB) while a write hangs
-_MOST_TYPES = 1000  # each is a series per counter, in this process and in what stores it
+_MAX_SAMPLES = 65536  # samples per flush; limits the memory (about 10 MB) while a write hangs
+_MOST_TYPES = 1000  # each is a series per counter, here and in the metrics database
 
 
 class Writer(abc.ABC):
-    """The thread's side of a sink; made, used and closed on it."""
+    """The part of a sink that is created, used and closed on its thread."""
 
     @abc.abstractmethod
     def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
-        """Hands on what has gathered; what it raises is logged once, and the samples are dropped.
+        """Sends the collected samples. If it raises, the error is logged once, and the samples are dropped.
 
         Args:
-            timings: (name, milliseconds) pairs, in their order.
-            counts: By name, added up.
+            timings: (name, milliseconds) pairs, in order.
+            counts: The sum of each counter, by name.
         """
 
     @abc.abstractmethod
     def write_ledger(self, values: LedgerValues) -> None:
-        """Hands on the ledger of the producers; what it raises is logged once, and the next values are tried again."""
+        """Sends the ledger of the producers. If it raises, the error is logged once; later values are still sent."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """No further call is made."""
+        """Close; no further call is made."""
 
 
 class BackgroundSink(abc.ABC):
-    """A MetricsSink whose `timing` and `count` only append to a bounded deque: no lock, no socket, no look-up of names.
+    """A MetricsSink whose `timing` and `count` only append to a bounded deque: no lock, socket or DNS lookup.
 
-    One daemon thread, started with the first sample and anew in a forked child, hands on what has gathered every
-    `flush_interval`; counters are added up first. At the same interval it reads the ledger of each producer that it
-    watches. What a parent has not handed on at a fork is not the child's, nor are the parent's producers.
+    One daemon thread, started with the first sample and again in a forked child, sends the collected samples every
+    `flush_interval`, with counters added up. At the same interval it reads the ledger of each producer that it
+    watches. A forked child starts without the parent's samples and producers.
 
     Args:
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
-        by_type: Event types that the ledger is split by, at most; the rest is "other". 0 does not split it.
+        by_type: The largest number of event types in the ledger; further types are "other". 0 does not split by type.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
@@ -84,11 +84,11 @@ class BackgroundSink(abc.ABC):
 
     @property
     def dropped(self) -> int:
-        """How many samples were not handed on, because too many came within one flush, or it failed."""
+        """The number of samples that were not sent, because there were too many per flush, or a flush failed."""
         return self._refused.value + self._dropped
 
     def timing(self, name: str, ms: float) -> None:
-        """Takes one measured duration, in milliseconds. Never blocks."""
+        """Records one duration in milliseconds. Never blocks."""
         self._add((name, ms, True))
 
     def count(self, name: str, n: int = 1) -> None:
@@ -96,21 +96,21 @@ class BackgroundSink(abc.ABC):
         self._add((name, n, False))
 
     def watch(self, source: Source) -> None:
-        """Reads this producer's ledger from now on. Never blocks."""
+        """Starts reading this producer's ledger. Never blocks."""
         if not self._closed:
             self._totals.watch(source)
             self._ensure_thread()
 
     def unwatch(self, source: Source) -> None:
-        """Reads it for the last time, now, and hands that on soon. Never blocks."""
+        """Reads the ledger for the last time now, and sends it soon. Never blocks."""
         if not self._closed:
             self._totals.unwatch(source)
             self._wake.set()
 
     def close(self, timeout: float = 1.0) -> None:
-        """Hands on what has gathered, waiting for it at most `timeout` seconds. Later samples are ignored.
+        """Sends the collected samples, waiting at most `timeout` seconds. Later samples are ignored.
 
-        Leaving a `with` block calls it, and so does the interpreter's exit.
+        Leaving a `with` block and the interpreter's exit call it too.
         """
         self._closed = True
         self._wake.set()
@@ -133,7 +133,7 @@ class BackgroundSink(abc.ABC):
     @property
     @abc.abstractmethod
     def _target(self) -> str:
-        """Where samples go, for the log."""
+        """The destination of samples, for the log."""
 
     @abc.abstractmethod
     def _new_writer(self) -> Writer: ...
@@ -155,16 +155,16 @@ class BackgroundSink(abc.ABC):
         thread = new_thread(self._run, "raccoon-fast-stats")
         try:
             thread.start()
-        except RuntimeError:  # the system has no more threads, or the interpreter is shutting down
+        except RuntimeError:  # the system has no threads left, or the interpreter is shutting down
             self._starting.release()
             return
         self._thread = thread
 
     def _reset(self) -> None:
-        """Begins anew, also in a forked child, where the thread is gone and the parent's samples are not ours."""
+        """Starts afresh, also in a forked child, where the thread is gone and the parent sends its own samples."""
         self._samples: deque[tuple[str, float, bool]] = deque()
-        self._refused = Tally()  # for which there was no room
-        self._dropped = 0  # on the thread that hands them on
+        self._refused = Tally()  # samples for which there was no room
+        self._dropped = 0  # written by the sending thread
         self._failed = False
         self._thread = None
         self._starting = new_lock()
@@ -174,11 +174,11 @@ class BackgroundSink(abc.ABC):
     def _run(self) -> None:
         writer = self._new_writer()
         try:
-            self._flush_ledger(writer)  # so that counters are seen before they grow
+            self._flush_ledger(writer)  # so that counters are exported before they grow
             is_last = False
             while not is_last:
                 self._wake.wait(self._flush_interval_s)
-                # A new event before the flag is looked at: whoever sets the flag later wakes the next wait.
+                # A new event before the flag is read: setting the flag later wakes the next wait.
                 self._wake = Event()
                 is_last = self._closed
                 self._flush(writer)

@@ -1,4 +1,4 @@
-"""Sinks whose samples stay in this process, in the instruments of a metrics library."""
+"""Sinks that keep samples in this process, in the instruments of a metrics library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InstrumentSink"]
 
-# Held while a library is at work, and over a fork: a child could never get a lock of the library's that our thread held
+# Held while a library works, and over a fork: a child could never get a library lock that our thread held
 # then.
 _working = threading.Lock()
 
@@ -32,12 +32,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class InstrumentSink(BackgroundSink):
-    """Hands samples on to instruments; other names than theirs are passed over.
+    """Passes samples to instruments; unknown names are ignored.
 
     Args:
-        timings: What takes milliseconds, by name.
-        counters: What takes a number to add, by name.
-        write_ledger: Takes the ledger, on the sink's thread.
+        timings: Functions that take milliseconds, by metric name.
+        counters: Functions that take a number to add, by metric name.
+        write_ledger: A function that takes the ledger, on the sink's thread.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
         by_type: See BackgroundSink.

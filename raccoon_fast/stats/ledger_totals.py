@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "LedgerTotals", "LedgerValues"]
 
-# A proxy's words can become a reason, and a program's data a type: what comes after so many is "other".
+# A proxy's words can become a reason, and a program's data a type: beyond this number they become "other".
 _MOST_REASONS = 50
 _OTHER = "other"
 
-#: A metric's name and the values of its labels, in the order of Metric.labels; then the event type, where it is split.
+#: A metric's name and its label values in the order of Metric.labels, then the event type if the metric is split.
 Key = tuple[str, tuple[str, ...]]
 
 
 class LedgerValues(NamedTuple):
-    """What a sink hands on.
+    """The values that a sink sends.
 
     Attributes:
-        counters: Since the process began, or was forked. They never go down.
-        gauges: Now. What is not in it any more has no value.
-        samples: Of histograms, since the last time.
+        counters: Counts since the process started or was forked. They never decrease.
+        gauges: Current values. A missing gauge has no value any more.
+        samples: Histogram samples since the last reading.
     """
 
     counters: Mapping[Key, int]
@@ -39,19 +39,20 @@ class LedgerValues(NamedTuple):
 class LedgerTotals:
     """Reads producers, and adds them up.
 
-    `watch` and `unwatch` may be called from any thread and in finalizers, and never wait; `read` is for one thread.
+    `watch` and `unwatch` may be called from any thread and in finalizers, and never wait; only one thread may call
+    `read`.
 
     Args:
-        most_types: Event types that are told apart; further ones are "other". 0 tells none apart.
+        most_types: The largest number of separate event types; further types are "other". 0 does not split by type.
     """
 
     def __init__(self, most_types: int = 0) -> None:
         self._most_types = most_types
         self._known: dict[str, set[str]] = {}
-        # What others hand over to the thread that reads.
+        # Passed by other threads to the reading thread.
         self._arrived: deque[Source] = deque()
         self._ended: deque[tuple[Source, Reading | None]] = deque()
-        # Each source's counters as they were read last.
+        # The last reading of each source's counters.
         self._sources: dict[Source, dict[Key, int]] = {}
         self._past: Counter[Key] = Counter()
 
@@ -61,15 +62,15 @@ class LedgerTotals:
         return bool(self._arrived or self._ended or self._sources or self._past)
 
     def watch(self, source: Source) -> None:
-        """Read it from now on."""
+        """Start reading this source."""
         self._arrived.append(source)
 
     def unwatch(self, source: Source) -> None:
-        """Read it once more, here and now, and then no more."""
+        """Read this source a last time now, then stop."""
         self._ended.append((source, source.read(by_type=self._most_types > 0)))
 
     def read(self) -> LedgerValues:
-        """The sum of what all producers tell."""
+        """The sum over all producers."""
         while self._arrived:
             self._sources.setdefault(self._arrived.popleft(), {})
         samples: list[tuple[Key, float]] = []
@@ -85,7 +86,7 @@ class LedgerTotals:
         for source, counters in [*self._sources.items()]:
             reading = source.read(by_type=self._most_types > 0)
             if reading is None:
-                continue  # it is freed, and its end may be on its way here
+                continue  # it is freed, and its last reading may be on its way
             self._count(reading, counters)
             _sample(reading, samples)
             gauges.update(self._gauges(reading))
@@ -98,7 +99,7 @@ class LedgerTotals:
         return LedgerValues(total, {**gauges, **up}, samples)
 
     def _count(self, reading: Reading, before: dict[Key, int]) -> None:
-        """Take a reading's counters; one that was read in the midst of a change never goes down."""
+        """Store a reading's counters; a counter read during a change never decreases."""
         now: Counter[Key] = Counter()
         for lane in reading.lanes:
             for name, reason, event_type, count in _counts(lane):
@@ -139,7 +140,7 @@ _PLAIN = ("accepted", "acked", "lost", "expired", "sampled", "filtered", "discar
 
 
 def _counts(lane: LaneReading) -> list[tuple[str, str | None, str, int]]:
-    """Name, reason or policy, event type and count of all that only grows."""
+    """Name, reason or policy, event type and count of all counters."""
     found: list[tuple[str, str | None, str, int]] = []
     for event_type, counts in lane.counts.items():
         found += ((f"events.{name}", None, event_type, getattr(counts, name, 0)) for name in _PLAIN)
@@ -158,7 +159,7 @@ def _sample(reading: Reading, samples: list[tuple[Key, float]]) -> None:
 
 
 def known_series() -> list[Key]:
-    """Those of the default lane that can be there before anything happened, so that the first change of each shows."""
+    """Counters of the default lane that exist at zero from the start, so that their first change shows."""
     from raccoon_fast.stats.ledger import DEFAULT_LANE
 
     reasons: dict[str, tuple[str, ...]] = {

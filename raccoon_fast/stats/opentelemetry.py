@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics: samples in the instruments of a meter, which the program exports as it does its own."""
+"""OpenTelemetry metrics: records samples in the instruments of a meter, exported with the program's own metrics."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["OpenTelemetry"]
 class OpenTelemetry(InstrumentSink):
     """Records timings in histograms, in milliseconds, and counts in counters, of the meter "raccoon_fast".
 
-    Their names are `raccoon_fast.sent_tt_ms`, `raccoon_fast.total_bytes_sent` and so on; beside them stands the ledger
-    of each producer, which is read every `flush_interval` (`raccoon_fast.events.accepted`, and others). Needs the API
-    only; without an SDK, nothing becomes of them. In a forked child the ledger's counters and gauges begin at zero; all
-    else goes on from the values the parent had, as far as the SDK does.
+    Their names are `raccoon_fast.sent_tt_ms`, `raccoon_fast.total_bytes_sent` and so on. The ledger
+    of each producer is read every `flush_interval` (`raccoon_fast.events.accepted` and others). Needs only the
+    API; without an SDK the samples are discarded. In a forked child the ledger's counters and gauges start at zero; all
+    other metrics continue from the parent's values, if the SDK does so.
 
     Args:
-        meter_provider: Where the meter comes from; the global one when None, which may be set later.
-        attributes: Of every sample.
+        meter_provider: The provider of the meter; None uses the global one, which may be set later.
+        attributes: Attributes of every sample.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
-        by_type: Split the counts of events by event type, in an attribute `type`: so many types at most, the rest is
+        by_type: Split the counts of events by event type, in an attribute `type`: at most this many types, the rest is
             "other".
 
     Raises:
@@ -94,7 +94,7 @@ class OpenTelemetry(InstrumentSink):
             logger,
             by_type,
         )
-        # Last: it may be read as soon as it is known.
+        # Last: it may be read as soon as it is registered.
         key: object = _GLOBAL if meter_provider in (None, metrics.get_meter_provider()) else meter_provider
         if key not in _observed:
             _observed[key] = []
@@ -115,13 +115,13 @@ class OpenTelemetry(InstrumentSink):
 
 
 class _Global:
-    """Stands for the global provider, which may be set later."""
+    """Represents the global provider, which may be set later."""
 
 
 _GLOBAL = _Global()
 _METRICS = {metric.name: metric for metric in LEDGER}
-# A meter takes an instrument once, with the callback that it has then: that asks all the sinks there were, since what
-# one of them counted last may be exported when it is closed and gone.
+# A meter registers an instrument once, with its first callback. The callback asks all sinks, past ones included,
+# because the last counts of a sink may be exported after it is closed and gone.
 _observed: weakref.WeakKeyDictionary[object, list[OpenTelemetry]] = weakref.WeakKeyDictionary()
 
 

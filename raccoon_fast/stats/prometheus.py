@@ -1,4 +1,4 @@
-"""Prometheus: samples in a registry of prometheus_client, which the program exposes as it does its own metrics."""
+"""Prometheus: records samples in a registry of prometheus_client, exposed with the program's own metrics."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _BUCKETS_MS = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_0
 class Prometheus(InstrumentSink):
     """Keeps timings as histograms, in milliseconds, and counters, in a registry.
 
-    Their names are `raccoon_fast_sent_tt_ms`, `raccoon_fast_total_bytes_sent_total` and so on; beside them stands the
-    ledger of each producer, which is read every `flush_interval` (`raccoon_fast_events_accepted_total`, and others).
-    Nothing is served here: `prometheus_client.start_http_server`, or the program's own endpoint, does that. Several on
-    one registry share its metrics, each under its own labels. In a forked child the ledger begins at zero; the timings
-    and the byte counters go on from the values the parent had, as all metrics of prometheus_client do. With
-    PROMETHEUS_MULTIPROC_DIR each process has its own.
+    Their names are `raccoon_fast_sent_tt_ms`, `raccoon_fast_total_bytes_sent_total` and so on. The
+    ledger of each producer is read every `flush_interval` (`raccoon_fast_events_accepted_total` and others).
+    The sink serves no endpoint: use `prometheus_client.start_http_server` or your own. Several sinks on
+    one registry share its metrics, each with its own labels. In a forked child the ledger starts at zero; the timings
+    and the byte counters continue from the parent's values, as all metrics of prometheus_client do. With
+    PROMETHEUS_MULTIPROC_DIR each process has its own values.
 
     Args:
-        registry: A prometheus_client.CollectorRegistry; prometheus_client's own when None.
-        labels: Constant labels, such as {"producer": "orders"}; with one registry always of the same names.
+        registry: A prometheus_client.CollectorRegistry; None uses prometheus_client's default.
+        labels: Constant labels, such as {"producer": "orders"}; all sinks on one registry must use the same names.
         buckets: Upper bounds of the timings' buckets, in milliseconds.
-        flush_interval: Seconds between two flushes: how old what is scraped may be.
+        flush_interval: Seconds between two flushes: the largest age of scraped values.
         logger: As for a client (see raccoon_fast.logs).
-        by_type: Split the counts of events by event type, in a label `type`: so many types at most, the rest is
-            "other". With one registry always above 0, or always 0.
+        by_type: Split the counts of events by event type, in a label `type`: at most this many types, the rest is
+            "other". All sinks on one registry must have it above 0, or all 0.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
@@ -68,7 +68,7 @@ class Prometheus(InstrumentSink):
             raise TypeError(f"labels must be a mapping of text to text, not {labels!r}")
         labels = dict(labels or {})
         if taken := {*labels} & _TAKEN:
-            raise ValueError(f"labels must not have the names of the ledger's own, {', '.join(sorted(taken))}")
+            raise ValueError(f"labels must not use the names of the ledger's labels: {', '.join(sorted(taken))}")
         known = _metrics_of(registry, tuple(labels), tuple(buckets), by_type=bool(by_type))
         timings, counters = known.timings, known.counters
         if labels:
@@ -91,17 +91,17 @@ class Prometheus(InstrumentSink):
 
 
 _TAKEN = {"le", "type", *(label for metric in LEDGER for label in metric.labels)}
-# How the gauges of several processes become one.
+# How to combine the gauges of several processes.
 _MODES = {"endpoint_up": "livemin"}
 
 
 class _Known:
-    """The metrics of one registry, made with the first sink on it.
+    """The metrics of one registry, created by the first sink on it.
 
     Args:
-        registry: Gets them.
-        labels: The names that each sink's constant labels have.
-        buckets: Of the timings.
+        registry: The registry.
+        labels: The names of each sink's constant labels.
+        buckets: The buckets of the timings.
         by_type: Whether counts of events have a label for the type.
     """
 
@@ -120,7 +120,7 @@ class _Known:
         self.counters: dict[str, Counter] = {
             name: Counter(name, text, labels, **options) for name, (_, text) in COUNTERS.items()
         }
-        # Whether each server is well, as each sink has it, by the values of its labels.
+        # Whether each server is healthy according to each sink, by label values.
         self.up: dict[tuple[str, ...], dict[int, float]] = {}
         self.ledger: dict[str, Any] = {}
         for metric in LEDGER:
@@ -136,14 +136,14 @@ class _Known:
 
 
 class _Ledger:
-    """One sink's part of the ledger's metrics, which others may share: it adds what it has, and takes that away again.
+    """One sink's share of the ledger's metrics, which others may share: it adds its values, and removes them again.
 
-    Used by the sink's thread; `forget` in a forked child.
+    Used on the sink's thread; `forget` is called in a forked child.
 
     Args:
         known: The registry's metrics.
-        labels: The sink's own.
-        shown: Counters that are there from the start, at zero.
+        labels: The sink's labels.
+        shown: Counters that exist from the start, at zero.
     """
 
     def __init__(self, known: _Known, labels: Mapping[str, str], shown: Sequence[Key]) -> None:
@@ -153,16 +153,16 @@ class _Ledger:
         self.forget()
 
     def forget(self) -> None:
-        """What was written is the parent's."""
+        """Forget the written values: they belong to the parent."""
         self._written: dict[Key, float] = {}
 
     def show(self) -> None:
-        """Let counters be there, so that the first change of each is seen as one."""
+        """Create counters at zero, so that their first change is visible."""
         for name, values in self._shown:
             self._metric(name, values)
 
     def write(self, values: LedgerValues) -> None:
-        """Bring the metrics to these values."""
+        """Set the metrics to these values."""
         self._begin_anew_in_child()
         written = self._written
         for key, value in (*values.counters.items(), *values.gauges.items()):
@@ -186,14 +186,14 @@ class _Ledger:
         return metric.labels(*labels) if labels else metric
 
     def _show_up(self, key: Key, value: float | None) -> None:
-        """A server is down where one of the sinks has it so; where none has it, it is not there."""
+        """A server is down if one of the sinks says so; without any sink its metric is removed."""
         labels = self._labels + key[1]
         by_sink = self._known.up.setdefault(labels, {})
         if value is not None:
             by_sink[id(self)] = value
         else:
             by_sink.pop(id(self), None)
-        if by_sink or _is_multiprocess():  # which removes nothing but what is a dead process's
+        if by_sink or _is_multiprocess():  # this only removes values of dead processes
             self._metric(*key).set(min(by_sink.values(), default=1.0))
         else:
             self._known.ledger["endpoint_up"].remove(*labels)
@@ -204,7 +204,7 @@ class _Ledger:
             return
         known.pid = os.getpid()
         known.up.clear()
-        if not _is_multiprocess():  # where each process has values of its own
+        if not _is_multiprocess():  # in that mode each process has its own values
             for metric in known.ledger.values():
                 metric.clear()
         self.show()

@@ -1,4 +1,4 @@
-"""What is counted, and what the counting is done with."""
+"""The metrics of requests, and the interface of sinks."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SENT_TT_MS = "sent_tt_ms"
 ACK_TT_MS = "ack_tt_ms"
 """Timing: from that write until the answer."""
 TOTAL_BYTES_SENT = "total_bytes_sent"
-"""Counter: bytes written, the heads of HTTP and the frames of WebSocket and HTTP/2 included."""
+"""Counter: bytes written, including HTTP headers and the frames of WebSocket and HTTP/2."""
 TOTAL_BYTES_RECIEVED = "total_bytes_recieved"
-"""Counter: bytes read, counted as those written. Dashboards know it by this spelling."""
+"""Counter: bytes read, counted in the same way. Dashboards use this spelling."""
 TOTAL_CONN_ERR = "total_conn_err"
 """Counter: connections that failed, at connect or later."""
 
-#: What each is, for sinks that tell; units as UCUM writes them.
+#: Descriptions for sinks that show them; units in UCUM notation.
 TIMINGS = {
     SENT_TT_MS: "Milliseconds from the call until the request was written.",
     ACK_TT_MS: "Milliseconds from the request's write until its answer.",
@@ -56,27 +56,28 @@ COUNTERS = {
 
 @runtime_checkable
 class MetricsSink(Protocol):
-    """What `stats=` takes. Called from any thread and from event loops: it must not block.
+    """The interface of `stats=`. It is called from any thread and from event loops, and must not block.
 
-    An object that also has `ledger(measurements)` gets a producer's ledger once a second, and when that is closed, as a
-    list of Measurement: from a thread of its own, where it may block.
+    If the object also has `ledger(measurements)`, it gets the ledger of each producer once a second and on close, as a
+    list of Measurement, on a separate thread where it may block.
     """
 
     def timing(self, name: str, ms: float) -> object:
-        """Takes one measured duration, in milliseconds."""
+        """Records one duration in milliseconds."""
 
     def count(self, name: str, n: int) -> object:
         """Adds `n` to a counter."""
 
 
 class Measurement(NamedTuple):
-    """One value of the ledger, as a sink's `ledger` gets it.
+    """One value of the ledger, as passed to a sink's `ledger`.
 
     Attributes:
-        name: Of the metric, such as "events.acked".
+        name: The metric's name, such as "events.acked".
         kind: "counter", "gauge" or "histogram".
-        value: Of a counter how much it grew since the last call, of a gauge what it is, of a histogram one sample.
-        labels: By their names.
+        value: The increase of a counter since the last call, the current value of a gauge, or one sample of a
+            histogram.
+        labels: The label values by name.
     """
 
     name: str
@@ -86,16 +87,16 @@ class Measurement(NamedTuple):
 
 
 def ledger_of(stats: MetricsSink) -> BackgroundSink | None:
-    """What reads the ledger of producers for a sink that `resolve_stats` returned; None where nobody does."""
+    """The reader of producers' ledgers for a sink from `resolve_stats`; None if it reads none."""
     return stats.ledgers if isinstance(stats, _Guarded) else stats if isinstance(stats, BackgroundSink) else None
 
 
 def resolve_stats(value: object, logger: object = DEFAULT) -> MetricsSink:
-    """Turns the `stats` option into what the package counts with; it never raises.
+    """Turns the `stats` option into a sink that never raises.
 
     Args:
         value: None for no stats, a sink of this package, or an object with `timing` and `count` (see MetricsSink).
-        logger: Told, once, when the user's object raises. As for a client.
+        logger: Logs once if the user's object raises. As for a client.
 
     Raises:
         TypeError: `value` lacks `timing` or `count`.
@@ -106,8 +107,8 @@ def resolve_stats(value: object, logger: object = DEFAULT) -> MetricsSink:
         return value
     if not isinstance(value, MetricsSink):
         raise TypeError(
-            "stats must be a StatsD, DogStatsD, Prometheus or OpenTelemetry, have timing(name, ms) and count(name, n), "
-            f"or be None, not {value!r}"
+            "stats must be a StatsD, DogStatsD, Prometheus or OpenTelemetry, an object with timing(name, ms) and "
+            f"count(name, n), or None, not {value!r}"
         )
     return _Guarded(value, resolve_logger(logger))
 
@@ -122,15 +123,15 @@ class _Off:
         pass
 
 
-#: What None is resolved to.
+#: The result for None.
 OFF = _Off()
 
 
 class _Guarded:
-    """A user's sink, whose failures are logged once and go no further.
+    """Wraps a user's sink: its errors are logged once and not raised.
 
     Attributes:
-        ledgers: Hands on the ledger of producers, where the user's sink takes it.
+        ledgers: Passes the ledger of producers to the user's sink, if it accepts one.
     """
 
     def __init__(self, sink: MetricsSink, log: Log) -> None:
@@ -155,7 +156,7 @@ class _Guarded:
 
     def _report(self, error: BaseException) -> None:
         if not isinstance(error, Exception) and is_main():
-            raise error  # it may come from a signal handler: a Ctrl-C, or sys.exit()
+            raise error  # it may be raised by a signal handler: Ctrl-C, or sys.exit()
         if not self._failed:
             self._failed = True
             self._log.error("the stats sink raised %r; further failures are not logged", error)
@@ -174,7 +175,7 @@ class _Ledgers(BackgroundSink):
 
     def unwatch(self, source: Source) -> None:
         super().unwatch(source)
-        self.close(0)  # it was the only one
+        self.close(0)  # it was the last one
 
     @property
     def _target(self) -> str:
@@ -190,7 +191,7 @@ class _LedgerWriter(Writer):
         self._counted: dict[Key, int] = {}
 
     def write(self, timings: Sequence[tuple[str, float]], counts: Mapping[str, float]) -> None:
-        pass  # the user's sink has them already
+        pass  # the user's sink already gets these
 
     def write_ledger(self, values: LedgerValues) -> None:
         grown = ((key, total - self._counted.get(key, 0)) for key, total in values.counters.items())

@@ -1,4 +1,4 @@
-"""StatsD and DogStatsD: samples in text over UDP or a Unix socket."""
+"""StatsD and DogStatsD: sends samples as text over UDP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["DogStatsD", "StatsD"]
 _RESOLVE_EVERY_S = 60.0
 _MAX_PACKET_BYTES = 1432  # one Ethernet frame, with room for IPv6 and a tunnel's header
 _MAX_UNIX_BYTES = 8192  # what Datadog's own clients send at once
-_UNIX_TIMEOUT_S = 0.1  # unlike UDP, a full queue holds the sender up; then the packet is lost
-# Some 30 packets, which fit a receive buffer of Linux's default size (212,992 bytes); a longer burst loses its end.
+_UNIX_TIMEOUT_S = 0.1  # unlike UDP, a full queue blocks the sender; after this time the packet is dropped
+# About 30 packets, which fit a default receive buffer on Linux (212,992 bytes); a longer burst loses its end.
 _BURST = 1000
 _PAUSE_S = 0.01
 _LABELS = {metric.name: (*metric.labels, "type") for metric in LEDGER}
@@ -47,29 +47,30 @@ _DATADOG_VARIABLES = {
 
 
 class StatsD(BackgroundSink):
-    """Sends timings and counters to a StatsD daemon over UDP, behind the callers' backs.
+    """Sends timings and counters to a StatsD daemon over UDP, from a background thread.
 
-    UDP tells nobody whether a daemon listens, so an absent one goes unnoticed; a host that cannot be resolved, or a
-    Unix socket that does not exist, is logged once and tried again at each flush. `timing` and `count` never block; see
+    UDP does not report whether a daemon listens, so a missing daemon goes unnoticed. A host that cannot be resolved, or
+    a missing Unix socket, is logged once and tried again at each flush. `timing` and `count` never block; see
     BackgroundSink.
 
     Args:
-        host: The daemon's name or address, which the thread looks up again once a minute; or "unix:///path" of its
+        host: The daemon's name or address, which is resolved again once a minute; or "unix:///path" of its
             datagram socket.
         port: Its UDP port; not used with a Unix socket.
         prefix: Put before each name, with a dot.
-        tags: Sent with every sample as `|#key:value`, the form of DogStatsD, which the StatsD daemon understands since
-            0.9 (it hands them on as Graphite's `;key=value`), and Telegraf and statsd_exporter do as well.
+        tags: Sent with every sample as `|#key:value`, the format of DogStatsD, which the StatsD daemon accepts since
+            0.9 (it passes them on as Graphite's `;key=value`), as do Telegraf and statsd_exporter.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
-        by_type: Split the counts of events by event type, in a tag `type`: so many types at most, the rest is "other".
+        by_type: Split the counts of events by event type, in a tag `type`: at most this many types, the rest is
+            "other".
 
-    Each `flush_interval` the ledger of each producer is sent as well: counters by how much they grew, gauges as they
-    are, sizes of batches as timings are; their labels are tags. Gauges are of one process: give each process tags or a
-    prefix of its own where you want them told apart.
+    The ledger of each producer is also sent every `flush_interval`: counters as their increase, gauges as they
+    are, batch sizes as timings; labels become tags. Gauges belong to one process: give each process its own tags or
+    prefix to distinguish them.
 
-    Names, prefix, tag keys and values are letters, digits, `_`, `.` and `-`: the daemon would take anything else for
-    syntax, or strip it. A name that is not raises ValueError from `timing` and `count`.
+    Names, prefix, tag keys and values may contain letters, digits, `_`, `.` and `-`: the daemon would parse anything
+    else as syntax, or remove it. For other names `timing` and `count` raise ValueError.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
@@ -107,7 +108,7 @@ class StatsD(BackgroundSink):
         pairs = [self._tag(key, value) for key, value in (tags or {}).items()]
         self._suffix = "|#" + ",".join(pairs) if pairs else ""
         self._names: set[str] = set()
-        _load_pipeline()  # here, since a thread in the middle of an import at a fork would leave its lock to the child
+        _load_pipeline()  # here: a fork during an import on another thread would leave the child a locked import lock
         super().__init__(flush_interval, logger, by_type)
 
     @property
@@ -129,16 +130,16 @@ class StatsD(BackgroundSink):
 
 
 class DogStatsD(StatsD):
-    """As StatsD, in a Datadog agent's dialect: timings are distributions, and tags are what Datadog's are.
+    """Like StatsD, in the dialect of a Datadog agent: timings are distributions, and tags follow Datadog's rules.
 
     Args:
-        host: The agent's, or "unix:///path" of its datagram socket; when None, that of DD_DOGSTATSD_URL (udp://host:port
+        host: The agent's host, or "unix:///path" of its datagram socket; None reads DD_DOGSTATSD_URL (udp://host:port
             or unix:///path), or else DD_AGENT_HOST, or else localhost.
-        port: Its UDP port; when None, that of DD_DOGSTATSD_URL, or else DD_DOGSTATSD_PORT, or else 8125.
+        port: Its UDP port; None reads DD_DOGSTATSD_URL, or else DD_DOGSTATSD_PORT, or else uses 8125.
         prefix: Put before each name, with a dot.
-        tags: Sent with every sample. A key begins with a letter; beside letters, digits, `_`, `.` and `-` there may be
-            `/` in it, and `/` and `:` in a value; together they are at most 200 characters. The tags env, service and
-            version are those of DD_ENV, DD_SERVICE and DD_VERSION where they are not here.
+        tags: Sent with every sample. A key starts with a letter; besides letters, digits, `_`, `.` and `-` it may
+            contain `/`, and a value `/` and `:`; key and value together have at most 200 characters. The tags env,
+            service and version default to DD_ENV, DD_SERVICE and DD_VERSION.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
         by_type: As for StatsD.
@@ -181,14 +182,14 @@ class DogStatsD(StatsD):
         tag = f"{key}:{value}"
         if len(tag) > _DATADOG_TAG_LENGTH or not _DATADOG_TAG.fullmatch(tag):
             raise ValueError(
-                f"tags must begin with a letter and hold letters, digits, '_', '.', '-', '/' and ':' only, at most "
+                f"tags must start with a letter and contain only letters, digits, '_', '.', '-', '/' and ':', at most "
                 f"{_DATADOG_TAG_LENGTH} of them, not {tag!r}"
             )
         return tag
 
 
 def _agent() -> tuple[str, int | None]:
-    """Where the environment has the agent: the host, or the URL of a Unix socket, and the port, if it is said."""
+    """The agent's address from the environment: the host or the URL of a Unix socket, and the port if given."""
     url = os.environ.get("DD_DOGSTATSD_URL")
     if not url:
         return os.environ.get("DD_AGENT_HOST") or "localhost", None
@@ -204,7 +205,7 @@ def _agent() -> tuple[str, int | None]:
 
 
 class _Sender(Writer):
-    """Resolves the host, and sends."""
+    """Resolves the host, and sends packets."""
 
     def __init__(self, host: str, port: int, path: str, prefix: str, suffix: str, timing_type: str) -> None:
         self._host = host
@@ -237,7 +238,7 @@ class _Sender(Writer):
                 pipeline.labelled(key[0], f"{grown}|c", _tags_of(key))
         for key, value in values.gauges.items():
             pipeline.labelled(key[0], f"{value:.0f}|g", _tags_of(key))
-        # A daemon keeps a gauge for good. Of a server that nobody waits for any more it keeps that.
+        # A daemon keeps a gauge forever. It keeps this value for a server that is no longer used.
         for key in self._gauges - values.gauges.keys():
             pipeline.labelled(key[0], "1|g" if key[0] == "endpoint_up" else "0|g", _tags_of(key))
         for number, (key, value) in enumerate(values.samples, 1):
@@ -254,7 +255,7 @@ class _Sender(Writer):
             self._client.close()
 
     def _connected(self) -> StatsClient:
-        """A client whose address is at most a minute old: in a cluster the daemon moves."""
+        """A client whose address is at most a minute old, because daemons move in a cluster."""
         now_s = time.monotonic()
         if self._client is not None and now_s < self._resolve_at_s:
             return self._client
@@ -278,7 +279,7 @@ class _Sender(Writer):
         options = {"prefix": self._prefix or None, "maxudpsize": _MAX_PACKET_BYTES}
         try:
             return StatsClient(self._host, self._port, **options)
-        except OSError:  # it looks for IPv4 alone unless told otherwise
+        except OSError:  # by default it looks for IPv4 only
             return StatsClient(self._host, self._port, ipv6=True, **options)
 
 
@@ -287,7 +288,7 @@ def _load_pipeline() -> Any:
     from statsd.client.udp import Pipeline
 
     class TaggedPipeline(Pipeline):  # type: ignore[misc]
-        """statsd's batch of samples, which has no notion of tags."""
+        """statsd's batch of samples, which does not support tags."""
 
         def __init__(self, client: StatsClient, suffix: str) -> None:
             super().__init__(client)
@@ -297,7 +298,7 @@ def _load_pipeline() -> Any:
             self._send_stat(name, f"{ms:.6f}|{kind}", 1)
 
         def labelled(self, name: str, sample: str, tags: str) -> None:
-            """A sample with tags of its own beside the sink's."""
+            """A sample with its own tags beside the sink's."""
             suffix = self._suffix
             if tags:
                 self._suffix = f"{suffix},{tags}" if suffix else f"|#{tags}"
@@ -315,16 +316,16 @@ def _load_unix_client() -> Any:
     from statsd import StatsClient
 
     class UnixClient(StatsClient):  # type: ignore[misc]
-        """statsd's client, over a datagram socket in the file system; it has one for streams only.
+        """statsd's client over a Unix datagram socket; the library only has one for stream sockets.
 
         Raises:
-            OSError: Nobody listens there.
+            OSError: Nothing listens there.
         """
 
         def __init__(self, path: str, prefix: str | None) -> None:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
                 probe.connect(path)
-            self._addr = path  # not connected: an agent that is started again makes a new socket
+            self._addr = path  # not connected: a restarted agent makes a new socket
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.settimeout(_UNIX_TIMEOUT_S)
             self._prefix = prefix

@@ -521,7 +521,7 @@ def test_wrong_options_are_named(sink: Any, options: dict[str, Any], error: type
 
 
 def test_labels_of_the_ledger_s_own_are_refused(registry: CollectorRegistry) -> None:
-    with pytest.raises(ValueError, match="labels must not have the names of the ledger's own, lane, reason"):
+    with pytest.raises(ValueError, match="labels must not use the names of the ledger's labels: lane, reason"):
         Prometheus(registry, labels={"lane": "a", "reason": "b"})
 
 

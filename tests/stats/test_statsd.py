@@ -495,7 +495,7 @@ class TestDogStatsD:
         [("1a", "b"), ("a", ""), ("a", "b:"), ("a", "b,c"), ("a", "b|c"), ("a", "b\n"), ("é", "b"), ("a", "b" * 199)],
     )
     def test_tags_that_datadog_would_not_have_are_refused(self, tag):
-        with pytest.raises(ValueError, match="tags must begin with a letter"):
+        with pytest.raises(ValueError, match="tags must start with a letter"):
             DogStatsD(tags=dict([tag]))
 
     @pytest.mark.parametrize("tags", [["a:b"], {"a": 1}])
