@@ -1,1 +1,1 @@
-"""How a server is reached: its address, the way there, and the connection."""
+"""Connects to a server: address, DNS, proxy, TCP and TLS. Knows no protocol of Raccoon."""

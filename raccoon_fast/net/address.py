@@ -1,4 +1,4 @@
-"""Server addresses: what a URL may be, and what it means, for each transport."""
+"""Server addresses: parses and checks URLs for each transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "without_userinfo",
 ]
 
-#: The one path of REST and WebSocket on a Raccoon server.
+#: The only path of REST and WebSocket on a Raccoon server.
 EVENTS_PATH = "/api/v1/events"
 
 # And what is taken for one (Unicode's compatibility forms).
@@ -32,28 +32,28 @@ _SCHEMES = {
     "gRPC": {"grpc": (False, 8081), "grpcs": (True, 443)},
 }
 _UNIX = "+unix"
-#: The protocol that each scheme of a URL names; "unix" alone names none.
+#: The protocol of each URL scheme; "unix" alone names none.
 PROTOCOLS = {
     scheme: protocol for protocol, schemes in _SCHEMES.items() for scheme in (*schemes, next(iter(schemes)) + _UNIX)
 }
 
-# What a name may be made of, once it is ASCII: RFC 952 and 1123, and the underscore that container names have.
+# Characters of an ASCII host name: RFC 952 and 1123, and the underscore of container names.
 _NAME = re.compile(r"(?=.{1,254}$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
-_UNIX_PATH_BYTES = 107  # sun_path of sockaddr_un, Linux; without its final NUL
+_UNIX_PATH_BYTES = 107  # sun_path of sockaddr_un on Linux, without its final NUL
 
 
 class Address(NamedTuple):
-    """Where a transport connects.
+    """The address to which a transport connects.
 
     Attributes:
         scheme: "http", "https", "ws", "wss", "grpc" or "grpcs"; "null" for no server.
-        host: What is looked up: a name in ASCII (IDNA A-labels), or an IP address, without brackets; "localhost" for a
+        host: The name to resolve in ASCII (IDNA A-labels), or an IP address without brackets; "localhost" for a
             Unix socket.
         port: 1 to 65535; 0 for a Unix socket.
         path: Path and query; "" for gRPC.
-        secure: Whether TLS is spoken.
+        secure: Whether to use TLS.
         userinfo: (user, password) from the URL, percent-decoded, or None.
-        unix_path: Path of the Unix socket to connect to; "" for TCP.
+        unix_path: The path of the Unix socket; "" for TCP.
     """
 
     scheme: str
@@ -66,10 +66,10 @@ class Address(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What Host and `:authority` hold: host:port, without the port that HTTP has by default.
+        """The value of Host and `:authority`: host:port, without the default port of HTTP.
 
-        RFC 9110, 4.2.3 and RFC 9113, 8.3.1: that is 443 with TLS and 80 without, whatever the URL's own scheme has. An
-        IPv6 address stands in brackets, without its zone, which means nothing elsewhere (RFC 6874, 4).
+        RFC 9110, 4.2.3 and RFC 9113, 8.3.1: the default is 443 with TLS and 80 without, whatever the URL's scheme. An
+        IPv6 address is in brackets, without its zone, which has no meaning on other machines (RFC 6874, 4).
         """
         if self.unix_path:
             return self.host
@@ -77,12 +77,12 @@ class Address(NamedTuple):
 
     @property
     def server_name(self) -> str:
-        """The name that TLS asks for and checks: without a trailing dot (RFC 6066, 3) or an IPv6 zone."""
+        """The name that TLS sends and checks: without a trailing dot (RFC 6066, 3) or an IPv6 zone."""
         return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def uri(self) -> str:
-        """The URL of a request, as HTTP has it; of a Unix socket, that of "localhost"."""
+        """The URL of a request in HTTP; for a Unix socket the host is "localhost"."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def _netloc(self, default_port: int | None) -> str:
@@ -95,7 +95,7 @@ class Address(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """As str(), without the query, which may hold a secret."""
+        """Like str(), but without the query, which may contain a secret."""
         return str(self).partition("?")[0]
 
     def __str__(self) -> str:
@@ -110,14 +110,14 @@ class Address(NamedTuple):
 
 
 def protocol_of(url: object) -> str:
-    """The protocol that a URL's scheme names, where nothing else says it.
+    """The protocol of a URL, by its scheme.
 
     Returns:
         "REST", "WebSocket" or "gRPC".
 
     Raises:
         TypeError: `url` is not a str.
-        ValueError: It has no scheme, or one that names no protocol; the message has the spellings to choose from.
+        ValueError: The scheme is missing or names no protocol; the message lists the valid forms.
     """
     if not isinstance(url, str):
         raise _no_text(url, "http://host:port")
@@ -129,15 +129,15 @@ def protocol_of(url: object) -> str:
         spellings = ", ".join(f"{name}{_UNIX}://{rest}" for name in ("http", "ws"))
         raise ValueError(f"url must name the protocol: {spellings} or grpc{_UNIX}://{rest}, not {url!r}")
     if scheme.lower() not in PROTOCOLS:
-        raise ValueError(f"url must begin with one of {', '.join(PROTOCOLS)}, not {scheme!r}")
+        raise ValueError(f"url must start with one of {', '.join(PROTOCOLS)}, not {scheme!r}")
     return PROTOCOLS[scheme.lower()]
 
 
 def parse_address(url: str, protocol: str) -> Address:
-    """Read a URL for one protocol.
+    """Parse a URL for one protocol.
 
     A URL without a path gets `/api/v1/events`. For gRPC, `host:port` alone is plain text, as `grpc://host:port`.
-    `unix:///path/to/socket`, or `http+unix`, `ws+unix`, `grpc+unix` for the protocol, is plain text over a Unix socket.
+    `unix:///path/to/socket` is plain text over a Unix socket; so are `http+unix`, `ws+unix` and `grpc+unix`.
 
     Args:
         url: The user's URL.
@@ -145,18 +145,18 @@ def parse_address(url: str, protocol: str) -> Address:
 
     Raises:
         TypeError: `url` is not a str.
-        ValueError: The scheme, host or port is missing, unknown or malformed; the message says what was expected.
+        ValueError: The scheme, host or port is missing, unknown or malformed; the message says what is expected.
     """
     schemes = _SCHEMES[protocol]
     expected = " or ".join(f"{scheme}://host:port" for scheme in schemes)
     if not isinstance(url, str):
         raise _no_text(url, expected)
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"url must not hold spaces or control characters: {without_userinfo(url)!r}")
+        raise ValueError(f"url must not contain spaces or control characters: {without_userinfo(url)!r}")
     try:
         parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
         host, port = parts.hostname, parts.port
-    except ValueError:  # whose message may hold a part of the password
+    except ValueError:  # its message may contain a part of the password
         raise ValueError(
             f"url {without_userinfo(url)!r} cannot be parsed: the port must be a number from 1 to 65535, an IPv6 "
             "address must be in brackets, and special characters of the user or password must be percent-encoded"
@@ -188,33 +188,33 @@ def parse_address(url: str, protocol: str) -> Address:
 
 def _no_text(url: object, expected: str) -> TypeError:
     if url is None:
-        return TypeError(f"url must be a str such as {expected}, not None: is it read from a variable that is not set?")
+        return TypeError(f"url must be a str such as {expected}, not None: does it come from an unset variable?")
     return TypeError(f"url must be a str such as {expected}, not {type(url).__name__}")
 
 
 def _unix_address(parts: SplitResult, scheme: str, protocol: str) -> Address:
     if parts.netloc:
         hint = f"{parts.scheme}:///{parts.netloc}{parts.path}"
-        raise ValueError(f"url of a Unix socket must hold an absolute path: {hint} (three slashes)")
+        raise ValueError(f"url of a Unix socket must have an absolute path: {hint} (three slashes)")
     if parts.query or parts.fragment:
-        raise ValueError(f"url of a Unix socket must not hold a query or a #fragment: {parts.geturl()!r}")
+        raise ValueError(f"url of a Unix socket must not have a query or a #fragment: {parts.geturl()!r}")
     path = unquote(parts.path)
     if path in ("", "/") or "\0" in path:
-        raise ValueError(f"url of a Unix socket must hold its path, as in {parts.scheme}:///run/raccoon.sock")
+        raise ValueError(f"url of a Unix socket must have a path, as in {parts.scheme}:///run/raccoon.sock")
     if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
-        raise ValueError(f"url: the path of a Unix socket is {_UNIX_PATH_BYTES} bytes at most: {path!r}")
+        raise ValueError(f"url: the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes: {path!r}")
     return Address(scheme, "localhost", 0, "" if protocol == "gRPC" else EVENTS_PATH, secure=False, unix_path=path)
 
 
 def parse_host(host: str) -> str:
-    """A URL's host as it is looked up: IDNA A-labels, an IPv6 zone behind a bare `%`.
+    """A URL's host in the form for DNS: IDNA A-labels, and an IPv6 zone after a bare `%`.
 
     Raises:
-        ValueError: It is not a valid name.
+        ValueError: The host is not a valid name.
     """
     if ":" in host:
         address, separator, zone = host.partition("%")
-        # RFC 6874: a zone is set off by "%25"; the bare "%" of the commands ip and ping is understood too.
+        # RFC 6874: "%25" precedes a zone; the bare "%" of the commands ip and ping is accepted too.
         return address + separator + unquote(zone.removeprefix("25") if len(zone) > 2 else zone)
     name = host
     if not host.isascii():
@@ -230,20 +230,20 @@ def parse_host(host: str) -> str:
 
 
 def decode_userinfo(user: str, password: str) -> tuple[str, str]:
-    """Percent-decoded, and fit for Basic authentication (RFC 7617, 2). Messages show neither."""
+    """Percent-decode user and password for Basic authentication (RFC 7617, 2). Messages show neither."""
     try:
         user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
     except UnicodeDecodeError:
         raise ValueError("url's user and password must be percent-encoded UTF-8") from None
     if ":" in user:
-        raise ValueError("url's user must not hold a colon: Basic authentication ends it there")
+        raise ValueError("url's user must not contain a colon, which ends the user in Basic authentication")
     if any(character < " " or character == "\x7f" for character in user + password):
-        raise ValueError("url's user and password must not hold control characters")
+        raise ValueError("url's user and password must not contain control characters")
     return user, password
 
 
 def without_userinfo(url: str) -> str:
-    """The URL as it may stand in a message: a password in it is a secret, also one that is not percent-encoded."""
+    """The URL for messages, without user and password, even if they are not percent-encoded."""
     tail = _AT.split(url)[-1]
     if tail == url:
         return url

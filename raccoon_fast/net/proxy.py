@@ -1,4 +1,4 @@
-"""Forward proxies: which one a server is reached through, if any, and the tunnel through it."""
+"""Forward proxies: selects the proxy for a server, and opens the tunnel through it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Proxy", "connect_socks", "hand_on", "open_tunnel", "parse_proxy", "p
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-# Of the head of a proxy's answer; protects from one without end.
+# Limit for the head of a proxy's answer, in case it never ends.
 _MAX_HEAD_BYTES = 16 * 1024
 _MOST_WORDS = 200
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([^\r\n]*))?")
@@ -58,15 +58,15 @@ class Proxy(NamedTuple):
 
 
 def parse_proxy(url: object, source: str = "proxy") -> Proxy:
-    """Read a proxy's URL.
+    """Parse a proxy's URL.
 
     Args:
         url: http, https, socks5 or socks5h; without a port, 80, 443 or 1080.
-        source: What errors say it comes from.
+        source: The origin of the URL, for errors.
 
     Raises:
-        TypeError: It is not a str.
-        ValueError: It is malformed, or SOCKS without the package python-socks.
+        TypeError: The URL is not a str.
+        ValueError: The URL is malformed, or SOCKS is used without the package python-socks.
     """
     if not isinstance(url, str):
         raise TypeError(f"{source} takes a str such as http://proxy:3128, not {type(url).__name__}")
@@ -74,7 +74,7 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError:  # whose message may hold a part of the password
+    except ValueError:  # its message may contain a part of the password
         raise ValueError(
             f"{source} {shown!r} cannot be parsed: the port must be a number from 1 to 65535, and special characters "
             "of the user or password must be percent-encoded"
@@ -84,7 +84,7 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
     if not host or port == 0:
         raise ValueError(f"{source} must name a host and a port, as in http://proxy:3128: {shown!r}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{source} must end with its port: {shown!r}")
+        raise ValueError(f"{source} must end with a port: {shown!r}")
     if parts.scheme.startswith("socks") and importlib.util.find_spec("python_socks") is None:
         raise ValueError(f"{source}: SOCKS needs the package python-socks: pip install 'raccoon_fast[socks]'")
     try:
@@ -95,16 +95,16 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
 
 
 def proxy_for(address: Address, url: object, *, trust_env: bool) -> Proxy | None:
-    """The proxy through which a server is reached.
+    """The proxy for a server, or None.
 
     Args:
         address: The server.
-        url: The user's option; None leaves it to the environment.
-        trust_env: Whether HTTPS_PROXY (for TLS), HTTP_PROXY (for plain text), ALL_PROXY and NO_PROXY count, as they do
+        url: The user's option; None reads the environment.
+        trust_env: Whether HTTPS_PROXY (for TLS), HTTP_PROXY (for plain text), ALL_PROXY and NO_PROXY apply, as they do
             for httpx; on macOS and Windows the system's settings too.
 
     Raises:
-        TypeError, ValueError: As parse_proxy; the message names the option or the variable.
+        TypeError, ValueError: As for parse_proxy; the message names the option or the variable.
     """
     if address.unix_path:
         if url is not None:
@@ -129,8 +129,8 @@ def proxy_for(address: Address, url: object, *, trust_env: bool) -> Proxy | None
 def _is_exempt(address: Address, no_proxy: str) -> bool:
     """Whether NO_PROXY names the server.
 
-    As httpx reads it: a name stands for its subdomains too, one with a dot in front for these alone, and `*` for all;
-    beyond that, networks such as 10.0.0.0/8.
+    As in httpx: a name includes its subdomains, a name with a leading dot matches only subdomains, and `*` matches all.
+    In addition, networks such as 10.0.0.0/8 work.
     """
     for entry in (part.strip().lower() for part in no_proxy.split(",")):
         if entry == "*":
@@ -148,7 +148,7 @@ def _matches(address: Address, entry: str) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(rest.strip("[]"), strict=False)
     except ValueError:
-        pass  # one of them is a name, or has a port
+        pass  # one of them is a name or has a port
     try:
         parts = urlsplit(f"//{rest}")
         name, port = parts.hostname or "", parts.port
@@ -163,17 +163,17 @@ def _matches(address: Address, entry: str) -> bool:
 
 
 async def connect_socks(sock: socket.socket, proxy: Proxy, address: Address) -> None:
-    """Have a SOCKS5 proxy connect `sock` to the server (RFC 1928, 1929); the proxy looks up the name.
+    """Ask a SOCKS5 proxy to connect `sock` to the server (RFC 1928, 1929); the proxy resolves the name.
 
     Raises:
         ConnectError: The proxy refused; the message has its words.
-        OSError: The connection failed. In each case the socket is closed.
+        OSError: The connection failed. The socket is closed in both cases.
     """
     from python_socks import ProxyError, ProxyType
     from python_socks.async_.asyncio import Proxy as SocksProxy
 
     class Connected:
-        """The way to the proxy, which is there already."""
+        """Wraps the existing connection to the proxy."""
 
         async def connect(self, **_: object) -> socket.socket:
             return sock
@@ -202,14 +202,14 @@ async def open_tunnel(
     address: Address,
     tls: ssl.SSLContext | TLS | None,
 ) -> tuple[asyncio.Transport, _Tunnel]:
-    """Have an HTTP proxy connect to the server (CONNECT: RFC 9110, 9.3.6).
+    """Ask an HTTP proxy to connect to the server (CONNECT: RFC 9110, 9.3.6).
 
     Args:
         loop: The running one.
-        sock: Connected to the proxy; the transport's from here on.
+        sock: A socket connected to the proxy; the transport owns it from here on.
         proxy: http or https.
         address: The server.
-        tls: Whose CAs are trusted for the proxy's certificate too, beside the system's.
+        tls: Its CAs are trusted for the proxy's certificate too, besides the system's.
 
     Returns:
         The tunnel, for `hand_on`.
@@ -247,7 +247,7 @@ async def hand_on(
     context: ssl.SSLContext | None,
     server_hostname: str | None,
 ) -> tuple[asyncio.Transport, _P]:
-    """Give the tunnel to the protocol that uses it, after the handshake of TLS where there is a context."""
+    """Pass the tunnel to the protocol that uses it, after a TLS handshake if there is a context."""
     try:
         if context is not None:
             if tunnel.received:
@@ -270,7 +270,7 @@ async def hand_on(
 
 
 class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel, and keeps what comes until it is handed on."""
+    """Asks a proxy for a tunnel, and keeps incoming data until the tunnel is passed on."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -288,20 +288,20 @@ class _Tunnel(asyncio.Protocol):
         while b"\r\n\r\n" not in self.received:
             if self._has_ended or len(self.received) > _MAX_HEAD_BYTES:
                 raise _refusal(
-                    proxy, address, "it closed the connection" if self._has_ended else "its answer is no HTTP"
+                    proxy, address, "it closed the connection" if self._has_ended else "its answer is not HTTP"
                 )
             self._changed.clear()
             await self._changed.wait()
         head, _, rest = bytes(self.received).partition(b"\r\n\r\n")
         status = _STATUS.match(head)
         if status is None:
-            raise _refusal(proxy, address, "its answer is no HTTP")
+            raise _refusal(proxy, address, "its answer is not HTTP")
         if not status[1].startswith(b"2"):
             raise _refusal(proxy, address, _words(status, head, rest))
         self.received[:] = rest
 
     def replay(self, protocol: asyncio.Protocol) -> None:
-        """Tell the protocol what has come meanwhile."""
+        """Pass the data that arrived meanwhile to the protocol."""
         if self.received:
             protocol.data_received(bytes(self.received))
         if self._has_ended and not self._lost:
@@ -329,7 +329,7 @@ class _Tunnel(asyncio.Protocol):
 
 def _refusal(proxy: Proxy, address: Address, said: str) -> ConnectError:
     for secret in _secrets(proxy):
-        said = said.replace(secret, "…")  # a proxy may quote what it was sent
+        said = said.replace(secret, "…")  # a proxy may quote the request
     words = "".join(character if character.isprintable() else " " for character in said)
     return ConnectError(f"the proxy {proxy} does not connect to {address}: {words}")
 
@@ -345,7 +345,7 @@ def _credentials(userinfo: tuple[str, str]) -> str:
 
 
 def _words(status: re.Match[bytes], head: bytes, rest: bytes) -> str:
-    """The proxy's reasons: status line, the headers that proxies tell them in, and a body in plain text."""
+    """The proxy's reasons: the status line, the headers that carry reasons, and a plain-text body."""
     headers: dict[bytes, bytes] = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")

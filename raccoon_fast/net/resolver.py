@@ -1,4 +1,4 @@
-"""Names to addresses, looked up anew for each connection: what a name means changes with every deployment."""
+"""Resolves names, again for each connection, because deployments change the addresses of a name."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["AddrInfo", "is_literal", "look_up"]
 AddrInfo: TypeAlias = "tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]"
 
 _STREAMS: dict[str, Any] = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
-# Look-ups under way, so that a name server that does not answer costs one thread per name.
+# Lookups in progress, so that an unresponsive name server costs only one thread per name.
 _asked: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int], asyncio.Future[list[AddrInfo]]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 async def look_up(host: str, port: int) -> list[AddrInfo]:
-    """The addresses of a host, in the order that the system prefers (RFC 6724).
+    """The addresses of a host, in the system's order of preference (RFC 6724).
 
     Args:
-        host: A name in ASCII, or an IP address, which is not looked up.
-        port: Goes into the results.
+        host: A name in ASCII, or an IP address, which needs no lookup.
+        port: The port for the results.
 
     Raises:
         OSError: The name has no address, or nobody answered (socket.gaierror).
@@ -46,7 +46,7 @@ async def look_up(host: str, port: int) -> list[AddrInfo]:
         future.add_done_callback(lambda _: asked.pop((host, port)))
         try:
             new_thread(functools.partial(_ask, host, port, loop, future), "raccoon_fast-resolver").start()
-        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+        except RuntimeError:  # the interpreter is about to end, and starts no more threads
             future.cancel()
             found: list[AddrInfo] = await loop.getaddrinfo(host, port, **_STREAMS)  # type: ignore[assignment]
             return found
@@ -54,9 +54,9 @@ async def look_up(host: str, port: int) -> list[AddrInfo]:
 
 
 def _ask(host: str, port: int, loop: asyncio.AbstractEventLoop, future: asyncio.Future[list[AddrInfo]]) -> None:
-    """In a daemon thread, which nothing waits for.
+    """Resolve in a daemon thread, for which nothing waits.
 
-    An executor's threads are joined at exit, however long a look-up takes, and libuv's bring down a forked child.
+    An executor's threads are joined at exit, however long a lookup takes, and libuv's threads crash a forked child.
     """
     getaddrinfo: Any = socket.getaddrinfo
     if is_green():
@@ -65,7 +65,7 @@ def _ask(host: str, port: int, loop: asyncio.AbstractEventLoop, future: asyncio.
         getaddrinfo = get_original("socket", "getaddrinfo")
     found: list[AddrInfo] | Exception
     try:
-        found = list(dict.fromkeys(getaddrinfo(host, port, **_STREAMS)))  # a hosts file may say things twice
+        found = list(dict.fromkeys(getaddrinfo(host, port, **_STREAMS)))  # a hosts file may contain duplicates
     except Exception as error:  # noqa: BLE001 - raised where it is awaited
         found = error
     with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
@@ -77,13 +77,13 @@ def _settle(future: asyncio.Future[list[AddrInfo]], found: list[AddrInfo] | Exce
         return
     if isinstance(found, Exception):
         future.set_exception(found)
-        future.exception()  # whoever asked may be gone
+        future.exception()  # the waiting task may be gone
     else:
         future.set_result(found)
 
 
 def is_literal(host: str, family: int | None = None) -> bool:
-    """Whether `host` is an IP address (of `family`, if it is given) that needs no look-up; one with a zone does."""
+    """Whether `host` is an IP address (of `family`, if given) that needs no lookup; an address with a zone does."""
     for one in (socket.AF_INET, socket.AF_INET6) if family is None else (family,):
         try:
             socket.inet_pton(one, host)

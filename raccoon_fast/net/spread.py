@@ -1,4 +1,4 @@
-"""Spreads the connections to one name over its addresses, and keeps them spread."""
+"""Spreads the connections to one name evenly over its addresses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Spread"]
 
-# An address that failed is tried last for so long, and longer when it fails again. Together with _LOOK_S it bounds the
+# How long a failed address is tried last; longer if it fails again. Together with _LOOK_S it limits the
 # time from a server's return to its share of the load: under a minute.
 _AVOID_S = (10.0, 20.0, 30.0)
-# A connection that lasted so long clears its address of what came before.
+# A connection that lasts this long clears the earlier failures of its address.
 _PROVEN_S = 60.0
-# How often connections are counted: where the name has several addresses, and where it had one only.
+# How often connections are counted: for a name with several addresses, and for a name with one.
 _LOOK_S = 15.0
 _LOOK_ONE_S = 60.0
 
@@ -40,11 +40,11 @@ class _Avoided(NamedTuple):
 
 
 class Spread:
-    """Which address the next connection goes to; which connections should move to another one.
+    """Selects the address of the next connection, and the connections that should move.
 
-    A new connection goes to the address that has the fewest, those that failed lately last. From time to time the name
-    is looked up and the connections are counted: where an address has two more than another one, connections are asked
-    to `move_on`, which they do when their requests are done. So a server that was restarted, or added, gets its share.
+    A new connection goes to the address with the fewest connections; recently failed addresses come last. From time to
+    time the name is resolved and the connections are counted. If an address has two more than another, connections are
+    asked to `move_on`, which they do when their requests are done. So a restarted or added server gets its share.
 
     Shared by the connections of one event loop; on another loop, as after a fork, it starts afresh.
     """
@@ -73,7 +73,7 @@ class Spread:
 
     @contextlib.contextmanager
     def reserved(self, host: str) -> Iterator[None]:
-        """Count a connection that is being opened to that address."""
+        """Count a connection that is opening to this address."""
         reserved = self._reserved
         reserved[host] += 1
         try:
@@ -82,7 +82,7 @@ class Spread:
             reserved[host] -= 1
 
     def failed(self, hosts: Sequence[str]) -> None:
-        """Those addresses did not take a connection, or not as soon as another one did."""
+        """Note that these addresses did not accept a connection, or not before another one did."""
         now_s = time.monotonic()
         for host in hosts:
             times = self._avoided[host].times if host in self._avoided else 0
@@ -90,13 +90,13 @@ class Spread:
             self._avoided[host] = _Avoided(now_s + seconds, times + 1)
 
     def opened(self, connection: Any, host: str, name: tuple[str, int], addresses: int) -> None:
-        """A connection is open.
+        """Note that a connection is open.
 
         Args:
-            connection: Has a `transport` and, to leave this address, a method `move_on`.
+            connection: Has a `transport`, and a method `move_on` to leave this address.
             host: The address that it goes to.
-            name: What was looked up: host and port.
-            addresses: How many were found.
+            name: The host and port that were resolved.
+            addresses: The number of addresses found.
         """
         self._settle()
         if host in self._avoided:
@@ -120,7 +120,7 @@ class Spread:
         try:
             found = await resolver.look_up(*name)
         except OSError:
-            pass  # whoever connects next says so
+            pass  # the next connection attempt reports it
         finally:
             self._looking = None
         self._settle()
@@ -129,7 +129,7 @@ class Spread:
         self._schedule(name, len(found))
 
     def _crowded(self, hosts: set[str]) -> list[Any]:
-        """The connections whose move to another address makes the counts even; no longer counted from here on."""
+        """The connections that must move to make the counts even; they are no longer counted."""
         now_s = time.monotonic()
         counts = self._counts()
         leaving = []
@@ -153,7 +153,7 @@ class Spread:
         return host in self._avoided and now_s < self._avoided[host].until_s
 
     def _settle(self) -> None:
-        """Forget what has ended. Where a connection ended by itself, the next one goes elsewhere, if it can."""
+        """Forget ended connections. If a connection ends by itself, the next one uses another address if possible."""
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop() is not loop:
             self._loop = weakref.ref(loop)

@@ -1,4 +1,4 @@
-"""Opening a connection to an address: look-up, TCP or a Unix socket, TLS."""
+"""Opens connections: resolves the name, connects over TCP or a Unix socket, negotiates TLS."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["Route", "connect", "connect_error", "open_tcp"]
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
-# Keepalive finds a dead peer on an idle connection in 15 + 3 x 5 s; it never fires while data is in flight, which is
-# what TCP_USER_TIMEOUT (RFC 5482) bounds: without it the kernel keeps trying for about a quarter of an hour.
+# Keepalive finds a dead peer on an idle connection within 15 + 3 x 5 s. It never fires while data is in flight; that
+# case needs TCP_USER_TIMEOUT (RFC 5482), without which the kernel keeps trying for about 15 minutes.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
-# RFC 8305, 5: the wait for one address before the next one is tried as well.
+# RFC 8305, 5: the wait before the next address is tried in parallel.
 _ATTEMPT_DELAY_S = 0.25
 
 
 class Route(Protocol):
-    """What is known of a server and the way to it; raccoon_fast.transports.base.Link is one."""
+    """The address of a server and the way to it, such as raccoon_fast.transports.base.Link."""
 
     address: Address
     proxy: Proxy | None
@@ -60,19 +60,19 @@ class Route(Protocol):
 async def open_tcp(route: Route, factory: Callable[[], _P], timeout_s: float) -> _P:
     """Connect to `route.address`.
 
-    A name's addresses are tried one after the other, a quarter of a second apart and without giving up those before
-    (RFC 8305), so an address that is dead costs no more than that.
+    The addresses of a name are tried 0.25 s apart, while earlier attempts continue
+    (RFC 8305), so a dead address delays the connection by only 0.25 s.
 
     Args:
         route: Address, TLS and the connect timeout.
-        factory: Makes the protocol, which keeps its `transport` and has a method `move_on` (see Spread).
-        timeout_s: Seconds for look-up, connect and TLS handshake together; `route.connect_timeout_s` is a bound too.
+        factory: Makes the protocol, which stores its `transport` and has a method `move_on` (see Spread).
+        timeout_s: Seconds for lookup, connect and TLS handshake together; `route.connect_timeout_s` is a limit too.
 
     Returns:
         The connected protocol.
 
     Raises:
-        TLSError: Certificates or TLS itself are at fault; a retry does not help.
+        TLSError: A certificate or TLS itself failed; a retry does not help.
         ConnectError: Any other failure. Both are counted as total_conn_err.
     """
     timeout_s = min(timeout_s, route.connect_timeout_s)
@@ -87,10 +87,10 @@ async def open_tcp(route: Route, factory: Callable[[], _P], timeout_s: float) ->
 
 
 async def connect(route: Route, timeout_s: float) -> socket.socket:
-    """A connected socket to the server, without TLS and without a proxy; it does not block.
+    """A connected, non-blocking socket to the server, without TLS and proxy.
 
     Raises:
-        OSError: No address takes a connection.
+        OSError: No address accepts a connection.
     """
     address = route.address
     found = route.spread.order(await resolver.look_up(address.host, address.port))
@@ -115,7 +115,7 @@ async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried
         except BaseException:
             spread.failed([host])
             raise
-        with contextlib.suppress(OSError):  # the connection may have ended already: whoever uses it will see why
+        with contextlib.suppress(OSError):  # the connection may have ended already: its user will see why
             sock = transport.get_extra_info("socket")
             _tune(sock)
             if sock is not None:
@@ -125,11 +125,11 @@ async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried
 
 
 async def _connect(found: list[AddrInfo], spread: Spread, timeout_s: float) -> tuple[socket.socket, str]:
-    """A connected socket, and the address that it goes to."""
+    """A connected socket and its address."""
     loop = asyncio.get_running_loop()
     sock = await start_connection(
         found,
-        # Each gets its share of a short timeout.
+        # Each address gets its share of a short timeout.
         happy_eyeballs_delay=min(_ATTEMPT_DELAY_S, timeout_s / (len(found) + 1)),
         interleave=0,
         socket_factory=_new_socket,
@@ -146,7 +146,7 @@ async def _connect(found: list[AddrInfo], spread: Spread, timeout_s: float) -> t
 async def _use(
     route: Route, sock: socket.socket, factory: Callable[[], _P], context: ssl.SSLContext | None
 ) -> tuple[asyncio.Transport | asyncio.WriteTransport, _P]:
-    """From a connected socket to the protocol, through the proxy if there is one. The socket is used up."""
+    """Connect a socket to its protocol, through the proxy if there is one. Takes over the socket."""
     loop = asyncio.get_running_loop()
     address, proxy = route.address, route.proxy
     server_hostname = None if context is None else route.server_hostname or address.server_name
@@ -159,22 +159,22 @@ async def _use(
         return await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=server_hostname)
     finally:
         if not isinstance(loop, asyncio.BaseEventLoop):
-            # uvloop's transport closes the descriptor, and forgets its owner where it ends early.
+            # uvloop's transport closes the descriptor, but forgets its owner if it ends early.
             sock.detach()
 
 
 class _Sockets:
-    """What start_connection uses of a loop, for uvloop.
+    """The loop methods that start_connection uses, for uvloop.
 
-    Its own sock_connect has libuv's threads look up the address that is given, which loses an IPv6 zone, and those
-    threads bring down a forked child at its exit.
+    uvloop's sock_connect resolves the given address in libuv's threads. That loses an IPv6 zone, and those
+    threads crash a forked child at its exit.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     async def sock_connect(self, sock: socket.socket, sockaddr: Any) -> None:
-        """Connect a socket that does not block."""
+        """Connect a non-blocking socket."""
         try:
             sock.connect(sockaddr)
         except (BlockingIOError, InterruptedError):
@@ -209,12 +209,12 @@ def _new_socket(info: AddrInfo) -> socket.socket:
 def connect_error(
     error: BaseException, address: Address, tried: Sequence[str] = (), proxy: Proxy | None = None
 ) -> TransportError:
-    """Name a failure to connect: TLSError where the certificates are at fault, ConnectError otherwise.
+    """Make the error for a failed connection: TLSError if certificates failed, ConnectError otherwise.
 
     Args:
         error: The failure.
-        address: Where to.
-        tried: The IP addresses that were tried, of the proxy if there is one; named where there are several.
+        address: The server's address.
+        tried: The IP addresses that were tried (of the proxy, if there is one); named if there are several.
         proxy: The proxy in between.
     """
     way = str(address) if proxy is None else f"{address} through the proxy {proxy}"
@@ -227,7 +227,7 @@ def connect_error(
         reason = getattr(error, "reason", None)  # OpenSSL's own
         if not reason:
             return TLSError(f"TLS with {address} failed: {error}")
-        asks = "ALERT_HANDSHAKE_FAILURE" in reason  # TLS 1.2, for one that sends no certificate
+        asks = "ALERT_HANDSHAKE_FAILURE" in reason  # TLS 1.2, if the client sends no certificate
         hint = "does it ask for a client certificate?" if asks else "is this a TLS port?"
         return TLSError(f"TLS with {address} failed: {reason}; {hint}")
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
@@ -237,15 +237,15 @@ def connect_error(
     return ConnectError(f"cannot connect to {way}: {error or type(error).__name__}{several}")
 
 
-# Descriptor and inode of each connection, by protocol.
+# The descriptor and inode of each connection, by protocol.
 _opened: weakref.WeakKeyDictionary[asyncio.BaseProtocol, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
 def _let_go_in_child() -> None:
-    """Close the child's copies of the parent's sockets, or a server would not see the end of the parent.
+    """Close the child's copies of the parent's sockets; otherwise a server would not notice the parent's end.
 
-    The numbers stay taken, by /dev/null, for the objects of the parent's loop to close; and nothing is told to that
-    loop, whose epoll instance is the parent's too.
+    /dev/null keeps the numbers in use, for the objects of the parent's loop to close; that loop is not told,
+    because it shares its epoll instance with the parent.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number, inode in [*_opened.values()]:
@@ -266,6 +266,6 @@ def _tune(sock: socket.socket | None) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        option = getattr(socket, name, None)  # not every platform has all of them
+        option = getattr(socket, name, None)  # not every platform has all options
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""What TLS says when it fails."""
+"""Recognizes TLS failures about the client's certificate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["is_ended_tls", "refused_certificate", "refuses_certificate"]
 # tcpi_state, the first byte of Linux's struct tcp_info (linux/tcp.h).
 _ESTABLISHED = 1
 
-# Alerts by which a peer refuses our certificate, or that we have none (RFC 8446, 6.2), as OpenSSL names them.
+# Alerts with which a peer refuses our certificate, or its absence (RFC 8446, 6.2), as OpenSSL names them.
 _CERTIFICATE_ALERTS = (
-    "CERTIFICATE",  # a part of the names of eight of them
+    "CERTIFICATE",  # a part of eight alert names
     "ALERT_UNKNOWN_CA",
     "ALERT_ACCESS_DENIED",
     "ALERT_DECRYPT_ERROR",
@@ -28,10 +28,10 @@ _CERTIFICATE_ALERTS = (
 
 
 def refuses_certificate(error: BaseException | None) -> bool:
-    """Whether this is a TLS alert by which a peer refuses the client's certificate, or asks for one."""
+    """Whether this is a TLS alert with which a peer refuses the client's certificate, or asks for one."""
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
         return False
-    reason = getattr(error, "reason", None) or ""  # an error of our own has none
+    reason = getattr(error, "reason", None) or ""  # our own errors have none
     return any(name in reason for name in _CERTIFICATE_ALERTS)
 
 

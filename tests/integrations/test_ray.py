@@ -57,7 +57,7 @@ def test_rows_are_taken_in_any_format(ray: Any, collector: Collector, batch_form
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"url": "ftp://h"}, ValueError, "url must begin with one of"),
+        ({"url": "ftp://h"}, ValueError, "url must start with one of"),
         ({"event_type": None}, ValueError, "give type_column"),
         ({"serializer": "proto"}, ValueError, "serializer must be one of json, raw"),
         ({"data_columns": "n"}, TypeError, "data_columns takes the names of columns"),

@@ -16,7 +16,7 @@ COLUMNS = Columns("a")
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"url": "ftp://h"}, ValueError, "url must begin with one of"),
+        ({"url": "ftp://h"}, ValueError, "url must start with one of"),
         ({"durable": True}, TypeError, "durable is not an option of a sink: the engine keeps the data"),
         ({"linger": 1}, TypeError, "linger is not an option of a sink"),
         ({"user_id": "me"}, TypeError, "user_id is not an option of a sink: each worker has a connection of its own"),

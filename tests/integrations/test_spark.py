@@ -107,7 +107,7 @@ def test_an_empty_write_connects_to_nothing(spark: Any) -> None:
     ("options", "message"),
     [
         ({"event_type": "a"}, "url is missing"),
-        ({"url": "ftp://h", "event_type": "a"}, "url must begin with one of"),
+        ({"url": "ftp://h", "event_type": "a"}, "url must start with one of"),
         ({"url": "ws://user:secret@h", "event_type": "a"}, "must not hold a password"),
         ({"url": "ws://h"}, "give type_column"),
         ({"url": "ws://h", "type_column": "kind"}, "column 'kind' is not there; the columns are id, name"),

@@ -282,8 +282,8 @@ def test_a_proxy_that_dies_under_load(kind: str, protocol: str, plain: Collector
         ),
         (b"HTTP/1.1 503\r\n\r\n", "503$"),
         (b"HTTP/1.0 403 No\x1b[31m\r\n\r\n", r"403 No \[31m$"),
-        (b"SSH-2.0\r\n\r\n", "its answer is no HTTP"),
-        (b"x" * 20_000, "its answer is no HTTP"),
+        (b"SSH-2.0\r\n\r\n", "its answer is not HTTP"),
+        (b"x" * 20_000, "its answer is not HTTP"),
         (b"", "it closed the connection"),
     ],
 )

@@ -85,7 +85,7 @@ def test_options_of_a_server_stay_where_they_are() -> None:
 
 
 def test_what_is_wrong_is_refused_all_the_same() -> None:
-    with pytest.raises(ValueError, match="url must begin with"):
+    with pytest.raises(ValueError, match="url must start with"):
         Producer("nowhere://", enabled=False)
     with pytest.raises(ValueError, match="overflow must be one of"):
         Producer("null://", overflow="never")
