@@ -1,4 +1,4 @@
-"""Which file a name or a descriptor leads to, and putting another file in the place of a descriptor."""
+"""Identifies the file behind a name or a descriptor, and replaces descriptors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["Identity", "identity_of", "null_above", "open_files", "replace"]
 
 Identity = tuple[int, int]
-"""Device and inode: a file's, whatever its names are, for as long as it is open somewhere."""
+"""Device and inode, which identify a file under any name while it is open somewhere."""
 
 
 def identity_of(file: str | Path | int) -> Identity | None:
-    """Which file a name or a descriptor leads to; None where to none."""
+    """The file behind a name or a descriptor; None if there is none."""
     try:
         found = os.stat(file)  # noqa: PTH116 - of a descriptor as well
     except (OSError, ValueError):
@@ -25,7 +25,7 @@ def identity_of(file: str | Path | int) -> Identity | None:
 
 
 def open_files() -> dict[int, Identity]:
-    """The descriptors of this process; {} where the system does not list them."""
+    """The descriptors of this process; {} if the system does not list them."""
     for directory in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
             numbers = [int(name) for name in os.listdir(directory)]  # noqa: PTH208
@@ -34,13 +34,13 @@ def open_files() -> dict[int, Identity]:
 
 
 def replace(fd: int, expected: Identity, by: int) -> bool:
-    """Put another file in the place of a descriptor; False if it is neither free nor `expected`."""
+    """Replace a descriptor by another file; False if the number is neither free nor `expected`."""
     import fcntl
 
     if identity_of(fd) == expected:
         os.dup2(by, fd, inheritable=False)
         return True
-    # Takes the number itself only if it is free, at one go: another thread may want it too.
+    # Takes the number itself only if it is free, in one step: another thread may want it too.
     taken = fcntl.fcntl(by, fcntl.F_DUPFD_CLOEXEC, fd)
     if taken != fd:
         os.close(taken)
@@ -48,7 +48,7 @@ def replace(fd: int, expected: Identity, by: int) -> bool:
 
 
 def null_above(fd: int) -> int:
-    """A descriptor that nothing can be written to or locked for writing, with a number over `fd`."""
+    """A descriptor numbered above `fd` that cannot be written to or locked for writing."""
     import fcntl
 
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

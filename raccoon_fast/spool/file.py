@@ -1,11 +1,11 @@
-"""The spool's database file: opened, owned, looked after before each use, and set aside when it is damaged.
+"""The spool's database file: opens it, owns it, checks it before each use, and sets it aside when it is damaged.
 
-Strategy. SQLite finds its files by name when it opens them and by descriptor from then on; what happens to either in
-between it does not notice, and its locks do not survive a fork. So each transaction begins with a look at both (some
-microseconds): whether the names still lead to the files that are open, and whether the descriptors are still those of
-these files. Where they are not, the connection is *dropped*: its descriptors are first replaced by ones that cannot be
-locked, so that SQLite, when it closes the connection, neither writes to files that are not its own any more nor deletes
-those of other processes, and forgets what it knew of the locks.
+Strategy. SQLite finds its files by name when it opens them, and uses descriptors from then on. It does not notice later
+changes of either, and its locks do not survive a fork. So each transaction starts with a check of both (a few
+microseconds): whether the names still lead to the open files, and whether the descriptors still belong to
+these files. If not, the connection is *dropped*: its descriptors are first replaced by ones that cannot be
+locked, so that SQLite, when it closes the connection, does not write to files that are no longer its own, does not
+delete files of other processes, and forgets its locks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "S
 
 #: The database's user_version.
 VERSION = 1
-# How long a transaction waits for those of other processes, and how often it tries meanwhile.
+# How long a transaction waits for those of other processes, and how often it retries.
 _BUSY_S = 1.0
 _TRY_AGAIN_S = 0.005
 # How long a fork waits while SQLite works; after that the child has no spool.
@@ -54,29 +54,29 @@ CREATE TABLE quarantine (
 
 
 class SpoolError(RaccoonError):
-    """The disk did not do what it was asked for."""
+    """A disk operation failed."""
 
 
 class SpoolFull(SpoolError):
-    """There is no room for more records: by `max_bytes`, or on the disk."""
+    """There is no room for more records, within `max_bytes` or on the disk."""
 
 
 class SpoolLocked(SpoolError):
-    """Another program holds the file's lock, and did not let go of it in time."""
+    """Another program holds the file's lock, and did not release it in time."""
 
 
 class SpoolDamaged(SpoolError):
-    """The file could not be read, and was set aside: the next call begins a new one."""
+    """The file could not be read and was set aside; the next call starts a new one."""
 
 
 class _Process:
-    """What the spools of this process share.
+    """State shared by the spools of this process.
 
     Attributes:
-        working: Held while SQLite works, and over a fork: a child could never get a lock of SQLite's that another
+        working: Held while SQLite works, and over a fork: a child could never get a SQLite lock that another
             thread held then. Nothing waits for another process, and no user's code runs, while it is held.
-        pid: Whose it is.
-        is_stuck: Whether SQLite was at work when this process was forked, and may not be touched here.
+        pid: The process that it belongs to.
+        is_stuck: Whether SQLite was working when this process was forked, and must not be used here.
         abandoned: Connections that cannot be closed.
     """
 
@@ -96,7 +96,7 @@ class _Process:
             self.working.release()
 
     def after_fork_in_child(self) -> None:
-        """Idempotent. Called by the hook, or late, by whoever noticed a fork that ran no hooks."""
+        """Idempotent. Called by the fork hook, or later by code that notices a fork without hooks."""
         if self.pid == os.getpid():
             return
         self.pid = os.getpid()
@@ -120,13 +120,13 @@ class SpoolFile:
     Used by one thread at a time; every call may block on the disk.
 
     Args:
-        path: The database; made when it is not there. Beside it stand SQLite's own files and one lock file per owner.
-        logger: Told of a file that is set aside, missing or replaced.
-        on_lost: Called when all of this owner's records are gone with the file.
-        on_moved: Called when they were copied to a new file, with their new ids by their old ones.
+        path: The database; created if missing. Beside it are SQLite's own files and one lock file per owner.
+        logger: Logs a file that is set aside, missing or replaced.
+        on_lost: Called when all records of this owner are lost with the file.
+        on_moved: Called when they were copied to a new file, with the new ids by old id.
 
     Attributes:
-        owner: 32 hexadecimal digits; "" before the file is opened and after it is closed.
+        owner: The owner id, 32 hexadecimal digits; "" before the file is opened and after it is closed.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class SpoolFile:
         self._db: sqlite3.Connection | None = None
         self._lock = -1
         self._lock_identity: Identity | None = None
-        # What is open, by descriptor, and where it was found, by name.
+        # The open files by descriptor, and the names under which they were found.
         self._descriptors: dict[int, Identity] = {}
         self._names: dict[str, Identity | None] = {}
-        # This owner's records, while they are on their way from a file that is gone to another.
+        # This owner's records, while they move from a deleted file to a new one.
         self._rescued: Path | None = None
         self._is_homeless = False
         self._unusable = ""
@@ -151,13 +151,13 @@ class SpoolFile:
 
     @contextlib.contextmanager
     def transaction(self, *, lasting: bool = False) -> Iterator[sqlite3.Connection]:
-        """The database in a transaction, opened on first use.
+        """Run a transaction on the database, which is opened on first use.
 
         Args:
-            lasting: Whether it is to store something, which a file that has lost its name cannot.
+            lasting: Whether it stores data, which is impossible in a file without a name.
 
         Raises:
-            SpoolLocked, SpoolFull, SpoolError: It was rolled back.
+            SpoolLocked, SpoolFull, SpoolError: The transaction was rolled back.
         """
         working = self._begin(lasting)
         try:
@@ -173,35 +173,37 @@ class SpoolFile:
             self.tell()
 
     def say(self, text: str, *args: object) -> None:
-        """Keep an error to be logged once the transaction is over, or by `tell`."""
+        """Keep an error to log when the transaction is over, or in `tell`."""
         self._lines.append((text, *args))
 
     def close(self) -> None:
-        """Close the database and let go of the lock. Idempotent."""
+        """Close the database and release the lock. Idempotent."""
         with _process.working:
             if self._db is not None or self._rescued is not None:
                 with contextlib.suppress(SpoolError), self._named_errors():
-                    self._look_after()  # what is left is found by name
+                    self._look_after()  # remaining records are found by name
             if self._rescued is not None:
                 self.say(
-                    "the records of the spool %s are kept as %s: no new file could be made", self.path, self._rescued
+                    "the records of the spool %s are kept as %s because no new file could be made",
+                    self.path,
+                    self._rescued,
                 )
             if self._db is not None and self._names_lead_elsewhere():
-                self.say("the records of the spool %s are lost: its directory is gone", self.path)
+                self.say("the records of the spool %s are lost because its directory is gone", self.path)
                 self._on_lost()
                 self._drop()
             self._close()
         self.tell()
 
     def after_fork(self) -> None:
-        """In a forked child: let go of what is the parent's."""
+        """In a forked child: release everything that belongs to the parent."""
         _process.after_fork_in_child()
         if self._db is not None:
             if _process.is_stuck:
-                self._abandon("this process was forked while the disk was at work: make the producer after the fork")
+                self._abandon("this process was forked while SQLite was working; create the producer after the fork")
             else:
                 self._drop()
-        self._unlock(unlink=False)  # the parent's descriptor keeps it
+        self._unlock(unlink=False)  # the parent's descriptor keeps the lock
         self.owner = ""
         self._rescued = None
         self._is_homeless = False
@@ -210,7 +212,7 @@ class SpoolFile:
     # Transactions
 
     def _begin(self, lasting: bool) -> Any:
-        """Begin one, with `working` held, which is returned."""
+        """Begin a transaction, with `working` held, which is returned."""
         end_s = time.monotonic() + _BUSY_S
         while True:
             working = _process.working
@@ -227,7 +229,7 @@ class SpoolFile:
                 self.tell()
                 if not isinstance(error, SpoolLocked) or time.monotonic() >= end_s:
                     raise
-                _sleep(_TRY_AGAIN_S)  # while a fork may take its turn
+                _sleep(_TRY_AGAIN_S)  # a fork may happen meanwhile
             else:
                 return working
 
@@ -253,17 +255,17 @@ class SpoolFile:
                 self._db.execute("ROLLBACK")
 
     def tell(self) -> None:
-        """Log what was said; with nothing locked, for a logger is anybody's code."""
+        """Log kept errors, without holding a lock, because a logger may run any code."""
         lines, self._lines = self._lines, []
         for line in lines:
             self._logger.error(*line)
 
-    # Looking after it; with `working` held
+    # Checks of the file; with `working` held
 
     def _look_after(self) -> None:
-        """Open the file, or open it again where that is needed."""
+        """Open the file, or reopen it if needed."""
         if self._db is not None and any(identity_of(fd) != found for fd, found in self._descriptors.items()):
-            self.say("the descriptors of the spool %s were closed by this program; it is opened again", self.path)
+            self.say("this program closed the descriptors of the spool %s; the spool is opened again", self.path)
             self._drop()
         if self._unusable:
             raise SpoolError(f"the spool {self.path} cannot be used: {self._unusable}")
@@ -272,7 +274,7 @@ class SpoolFile:
         elif self._names_lead_elsewhere():
             self._move()
         else:
-            self._lock_owner()  # where its file was deleted, others take this one for dead
+            self._lock_owner()  # if its file was deleted, other processes consider this owner dead
 
     def _names_lead_elsewhere(self) -> bool:
         return any(identity_of(name) != found for name, found in self._names.items())
@@ -289,7 +291,7 @@ class SpoolFile:
             self._set_aside(error)
             self._db = self._connect()
         try:
-            real = os.path.realpath(self.path)  # which SQLite names its files after
+            real = os.path.realpath(self.path)  # SQLite derives its file names from it
             self._names = {name: identity_of(name) for name in (str(self.path), f"{real}-wal", f"{real}-shm")}
             known = set(self._names.values())
             self._descriptors = {fd: one for fd, one in open_files().items() if fd not in before and one in known}
@@ -307,8 +309,8 @@ class SpoolFile:
         self._is_homeless = False
 
     def _connect(self) -> sqlite3.Connection:
-        # Made here so that nobody else may read it: events can be private. Never opened when it is there: to close any
-        # descriptor of it drops the locks that SQLite holds on it for another spool of this process.
+        # Created here so that no other user can read it: events can be private. Never opened if it exists: closing any
+        # descriptor of it releases the locks that SQLite holds on it for another spool of this process.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -336,7 +338,7 @@ class SpoolFile:
         return db
 
     def _lock_owner(self) -> None:
-        import fcntl  # not on Windows, where no spool is made
+        import fcntl  # not on Windows, which has no spool
 
         if self._lock >= 0 and identity_of(self._lock) == identity_of(lock_path(self.path, self.owner)):
             return
@@ -346,7 +348,7 @@ class SpoolFile:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException as error:
             os.close(lock)
-            if isinstance(error, BlockingIOError):  # another process is asking `is_alive`
+            if isinstance(error, BlockingIOError):  # another process is calling `is_alive`
                 raise SpoolLocked(f"the spool {self.path} cannot be used: its owner's lock is held") from error
             raise
         self._lock = lock
@@ -357,7 +359,7 @@ class SpoolFile:
         if unlink:
             with contextlib.suppress(OSError):
                 lock_path(self.path, self.owner).unlink(missing_ok=True)
-        if lock >= 0 and identity_of(lock) == self._lock_identity:  # not what another has opened under its number since
+        if lock >= 0 and identity_of(lock) == self._lock_identity:  # not a file that was opened under its number since
             os.close(lock)
 
     def _close(self) -> None:
@@ -371,15 +373,15 @@ class SpoolFile:
         self._names = {}
         self.owner = ""
 
-    # What happens to it
+    # Damage and replacement
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        """A file that SQLite cannot read is kept under another name, and a new one is begun."""
+        """Rename a file that SQLite cannot read, and start a new one."""
         self._roll_back()
         name = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         others = (f"{name}-{number}" for number in itertools.count(1))
         aside = next(one for one in itertools.chain([name], others) if not Path(one).exists())
-        self.say("the spool %s is damaged (%s); it is kept as %s, and a new file is begun", self.path, error, aside)
+        self.say("the spool %s is damaged (%s); it is kept as %s, and a new file is started", self.path, error, aside)
         if self._rescued is None:
             self._on_lost()
         self._close()
@@ -388,7 +390,7 @@ class SpoolFile:
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
 
     def _move(self) -> None:
-        """The file was deleted or replaced, or one of SQLite's beside it: bring the records to the one of its name."""
+        """Move the records to a new file, because the file or one of SQLite's beside it was deleted or replaced."""
         assert self._db is not None
         if not self._is_homeless:
             self.say(
@@ -398,7 +400,7 @@ class SpoolFile:
         try:
             os.close(os.open(rescued, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
         except OSError:
-            self._is_homeless = True  # what is open still can be read
+            self._is_homeless = True  # open files can still be read
             return
         try:
             self._db.execute("ATTACH ? AS rescued", [str(rescued)])
@@ -414,7 +416,7 @@ class SpoolFile:
         else:
             self._rescued = rescued
         if identity_of(self.path) != self._names[str(self.path)]:
-            # SQLite would take the log of the old file for that of the new one.
+            # SQLite would mistake the log of the old file for that of the new one.
             for name, found in self._names.items():
                 if identity_of(name) == found:
                     with contextlib.suppress(OSError):
@@ -423,7 +425,7 @@ class SpoolFile:
         self._open()
 
     def _take_in(self, db: sqlite3.Connection, rescued: Path) -> None:
-        """Copy the records that were rescued, as far as the file does not have them."""
+        """Copy the rescued records that the file does not have yet."""
         db.execute("ATTACH ? AS rescued", [str(rescued)])
         moved: dict[int, int] = {}
         try:
@@ -450,7 +452,7 @@ class SpoolFile:
         self._on_moved(moved)
 
     def _drop(self) -> None:
-        """Close a connection whose files or locks are not its own any more: see Strategy."""
+        """Close a connection whose files or locks are no longer its own; see Strategy."""
         assert self._db is not None
         try:
             null = null_above(max(self._descriptors, default=0))
@@ -467,29 +469,31 @@ class SpoolFile:
                 db.close()
         else:
             self._db = db
-            self._abandon("its descriptors were closed, and opened by something else: make the producer after closing")
+            self._abandon(
+                "its descriptors were closed and reused by other code; create the producer after closing descriptors"
+            )
             return
         self._descriptors = {}
         self._names = {}
 
     def _abandon(self, why: str) -> None:
-        """Keep a connection that cannot be closed, and with it whatever SQLite thinks of this file."""
+        """Keep a connection that cannot be closed, together with SQLite's view of this file."""
         assert self._db is not None
         _process.abandoned.append(self._db)
         self._db = None
-        if self._descriptors:  # or it is as if the connection were a good one of somebody else's
+        if self._descriptors:  # otherwise it would look like a valid connection of another spool
             self._unusable = why
         self._descriptors = {}
         self._names = {}
 
 
 def lock_path(path: Path, owner: str) -> Path:
-    """The file that an owner of the spool at `path` holds a lock on."""
+    """The file on which an owner of the spool at `path` holds a lock."""
     return path.with_name(f"{path.name}.{owner}.lock")
 
 
 def is_alive(path: Path, owner: str) -> bool:
-    """Whether an owner of the spool at `path` has it open, in whatever process."""
+    """Whether an owner of the spool at `path` has it open, in any process."""
     if not re.fullmatch("[0-9a-f]{32}", owner):
         return False
     import fcntl
@@ -499,7 +503,7 @@ def is_alive(path: Path, owner: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that two who ask at once do not take each other for the owner.
+        # Shared, so that two simultaneous callers do not mistake each other for the owner.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -514,7 +518,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _sleep(seconds: float) -> None:
-    """As time.sleep, also where gevent has made that a greenlet's."""
+    """The real time.sleep, even if gevent has patched it."""
     lock = new_lock()
     lock.acquire()
     lock.acquire(True, seconds)

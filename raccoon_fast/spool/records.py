@@ -1,4 +1,4 @@
-"""A record of the spool: what is stored of a batch, and whether what was read makes sense."""
+"""A record of the spool: the stored form of a batch, and its checks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Record", "checksum_of", "counts_of", "decode_text", "fault_of", "fau
 
 #: The start of the year 10000, UNIX time: no batch was accepted later.
 _MAX_TIME_S = 253_402_300_800.0
-# An event takes 4 bytes at least: a tag and a length, and the same of its type.
+# An event takes at least 4 bytes: a tag and a length, and the same for its type.
 _MAX_EVENTS = MAX_EVENTS_BYTES // 4
 
 
 class Record(NamedTuple):
-    """A batch as it is stored.
+    """The stored form of a batch.
 
     Attributes:
         req_guid: Its guid.
         wire: "proto" or "json".
-        accepted_at: UNIX time of its first event.
+        accepted_at: The UNIX time of its first event.
         types: Events by type.
         body: Its events in wire format (raccoon_fast.core.envelope, `body`).
-        id: Its number in the Spool that returned it; 0 before it is there.
+        id: Its number in the Spool that returned it; 0 before it is stored.
     """
 
     req_guid: str
@@ -43,25 +43,25 @@ class Record(NamedTuple):
 
 
 def decode_text(data: bytes) -> str:
-    """Text of the database; damaged text does not decode: its checksum tells."""
+    """Decode text of the database; damaged text is found by its checksum."""
     return data.decode("utf-8", "replace")
 
 
 def checksum_of(req_guid: str, wire: str, accepted_at: float, types: str, body: bytes) -> int:
-    """The checksum that is stored beside a record's other columns."""
+    """The checksum of a record's other columns."""
     return zlib.crc32(body, zlib.crc32(f"{req_guid}\n{wire}\n{accepted_at!r}\n{types}".encode("utf-8", "replace")))
 
 
 def text_of(types: Mapping[str, int]) -> str:
-    """Events by type, as they are stored."""
+    """Encode events by type for storage."""
     return json.dumps(dict(types))
 
 
 def counts_of(text: object) -> dict[str, int]:
-    """Events by type, from how they are stored.
+    """Decode stored events by type.
 
     Returns:
-        {} where the text is damaged or makes no sense: a count is not a whole number from 1 up, or there are more
+        {} if the text is damaged or invalid: a count is not a whole number of 1 or more, or there are more
         events than any request has room for.
     """
     try:
@@ -77,10 +77,10 @@ def counts_of(text: object) -> dict[str, int]:
 
 
 def fault_of(columns: Sequence[Any]) -> str:
-    """Why a record cannot be sent, as a clause; "" if nothing is wrong with it as far as it was looked at.
+    """Why a record cannot be sent, as a clause; "" if these checks find no fault.
 
     Args:
-        columns: req_guid, wire, accepted_at, types, checksum and body, whatever they hold.
+        columns: req_guid, wire, accepted_at, types, checksum and body, with any content.
     """
     req_guid, wire, accepted_at, types, checksum, body = columns
     if not isinstance(body, bytes) or checksum_of(req_guid, wire, accepted_at, types, body) != checksum:
@@ -97,7 +97,7 @@ def fault_of(columns: Sequence[Any]) -> str:
 
 
 def fault_of_events(record: Record) -> str:
-    """Why the events of a record cannot be sent, as `fault_of`: reads all of them, about 1 us each."""
+    """Why the events of a record cannot be sent, like `fault_of`; reads all of them, about 1 us each."""
     try:
         batch = Batch(record.wire)
         batch.load(record.body, record.types)

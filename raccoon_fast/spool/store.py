@@ -1,10 +1,10 @@
-"""Batches on disk, for a later moment of this process or for the process after it.
+"""Stores batches on disk, to be sent later by this process or the next one.
 
-SQLite in WAL mode. What `put` returned survives the death of the process at any moment; a power failure may take the
-last commits back (synchronous=NORMAL, https://www.sqlite.org/pragma.html#pragma_synchronous).
+SQLite in WAL mode. Records that `put` has returned survive the end of the process at any moment; a power failure may
+undo the last commits (synchronous=NORMAL, https://www.sqlite.org/pragma.html#pragma_synchronous).
 
-A record belongs to an owner: an open Spool. An owner holds a lock on a file of its own, which the kernel lets go when
-its process dies, however it dies; then a living owner takes its records over.
+A record belongs to an owner: an open Spool. An owner holds a lock on its own lock file, which the kernel releases when
+its process ends in any way; then a living owner takes over its records.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Record", "Spool", "SpoolDamaged", "SpoolError", "SpoolFull"]
 
-# Records that cannot be read are logged so often, together.
+# Seconds between log lines about unreadable records.
 _TELL_S = 60.0
 
 
 class _Entry(NamedTuple):
-    """What is known in memory of a record.
+    """The index entry of a record in memory.
 
     Attributes:
         row: Its id in the file.
         nbytes: Its body's size.
-        text: Its events by type, as they are stored.
-        is_own: Whether this object wrote it.
+        text: Its events by type, in stored form.
+        is_own: Whether this spool object wrote it.
     """
 
     row: int
@@ -49,21 +49,21 @@ class _Entry(NamedTuple):
 
     @property
     def types(self) -> Mapping[str, int]:
-        """Its events by type; none where the text makes no sense."""
+        """Its events by type; empty if the text is invalid."""
         return counts_of(self.text)
 
 
 class Spool:
-    """Records of this process, in a file that several processes may share.
+    """The records of this process, in a file that several processes may share.
 
     Every call may block on the disk. Used by one thread at a time.
 
-    Records are known by numbers of this object's, each used once: ids of the file begin again in a new one.
+    Records are identified by numbers of this object, each used once, because the ids restart in a new file.
 
     Args:
-        path: The database; made when it is not there. Beside it stand SQLite's own files and a lock file an owner.
-        max_bytes: Bytes of bodies that this owner keeps, at most; and of those in quarantine.
-        logger: Told of records that cannot be read, and of a file that is set aside, deleted or replaced.
+        path: The database; created if missing. Beside it are SQLite's own files and one lock file per owner.
+        max_bytes: The limit in bytes for the bodies of this owner, and for those in quarantine.
+        logger: Logs unreadable records, and a file that is set aside, deleted or replaced.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, logger: Log) -> None:
@@ -72,7 +72,7 @@ class Spool:
         self.nbytes = 0
         self._file = SpoolFile(path, logger, self._lose_all, self._move)
         self._numbers = itertools.count(1)
-        # By number. Those that were not handed out, in order; those that were; and those that were when they were lost.
+        # By number: records not handed out, in order; records handed out; and records lost after they were handed out.
         self._waiting: dict[int, _Entry] = {}
         self._taken: dict[int, _Entry] = {}
         self._gone: dict[int, _Entry] = {}
@@ -83,22 +83,22 @@ class Spool:
 
     @property
     def owner(self) -> str:
-        """Whose the records are in the file, a name for each time that it is opened; "" while it is not."""
+        """The owner id of the records, new each time the file is opened; "" while it is closed."""
         return self._file.owner
 
     @property
     def available(self) -> int:
-        """How many records `take` would find."""
+        """The number of records that `take` would find."""
         return len(self._waiting)
 
     def adopt(self) -> Counter[str]:
-        """Open the file if it is not open, and take over the records of owners that are no more.
+        """Open the file if needed, and take over the records of dead owners.
 
         Returns:
-            Their events by type, of those that make sense.
+            The valid events taken over, by type.
 
         Raises:
-            SpoolError: The disk would not.
+            SpoolError: The disk failed.
         """
         adopted: list[_Entry] = []
         with self._database(lasting=True) as db:
@@ -106,7 +106,7 @@ class Spool:
             for (other,) in db.execute("SELECT DISTINCT owner FROM records WHERE owner != ?", [owner]).fetchall():
                 if is_alive(self.path, other):
                     continue
-                with contextlib.suppress(OSError, ValueError):  # what is damaged may be no name
+                with contextlib.suppress(OSError, ValueError):  # a damaged owner may not be an id
                     lock_path(self.path, other).unlink()
                 adopted += (
                     _Entry(row, nbytes, text, is_own=False)
@@ -126,11 +126,11 @@ class Spool:
         """Store records, all or none.
 
         Returns:
-            Their numbers; they count as handed out, as by `take`.
+            Their numbers; they count as handed out, as after `take`.
 
         Raises:
-            SpoolFull: There is no room for them.
-            SpoolError: The disk would not.
+            SpoolFull: There is no room for the records.
+            SpoolError: The disk failed.
         """
         size = sum(len(record.body) for record in records)
         if self.nbytes + size > self.max_bytes:
@@ -153,16 +153,16 @@ class Spool:
         return numbers
 
     def take(self, max_bytes: int, check: Callable[[Record], str] = lambda record: "") -> list[Record]:
-        """Hand out the oldest records that were not handed out yet: up to `max_bytes` of bodies, or one.
+        """Hand out the oldest records not handed out yet: up to `max_bytes` of bodies, or one record.
 
-        A record that cannot be read, or makes no sense, is put into quarantine, and its events count as lost.
+        An unreadable or invalid record is put into quarantine, and its events count as lost.
 
         Args:
-            max_bytes: As above.
-            check: Looks at a record that another process wrote, and returns what is wrong with it, as a clause, or "".
+            max_bytes: The limit, see above.
+            check: Called with a record that another process wrote; returns its fault as a clause, or "".
 
         Raises:
-            SpoolError: The disk would not.
+            SpoolError: The disk failed.
         """
         numbers: list[int] = []
         size = 0
@@ -181,7 +181,7 @@ class Spool:
                     [entry.row, self._file.owner],
                 ).fetchone()
                 if columns is None:
-                    fault = "it is not in the file any more"
+                    fault = "it is no longer in the file"
                 else:
                     req_guid, wire, accepted_at, text, _, body = columns
                     fault = fault_of(columns)
@@ -189,7 +189,7 @@ class Spool:
                         record = Record(req_guid, wire, accepted_at, counts_of(text), body, number)
                         fault = "" if entry.is_own else check(record)
                     if not fault and text != entry.text:
-                        fault = "its counts by type were changed"  # and are known otherwise to the ledger
+                        fault = "its counts by type were changed"  # and the ledger knows other counts
                     if not fault:
                         records.append(record)
                         continue
@@ -209,7 +209,7 @@ class Spool:
         return records
 
     def give_back(self, numbers: Iterable[int]) -> None:
-        """Let records that were handed out be taken again."""
+        """Make handed-out records available again."""
         for number in numbers:
             if number in self._taken:
                 self._waiting[number] = self._taken.pop(number)
@@ -217,10 +217,10 @@ class Spool:
                 self._lost[number] = self._gone.pop(number).types
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Delete records: their events are settled.
+        """Delete records whose events are settled.
 
         Raises:
-            SpoolError: The disk would not; they stay where they are.
+            SpoolError: The disk failed; the records stay where they are.
         """
         numbers = [*numbers]
         if any(number in self._taken for number in numbers):
@@ -230,15 +230,15 @@ class Spool:
         self._forget(numbers)
 
     def quarantine(self, numbers: Iterable[int], reason: str) -> None:
-        """Move records that were handed out into quarantine, for `raccoon-fast spool` to show: they are not sent again.
+        """Move handed-out records into quarantine, where `raccoon-fast spool` shows them. They are not sent again.
 
         Args:
-            numbers: Others than those handed out are ignored.
-            reason: Why, as a clause: "it was refused by every server".
+            numbers: The records; numbers that are not handed out are ignored.
+            reason: The reason as a clause: "it was refused by every server".
 
         Raises:
-            SpoolFull: The quarantine holds `max_bytes` of bodies already, or the disk is full.
-            SpoolError: The disk would not; they stay where they are.
+            SpoolFull: The quarantine already holds `max_bytes` of bodies, or the disk is full.
+            SpoolError: The disk failed; the records stay where they are.
         """
         numbers = [*numbers]
         if any(number in self._taken for number in numbers):
@@ -250,7 +250,7 @@ class Spool:
         self._forget(numbers)
 
     def put_quarantined(self, record: Record, reason: str) -> None:
-        """Store events that have no record of their own in quarantine; arguments and errors as `quarantine`."""
+        """Store events without a record in quarantine; arguments and errors as for `quarantine`."""
         row = (record.req_guid, record.wire, record.accepted_at, text_of(record.types))
         with self._database(lasting=True) as db:
             self._check_quarantine(db, len(record.body))
@@ -261,19 +261,19 @@ class Spool:
             )
 
     def pop_lost(self) -> dict[int, Mapping[str, int]]:
-        """Events by type of records that are only on disk and cannot be handed out any more, by number, told once."""
+        """Events by type, by record number, of records that were only on disk and are lost; each is reported once."""
         lost, self._lost = self._lost, {}
         return lost
 
     def pop_gone(self) -> list[int]:
-        """Numbers of records that were handed out and are not on disk any more, told once."""
+        """Numbers of handed-out records that are no longer on disk; each is reported once."""
         gone, self._untold = self._untold, []
         return gone
 
     def close(self) -> None:
-        """Let go of the records; whoever opens the file next takes them over. Idempotent.
+        """Release the records; the next owner that opens the file takes them over. Idempotent.
 
-        Those that nobody will find are told by `pop_lost`.
+        `pop_lost` reports records that no owner will find.
         """
         self._tell_faults()
         self._file.close()
@@ -282,7 +282,7 @@ class Spool:
         self._lost = lost
 
     def after_fork(self) -> None:
-        """In a forked child: the records are the parent's."""
+        """In a forked child: forget the records, which belong to the parent."""
         self._file.after_fork()
         self._forget_all()
 
@@ -320,13 +320,13 @@ class Spool:
             self._file.say("the spool %s has lost %s: %s", self.path, counted(count, "record"), fault)
         self._file.tell()
 
-    # What the file tells
+    # Callbacks of the file
 
     def _lose_all(self) -> None:
         self._move({})
 
     def _move(self, rows: Mapping[int, int]) -> None:
-        """The records have new ids; those that are missing are lost."""
+        """Note the records' new ids; missing records are lost."""
         for number, entry in [*self._waiting.items(), *self._taken.items()]:
             entries = self._waiting if number in self._waiting else self._taken
             row = rows.get(entry.row)
@@ -338,7 +338,7 @@ class Spool:
             if entries is self._waiting:
                 self._lost[number] = entry.types
             else:
-                self._gone[number] = entry  # in memory still, as a rule
+                self._gone[number] = entry  # usually still in memory
                 self._untold.append(number)
 
 

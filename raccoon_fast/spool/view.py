@@ -1,7 +1,6 @@
-"""A spool's file seen from outside, by one who is no owner: what everyone has there, and how to drop what is nobody's.
+"""A spool file for command-line tools: lists records by owner, and drops those of dead owners.
 
-Reads are short, one after the other, so that a living owner is not kept from anything; what is written is what belongs
-to owners that are no more.
+Reads are short and separate, so that living owners are not blocked. Only records of dead owners are changed.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["Content", "Filter", "Owner", "SpoolView"]
 
 _BUSY_S = 5.0
-# Records dropped in one transaction: a living owner that wants to write waits for no more.
+# Records dropped per transaction, which limits how long a living owner waits to write.
 _DROPS = 64
 
 
 @dataclass
 class Content:
-    """Records, summed up.
+    """Totals of records.
 
     Attributes:
-        records: How many.
-        nbytes: Of their bodies.
+        records: The number of records.
+        nbytes: The bytes of their bodies.
         types: Events by type.
-        oldest_at: UNIX time at which the oldest was accepted; None where there is none.
-        newest_at: The same of the newest.
+        oldest_at: The UNIX time at which the oldest was accepted; None without records.
+        newest_at: The same for the newest.
     """
 
     records: int = 0
@@ -49,21 +48,21 @@ class Content:
     newest_at: float | None = None
 
     def add(self, nbytes: int, types: Mapping[str, int], accepted_at: object) -> None:
-        """Counts one record; its columns."""
+        """Counts one record, given by its columns."""
         self.records += 1
         self.nbytes += nbytes
         self.types.update(types)
-        if isinstance(accepted_at, float):  # what is damaged may hold anything
+        if isinstance(accepted_at, float):  # damaged columns may contain anything
             self.oldest_at = accepted_at if self.oldest_at is None else min(self.oldest_at, accepted_at)
             self.newest_at = accepted_at if self.newest_at is None else max(self.newest_at, accepted_at)
 
 
 class Owner(NamedTuple):
-    """Who records belong to: an open spool of a process, or one that is no more.
+    """The owner of records: a spool that a process has open, or one that has ended.
 
     Attributes:
-        name: 32 hexadecimal digits.
-        alive: Whether it is open. What is left of one that is not goes to the next that opens the file.
+        name: The owner id, 32 hexadecimal digits.
+        alive: Whether it is open. The records of a dead owner go to the next spool that opens the file.
         content: Its records.
     """
 
@@ -73,12 +72,12 @@ class Owner(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which events are meant; all where nothing is said.
+    """Selects events; without arguments, all events.
 
     Attributes:
-        event_type: Those of this type, also in records that hold others as well.
-        owner: Those of owners whose names begin so: hexadecimal digits.
-        before: Those of records accepted before this UNIX time.
+        event_type: Only events of this type, also in records with other types.
+        owner: Only events of owners whose id starts with these hexadecimal digits.
+        before: Only events of records accepted before this UNIX time.
     """
 
     event_type: str | None = None
@@ -90,14 +89,14 @@ _ALL = Filter()
 
 
 class SpoolView:
-    """Reads a spool, and drops what belongs to owners that are no more. Used by one thread, in `with`.
+    """Reads a spool, and drops records of dead owners. For use by one thread, in `with`.
 
     Args:
-        path: The file; it is neither made nor mended.
+        path: The file; it is neither created nor repaired.
 
     Raises:
-        FileNotFoundError: There is none.
-        SpoolError: It is no spool, or cannot be read. So do all methods.
+        FileNotFoundError: The file does not exist.
+        SpoolError: The file is not a spool, or cannot be read. All methods may raise it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +104,7 @@ class SpoolView:
         if not path.is_file():
             raise FileNotFoundError(f"no such spool: {path}")
         with self._named_errors():
-            # Not mode=ro, which would leave SQLite's own files behind beside the spool.
+            # Not mode=ro, which would leave SQLite's own files beside the spool.
             uri = f"{path.absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
             try:
@@ -121,7 +120,7 @@ class SpoolView:
         self._db.close()
 
     def owners(self) -> list[Owner]:
-        """Everyone who has records, or the file open; who has the oldest record first."""
+        """All owners that have records or the file open; the owner of the oldest record comes first."""
         contents: dict[str, Content] = {}
         with self._named_errors():
             for owner, nbytes, types, accepted_at in self._db.execute(
@@ -135,7 +134,7 @@ class SpoolView:
         return [Owner(name, is_alive(self.path, name), content) for name, content in contents.items()]
 
     def quarantine(self) -> tuple[Content, Counter[str]]:
-        """The records that could not be read, and how many of them for which reason."""
+        """The totals of unreadable records, and their number by reason."""
         content = Content()
         reasons: Counter[str] = Counter()
         with self._named_errors():
@@ -147,25 +146,25 @@ class SpoolView:
         return content, reasons
 
     def set_aside(self) -> list[Path]:
-        """Files that could not be read as a whole, kept beside the spool under another name."""
+        """Unreadable spool files that were renamed beside the spool."""
         names = self.path.parent.glob(f"{self.path.name}.damaged-*")
         return sorted(path for path in names if not path.name.endswith(("-wal", "-shm")))
 
     def damage(self) -> Iterator[str]:
-        """Look at the file's structure and at every record; what is wrong, a line each."""
+        """Check the file's structure and every record. Returns one line per fault."""
         with self._named_errors():
             for (line,) in self._db.execute("PRAGMA quick_check"):
                 if line != "ok":
                     yield line
             number = -1
-            # A read for each: one long read would keep the owners' log from being reset.
+            # One read per record: a long read would prevent SQLite from resetting the owners' log.
             while row := self._first(number + 1):
                 number, owner, *columns = row
                 if fault := fault_of(columns):
                     yield f"record {number} of owner {owner}, request {str(columns[0])[:64]}: {fault}"
 
     def orphans(self, wanted: Filter = _ALL) -> Content:
-        """What there is of owners that are no more: what `drop` would drop, and the next owner takes over."""
+        """The totals of dead owners, which `drop` would drop and the next owner would take over."""
         content = Content()
         with self._named_errors():
             for _, nbytes, types, accepted_at in self._orphans(wanted):
@@ -173,10 +172,10 @@ class SpoolView:
         return content
 
     def drop(self, wanted: Filter) -> Counter[str]:
-        """Delete events of owners that are no more.
+        """Delete events of dead owners.
 
         Returns:
-            How many, by type: fewer than `orphans` found where another process took records over meanwhile.
+            The number deleted, by type; fewer than `orphans` found if another process took over records meanwhile.
         """
         dropped: Counter[str] = Counter()
         with self._named_errors():
@@ -188,7 +187,7 @@ class SpoolView:
         return dropped
 
     def drop_quarantine(self) -> int:
-        """Delete all records of the quarantine; how many that were."""
+        """Delete all records of the quarantine, and return their number."""
         with self._named_errors(), self._transaction():
             return self._db.execute("DELETE FROM quarantine").rowcount
 
@@ -210,14 +209,14 @@ class SpoolView:
     def _drop(self, number: int, event_type: str | None) -> Mapping[str, int]:
         row = self._first(number)
         if row is None or row[0] != number or is_alive(self.path, row[1]):
-            return {}  # taken over, or sent, meanwhile
+            return {}  # taken over or sent meanwhile
         req_guid, wire, accepted_at, text, _, body = row[2:]
         types = counts_of(text)
         if event_type is None or types.keys() == {event_type}:
             self._db.execute("DELETE FROM records WHERE id = ?", [number])
             return types
         if fault_of(row[2:]):
-            return {}  # what cannot be read cannot be taken apart
+            return {}  # an unreadable record cannot be split
         batch = Batch(wire)
         batch.load(body, types)
         rest = Batch(wire)
@@ -242,7 +241,7 @@ class SpoolView:
             )
 
     def _first(self, least: int) -> Any:
-        """The first record of this number or a higher one: its number, owner and columns; None after the last."""
+        """The first record with this number or a higher one: number, owner and columns; None after the last."""
         return self._db.execute(
             "SELECT id, owner, req_guid, wire, accepted_at, types, checksum, body FROM records"
             " WHERE id >= ? ORDER BY id LIMIT 1",

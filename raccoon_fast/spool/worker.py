@@ -1,4 +1,4 @@
-"""The engine's side of the spool: what blocks is done on a thread of its own, and its end comes back to the loop."""
+"""The engine's side of the spool: blocking work runs on a separate thread, and results return to the loop."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["News", "Spooling"]
 
 _ADOPT_S = 10.0
-# A disk that refuses is asked again so much later, and told of so often.
+# After how many seconds a failing disk is tried again, and how often its failure is logged.
 _PAUSE_S = 1.0
 _TELL_S = 60.0
-# Batches for the quarantine that wait for a disk that refuses, at most.
+# The most batches for the quarantine that wait for a failing disk.
 _MAX_QUARANTINES = 1000
 
 
 @dataclass
 class _Turn:
-    """What the thread is asked for in one go: many batches share one transaction. It takes out what it has done."""
+    """The work of one turn of the thread: many batches share a transaction. The thread removes finished work."""
 
     stores: list[tuple[Batch, Callable[[Batch, int | None], None]]] = field(default_factory=list)
     removes: list[int] = field(default_factory=list)
     returns: list[int] = field(default_factory=list)
-    # Numbers of records, or a record that is not stored yet, each with a reason.
+    # Record numbers, or records not stored yet, each with a reason.
     quarantines: list[tuple[list[int] | Record, str]] = field(default_factory=list)
     fetch: tuple[int, Callable[[list[Record]], None]] | None = None
     adopts: bool = False
@@ -50,7 +50,7 @@ class _Turn:
 
 @dataclass
 class _Done:
-    """What came of a turn."""
+    """The result of a turn."""
 
     numbers: list[int] | None = None
     records: list[Record] = field(default_factory=list)
@@ -63,12 +63,12 @@ class _Done:
 
 
 class News(NamedTuple):
-    """What was found out about records, beside what was asked for.
+    """News about records, beside the requested results.
 
     Attributes:
-        adopted: Events by type of records that are ours from now on, of a process that is no more.
-        lost: Events by type of records that were on disk only and cannot be had any more, by number.
-        gone: Numbers of records of batches in memory: they are not on disk any more.
+        adopted: Events by type of records taken over from a dead process.
+        lost: Events by type, by record number, of records that were only on disk and are lost.
+        gone: Numbers of records that are no longer on disk but whose batches are in memory.
     """
 
     adopted: Mapping[str, int]
@@ -79,20 +79,20 @@ class News(NamedTuple):
 class Spooling:
     """Stores, fetches and removes records, one turn after the other.
 
-    Owned by the engine's loop; the spool itself is touched by the thread only. What is asked for while a turn is under
-    way is the next turn. After the disk has refused something, for a moment nothing is asked of it: what is to be
-    stored is refused at once, and all else waits.
+    Owned by the engine's loop; only the thread uses the spool itself. Work requested during a turn
+    goes into the next turn. After the disk has failed, it is left alone for a moment: batches to
+    store are refused at once, and everything else waits.
 
     Args:
         spool: The records.
-        thread: Runs what blocks.
+        thread: Runs blocking work.
         turned: Called after each turn.
-        logger: Told of what the disk refuses, once a minute.
-        clock: As time.monotonic.
-        call_later: As that of the loop.
+        logger: Logs failures of the disk, once a minute.
+        clock: A function like time.monotonic.
+        call_later: A function like the loop's.
 
     Attributes:
-        available: Records that `fetch` would find.
+        available: The number of records that `fetch` would find.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class Spooling:
         self._is_closing = False
         self._is_closed = False
         self._is_refusing = False
-        # When the disk refused last, for want of room and for any other reason.
+        # When the disk last failed, for lack of room and for any other reason.
         self._full_s = self._refused_s = float("-inf")
         self._told_s = float("-inf")
-        # Turns that ended when the loop was gone.
+        # Turns that ended after the loop was gone.
         self._unheard: list[tuple[_Turn, _Done]] = []
         self._adopt_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -130,51 +130,51 @@ class Spooling:
 
     @property
     def ready_s(self) -> float:
-        """When the disk may be asked to store something: a moment after it refused."""
+        """When the disk may store again: a moment after it failed."""
         return max(self._refused_s, self._full_s) + _PAUSE_S
 
     def store(self, batch: Batch, then: Callable[[Batch, int | None], None]) -> None:
-        """Store a batch, and call `then` with it and its record's number, None where the disk refused.
+        """Store a batch, and call `then` with it and its record's number, or None if the disk failed.
 
-        The batch must stay as it is until then.
+        The batch must not change until then.
         """
         self._next.stores.append((batch, then))
         self._kick()
 
     def remove(self, numbers: list[int]) -> None:
-        """Delete records, some time soon."""
+        """Delete records soon."""
         self._next.removes += numbers
         self._kick()
 
     def give_back(self, numbers: list[int]) -> None:
-        """Let records be fetched again."""
+        """Make records available to `fetch` again."""
         self._next.returns += numbers
         self._kick()
 
     def quarantine(self, numbers: list[int], reason: str) -> None:
-        """Move records into quarantine, some time soon: they are kept there, and not sent again.
+        """Move records into quarantine soon: they are kept there and not sent again.
 
         Args:
-            numbers: The records'.
-            reason: Why, as a clause: "it was refused by every server".
+            numbers: The record numbers.
+            reason: The reason as a clause: "it was refused by every server".
         """
         self._next.quarantines.append((numbers, reason))
         self._kick()
 
     def put_quarantined(self, batch: Batch, reason: str) -> None:
-        """Store a batch in quarantine, some time soon. It may be changed as soon as this returns."""
+        """Store a batch in quarantine soon. It may be changed as soon as this returns."""
         self._next.quarantines.append((_record(batch), reason))
         self._kick()
 
     def fetch(self, max_bytes: int, then: Callable[[list[Record]], None]) -> None:
-        """Hand out the oldest records, `max_bytes` of them or one, to `then`."""
+        """Pass the oldest records to `then`: up to `max_bytes`, or one record."""
         self._next.fetch = (max_bytes, then)
         self._kick()
 
     async def close(self, timeout_s: float) -> None:
-        """Finish what was asked for, for at most so long, and let go of the records.
+        """Finish the requested work within a time limit, and release the records.
 
-        A disk that refused is asked once more; then what it was asked for is left to the next process.
+        A failing disk is tried once more; then the remaining work is left to the next process.
         """
         self._is_closing = True
         for timer in (self._adopt_timer, self._retry_timer):
@@ -192,22 +192,22 @@ class Spooling:
             self._thread.submit(_close, self._spool)
 
     def take_over(self, other: Spooling, then: Callable[[News], None]) -> None:
-        """Go on where the loop of another one has ended: what that was asked for is done here, but for stores.
+        """Continue for another instance whose loop has ended: do its requested work, except stores.
 
         Args:
-            other: On the same spool and thread.
-            then: Called, on the loop, with what it found out when it was heard no more. What it stored or fetched in
-                that moment is undone: a stored batch is in memory still, and a fetched record can be fetched again.
+            other: The other instance, on the same spool and thread.
+            then: Called on the loop with the news that the other found after its loop ended. What it stored or fetched
+                in that time is undone: a stored batch is still in memory, and a fetched record can be fetched again.
         """
 
-        def on_thread(_: object) -> None:  # behind the turn that was under way
+        def on_thread(_: object) -> None:  # after the turn in progress
             rest, other._next = other._next, _Turn()
             heard = other._unheard
             for turn, done in heard:
                 rest.removes += turn.removes + (done.numbers or [])
                 rest.quarantines += turn.quarantines
                 rest.returns += [record.id for record in done.records]
-            with contextlib.suppress(RuntimeError):  # this loop has ended, too
+            with contextlib.suppress(RuntimeError):  # this loop has ended too
                 self._loop.call_soon_threadsafe(on_loop, rest, [done for _, done in heard])
 
         def on_loop(rest: _Turn, heard: list[_Done]) -> None:
@@ -227,7 +227,7 @@ class Spooling:
         if now_s < self.ready_s and self._next.stores and not self._is_refusing:
             self._is_refusing = True
             self._idle.clear()
-            self._loop.call_soon(self._refuse)  # not at once: whoever asked is not done asking
+            self._loop.call_soon(self._refuse)  # not at once: the caller may request more work
         if now_s < self._refused_s + _PAUSE_S:
             if self._retry_timer is None and not self._is_closing:
                 self._retry_timer = self._call_later(self._refused_s + _PAUSE_S - now_s, self._retry)
@@ -241,7 +241,7 @@ class Spooling:
         self._idle.clear()
         self._thread.submit(self._work, turn)
         if self._is_closed:
-            self._thread.submit(_close, self._spool)  # which the turn opened once more
+            self._thread.submit(_close, self._spool)  # the turn has opened it again
 
     def _retry(self) -> None:
         self._retry_timer = None
@@ -271,7 +271,7 @@ class Spooling:
                 except SpoolDamaged:
                     step(turn, done)  # with a new file
             except SpoolFull as error:  # noqa: PERF203
-                done.error = error  # the next steps need no room, and may make some
+                done.error = error  # the next steps need no room, and may free some
             except Exception as error:  # noqa: BLE001 - a turn that never ends would end all spooling
                 done.error = error if isinstance(error, SpoolError) else SpoolError(f"the spool failed: {error!r}")
                 break
@@ -288,7 +288,7 @@ class Spooling:
             done.numbers = self._spool.put([_record(batch) for batch, _ in turn.stores])
 
     def _quarantine(self, turn: _Turn, done: _Done) -> None:
-        # Before the removes, which may delete what a part is kept of.
+        # Before the removes, which may delete records of which a part is kept.
         while turn.quarantines:
             what, reason = turn.quarantines[0]
             try:
@@ -322,7 +322,7 @@ class Spooling:
         self.available = done.available
         self._look_at(done)
         if not self._is_closing:
-            # What was not done comes first in the next turn; nothing of it is forgotten.
+            # Unfinished work comes first in the next turn; nothing is forgotten.
             self._next.removes[:0] = turn.removes
             self._next.quarantines[:0] = turn.quarantines
             del self._next.quarantines[_MAX_QUARANTINES:]

@@ -373,7 +373,7 @@ print(found_by_the_next())
     )
     lines = run(program)
     assert len(lines) == 3
-    assert all("when this process was forked" in line or "while the disk was at work" in line for line in lines[:2])
+    assert all("when this process was forked" in line or "while SQLite was working" in line for line in lines[:2])
     assert lines[2] == "['again', 'parent']"
 
 
