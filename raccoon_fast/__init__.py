@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from raccoon_fast import _interpreter as _interpreter  # first: it refuses what could not work
+from raccoon_fast import _interpreter as _interpreter  # first: it refuses interpreters that cannot work
 
-# Not on first use: its module has its name, and whoever imported that first would leave the module in its place.
+# Not on first use: its module has the same name, and importing that first would leave the module in its place.
 from raccoon_fast.client_info import ClientInfo as ClientInfo
 from raccoon_fast.client_info import client_info as client_info
 

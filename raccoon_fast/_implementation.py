@@ -1,8 +1,8 @@
-"""Chooses, once for all of the core, between its compiled and its pure-Python form.
+"""Chooses between the compiled and the pure-Python form, once for the whole core.
 
-The environment variable RACCOON_FAST_NO_EXTENSIONS, set to anything but "" or "0", chooses the pure form. Else the
-compiled form is used if it was installed. Half of it is a broken install and raises, and so does a compiled module
-that does not load: a program that counts on the compiled form never gets the slow one in silence.
+If the environment variable RACCOON_FAST_NO_EXTENSIONS is set, except to "" or "0", the pure form is used. Otherwise the
+compiled form is used if it is installed. An incomplete compiled form is a broken installation and raises; so does a
+compiled module that does not load. A program that relies on the compiled form never gets the slow one silently.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SLOWER = "pure Python, about 12 times slower"
 
 
 def was_switched_off() -> bool:
-    """Say whether the environment asks for the pure form."""
+    """Return whether the environment asks for the pure form."""
     return os.environ.get(_SWITCH, "") not in ("", "0")
 
 
@@ -50,7 +50,7 @@ def describe() -> str:
 
 
 def explain_pure() -> tuple[str, str]:
-    """Return why the pure form is in use where it is, and what to do about it."""
+    """Return why the pure form is in use, and what to do about it."""
     if was_switched_off():
         return f"{_SWITCH} is set", "unset it to use the compiled modules"
     if type(__spec__.loader).__name__ == "zipimporter":

@@ -1,7 +1,7 @@
-"""Refuses subinterpreters, before anything is loaded that would spoil the package for the main one.
+"""Refuses subinterpreters, before loading anything that would break the package for the main interpreter.
 
-Our compiled modules and those of uvloop, httptools and orjson can be loaded by one interpreter per process: were it a
-subinterpreter, the main one could not load them any more.
+Only one interpreter per process can load our compiled modules and those of uvloop, httptools and orjson. If a
+subinterpreter loaded them, the main interpreter no longer could.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The thread that runs users' callbacks, so that none of them can hold up the event loop."""
+"""Runs users' callbacks on a separate thread, so that they cannot block the event loop."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["CallbackThread"]
 
 
 class CallbackThread:
-    """Runs callbacks one after the other, on one daemon thread that the first of them starts.
+    """Runs callbacks one after the other, on one daemon thread that the first callback starts.
 
-    `submit` never blocks and may be called from any thread, also after `stop`: a callback is never lost. It has no
-    lock: a thread runs callbacks while it holds the one `_vacancy`, and one that finds it taken ends.
+    `submit` never blocks and may be called from any thread, even after `stop`: no callback is lost. There is no
+    lock: a thread runs callbacks while it holds the only `_vacancy`; a thread that finds it taken ends.
 
     Args:
-        logger: Told when a callback raises, whatever it raises; the next one is run all the same.
-        name: The thread's.
-        blocks: Whether the callbacks block as only a thread of the system may; those of users run on a greenlet where
-            gevent has made threads greenlets.
+        logger: Logs any exception of a callback; the next callback still runs.
+        name: The name of the thread.
+        blocks: Whether the callbacks may block an OS thread; users' callbacks run on a greenlet if
+            gevent has patched threads.
     """
 
     def __init__(self, logger: Log, name: str = "raccoon_fast-callbacks", *, blocks: bool = False) -> None:
         self._logger = logger
         self._name = name
-        # A greenlet must not wait in a queue that was made before gevent patched.
+        # A greenlet must not wait in a queue that was created before gevent's patching.
         self._may_be_green = is_green() and not blocks
         self._queue = new_queue()
         self._vacancy = deque([None])
@@ -42,13 +42,13 @@ class CallbackThread:
         self._stopped = False
 
     def start(self) -> None:
-        """Start the thread, if there is none.
+        """Start the thread, if it does not run.
 
-        Called beforehand by whoever will have callbacks: at the interpreter's exit no thread can be started, and a
-        greenlet runs among those of the thread that started it.
+        Call it before submitting callbacks: at the interpreter's exit no thread can be started, and a
+        greenlet runs on the thread that started it.
 
         Raises:
-            RuntimeError: The system starts no thread.
+            RuntimeError: The system cannot start a thread.
         """
         if not self._vacancy or self._starting is not None:
             return
@@ -57,23 +57,23 @@ class CallbackThread:
             self._starting = thread
             thread.start()
         except BaseException:
-            self._starting = None  # after a Ctrl-C it may run all the same
+            self._starting = None  # after a Ctrl-C it may run anyway
             raise
 
     def submit(self, callback: Callable[..., object], argument: Any) -> None:
-        """Run `callback(argument)` after those submitted before."""
+        """Run `callback(argument)` after the callbacks submitted before."""
         self._queue.put((callback, argument))
         self.start()
         if self._stopped:
             self._queue.put(None)
 
     def is_current(self) -> bool:
-        """Whether the caller is a callback."""
+        """Whether the caller runs in a callback."""
         thread = self._thread
         return thread is not None and thread.is_current()
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread once it has run what was submitted, waiting for that at most `timeout_s`."""
+        """End the thread once it has run the submitted callbacks; wait for at most `timeout_s`."""
         self._stopped = True
         deadline_s = time.monotonic() + timeout_s
         while (thread := self._thread or self._starting) is not None:
@@ -97,8 +97,8 @@ class CallbackThread:
         while True:
             item = self._queue.get()
             if item is None:
-                # Whoever submits puts its callback into the queue and looks for the vacancy then: one of the two sees
-                # what the other did.
+                # `submit` puts its callback into the queue first and then looks for the vacancy: one of the two threads
+                # sees the change of the other.
                 self._thread = None
                 self._vacancy.append(None)
                 if self._queue.empty() or not self._take_vacancy():

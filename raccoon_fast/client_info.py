@@ -1,4 +1,4 @@
-"""Which build of the package this is, and the User-Agent it sends."""
+"""Identifies the build of the package, and makes the User-Agent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ClientInfo(NamedTuple):
 
 @functools.cache
 def client_info() -> ClientInfo:
-    """Returns what the build stamped into the package; without a stamp, what the installed metadata says."""
+    """Returns the build information stamped into the package, or else from the installed metadata."""
     from raccoon_fast._implementation import describe
 
     form = describe()
@@ -57,9 +57,9 @@ _logged_form = False
 
 
 def log_form(log: Log) -> None:
-    """Logs once per process, by the first client that logs at all, whether the compiled form is in use.
+    """Logs once per process whether the compiled form is in use, with the first client that has a logger.
 
-    A warning if it is not and nobody chose that; else a debug message.
+    Logs a warning if the pure form is in use by accident, otherwise a debug message.
     """
     global _logged_form
     if _logged_form:
@@ -72,7 +72,7 @@ def log_form(log: Log) -> None:
     write("version %s, %s", info.version, info.form)
 
 
-# RFC 9110, sections 5.6.2 (tchar) and 5.6.5 (ctext), ASCII only and without what a comment would have to quote.
+# RFC 9110, sections 5.6.2 (tchar) and 5.6.5 (ctext), ASCII only and without characters that comments must quote.
 _NOT_IN_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_COMMENT = re.compile(r"[^ !-'*-\[\]-~]+")
 
@@ -80,11 +80,11 @@ _NOT_IN_COMMENT = re.compile(r"[^ !-'*-\[\]-~]+")
 def user_agent(app: App | None = None) -> str:
     """Returns the User-Agent: `raccoon_fast/0.1.0 (compiled) goplay-backend/1.0 (goplay-123)`.
 
-    The first comment is "(compiled)" or "(pure Python)". Product tokens and comments, as RFC 9110, section 10.1.5 has
-    them. Characters that are not allowed there, CR and LF before all, become "-"; empty fields of `app` are left out.
+    The first comment is "(compiled)" or "(pure Python)". The format is that of RFC 9110, section 10.1.5:
+    product tokens and comments. Other characters, above all CR and LF, become "-"; empty fields of `app` are left out.
 
     Args:
-        app: The user's application; its name and version become a product, its id the comment.
+        app: The user's application: name and version become a product, the id its comment.
 
     Raises:
         TypeError: `app` is not an App of three strings.

@@ -1,4 +1,4 @@
-"""How many events there are, by what became of them."""
+"""Counts of events by outcome."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ __all__ = ["Counts"]
 
 @dataclass(frozen=True)
 class Counts:
-    """Events by what became of them; `accepted` is the sum of all the others, at every moment.
+    """Counts of events by outcome; `accepted` is always the sum of all others.
 
     Attributes:
-        accepted: Taken by `emit`, or found in the spool of an earlier process.
+        accepted: Accepted by `emit`, or found in the spool of an earlier process.
         acked: Acknowledged by a server.
-        failed: Not to be delivered, by reason: the server's code, "closed", or "damaged" in the spool.
-        dropped: Given up by the overflow policy, by its name.
+        failed: Never to be delivered, by reason: the server's code, "closed", or "damaged" in the spool.
+        dropped: Dropped by the overflow policy, by policy name.
         expired: Not acknowledged within delivery_timeout.
-        spooled: On disk, to be sent later, by this process or another.
-        queued: Waiting here.
-        in_flight: Sent, and not answered yet.
+        spooled: On disk, to be sent later by this process or another one.
+        queued: Waiting in memory.
+        in_flight: Sent, but not answered yet.
         sampled: Left out by a lane's `sample`.
         filtered: Left out by `before_send`.
-        discarded: Accepted and not sent, because the producer is turned off or sends to null://.
+        discarded: Accepted but not sent, because the producer is turned off or sends to null://.
     """
 
     accepted: int = 0
@@ -39,7 +39,7 @@ class Counts:
 
     @property
     def unsettled(self) -> int:
-        """Events that wait here or are in flight."""
+        """Events that wait in memory or are in flight."""
         return self.queued + self.in_flight
 
     @property

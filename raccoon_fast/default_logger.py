@@ -1,4 +1,4 @@
-"""The logger "raccoon_fast" of the standard library, and what becomes of its records in a program without logging.
+"""The logger "raccoon_fast" of the standard library, and its handler for programs without logging.
 
 Imported on first use: `logging` is not loaded with the package.
 """
@@ -14,7 +14,7 @@ __all__ = ["default_logger"]
 
 
 class _Fallback(logging.Handler):
-    """Writes warnings and errors to stderr while the program has no handler that gets them.
+    """Writes warnings and errors to stderr while no handler of the program gets them.
 
     Python's own last resort, `logging.lastResort`, writes them without time, level and name.
     """
@@ -24,18 +24,18 @@ class _Fallback(logging.Handler):
         self._logger = logger
 
     def createLock(self) -> None:  # noqa: N802 - the base class's name
-        """Make no lock: a line is one write, and sys.stderr may be anybody's code."""
+        """Make no lock: a line is one write, and sys.stderr may run any code."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Write the record, unless it goes elsewhere."""
+        """Write the record if no other handler gets it."""
         if self.filter(record) and not self._has_others():
             self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record's line."""
-        with contextlib.suppress(Exception):  # stderr is closed, or full
+        with contextlib.suppress(Exception):  # stderr is closed or full
             write_line(record.levelname, "%s", (record.getMessage(),))
 
     def _has_others(self) -> bool:

@@ -1,23 +1,23 @@
-"""Every error this package raises, by what the caller can do about it.
+"""All errors of this package, by what the caller can do about them.
 
     RaccoonError
-    +-- SerializationError (ValueError, TypeError)  one event could not be turned into bytes: mend the event
+    +-- SerializationError (ValueError, TypeError)  one event could not be encoded: fix the event
     +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
-    +-- BufferFull                          the producer holds all it may: send less, or choose what to drop
+    +-- BufferFull                          the producer's buffer is full: send less, or choose what to drop
     +-- DecodeError (ValueError)            bytes that should be an answer are not
-    +-- DeliveryError                       the request was sent, or tried; `retryable` and `outcome` say what is known
-        +-- ServerError                     the server answered, and not with SUCCESS
-        +-- EventsRejectedError             some events of a batch were refused: they are named
-        +-- DroppedError                    the overflow policy gave the batch up
+    +-- DeliveryError                       a request failed; `retryable` and `outcome` say more
+        +-- ServerError                     the server answered, but not with SUCCESS
+        +-- EventsRejectedError             some events of a batch were refused; the error names them
+        +-- DroppedError                    the overflow policy dropped the batch
         +-- TransportError (ConnectionError)
         |   +-- ConnectError                no connection could be made
-        |   |   +-- TLSError               the peer could not be trusted: mend the certificates, a retry does not help
+        |   |   +-- TLSError               the peer is not trusted: fix the certificates, a retry does not help
         |   +-- ConnectionLostError         the connection ended before the answer
-        |   +-- ProtocolError               what came back is not a Raccoon's answer
+        |   +-- ProtocolError               the answer is not a Raccoon's
         +-- AckTimeoutError (TimeoutError)  no answer in time
         +-- ClientClosedError (RuntimeError) the client was closed before the answer, or before it was asked
 
-A wrong option, and a wrong argument, is a plain TypeError or ValueError that names it.
+An invalid option or argument raises a plain TypeError or ValueError that names it.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ __all__ = [
 
 
 class Outcome(enum.Enum):
-    """What is known of a request's events.
+    """Whether a request's events were delivered.
 
-    `str(outcome)` is fit for a log line.
+    `str(outcome)` is suitable for a log line.
     """
 
     NOT_DELIVERED = "not delivered"
@@ -67,7 +67,7 @@ class Outcome(enum.Enum):
 
 
 class RaccoonError(Exception):
-    """The root of every error of this package. Errors can be copied and pickled, as process pools do."""
+    """The base of all errors of this package. Errors can be copied and pickled, as process pools do."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args, self.__dict__)
@@ -84,9 +84,9 @@ class SerializationError(RaccoonError, ValueError, TypeError):
     """A serializer failed, or returned something other than bytes. Nothing of the request was sent.
 
     Attributes:
-        index: The event's place in the sequence handed in, from 0; None for an event handed in alone.
-        event_type: The event's type; "" where a serializer was called by itself.
-        path: Where in the event's data the fault is, such as "$.items[2].price"; "" where that is not known.
+        index: The event's position in the given sequence, from 0; None for a single event.
+        event_type: The event's type; "" if a serializer was called directly.
+        path: The place of the fault in the event's data, such as "$.items[2].price"; "" if unknown.
     """
 
     def __init__(self, message: str, *, index: int | None, event_type: str, path: str = "") -> None:
@@ -97,12 +97,12 @@ class SerializationError(RaccoonError, ValueError, TypeError):
 
 
 class MessageTooLargeError(RaccoonError, ValueError):
-    """A request is larger than the transport carries. Never retried.
+    """A request is larger than the transport or the server accepts. Never retried.
 
     Attributes:
-        size: Bytes of the request; 0 where only the server knew.
-        limit: Bytes that are allowed; 0 where the server did not say.
-        outcome: What is known of its events. The attempt that was refused delivered nothing; an earlier one may have.
+        size: The bytes of the request; 0 if only the server knew.
+        limit: The allowed bytes; 0 if the server did not say.
+        outcome: Whether its events were delivered. The refused attempt delivered nothing, but an earlier one may have.
     """
 
     outcome: Outcome
@@ -115,7 +115,7 @@ class MessageTooLargeError(RaccoonError, ValueError):
 
 
 class BufferFull(RaccoonError):
-    """The producer's buffer is full, and stayed so: the event was not accepted.
+    """The producer's buffer was full and stayed full: the event was not accepted.
 
     Attributes:
         buffered: Bytes that wait or are in flight.
@@ -138,9 +138,10 @@ class DeliveryError(RaccoonError):
     Attributes:
         req_guid: The request's guid; "" while it is not known.
         retryable: Whether the same request may succeed later.
-        outcome: What is known of its events.
-        attempts: How many attempts were made, the transport's own resends among them; what was never written is none.
-        retry_after_s: Seconds the server asked to wait, if it did.
+        outcome: Whether its events were delivered.
+        attempts: The number of attempts, including the transport's own resends; a request that was never written is
+            none.
+        retry_after_s: The seconds that the server asked to wait, if any.
     """
 
     retryable = True
@@ -166,13 +167,13 @@ class DeliveryError(RaccoonError):
 
 
 class ServerError(DeliveryError):
-    """The server answered, and not with SUCCESS.
+    """The server answered, but not with SUCCESS.
 
     Attributes:
-        response: The decoded answer, or None where the answer was an HTTP status or a gRPC code alone. Without it,
-            something other than a Raccoon server may have answered, such as a proxy.
+        response: The decoded answer, or None if the answer was only an HTTP status or a gRPC code. Without it,
+            something else may have answered, such as a proxy.
         status: The HTTP status, the gRPC code's name, or None on WebSocket.
-        said: Where there is no response, the peer's own words: at most 200 characters of the body or of grpc-message.
+        said: Without a response, the peer's own words: at most 200 characters of the body or of grpc-message.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class EventsRejectedError(DeliveryError):
 
 
 class DroppedError(DeliveryError):
-    """The producer's buffer was full and its overflow policy gave this up. It was never sent."""
+    """The producer's buffer was full, and its overflow policy dropped this batch. It was never sent."""
 
     retryable = False
 
@@ -231,7 +232,7 @@ class TransportError(DeliveryError, ConnectionError):
 
 
 class ConnectError(TransportError):
-    """No connection could be made; nothing was delivered on it."""
+    """No connection could be made; this attempt delivered nothing."""
 
 
 class TLSError(ConnectError):
@@ -241,24 +242,24 @@ class TLSError(ConnectError):
 
 
 class ConnectionLostError(TransportError):
-    """The connection ended with the request on it and no answer."""
+    """The connection ended before the request was answered."""
 
     outcome = Outcome.POSSIBLY_DELIVERED
 
 
 class ProtocolError(TransportError):
-    """What came back is not an answer of a Raccoon server."""
+    """The answer is not one of a Raccoon server."""
 
     outcome = Outcome.POSSIBLY_DELIVERED
 
 
 class AckTimeoutError(DeliveryError, TimeoutError):
-    """No answer came in time; the server may have the events all the same."""
+    """No answer came in time; the server may still have the events."""
 
     outcome = Outcome.POSSIBLY_DELIVERED
 
 
 class ClientClosedError(DeliveryError, RuntimeError):
-    """The client was closed before this was asked of it, or before the answer came."""
+    """The client was closed before the call, or before the answer came."""
 
     retryable = False

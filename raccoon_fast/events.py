@@ -1,4 +1,4 @@
-"""What is sent and what comes back: events, answers, acknowledgements."""
+"""Events, answers and acknowledgements."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:  # before Python 3.11 a NamedTuple has no parameters
 
         Attributes:
             type: Routes the event on the server; not empty (proto field Event.type).
-            data: What the client's serializer takes; becomes Event.event_bytes.
+            data: Data that the client's serializer accepts; it becomes Event.event_bytes.
         """
 
         type: str
@@ -35,7 +35,7 @@ _INT_FORMATS = tuple("bcdeEfFgGnoxX%")  # Format Specification Mini-Language: ty
 
 
 class _OpenEnum(enum.IntEnum):
-    """proto3 enums are open: a number this version does not know is kept, under a name of its own."""
+    """proto3 enums are open: an unknown number is kept, under a name made from it."""
 
     @classmethod
     def _missing_(cls, value: object) -> Any:
@@ -58,8 +58,8 @@ class Status(_OpenEnum):
 
     Attributes:
         UNSPECIFIED: The server set none.
-        SUCCESS: The server has the events; what that means is its setting, see `server_acks` of Producer.
-        ERROR: It does not have them, or not all; `Response.code` says why.
+        SUCCESS: The server has the events. Its settings decide what that means; see `server_acks` of Producer.
+        ERROR: The server does not have all events; `Response.code` says why.
     """
 
     UNSPECIFIED = 0
@@ -72,11 +72,11 @@ class Code(_OpenEnum):
 
     Attributes:
         UNSPECIFIED: The server set none.
-        OK: With SUCCESS.
-        BAD_REQUEST: The request could not be decoded; sent again, it would fail again.
+        OK: The code of SUCCESS.
+        BAD_REQUEST: The request could not be decoded; a retry would fail too.
         INTERNAL_ERROR: The events could not be published.
-        MAX_CONNECTION_LIMIT_REACHED: The server has as many WebSocket connections as it takes.
-        MAX_USER_LIMIT_REACHED: It has a WebSocket connection of this user_id already.
+        MAX_CONNECTION_LIMIT_REACHED: The server is at its limit of WebSocket connections.
+        MAX_USER_LIMIT_REACHED: The server already has a WebSocket connection with this user_id.
     """
 
     UNSPECIFIED = 0
@@ -91,8 +91,8 @@ class Response(NamedTuple):
     """A server's answer to one request (message SendEventResponse).
 
     Attributes:
-        status: SUCCESS, or what else the server said.
-        code: Why.
+        status: SUCCESS, or another status.
+        code: The reason for the status.
         sent_time: UNIX seconds of the server's clock.
         reason: The server's text for an error; often empty.
         data: Holds the request's guid under "req_guid".
@@ -106,15 +106,15 @@ class Response(NamedTuple):
 
     @property
     def req_guid(self) -> str:
-        """The guid of the request this answers; empty when the server could not read one."""
+        """The guid of the answered request; empty if the server could not read it."""
         return self.data.get("req_guid", "")
 
 
 class SendResult(NamedTuple):
-    """What `send` returns.
+    """The result of `send`.
 
     Attributes:
-        req_guid: The guid the request went out under.
+        req_guid: The guid of the request.
         response: The server's answer; its status is SUCCESS.
     """
 
@@ -123,7 +123,7 @@ class SendResult(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """One acknowledgement, as `acks()` hands it out.
+    """One acknowledgement, as `acks()` yields it.
 
     Attributes:
         req_guid: The request's guid.

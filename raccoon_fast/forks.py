@@ -1,8 +1,8 @@
-"""Forked children begin anew, whoever forked them.
+"""Lets forked children start afresh, whatever forked them.
 
 Python's fork hooks (`os.register_at_fork`) run for a fork that Python makes. uWSGI by default, and every other fork
 made in C, runs none of them: the child then has its parent's queues, locks and connections, and none of its threads.
-So whatever has to begin anew registers here, and is told by the hook or, where none ran, by the first `check` in the
+So everything that must start afresh registers here, and is called by the hook, or else by the first `check` in the
 child.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["PAGE", "check", "in_child"]
 
 # Linux 4.14 and later, madvise(2): the child finds zeros in the page.
 _MADV_WIPEONFORK = 18
-# Another thread that begins anew has that long; it takes no time of note.
+# How long to wait for another thread that starts afresh; it takes almost no time.
 _PATIENCE_S = 5.0
 
 
@@ -33,7 +33,7 @@ def _new_page() -> mmap.mmap | bytearray:
     return bytearray(1)
 
 
-#: Its first byte is 1, and 0 in a forked child that has not begun anew: cheap enough to be asked for each event, where
+#: Its first byte is 1, but 0 in a forked child that has not started afresh. Cheap enough to read for each event, while
 #: `check` costs a system call. On systems that cannot wipe a page it is always 1.
 PAGE = _new_page()
 PAGE[0] = 1
@@ -46,12 +46,12 @@ _locks: dict[int, threading.RLock] = {}
 
 
 def in_child(hook: Callable[[], object]) -> None:
-    """Have `hook` called in each forked child, before anything else is done there. It must not wait or log."""
+    """Call `hook` in each forked child before anything else happens there. It must not wait or log."""
     _hooks.append(hook)
 
 
 def check() -> None:
-    """Begin anew if this process is a fork that has not done so. Safe from any thread."""
+    """Start afresh if this process is a fork that has not done so yet. Thread-safe."""
     if os.getpid() != _pid:
         _begin_anew()
 
@@ -63,14 +63,14 @@ def _begin_anew() -> None:
     lock.acquire(timeout=_PATIENCE_S)
     try:
         if pid in (_pid, _beginning):
-            return  # another thread did it; or a finalizer asks while this one does it
+            return  # another thread has done it; or a finalizer calls this while this thread does it
         _beginning = pid
         for hook in _hooks:
             hook()
         PAGE[0] = 1
         _pid = pid
     finally:
-        with contextlib.suppress(RuntimeError):  # it was not had in time
+        with contextlib.suppress(RuntimeError):  # not acquired in time
             lock.release()
 
 

@@ -1,4 +1,4 @@
-"""What raccoon_fast.threads hands out under gevent's monkey patching."""
+"""The classes that raccoon_fast.threads uses under gevent's monkey patching."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Thread:
         self._ended.wait(timeout)
 
     def is_current(self) -> bool:
-        """Whether the caller runs on it."""
+        """Whether the caller runs on this thread."""
         return bool(self._ident == _get_ident())
 
     def _run_here(self) -> None:
@@ -61,7 +61,7 @@ class Thread:
 
 
 class _GreenThread(Thread):
-    """A greenlet among those of the thread that starts it, if there are any."""
+    """A greenlet of the thread that starts it; an OS thread if that thread runs no greenlets."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         super().__init__(target)
@@ -88,13 +88,13 @@ def new_wait(keeps_hub: bool) -> Wait:
 
 
 class _GreenWait:
-    """A wait of one greenlet: its hub runs the others, and is woken by any thread."""
+    """A wait of one greenlet: its hub runs other greenlets, and any thread can wake it."""
 
     def __init__(self, keeps_hub: bool) -> None:
         self._event = gevent.event.Event()
         watcher = gevent.get_hub().loop.async_(ref=keeps_hub)
         watcher.start(self._event.set)
-        # One of two takes it: whoever ends the wait, to send; or the wait, to close. To send to a closed watcher is not
+        # Either `end` takes the watcher, to send, or the wait takes it, to close: sending to a closed watcher is not
         # allowed.
         self._watcher = deque([watcher])
         self._sent: Any = None
@@ -116,13 +116,13 @@ class _GreenWait:
         try:
             watcher = self._watcher.pop()
         except IndexError:
-            return  # nobody waits any more
+            return  # nobody waits any longer
         self._sent = watcher
         watcher.send()
 
 
 class _NativeWait:
-    """A wait of one of our own threads."""
+    """A wait of one of the package's threads."""
 
     def __init__(self) -> None:
         self._lock = new_lock()
@@ -136,7 +136,7 @@ class _NativeWait:
 
 
 class Queue:
-    """As queue.SimpleQueue. Whoever takes from it has nothing else to do: the wait does not keep a hub."""
+    """Like queue.SimpleQueue. Its reader has nothing else to do, so the wait does not keep a hub alive."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -153,5 +153,5 @@ class Queue:
         return self._items.popleft()
 
     def empty(self) -> bool:
-        """Whether there is none."""
+        """Whether the queue is empty."""
         return not self._items

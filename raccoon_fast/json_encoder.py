@@ -1,8 +1,8 @@
-"""Encodes an event's data as JSON: what the library takes, and the types around it that programs have in their events.
+"""Encodes an event's data as JSON: types that the library supports, and other types common in events.
 
-Strategy. The library alone comes first, since most data needs nothing else. Only where it refuses something is the data
-encoded again, with a hook that converts what the library does not know; only where that fails too is it walked through
-for the path of what cannot be encoded.
+Strategy. Most data only needs the library, so it is tried first. Only if it refuses something, the data is
+encoded again, with a hook that converts unknown types. Only if that fails too, the data is searched
+for the path of the value that cannot be encoded.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _UNKNOWN = object()
 
 
 class _Refused(TypeError):
-    """What the hook for other types says of one that is none."""
+    """Raised by the hook for values of unsupported types."""
 
 
 class JsonEncoder:
-    """Data to bytes of JSON. Safe from any thread as long as `default` is.
+    """Encodes data as JSON bytes. Thread-safe if `default` is.
 
     Args:
-        default: Converts an object that is of no type known here into one that is; raises TypeError for any other.
+        default: Converts an object of an unsupported type into a supported one; raises TypeError if it cannot.
         option: Flags of raccoon_fast.json_codec, such as OPT_NON_STR_KEYS.
 
     Attributes:
-        plain: Encodes what needs no conversion and raises TypeError for the rest, which `rescue` takes; without a frame
-            of Python where no option is set.
+        plain: Encodes data that needs no conversion and raises TypeError for other data, which `rescue` takes; without
+            a Python frame if no option is set.
     """
 
     def __init__(self, default: Callable[[Any], Any] | None = None, option: int = 0) -> None:
@@ -53,7 +53,7 @@ class JsonEncoder:
         """Encode data.
 
         Raises:
-            SerializationError: It holds something that JSON cannot say; `path` leads there.
+            SerializationError: The data contains a value that JSON cannot represent; `path` leads to it.
         """
         try:
             return self.plain(data)
@@ -61,15 +61,15 @@ class JsonEncoder:
             return self.rescue(data)
 
     def rescue(self, data: Any, event_type: str = "", index: int | None = None) -> bytes:
-        """Encode data that `plain` did not take.
+        """Encode data that `plain` refused.
 
         Args:
-            data: As above.
-            event_type: For the error: the event's type.
-            index: For the error: the event's place among several.
+            data: The data.
+            event_type: The event's type, for the error.
+            index: The event's position among several, for the error.
 
         Raises:
-            SerializationError: As above; its cause is what `default` raised.
+            SerializationError: See `__call__`; its cause is the exception of `default`.
         """
         try:
             return self._dumps(data)
@@ -92,11 +92,11 @@ class JsonEncoder:
         except Exception as error:
             raise _Refused(f"{type(value).__name__}: {error}") from error
         if converted is _UNKNOWN:
-            raise _Refused(f"{type(value).__name__} is no type of JSON; convert it with JSON.with_options(default=…)")
+            raise _Refused(f"{type(value).__name__} has no JSON form; convert it with JSON.with_options(default=…)")
         return converted
 
     def _find(self, data: Any, error: TypeError) -> tuple[str, str]:
-        """The path of the first thing that cannot be encoded, as JSONPath has it, and why."""
+        """The JSONPath of the first value that cannot be encoded, and the reason."""
         path = "$"
         for _ in range(_MOST_LEVELS):
             for step, part in self._parts(data):
@@ -118,7 +118,7 @@ class JsonEncoder:
             names = [field.name for field in dataclasses.fields(data) if not field.name.startswith("_")]
             return [(f".{name}", getattr(data, name)) for name in names if hasattr(data, name)]
         converted = _convert(data)
-        # What became a list or a dict has parts; a path into it is one into the object.
+        # A value converted to a list or a dict has parts; a path into it is a path into the object.
         return self._parts(converted) if isinstance(converted, (dict, list)) else []
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class JsonEncoder:
 
 
 def _refusal(error: TypeError) -> BaseException:
-    """Orjson wraps what the hook raises; the others let it through."""
+    """Orjson wraps exceptions of the hook; the other libraries do not."""
     return error.__cause__ if isinstance(error.__cause__, _Refused) else error
 
 
@@ -139,9 +139,9 @@ def _reason(error: TypeError) -> str:
 
 
 def _convert(value: Any) -> Any:
-    """What JSON has for a value that the library does not know; _UNKNOWN if nothing."""
+    """The JSON form of a value that the library does not support; _UNKNOWN if there is none."""
     if isinstance(value, Decimal):
-        return str(value)  # a JSON number is a float for most readers, which rounds it
+        return str(value)  # most readers parse a JSON number as float, which rounds it
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -154,5 +154,5 @@ def _convert(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()  # of arrays and scalars that the library leaves: not contiguous, or of another kind
+        return value.tolist()  # arrays and scalars that the library refuses: not contiguous, or of another kind
     return _UNKNOWN

@@ -1,4 +1,4 @@
-"""Where the package writes its log: to the logger "raccoon_fast", nowhere, or to a logger of the user's."""
+"""The package's log: the logger "raccoon_fast", a logger of the user, or none."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["CONSOLE", "DEFAULT", "Log", "Logger", "redact_headers", "resolve_log
 
 @runtime_checkable
 class Logger(Protocol):
-    """The methods that a logger must have; a `logging.Logger` and loguru's `logger` have them.
+    """The methods that a logger must have, such as a `logging.Logger` or loguru's `logger`.
 
-    A `logging.Logger` or LoggerAdapter gets `msg` and `args`, which it merges with %. Any other object gets the
-    finished text as `msg`, and no `args`. `debug` and `warning` are used too if the object has them; without them debug
-    messages are dropped and warnings go to `error`. The methods are called from any thread and from event loops, so
-    they should not block. An exception that they raise never reaches the delivery of events.
+    A `logging.Logger` or LoggerAdapter gets `msg` and `args`, and formats them with %. Any other object gets the
+    formatted text as `msg`, without `args`. `debug` and `warning` are used too if the object has them; without them
+    debug messages are dropped and warnings go to `error`. The methods are called from any thread and from event loops,
+    so they should not block. Their exceptions never affect the delivery of events.
     """
 
     def info(self, msg: str, *args: Any) -> object:
-        """Logs what is worth knowing: connected, reconnected, closed."""
+        """Logs normal events: connected, reconnected, closed."""
 
     def error(self, msg: str, *args: Any) -> object:
-        """Logs what went wrong."""
+        """Logs errors."""
 
 
 class _Console:
-    """Writes lines to sys.stderr, as it is at that moment. Debug messages are not shown."""
+    """Writes lines to the current sys.stderr. Debug messages are not shown."""
 
     def info(self, msg: str, *args: Any) -> None:
         write_line("INFO", msg, args)
@@ -49,7 +49,7 @@ class _Console:
 
 
 CONSOLE: Logger = _Console()
-"""A logger that writes one line per message to stderr, from info upwards, whatever the program configured."""
+"""A logger that writes one line per message to stderr, from info upwards, whatever the program configures."""
 
 
 class _Default:
@@ -59,18 +59,18 @@ class _Default:
         return 'logging.getLogger("raccoon_fast")'
 
     def __reduce__(self) -> str:
-        return "DEFAULT"  # pickled by reference: another process has its own
+        return "DEFAULT"  # pickled by reference: another process has its own logger
 
 
 DEFAULT: object = _Default()
 """The default logger: `logging.getLogger("raccoon_fast")`.
 
-It obeys the program's configuration of `logging`. If there is none, its warnings and errors go to stderr.
+It follows the program's `logging` configuration. Without one, its warnings and errors go to stderr.
 """
 
 
 class Log:
-    """The four levels over whatever logger the user gave; what that one raises is reported once, on stderr."""
+    """The four levels over the user's logger; the first exception of that logger is reported on stderr."""
 
     __slots__ = ("_failed", "_targets")
 
@@ -79,7 +79,7 @@ class Log:
         self._failed = False
 
     def debug(self, msg: str, *args: Any) -> None:
-        """Logs what only matters in a hunt for a fault."""
+        """Logs details for debugging."""
         self._call("debug", msg, args)
 
     def info(self, msg: str, *args: Any) -> None:
@@ -87,11 +87,11 @@ class Log:
         self._call("info", msg, args)
 
     def warning(self, msg: str, *args: Any) -> None:
-        """Logs what was survived, and should be looked at."""
+        """Logs a problem that was handled but deserves attention."""
         self._call("warning", msg, args)
 
     def error(self, msg: str, *args: Any) -> None:
-        """Logs a loss, or what leads to one."""
+        """Logs a loss of events, or its cause."""
         self._call("error", msg, args)
 
     def _call(self, level: str, msg: str, args: tuple[Any, ...]) -> None:
@@ -102,16 +102,16 @@ class Log:
             target(msg, *args)
         except BaseException as error:
             if not isinstance(error, Exception) and is_main():
-                raise  # it may come from a signal handler: a Ctrl-C, or sys.exit()
+                raise  # it may be raised by a signal handler: Ctrl-C, or sys.exit()
             if self._failed:
                 return
             self._failed = True
-            with contextlib.suppress(Exception):  # stderr is closed, or full: there is nobody left to tell
+            with contextlib.suppress(Exception):  # stderr is closed or full: there is nowhere to report
                 write_line("ERROR", "the logger raised in %s(): %r; further failures are not reported", (level, error))
 
 
 def resolve_logger(value: object = DEFAULT) -> Log:
-    """Turns the `logger` option into what the package logs to.
+    """Turns the `logger` option into the object that the package uses.
 
     Args:
         value: A logging.Logger, CONSOLE, None for silence, or an object with `info` and `error` (see Logger).
@@ -134,7 +134,7 @@ def resolve_logger(value: object = DEFAULT) -> Log:
     info = getattr(value, "info", None)
     if not callable(error) or not callable(info):
         raise TypeError(
-            f"logger must have info(msg, *args) and error(msg, *args), or be None for silence, not {value!r}"
+            f"logger must have info(msg, *args) and error(msg, *args), or be None to log nothing, not {value!r}"
         )
     targets: dict[str, Any] = {
         "debug": getattr(value, "debug", None),
@@ -142,12 +142,13 @@ def resolve_logger(value: object = DEFAULT) -> Log:
         "warning": getattr(value, "warning", error),
         "error": error,
     }
-    logging = sys.modules.get("logging")  # not imported, it cannot have made `value`
+    logging = sys.modules.get("logging")  # if it is not imported, it cannot have made `value`
     if logging is not None and isinstance(value, (logging.Logger, logging.LoggerAdapter)):
-        # A record names the line that logs, not this module's two frames above it. Before 3.11 an adapter's two count.
+        # A record names the line that logs, not this module's two frames above it. Before 3.11 an adapter's two frames
+        # count.
         frames = 5 if sys.version_info < (3, 11) and isinstance(value, logging.LoggerAdapter) else 3
         targets = {level: functools.partial(target, stacklevel=frames) for level, target in targets.items()}
-    else:  # loguru merges with {}, others not at all
+    else:  # loguru formats with {}, others not at all
         targets = {level: target and functools.partial(_finished, target) for level, target in targets.items()}
     return Log(**targets)
 
@@ -163,7 +164,7 @@ def write_line(level: str, msg: str, args: tuple[Any, ...]) -> None:
 
 
 _REDACTED = "[redacted]"
-# Wider than the names that are known, since a secret in a log cannot be taken back. `:authority` is only a host name.
+# Wider than the known names, because a secret in a log cannot be undone. `:authority` is only a host name.
 _SECRET_NAME = re.compile(
     r"auth(?!ority)|cookie|token|secret|passw|credential|signature|session|jwt|key$", re.IGNORECASE
 )
@@ -171,13 +172,13 @@ _SECRET_VALUE = re.compile(r"\s*(?:basic|bearer|digest|negotiate)\s", re.IGNOREC
 
 
 def redact_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns `headers` fit for a log: names and harmless values stay, secrets become "[redacted]".
+    """Returns `headers` for a log: names and harmless values stay, secrets become "[redacted]".
 
-    Secret are Authorization, Proxy-Authorization, Cookie, X-Api-Key, whatever else by its name holds a token, key,
-    password or signature, and any value that begins with an authentication scheme (RFC 9110, section 11.4).
+    Secrets are Authorization, Proxy-Authorization, Cookie, X-Api-Key, any other header whose name mentions a token,
+    key, password or signature, and any value that starts with an authentication scheme (RFC 9110, section 11.4).
 
     Args:
-        headers: A mapping or pairs of text. It is not changed.
+        headers: A mapping or pairs of strings. It is not changed.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     return {

@@ -1,6 +1,6 @@
-"""Options that come as text, from the environment or from an engine's job: what they are, or should have been.
+"""Parses options given as text, by the environment or by an engine's job.
 
-Each raises ValueError with the end of a sentence that begins with the option's name.
+Each parser raises ValueError with the rest of a sentence that starts with the option's name.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def file(text: str) -> str:
 
 
 def names(text: str) -> list[str]:
-    """Several, separated by commas."""
+    """A list of values separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def pairs(text: str) -> dict[str, str]:
-    """key:value, several separated by commas."""
+    """key:value pairs separated by commas."""
     parts = [part.partition(":") for part in names(text)]
     if not all(colon for _, colon, _ in parts):
-        raise ValueError(f"must be key:value, several separated by commas, not {text!r}")
+        raise ValueError(f"must be key:value pairs separated by commas, not {text!r}")
     return {key.strip(): value.strip() for key, _, value in parts}
 
 

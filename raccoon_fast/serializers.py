@@ -1,7 +1,7 @@
-"""How an event's data becomes bytes: `PROTO`, `JSON`, `RAW`, or any callable `object -> bytes`.
+"""Serializers turn an event's data into bytes: `PROTO`, `JSON`, `RAW`, or any callable `object -> bytes`.
 
-The bytes are opaque to Raccoon (proto field Event.event_bytes): whoever reads them from its sink decides what they
-are. This is apart from the envelope around them, which a client's `wire` option chooses.
+The bytes are opaque to Raccoon (proto field Event.event_bytes): the readers of its sink decide what they
+are. The envelope around them is separate; a client's `wire` option selects it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    #: What a serializer takes, and so what a client or producer of it takes as an event's data; anything, if not said.
+    #: The type that a serializer accepts, and so the type of an event's data in its client or producer. Any by default.
     Data_contra = TypeVar("Data_contra", contravariant=True, default=Any)
 else:
     from typing import TypeVar
@@ -25,7 +25,7 @@ Serializer: TypeAlias = Callable[[Data_contra], bytes]
 
 
 class _Message(Protocol):
-    """A protobuf message, of whatever library."""
+    """A protobuf message of any library."""
 
     def SerializeToString(self) -> bytes: ...  # noqa: N802
 
@@ -34,7 +34,7 @@ _Bytes: TypeAlias = bytes | bytearray | memoryview
 
 
 class _Builtin(Generic[Data_contra]):
-    """A serializer with a name. `load` makes the bare function, so that a library it needs is imported on first use."""
+    """A named serializer. `load` makes the bare function, so that its library is imported on first use."""
 
     __slots__ = ("_name", "load")
 
@@ -49,7 +49,7 @@ class _Builtin(Generic[Data_contra]):
         return self._name
 
     def __reduce__(self) -> Any:
-        return self._name  # pickled by reference: another process gets its own
+        return self._name  # pickled by reference: another process gets its own object
 
 
 def _encode_message(message: Any) -> bytes:
@@ -84,16 +84,16 @@ class _Json(_Builtin[Any]):
         self._option = option
 
     def with_options(self, *, default: Callable[[Any], Any] | None = None, option: int = 0) -> _Json:
-        """The same serializer, for further types.
+        """A JSON serializer that accepts further types.
 
         Args:
-            default: Called with an object that JSON does not take; returns one that it does, or raises TypeError. Runs
-                in the thread that emits, so it must be thread-safe where several do.
-            option: Flags of raccoon_fast.json_codec, such as OPT_NON_STR_KEYS; where orjson is installed, any of its
+            default: Called with an object that JSON does not support; returns a supported one, or raises TypeError.
+                Runs in the thread that emits, so it must be thread-safe if several threads emit.
+            option: Flags of raccoon_fast.json_codec, such as OPT_NON_STR_KEYS; if orjson is installed, any of its
                 flags.
 
         Raises:
-            TypeError: An argument is not what it should be.
+            TypeError: An argument is invalid.
         """
         if default is not None and not callable(default):
             raise TypeError(f"default takes a callable, not {default!r}")
@@ -121,29 +121,29 @@ PROTO: _Builtin[_Message] = _Builtin("PROTO", lambda: _encode_message)
 """Takes a protobuf message (anything with SerializeToString); raises TypeError for anything else."""
 
 JSON: _Json = _Json()
-"""Takes dict, list, str, int (64 bit), float, bool, None, and objects that are common in events.
+"""Takes dict, list, str, int (64 bit), float, bool, None, and other types that are common in events.
 
-| of | becomes |
+| type | becomes |
 | --- | --- |
 | dataclass, attrs class, pydantic model | an object of its fields |
 | datetime, date, time | RFC 3339 text |
 | Decimal, UUID | text |
 | Enum | its value |
-| set, frozenset | an array, in no order |
+| set, frozenset | an array in any order |
 | bytes, bytearray, memoryview | base64 text |
 | numpy scalar or array | a number, or arrays of numbers |
 
-Writes compact UTF-8 with the fastest library that is installed, see `raccoon_fast.json_codec`. NaN and infinities
-become null, a UTC offset of zero is "Z". For anything else it raises SerializationError, a TypeError and a
-ValueError, which names the event's type, its index and the path in its data; `JSON.with_options(default=…)` takes more.
+Writes compact UTF-8 with the fastest installed library, see `raccoon_fast.json_codec`. NaN and infinities
+become null, a UTC offset of zero is "Z". For other types it raises SerializationError, a TypeError and a
+ValueError that names the event's type, its index and the path in its data; `JSON.with_options(default=…)` adds types.
 """
 
 RAW: _Builtin[_Bytes] = _Builtin("RAW", lambda: _take_bytes)
-"""Takes bytes, bytearray or memoryview and sends them as they are; raises TypeError for anything else."""
+"""Takes bytes, bytearray or memoryview and sends them unchanged; raises TypeError for anything else."""
 
 
 def resolve_serializer(value: object) -> Serializer[Any]:
-    """Turns the `serializer` option into the function that is called once an event.
+    """Turns the `serializer` option into the function that is called once per event.
 
     Args:
         value: PROTO, JSON, RAW, or a callable that takes an event's data and returns bytes.
@@ -152,7 +152,7 @@ def resolve_serializer(value: object) -> Serializer[Any]:
         The bare function; for JSON a JsonEncoder.
 
     Raises:
-        TypeError: `value` cannot be called.
+        TypeError: `value` is not callable.
     """
     if isinstance(value, _Builtin):
         return value.load()

@@ -1,12 +1,12 @@
-"""Threads, and what they wait with: no lock is held while Python code can run.
+"""Threads and their waits: no lock is held while Python code can run.
 
-A finalizer or a signal handler may run between any two steps of Python code, in the thread that holds a lock as well,
-and may use the same producer. Therefore a condition here has no lock: whoever waits enters a deque first and looks
-afterwards, whoever changes something wakes those in the deque afterwards, and each step on a deque is atomic.
+A finalizer or a signal handler may run between any two steps of Python code, even in a thread that holds a lock,
+and may use the same producer. Therefore a condition here has no lock: a waiter enters a deque first and checks the
+predicate afterwards; a thread that changes state wakes the deque afterwards; each step on a deque is atomic.
 
-The same classes work under gevent's monkey patching. There a thread of the standard library is a greenlet, which
-would keep its event loop, or the disk it waits for, between all other greenlets and their turn. So these are threads
-of the system, and a greenlet that waits for them lets the other greenlets run.
+The same classes work under gevent's monkey patching. There a thread of the standard library is a greenlet: its
+event loop, or a wait for the disk, would block all other greenlets. So these classes use OS threads,
+and a greenlet that waits for them lets the other greenlets run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-# A Ctrl-C goes unnoticed for this long at most: CPython does not see one that comes just as a wait begins.
+# A Ctrl-C goes unnoticed for at most this long: CPython misses one that arrives just as a wait starts.
 _SLICE_S = 1.0
 
 
@@ -50,30 +50,30 @@ class Thread(Protocol):
     """A daemon thread."""
 
     def start(self) -> None:
-        """Run its target. RuntimeError where the system starts no thread."""
+        """Run the target. Raises RuntimeError if the system cannot start a thread."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, at most this many seconds."""
+        """Wait for the thread's end, at most this many seconds."""
 
     def is_current(self) -> bool:
-        """Whether the caller runs on it."""
+        """Whether the caller runs on this thread."""
 
 
 class Wait(Protocol):
     """One wait of one thread or greenlet."""
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Wait for `end`, at most this long; None is without a bound. Called once. Returns whether `end` was called."""
+        """Wait for `end`, at most this long; None is unlimited. Called once. Returns whether `end` was called."""
 
     def end(self) -> None:
-        """Wake whoever waits. Called once, by any thread."""
+        """Wake the waiter. Called once, by any thread."""
 
 
 def at_once(*calls: Iterable[object]) -> None:
-    """Make the calls that these iterators make one by one, all of them in C.
+    """Run these iterators of calls to their end, entirely in C.
 
-    A signal handler, or another thread, comes before the first of them or after the last, so that an exception of a
-    handler, KeyboardInterrupt say, leaves no half of a change. The first call that raises ends it.
+    A signal handler or another thread runs before the first call or after the last, so that an exception of a
+    handler, such as KeyboardInterrupt, never interrupts a change halfway. The first call that raises ends the run.
 
     Args:
         calls: For example map(deque.append, (one, other), (1, 2)).
@@ -82,9 +82,9 @@ def at_once(*calls: Iterable[object]) -> None:
 
 
 def snapshot(items: deque[_T]) -> list[_T]:
-    """What is in a deque at one moment, whatever other threads do to it.
+    """Copy a deque, even if other threads change it.
 
-    Without a GIL they may change it while it is copied: then it is copied once more.
+    Without a GIL they may change it during the copy, which is then repeated.
     """
     while True:
         with contextlib.suppress(RuntimeError):
@@ -92,7 +92,7 @@ def snapshot(items: deque[_T]) -> list[_T]:
 
 
 def is_green() -> bool:
-    """Whether gevent has made threads greenlets (`gevent.monkey.patch_all`)."""
+    """Whether gevent has patched threads into greenlets (`gevent.monkey.patch_all`)."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_object_patched("_thread", "start_new_thread"))
 
@@ -106,12 +106,12 @@ def require_threads() -> None:
     """Check that threads run.
 
     Raises:
-        RuntimeError: Under uWSGI without `--enable-threads`: threads can be started there, and never run.
+        RuntimeError: Under uWSGI without `--enable-threads`, where threads can be started but never run.
     """
     options = getattr(sys.modules.get("uwsgi"), "opt", None)
     if isinstance(options, dict) and not any(map(_is_on, map(options.get, ("enable-threads", "threads")))):
         raise RuntimeError(
-            "uWSGI runs no Python threads, and events are delivered by one: start uWSGI with --enable-threads "
+            "uWSGI runs no Python threads, but a thread delivers the events: start uWSGI with --enable-threads "
             "(enable-threads = true)"
         )
 
@@ -122,12 +122,13 @@ def _is_on(value: object) -> bool:
 
 
 def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = False) -> Thread:
-    """A daemon thread of the system, not started.
+    """A daemon thread of the OS, not started yet.
 
     Args:
-        target: Run in it.
+        target: The function to run.
         name: Its name in `threading.enumerate()`.
-        may_be_green: Whether it only runs what its users may run themselves: then it is a greenlet where theirs are.
+        may_be_green: Whether it only runs code that users could run themselves; then it is a greenlet if threads are
+            patched.
     """
     if is_green():
         green: Thread = _green().new_thread(target, may_be_green=may_be_green)
@@ -136,26 +137,26 @@ def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = Fa
 
 
 def new_lock() -> threading.Lock:
-    """A lock to be held for moments: its holder must not wait for anything."""
+    """A lock for very short sections: its holder must not wait for anything."""
     return _green().new_lock() if is_green() else threading.Lock()
 
 
 def new_rlock() -> threading.RLock:
-    """As new_lock, and its holder may take it again."""
+    """Like new_lock, but its holder may acquire it again."""
     return _green().new_rlock() if is_green() else threading.RLock()
 
 
 def new_queue() -> queue.SimpleQueue[Any]:
-    """As queue.SimpleQueue; one thread takes from it."""
+    """Like queue.SimpleQueue, for one reader."""
     return _green().Queue() if is_green() else queue.SimpleQueue()
 
 
 def new_wait(*, keeps_hub: bool = True) -> Wait:
-    """A wait that has not begun.
+    """A wait that has not started.
 
     Args:
-        keeps_hub: Whether gevent's hub has something to do while a greenlet waits. Where nothing else is left,
-            `gevent.wait()` returns in spite of waits that do not count.
+        keeps_hub: Whether the wait keeps gevent's hub alive. If nothing else does,
+            `gevent.wait()` returns although such a wait is open.
     """
     if is_green():
         green: Wait = _green().new_wait(keeps_hub)
@@ -164,7 +165,7 @@ def new_wait(*, keeps_hub: bool = True) -> Wait:
 
 
 class Condition:
-    """As threading.Condition, without a lock: change what the predicate looks at, then notify."""
+    """Like threading.Condition, but without a lock: change the state of the predicate, then notify."""
 
     __slots__ = ("_keeps_hub", "_waits")
 
@@ -178,7 +179,7 @@ class Condition:
         return len(self._waits)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Wait until `predicate` holds, at most this many seconds. Returns what it returned last."""
+        """Wait until `predicate` is true, at most this many seconds. Returns its last result."""
         deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
             if answer := predicate():
@@ -186,9 +187,10 @@ class Condition:
             wait = new_wait(keeps_hub=self._keeps_hub)
             self._waits.append(wait)
             try:
-                # Whoever changed it before this look may have seen no wait; whoever does so after it sees this one.
+                # A thread that changed the state before this check may have missed this wait; one that changes it later
+                # sees it.
                 left_s = 0.0 if (answer := predicate()) else max(0.0, deadline_s - time.monotonic())
-                # A timer would keep the hub.
+                # A timer would keep the hub alive.
                 wait.wait(min(left_s, _SLICE_S) if self._keeps_hub or left_s <= 0.0 else None)
             finally:
                 with contextlib.suppress(ValueError):  # it was woken
@@ -201,13 +203,13 @@ class Condition:
         while self._waits:
             try:
                 wait = self._waits.popleft()
-            except IndexError:  # another thread took it
+            except IndexError:  # another thread has taken it
                 return
             wait.end()
 
 
 class Event:
-    """As threading.Event, without a lock."""
+    """Like threading.Event, but without a lock."""
 
     __slots__ = ("_changed", "_is_set")
 
@@ -220,12 +222,12 @@ class Event:
         return self._is_set
 
     def set(self) -> None:
-        """Let all go on that wait."""
+        """Wake all waiting threads."""
         self._is_set = True
         self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most this many seconds. Returns whether it is."""
+        """Wait until it is set, at most this many seconds. Returns whether it is set."""
         return self._is_set or bool(self._changed.wait_for(self.is_set, timeout))
 
 
@@ -261,7 +263,7 @@ class _NativeWait:
         self._lock.acquire()
 
     def wait(self, timeout_s: float | None) -> bool:
-        # In C, where a signal handler runs between two tries: nothing is held then.
+        # In C, where a signal handler runs between two tries, when nothing is held.
         return self._lock.acquire(True, -1 if timeout_s is None else timeout_s)
 
     def end(self) -> None:
@@ -292,7 +294,7 @@ class _NativeThread:
     def _run(self) -> None:
         self._ident = _thread.get_ident()
         try:
-            threading.current_thread().name = self._name  # which enters it into threading's list
+            threading.current_thread().name = self._name  # this enters it into threading's list
             self._target()
         except BaseException:  # noqa: BLE001 - nobody is above to see it
             sys.excepthook(*sys.exc_info())

@@ -1,4 +1,4 @@
-"""TLS by files: the one description that all three transports can use."""
+"""TLS options as files, which all three transports can use."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["TLS"]
 
 @dataclass(frozen=True)
 class TLS:
-    """Certificates, as PEM files.
+    """Certificates in PEM files.
 
-    The server's certificate and host name are always verified; there is no switch to turn that off (an
-    `ssl.SSLContext` of your own may, on REST and WebSocket).
+    The server's certificate and host name are always verified; no option turns that off (your own
+    `ssl.SSLContext` can, on REST and WebSocket).
 
     Args:
-        ca: File with the CA certificates to trust; the system's when None.
-        cert: File with the client's certificate chain, for mutual TLS.
-        key: File with the client's private key; read from `cert` when None.
-        password: Of the private key, where it is encrypted. Never shown; nobody is asked for it at a terminal.
+        ca: The file with the CA certificates to trust; None trusts the system's.
+        cert: The file with the client's certificate chain, for mutual TLS.
+        key: The file with the client's private key; None reads it from `cert`.
+        password: The password of an encrypted private key. Never shown, and never asked for at a terminal.
 
     Raises:
         ValueError: `key` or `password` without `cert`.
-        TypeError: `password` is no text.
+        TypeError: `password` is not a str.
         FileNotFoundError: A file does not exist.
     """
 
@@ -46,18 +46,18 @@ class TLS:
             if not isinstance(self.password, (str, bytes)):
                 raise TypeError(f"TLS(password=…) takes a str, not {type(self.password).__name__}")
             if self.cert is None:
-                raise ValueError("TLS(password=…) is of a private key: name its file, TLS(cert=…, key=…, password=…)")
+                raise ValueError("TLS(password=…) needs the private key that it opens: TLS(cert=…, key=…, password=…)")
         for option in ("ca", "cert", "key"):
             path = getattr(self, option)
             if path is not None and not Path(path).is_file():
                 raise FileNotFoundError(f"TLS({option}=…): no such file: {path}")
 
     def ssl_context(self) -> ssl.SSLContext:
-        """A verifying client context.
+        """Make a verifying client context.
 
         Raises:
             TLSError: The private key is encrypted, and `password` is missing or wrong.
-            ssl.SSLError: A file does not hold what it should.
+            ssl.SSLError: A file is not valid PEM.
         """
         context = ssl.create_default_context(cafile=self.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -97,8 +97,8 @@ def test_a_scalar_of_numpy_that_the_encoder_does_not_know(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("data", "path", "why"),
     [
-        (object(), "$", "object is no type of JSON; convert it with JSON.with_options"),
-        ({"items": [1, {"price": 1j}]}, "$.items[1].price", "complex is no type of JSON"),
+        (object(), "$", "object has no JSON form; convert it with JSON.with_options"),
+        ({"items": [1, {"price": 1j}]}, "$.items[1].price", "complex has no JSON form"),
         ({"a b": {"c": object()}}, "$['a b'].c", "object"),
         ({"a": {1: 2}}, "$.a", "key must be str; use JSON.with_options.option=json_codec.OPT_NON_STR_KEYS"),
         ([0, 2**64], "$[1]", "64-bit"),

@@ -53,7 +53,7 @@ class SinkOptions:
         worker_rate: Events per second of one worker; None for no limit.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ class RaccoonDatasink(Datasink[TaskReport]):  # type: ignore[misc]
             delivery_timeout, timeout, connect_timeout, retry, wire, group, logger, and the like. Pickled to the tasks.
 
     Raises:
-        TypeError, ValueError: An option is not what it should be; the message names it.
+        TypeError, ValueError: An option is invalid; the message names it.
     """
 
     def __init__(

@@ -25,13 +25,13 @@ __all__ = [
 NAME = "msgspec"
 _PLACE = re.compile(r" \(byte (\d+)\)$")
 OPT_APPEND_NEWLINE = 1
-# Keys of any type that can be one are written anyhow, and numpy's objects go to `default`.
+# Keys of other types are always written, and numpy objects go to `default`.
 OPT_NON_STR_KEYS = 0
 OPT_SERIALIZE_NUMPY = 0
 
 
 def _plain(value: Any) -> Any:
-    """A subclass of str or int as such; msgspec knows subclasses of dict and list by itself."""
+    """Converts a subclass of str or int to str or int; msgspec handles subclasses of dict and list itself."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -75,11 +75,11 @@ def loads(data: bytes | bytearray | memoryview | str) -> Any:
 
 
 def _decode_error(data: bytes | bytearray | memoryview | str, said: str) -> JSONDecodeError:
-    """The error with the place in the text, which msgspec names by the byte at its message's end, if at all."""
+    """The error with its place in the text, from the byte position that may end msgspec's message."""
     text = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
     place = _PLACE.search(said)
     end = int(place[1]) if place else len(text) if "truncated" in said else 0
-    if "trailing characters" in said:  # it names the byte behind
+    if "trailing characters" in said:  # it names the following byte
         end -= 1
     before = text[:end].decode(errors="replace")
     return JSONDecodeError(_PLACE.sub("", said), text.decode(errors="replace"), len(before))

@@ -568,8 +568,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return batch
 
     def _recycle(self, *batches: Batch) -> None:
-        # Some memory is kept for the next batches: fresh memory costs a page fault per 4 kB. Small blocks would keep the
-        # memory around them from being returned.
+        # Some memory is kept for the next batches: fresh memory costs a page fault per 4 kB. Small blocks would keep
+        # the memory around them from being returned.
         has_room = False
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
