@@ -65,7 +65,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     # Of a free-threaded Python: see .ci/free_threaded.py.
     report: pytest.CollectReport = yield
-    missing = re.search(r"No module named '(cryptography|gevent|grpc|grpc_tools|orjson|trustme|yaml)'", str(report.longrepr))
+    missing = re.search(
+        r"No module named '(cryptography|gevent|grpc|grpc_tools|orjson|trustme|yaml)'", str(report.longrepr)
+    )
     if report.outcome == "failed" and missing is not None and sysconfig.get_config_var("Py_GIL_DISABLED"):
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 1, f"Skipped: there is no {missing[1]} for this Python")

@@ -1,1 +1,1 @@
-"""Sinks for data engines, each an extra of its own: the engine schedules, retries and scales, a Producer delivers."""
+"""Sinks for data engines, each with a separate extra: the engine schedules, retries and scales, a Producer delivers."""

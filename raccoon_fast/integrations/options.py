@@ -1,4 +1,4 @@
-"""What a sink of an engine is told: checked once, on the driver, and taken along to the workers."""
+"""The options of an engine's sink: checked once on the driver, and sent to the workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SinkOptions"]
 
-# Options of a Producer that are not a sink's, and why.
+# Options of Producer that a sink does not take, and why.
 _REFUSED = {
     "block_timeout": "it follows from delivery_timeout",
     "durable": "the engine keeps the data and sends it again",
@@ -33,24 +33,24 @@ class SinkOptions:
 
     Args:
         url: As Producer.
-        columns: What makes an event.
+        columns: The columns of an event.
         key: Sinks with the same key share their producer in a worker process.
         batch_events: As Producer.
         batch_bytes: As Producer.
-        buffer_bytes: As Producer; each worker process has that much.
-        delivery_timeout: As Producer; over it the task fails, and the engine may run it again.
-        max_events_per_second: Of the whole job; None for no limit.
-        parallelism: Tasks that run at once, among which max_events_per_second is shared out evenly.
-        **options: As Producer, but for those that a sink decides itself.
+        buffer_bytes: As Producer, per worker process.
+        delivery_timeout: As Producer; after it the task fails, and the engine may run it again.
+        max_events_per_second: The limit of the whole job; None for no limit.
+        parallelism: The number of tasks that run at once; they share max_events_per_second evenly.
+        **options: As Producer, except those that a sink sets itself.
 
     Attributes:
         columns: As given.
         key: As given.
-        batch_events: Events in a batch; fewer than asked for where a worker may not send so many in a second.
+        batch_events: Events per batch; fewer than requested if a worker may not send as many per second.
         batch_bytes: As given.
         delivery_timeout: As given.
-        shape: What decides which events a batch has, and their bytes.
-        worker_rate: Events per second of one worker; None for no limit.
+        shape: The values that decide which events a batch has, and their bytes.
+        worker_rate: The events per second of one worker; None for no limit.
 
     Raises:
         TypeError, ValueError: An option is invalid; the message names it.
@@ -90,11 +90,11 @@ class SinkOptions:
             "delivery_timeout": delivery_timeout,
             **options,
         }
-        self.new_producer()  # which checks the others, and starts nothing
+        self.new_producer()  # this checks the other options, and starts nothing
 
     def new_producer(self) -> Producer:
-        """A producer of the calling process; it starts with its first batch."""
-        # block_timeout: later than the batches that fill the buffer, whose error says what is wrong.
+        """Make a producer for the calling process; it starts with its first batch."""
+        # block_timeout: longer than the batches that fill the buffer, so that their error says what is wrong.
         return Producer(**self._producer_options, serializer=RAW, block_timeout=2 * self.delivery_timeout)
 
     def __repr__(self) -> str:
@@ -113,6 +113,6 @@ def _worker_rate(max_events_per_second: float | None, parallelism: int | None) -
     if parallelism is None:
         raise ValueError(
             "max_events_per_second needs parallelism: how many tasks of the job run at once (executors times their "
-            "cores), among which it is shared out"
+            "cores), which share it"
         )
     return max_events_per_second / whole("parallelism", parallelism)

@@ -1,10 +1,10 @@
-"""Ray Data: a Datasink that writes, `ds.write_datasink(RaccoonDatasink(url, …))`.
+"""Ray Data: a Datasink for `ds.write_datasink(RaccoonDatasink(url, …))`.
 
     from raccoon_fast.integrations.ray import RaccoonDatasink
 
     ds.write_datasink(RaccoonDatasink("ws://raccoon:8080", type_column="type"))
 
-raccoon_fast has to be installed where the tasks run. docs/pages/ray.md has what is promised.
+raccoon_fast must be installed where the tasks run. docs/pages/ray.md describes the guarantees.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RaccoonDatasink"]
 
-# How Ray calls the id of a write, which all its tasks are told.
+# Ray's name for the id of a write, which all its tasks get.
 _WRITE_ID = "write_uuid"
 
 
@@ -42,16 +42,16 @@ class RaccoonDatasink(Datasink[TaskReport]):  # type: ignore[misc]
     """Writes rows as events. A task succeeds when all of its events are acknowledged.
 
     Args:
-        url: The server, or several; as Producer.
+        url: One server or several, as for Producer.
         event_type: The type of all events; or None, and
         type_column: The column that holds each event's type.
         data_columns: Columns that make the event's data; None for all but `type_column`.
         serializer: "json" for an object of the data columns, "raw" for the bytes of the one data column.
-        job_id: A job that is run again under the same one sends the same batches under the same guids; None for one of
-            its own for each write. Ray has to hand out the rows in the same order for it:
+        job_id: A job that runs again with the same id sends the same batches under the same guids; None uses a new id
+            per write. This needs the rows in the same order:
             `DataContext.get_current().execution_options.preserve_order = True`.
-        max_events_per_second: Of the whole write; needs `parallelism`.
-        parallelism: Tasks that run at once, such as write_datasink's `concurrency`.
+        max_events_per_second: The limit of the whole write; needs `parallelism`.
+        parallelism: The number of tasks that run at once, such as write_datasink's `concurrency`.
         **options: As Producer: auth, tls, headers, batch_events, batch_bytes, max_in_flight, connections, buffer_bytes,
             delivery_timeout, timeout, connect_timeout, retry, wire, group, logger, and the like. Pickled to the tasks.
 
@@ -73,7 +73,7 @@ class RaccoonDatasink(Datasink[TaskReport]):  # type: ignore[misc]
         if job_id is not None and not isinstance(job_id, str):
             raise TypeError(f"job_id takes a str, not {type(job_id).__name__}")
         columns = Columns(event_type, type_column, data_columns, serializer)
-        # Writes of the same options share a worker's connections.
+        # Writes with the same options share a worker's connections.
         key = "ray", hashlib.sha256(cloudpickle.dumps((url, options))).hexdigest()
         self._job_id = job_id
         self._logger = options.get("logger", CONSOLE)
@@ -84,26 +84,26 @@ class RaccoonDatasink(Datasink[TaskReport]):  # type: ignore[misc]
 
         Raises:
             TaskError: An event cannot be sent, was refused, or was not acknowledged within delivery_timeout. Ray does
-                not run a task again that raises; it does where its worker dies.
-            ValueError: A column is not there, or of a type that does not fit; or null where it must not be. Not on the
-                driver: what on_write_start is given are the columns before the steps that Ray fuses with the write.
+                not repeat a task that raises, but does repeat it if its worker dies.
+            ValueError: A column is missing, has an unsuitable type, or contains a forbidden null. Not raised on the
+                driver, because on_write_start gets the columns before the steps that Ray fuses with the write.
         """
         scope = Scope(self._job_id or ctx.kwargs[_WRITE_ID], 0, ctx.task_idx)
         return write_task(self._batches(blocks), self._sink, scope)
 
     def on_write_complete(self, write_result: WriteResult[TaskReport]) -> None:
-        """Log the sum of what the tasks did; on the driver."""
+        """Log the sum of the tasks' reports, on the driver."""
         resolve_logger(self._logger).info("a dataset is written: %s", total(write_result.write_returns))
 
     def on_write_failed(self, error: Exception) -> None:
-        """Log why; on the driver. What was acknowledged stays: a server takes nothing back."""
+        """Log the failure, on the driver. Acknowledged events stay: a server takes nothing back."""
         resolve_logger(self._logger).error(
             "a dataset is given up, and some of its events may have been delivered: %s", error
         )
 
     @property
     def min_rows_per_write(self) -> int:
-        """A batch's events: smaller blocks are joined to full batches."""
+        """The events per batch: smaller blocks are joined to full batches."""
         return self._sink.batch_events
 
     def _batches(self, blocks: Iterable[Block]) -> Iterator[pa.RecordBatch]:

@@ -1,11 +1,11 @@
-"""Apache Spark: a Python Data Source that writes, `df.write.format("raccoon")` and `df.writeStream.format("raccoon")`.
+"""Apache Spark: a Python Data Source for `df.write.format("raccoon")` and `df.writeStream.format("raccoon")`.
 
     from raccoon_fast.integrations.spark import RaccoonDataSource
 
     spark.dataSource.register(RaccoonDataSource)
     df.write.format("raccoon").options(url="ws://raccoon:8080", type_column="type").mode("append").save()
 
-raccoon_fast has to be installed where the executors are. docs/pages/spark.md has the options, and what is promised.
+raccoon_fast must be installed on the executors. docs/pages/spark.md describes the options and the guarantees.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Committed", "RaccoonDataSource"]
 
-# Spark 4.0 has none for streams, and hands over rows.
+# Spark 4.0 has none for streams, and passes rows.
 _StreamBase: Any = getattr(datasource, "DataSourceStreamArrowWriter", datasource.DataSourceStreamWriter)
 _TAKES_ROWS = _StreamBase is datasource.DataSourceStreamWriter
 
-# Each option, and how its text is read.
+# Each option and its parser.
 _COLUMNS: dict[str, Callable[[str], Any]] = {
     "event_type": str,
     "type_column": str,
@@ -65,15 +65,15 @@ _SINK: dict[str, Callable[[str], Any]] = {
     "timeout": option_text.seconds,
     "wire": str,
 }
-# By their names Spark itself takes the first two for secrets, wherever it shows options.
+# Spark treats the first two as secrets by their names, wherever it shows options.
 _OWN = ("token", "password", "user", "ca", "cert", "key", "job_id")
 _HEADER = "header."
-# What Spark puts beside a stream's own options.
+# Options that Spark adds to a stream's own.
 _SPARKS = ("checkpointlocation", "queryname")
 
 
 class RaccoonDataSource(datasource.DataSource):  # type: ignore[misc]
-    """Writes rows as events; registered by `spark.dataSource.register(RaccoonDataSource)`. It has nothing to read.
+    """Writes rows as events; registered by `spark.dataSource.register(RaccoonDataSource)`. It cannot read.
 
     Args:
         options: As text. `url`, several separated by commas; `type_column` or `event_type`; `data_columns`, separated
@@ -83,7 +83,7 @@ class RaccoonDataSource(datasource.DataSource):  # type: ignore[misc]
             `delivery_timeout`, `timeout`, `connect_timeout`, `wire`, `group`, `id_header`, `group_header`.
 
     Raises:
-        TypeError, ValueError: An option is unknown, or not what it should be; the message names it.
+        TypeError, ValueError: An option is unknown or invalid; the message names it.
     """
 
     @classmethod
@@ -96,12 +96,12 @@ class RaccoonDataSource(datasource.DataSource):  # type: ignore[misc]
         self._sink = _sink_options(options)
 
     def writer(self, schema: StructType, overwrite: bool) -> _BatchWriter:
-        """For `df.write`. Called on the driver, once for each write."""
+        """For `df.write`. Called on the driver, once per write."""
         self._check(schema, overwrite)
         return _BatchWriter(self._sink, self._job_id or str(uuid.uuid4()))
 
     def streamWriter(self, schema: StructType, overwrite: bool) -> _StreamWriter:  # noqa: N802 - pyspark's name
-        """For `df.writeStream`. Called on the driver, for each epoch."""
+        """For `df.writeStream`. Called on the driver, once per epoch."""
         if self._job_id is not None:
             raise ValueError("job_id is for df.write: a stream's guids come from its checkpoint's id and the epoch")
         self._check(schema, overwrite)
@@ -115,11 +115,11 @@ class RaccoonDataSource(datasource.DataSource):  # type: ignore[misc]
 
 @dataclass
 class Committed(datasource.WriterCommitMessage):  # type: ignore[misc]
-    """What a task that succeeded tells the driver.
+    """The message of a successful task to the driver.
 
     Attributes:
         query: The streaming query's id, or the job's.
-        report: What the task did.
+        report: The task's report.
     """
 
     query: str
@@ -144,7 +144,7 @@ class _BatchWriter(datasource.DataSourceArrowWriter):  # type: ignore[misc]
 
 
 class _StreamWriter(_StreamBase):  # type: ignore[misc]
-    """Pickled to each task of one epoch; commit and abort are another instance's."""
+    """Pickled to each task of one epoch; another instance commits and aborts."""
 
     def __init__(self, sink: SinkOptions, schema: pa.Schema) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""One task of an engine: its rows as batches, each under a guid that is the same whenever the task is run."""
+"""One task of an engine: sends its rows as batches, each under a guid that is the same in every run of the task."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["Scope", "TaskError", "TaskReport", "cut", "req_guid", "total", "writ
 
 #: The namespace of the guids of tasks' batches.
 _BATCHES = uuid.UUID("8f0a2f56-0d0b-5f43-b7c5-5b0a3d1f6a27")
-# About what an event takes on the wire beside its own bytes.
+# The approximate overhead of an event on the wire.
 _EVENT_BYTES = 64
-# An outcome is there within delivery_timeout; this much later something is broken.
+# Every batch has an outcome within delivery_timeout; this much later something is broken.
 _MARGIN_S = 30.0
 _SAMPLE_BYTES = 300
 
@@ -40,10 +40,10 @@ class TaskError(RaccoonError):
 
     Attributes:
         scope: The task's.
-        acknowledged: Its events that were; those that are not settled yet do not count.
+        acknowledged: The number of its acknowledged events; unsettled events do not count.
         req_guid: The guid of the batch that failed.
-        event_type: The type of an event of that batch: of one that was refused, where it is known which.
-        sample: The bytes of that event, 300 at most.
+        event_type: The type of an event of that batch, of a refused one if it is known.
+        sample: Up to 300 bytes of that event.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class TaskError(RaccoonError):
 
 @dataclass
 class TaskReport:
-    """What a task did, all of it acknowledged; the sum of several from `total`.
+    """The report of a fully acknowledged task, or the sum of several reports from `total`.
 
     Attributes:
         events: Events.
         batches: Requests that carried them.
         data_bytes: The events' own bytes.
-        seconds: From its first row to its last acknowledgement; of several, the longest.
-        tasks: How many tasks.
+        seconds: The time from its first row to its last acknowledgement; the longest of several tasks.
+        tasks: The number of tasks.
     """
 
     events: int = 0
@@ -88,7 +88,7 @@ class TaskReport:
 
 
 class _Sent(NamedTuple):
-    """A batch on its way: its receipt, how many events it has, their bytes, and the first of them."""
+    """A batch in flight: its receipt, the number and bytes of its events, and its first event."""
 
     receipt: Receipt
     events: int
@@ -100,14 +100,14 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
     """Send a task's rows, and wait until all of them are acknowledged.
 
     Args:
-        batches: The task's rows. The same rows in the same order, however they are divided, make the same requests.
+        batches: The task's rows. The same rows in the same order make the same requests, however they are divided.
         options: Of the sink.
         scope: Of the task.
 
     Raises:
         TaskError: An event cannot be sent, was refused, or was not acknowledged within delivery_timeout. The others may
             have been delivered.
-        Exception: Whatever the engine's iterator raises; and ValueError for a null where none may be.
+        Exception: Any exception of the engine's iterator; ValueError for a forbidden null.
     """
     began_s = time.monotonic()
     report = TaskReport()
@@ -115,7 +115,7 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
     with contextlib.ExitStack() as stack:
         worker: Worker | None = None
         for number, events in enumerate(cut(options.columns, batches, options.batch_events, options.batch_bytes)):
-            if worker is None:  # an empty task has no need of a connection
+            if worker is None:  # an empty task needs no connection
                 worker = stack.enter_context(borrow(options, scope))
             worker.wait(len(events))
             sent.append(_send(worker, events, req_guid(scope, number, options, events), scope, report))
@@ -130,8 +130,8 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
 def req_guid(scope: Scope, number: int, options: SinkOptions, events: Sequence[tuple[str, bytes]]) -> str:
     """The guid of a task's batch, counted from 0.
 
-    The events are in it: whoever drops what carries a guid already seen never drops others than these, though a task
-    that is run again were given its rows in another order.
+    The guid depends on the events: a reader that drops known guids never drops other events than these, even if a task
+    that runs again gets its rows in another order.
     """
     types = "\n".join([event_type for event_type, _ in events]).encode()
     digest = zlib.crc32(b"".join([data for _, data in events]), zlib.crc32(types))
@@ -154,14 +154,14 @@ def total(reports: Iterable[TaskReport]) -> TaskReport:
 def cut(
     columns: Columns, batches: Iterable[pa.RecordBatch], max_events: int, max_bytes: int
 ) -> Iterator[list[tuple[str, bytes]]]:
-    """Divide rows into requests by their number and their bytes, and by nothing else.
+    """Divide rows into requests, only by their number and their bytes.
 
     Args:
-        columns: Makes events of the rows.
+        columns: Makes events from the rows.
         batches: The rows.
-        max_events: Events in a request, at most.
-        max_bytes: Bytes in a request, at most, with 64 for each event beside its own; a larger event is alone in its
-            request.
+        max_events: The largest number of events per request.
+        max_bytes: The largest number of bytes per request, counting 64 bytes of overhead per event; a larger event has
+            its own request.
     """
     waiting: list[tuple[str, bytes]] = []
     sizes: list[int] = []
@@ -179,7 +179,7 @@ def cut(
 
 
 def _end(sizes: Sequence[int], start: int, max_events: int, max_bytes: int) -> int | None:
-    """Where the request that begins at `start` ends; None if there may be room for more than there is."""
+    """The end of the request that begins at `start`; None if it has room for more rows."""
     stop = start + max_events
     first = sizes[start:stop]
     if sum(first) + _EVENT_BYTES * len(first) <= max_bytes:

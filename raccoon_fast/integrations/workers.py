@@ -1,11 +1,11 @@
-"""One producer a worker process, whatever number of tasks the process runs, one after the other or at once.
+"""One producer per worker process, however many tasks the process runs, in sequence or at once.
 
-An engine runs thousands of tasks in few processes. With a connection for each task a server would be at its limit of
-connections, and spend its time on handshakes; so tasks borrow the producer of their process, and give it back.
+An engine runs thousands of tasks in few processes. With one connection per task a server would reach its limit of
+connections, and spend its time on handshakes. So tasks borrow the producer of their process, and return it.
 
-A server may look for guids that it has seen on the same WebSocket connection: it then answers at once, whatever becomes
-of the first request, and two answers at the same time can crash it. So a task that may repeat guids, since it, or its
-epoch, was run before, never gets the connection that they went out on.
+A server may recognize guids that it has seen on the same WebSocket connection: it then answers at once, whatever
+happens to the first request, and two simultaneous answers can crash it. So a task that may repeat guids, because it or
+its epoch has run before, never gets the connection on which they were sent.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Scope", "borrow"]
 
-#: Seconds after which a producer that no task has need of is closed.
+#: Seconds after which an unused producer is closed.
 IDLE_S = 30.0
-# What is remembered of a producer's tasks, at most; over it, it is replaced.
+# The most tasks remembered per producer; beyond that it is replaced.
 _MAX_TASKS = 10_000
 
 
 class Scope(NamedTuple):
-    """What a task writes; the same for every attempt at it.
+    """Identifies what a task writes; the same for every attempt of the task.
 
     Attributes:
         query: The streaming query, or the job.
         epoch: The query's epoch (micro-batch), from 0.
-        partition: The part of it that is the task's.
+        partition: The task's part of the epoch.
     """
 
     query: str
@@ -46,7 +46,7 @@ class Scope(NamedTuple):
 
 
 class Worker:
-    """A producer, and the pace of its tasks. Thread-safe.
+    """A producer, and the rate limit of its tasks. Thread-safe.
 
     Attributes:
         producer: Shared by the tasks.
@@ -63,7 +63,7 @@ class Worker:
         self._epochs: dict[tuple[str, int], int] = {}
 
     def wait(self, events: int) -> None:
-        """Wait until the rate allows so many events more."""
+        """Wait until the rate allows this many more events."""
         if self._rate is None:
             return
         with self._pace:
@@ -73,7 +73,7 @@ class Worker:
         time.sleep(start_s - now_s)
 
     def take(self, scope: Scope) -> bool:
-        """Note that the scope's guids go out here; False if they did before."""
+        """Note that the scope's guids are sent here; False if they were sent before."""
         part = scope.query, scope.partition
         if self._epochs.get(part, -1) >= scope.epoch or len(self._epochs) >= _MAX_TASKS:
             return False
@@ -81,7 +81,7 @@ class Worker:
         return True
 
     def close(self) -> None:
-        """End the producer at once: what its tasks did not wait for is given up."""
+        """End the producer at once, and drop the events for which no task waits."""
         if self.timer is not None:
             self.timer.cancel()
         self.producer.close(timeout=0)
@@ -89,9 +89,9 @@ class Worker:
 
 @contextlib.contextmanager
 def borrow(options: SinkOptions, scope: Scope) -> Iterator[Worker]:
-    """The worker of this process for a task.
+    """Lends this process's worker to a task.
 
-    After a task that failed it is no other task's any more: what was in flight may still be, and is sent again.
+    After a failed task the worker is not lent again: its batches may still be in flight, and will be resent.
 
     Args:
         options: Of the sink.
@@ -128,7 +128,7 @@ def borrow(options: SinkOptions, scope: Scope) -> Iterator[Worker]:
 
 
 def _retire(key: Hashable, worker: Worker) -> None:
-    """Lend it no more; under the lock. The last of its tasks closes it."""
+    """Stop lending the worker; call it under the lock. The last of its tasks closes it."""
     if _workers.get(key) is worker:
         del _workers[key]
     worker.retired = True
@@ -144,7 +144,7 @@ def _close_idle(key: Hashable, worker: Worker) -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread may have held it, and does not exist here
+    _lock = threading.Lock()  # another thread may have held it, but does not exist here
     _workers.clear()
 
 

@@ -1,1 +1,1 @@
-"""Tables as events: anything that hands out Arrow's columns. Needs pyarrow, which is imported on first use only."""
+"""Sends tables as events: any object that exports Arrow columns. Needs pyarrow, which is imported on first use."""

@@ -29,17 +29,17 @@ class Reader(NamedTuple):
 
 
 def open_table(table: Any) -> Reader:
-    """Begin to read a table. Nothing is copied where the library itself copies nothing.
+    """Open a table for reading. Copies nothing if the library itself copies nothing.
 
     Args:
         table: Has `__arrow_c_stream__` (pandas 2.2, Polars, DuckDB, PyArrow's Table and RecordBatchReader) or
-            `__arrow_c_array__` (PyArrow's RecordBatch). A stream is read as far as rows are asked for.
+            `__arrow_c_array__` (PyArrow's RecordBatch). A stream is only read as far as rows are needed.
 
     Returns:
-        Its columns, without an index of pandas that has no name. An index that is a range is never among them.
+        A reader of its columns, without an unnamed pandas index. A range index is never included.
 
     Raises:
-        TypeError: It is no table.
+        TypeError: It is not a table.
     """
     if hasattr(table, "__arrow_c_stream__"):
         try:
@@ -60,7 +60,7 @@ def open_table(table: Any) -> Reader:
 
 
 def _without_index(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Reader:
-    """Leave out what pandas adds where rows were selected: an index that nobody named is no column of the user's."""
+    """Leave out the unnamed index that pandas adds when rows are selected; it is not a column of the user."""
     about = (schema.metadata or {}).get(_PANDAS)
     if about is None:
         return Reader(schema, batches)

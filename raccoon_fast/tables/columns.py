@@ -1,7 +1,7 @@
-"""From the columns of Arrow to events: types and bytes, some rows at a time.
+"""Encodes Arrow columns as events, some rows at a time.
 
-Rows are written by the core straight from Arrow's buffers. What it has no form for, such as floating-point numbers and
-nested values, becomes JSON value by value first.
+The core writes rows straight from Arrow's buffers. Values that it does not support, such as floating-point numbers and
+nested values, are first converted to JSON one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["SERIALIZERS", "Columns", "Part"]
 
 SERIALIZERS = ("json", "raw")
 
-# What is encoded at once: enough rows to forget what a kernel's call costs, few enough to bound the memory.
+# Rows encoded at once: enough to make the cost of a kernel call negligible, few enough to limit the memory.
 _ROWS = 10_000
 _BYTES = 64 << 20
 # As Python's objects at once.
@@ -36,12 +36,12 @@ _FEW_ROWS = 1_000
 
 
 class Part(NamedTuple):
-    """Some rows as events, in their order.
+    """Some rows as events, in order.
 
     Attributes:
-        types: The type of all of them, or that of each.
-        slices: Their bytes.
-        first_row: The place of the first one in the table.
+        types: One type for all of them, or one per event.
+        slices: The bytes of the events.
+        first_row: The position of the first row in the table.
     """
 
     types: str | list[str]
@@ -50,19 +50,19 @@ class Part(NamedTuple):
 
 
 class Columns:
-    """Which columns make an event, and how.
+    """Selects the columns of an event, and how to encode them.
 
     Args:
         event_type: The type of all events; or None, and
         type_column: The column with each event's type.
-        data_columns: Those that make its bytes, in this order; None for all but `type_column`.
+        data_columns: The columns of its data, in this order; None for all but `type_column`.
         serializer: "json" for an object of all data columns, compact UTF-8 as JSON writes it; "raw" for the bytes of
             the one data column, which are binary, or text that is taken as UTF-8.
         message: A class of protobuf messages, or its descriptor, in place of `serializer`: each row is a message, whose
             fields are the data columns of the same names.
 
     Raises:
-        TypeError, ValueError: An argument is not what it should be; the message names it.
+        TypeError, ValueError: An argument is invalid; the message names it.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Columns:
         return f"<Columns {self._event_type!r} {self._type_column!r} {data} {how}>"
 
     def check(self, schema: pa.Schema) -> None:
-        """Compare with what there is.
+        """Check the columns against a schema.
 
         Raises:
-            ValueError: A column is not there, or of a type that does not fit; the message names it.
+            ValueError: A column is missing or has an unsuitable type; the message names it.
         """
         names = self._names(schema)
         for name in names if self._type_column is None else [self._type_column, *names]:
@@ -135,7 +135,7 @@ class Columns:
                 raise ValueError(f"column {name!r} cannot be JSON: {wrong}; leave it out of data_columns, or cast it")
 
     def names(self, schema: pa.Schema) -> list[str]:
-        """The columns of a table that are read."""
+        """The columns to read from a table."""
         names = self._names(schema)
         return names if self._type_column is None or self._type_column in names else [self._type_column, *names]
 
@@ -143,12 +143,12 @@ class Columns:
         """Encode rows.
 
         Args:
-            batch: Of a schema that was checked.
-            first_row: The place of its first row in the table, for errors.
-            most_rows: So many rows at a time, at most.
+            batch: A batch with a checked schema.
+            first_row: The position of its first row in the table, for errors.
+            most_rows: The largest number of rows at a time.
 
         Raises:
-            SerializationError: A row makes no event. Its column and place are named, as `path` and `index`; the rows
+            SerializationError: A row cannot be an event. Its `path` and `index` name column and position; the rows
                 before it have been yielded.
         """
         step = max(1, min(most_rows, _BYTES * batch.num_rows // max(1, batch.nbytes)))
@@ -172,7 +172,7 @@ class Columns:
                 ) from wrong
 
     def events(self, batch: pa.RecordBatch, first_row: int = 0) -> Iterator[tuple[list[str], list[bytes]]]:
-        """As `parts`: types and bytes as lists."""
+        """Like `parts`, with types and bytes as lists."""
         for types, slices, _ in self.parts(batch, first_row, _ROWS):
             count = len(slices)
             yield [types] * count if isinstance(types, str) else types, [slices[index] for index in range(count)]
@@ -180,15 +180,15 @@ class Columns:
     def rows(
         self, batch: pa.RecordBatch, first_row: int = 0, *, has_data: bool = True
     ) -> Iterator[tuple[int, str, Any, bytes]]:
-        """Encode rows one by one, for who wants to look at them.
+        """Encode rows one by one, for callers that check them.
 
         Args:
             batch: As `parts`.
             first_row: As `parts`.
-            has_data: Whether the events' data is asked for.
+            has_data: Whether the caller needs the events' data.
 
         Yields:
-            The row's place in the table, its event's type, the data (a dict, with "raw" bytes, or the message; None
+            The row's position in the table, its event's type, the data (a dict, with "raw" bytes, or the message; None
             unless `has_data`), and the bytes.
 
         Raises:
@@ -208,10 +208,10 @@ class Columns:
             yield from zip(range(first, first + count), names, data, encoded, strict=True)
 
     def encode(self, event_type: str, data: Any, row: int) -> bytes:
-        """The bytes of data as `rows` has it.
+        """Encode data from `rows`.
 
         Raises:
-            SerializationError: It cannot be encoded.
+            SerializationError: The data cannot be encoded.
         """
         try:
             if self._message is not None:
@@ -247,7 +247,7 @@ class Columns:
             return self._event_type
         column = unpacked(rows.column(self._type_column))
         refuse_nulls(column, self._type_column)
-        # Few types, each one object that all its events share.
+        # Few types; all events of a type share one str object.
         column = pc.dictionary_encode(column)
         types = column.dictionary.to_pylist()
         return [types[index] for index in column.indices.to_pylist()]

@@ -1,4 +1,4 @@
-"""What is wrong with a value of a column."""
+"""Errors of values in columns."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ["BadRowError"]
 
 
 class BadRowError(Exception):
-    """A row that makes no event; for the code that knows where its rows stand in the table.
+    """A row that cannot be an event; for callers that know the position of their rows in the table.
 
     Attributes:
-        column: The name of the column whose value is wrong.
-        row: The row's place among those that were to be encoded.
+        column: The name of the column with the bad value.
+        row: The row's position among the encoded rows.
     """
 
     def __init__(self, column: str, row: int, why: str) -> None:

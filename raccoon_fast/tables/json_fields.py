@@ -1,4 +1,4 @@
-"""From a column to a field of JSON objects."""
+"""Encodes a column as a field of JSON objects."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def json_field(name: str, before: bytes, column: pa.Array) -> Field:
     """The values of a column as JSON.
 
     Args:
-        name: The column's, for errors.
-        before: What stands before each value.
-        column: Of a type that `not_json` lets pass.
+        name: The column's name, for errors.
+        before: The text before each value.
+        column: A column of a type that `not_json` accepts.
 
     Raises:
-        BadRowError: A value cannot be written: a date that JSON's cannot be, or a map with two values for a key.
+        BadRowError: A value cannot be written: a date outside JSON's range, or a map with two values for one key.
     """
     column = unpacked(column)
     kind = column.type
@@ -46,21 +46,21 @@ def json_field(name: str, before: bytes, column: pa.Array) -> Field:
 
 
 def python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows whose columns are JSON's as dicts."""
+    """Rows with JSON columns as dicts."""
     columns = [_in_microseconds(unpacked(column)).to_pylist(**_options(column.type)) for column in rows.columns]
     return [dict(zip(rows.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def encode_value(value: Any) -> bytes:
-    """One value as JSON; Python's, of such a row.
+    """Encode one Python value of such a row as JSON.
 
     Raises:
-        TypeError: JSON has nothing for a part of it.
+        TypeError: JSON cannot represent a part of it.
     """
     try:
         return orjson.dumps(value, _within, orjson.OPT_UTC_Z)
     except TypeError:
-        return JSON(value)  # which takes more, and says what it does not take
+        return JSON(value)  # it accepts more types, and names those that it does not accept
 
 
 def _in_microseconds(column: pa.Array) -> pa.Array:
@@ -74,24 +74,24 @@ def _in_microseconds(column: pa.Array) -> pa.Array:
 
 
 def _options(kind: pa.DataType) -> dict[str, Any]:
-    """For a conversion to Python: a map becomes a dict."""
+    """Prepare a conversion to Python in which maps become dicts."""
     return {"maps_as_pydicts": "strict"} if pa.types.is_nested(kind) else {}
 
 
 def _texts(name: str, column: pa.Array) -> pa.Array:
-    """Each value as orjson writes it."""
+    """Encode each value with orjson."""
     kind = column.type
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         check_years(name, column, "JSON's dates")
     values = _values(name, _in_microseconds(column))
     if pa.types.is_nested(kind):
         return pa.array([orjson.dumps(value, _within, orjson.OPT_UTC_Z).decode() for value in values], pa.string())
-    # Numbers and times have no comma in them.
+    # Numbers and times contain no comma.
     return pa.array(orjson.dumps(values, None, orjson.OPT_UTC_Z)[1:-1].decode().split(","), pa.string())
 
 
 def _values(name: str, column: pa.Array) -> list[Any]:
-    """Python's values; of a map a dict."""
+    """The values as Python objects, with maps as dicts."""
     options = _options(column.type)
     try:
         values: list[Any] = column.to_pylist(**options)
@@ -111,7 +111,7 @@ def _try_value(name: str, row: int, value: pa.Scalar, options: dict[str, Any]) -
 
 
 def _within(value: Any) -> Any:
-    """For orjson: what it does not write by itself of that which `not_json` lets pass inside nested values."""
+    """The hook for orjson: converts nested values that `not_json` accepts but orjson does not support."""
     if isinstance(value, decimal.Decimal):
         return orjson.Fragment(str(value).encode())
     if isinstance(value, datetime.datetime):  # of pandas, for nanoseconds
@@ -120,7 +120,7 @@ def _within(value: Any) -> Any:
 
 
 def not_json(kind: pa.DataType) -> str | None:
-    """What of a type JSON has nothing for; None where all of it can be written."""
+    """The part of a type that JSON cannot represent; None if it can represent all of it."""
     kind = plain_type(kind)
     if pa.types.is_map(kind):
         if not is_text(kind.key_type):

@@ -1,4 +1,4 @@
-"""Groups of Arrow's types, and columns in the simplest of each."""
+"""Groups of Arrow types, and conversion of columns to the simplest type of each group."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_00
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """What a dictionary's values are; any other type itself."""
+    """The value type of a dictionary type; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def unpacked(column: pa.Array) -> pa.Array:
-    """A dictionary's values, row by row; any other column itself."""
+    """The values of a dictionary column, row by row; any other column unchanged."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether it is a type of strings, of whatever layout."""
+    """Whether it is a string type of any layout."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether it is a type of binary values, of whatever layout."""
+    """Whether it is a binary type of any layout."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -78,7 +78,7 @@ def check_years(name: str, column: pa.Array, whose: str) -> None:
 
 
 def number_field(kind: str, before: bytes, column: pa.Array, **options: Any) -> Field:
-    """A field of whole numbers, times, floating-point numbers or bits, which are read where they are."""
+    """A field of integers, times, floats or bits, read in place."""
     validity, values = column.buffers()
     return Field(
         kind,
@@ -111,7 +111,7 @@ def text_field(kind: str, before: bytes, column: pa.Array, **options: Any) -> Fi
 
 
 def slices_of(column: pa.Array) -> Slices:
-    """The bytes of a column of strings or binary values, none of which is null; nothing is copied."""
+    """The bytes of a string or binary column without nulls; nothing is copied."""
     column, width = _with_offsets(column)
     _, offsets, data = column.buffers()
     if offsets is None or not len(column):
@@ -119,18 +119,18 @@ def slices_of(column: pa.Array) -> Slices:
     return Slices(data, offsets, column.offset, len(column), width)
 
 
-# An empty column may have no offsets at all.
+# An empty column may have no offsets.
 _NO_OFFSETS = bytes(8)
 
 
 def _with_offsets(column: pa.Array) -> tuple[pa.Array, int]:
-    """The column with one piece of data and offsets into it, and their width."""
+    """The column as one data buffer with offsets, and the width of the offsets."""
     column = unpacked(column)
     kind = column.type
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         return column, 8
     if not pa.types.is_string(kind) and not pa.types.is_binary(kind):
-        # Views, and values of one size. Large, for together they may be more than 2 GiB.
+        # Views, and values of fixed size. Large types, because the data may exceed 2 GiB.
         column = column.cast(pa.large_string() if is_text(kind) else pa.large_binary())
         return column, 8
     return column, 4

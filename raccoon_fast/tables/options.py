@@ -1,4 +1,4 @@
-"""What a method that takes a table is told. Imports pyarrow only once there is a table."""
+"""The options of methods that take a table. Imports pyarrow only when a table is used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def table_columns(
     serializer: str,
     message: Any = None,
 ) -> Columns:
-    """What makes events of rows. Imports pyarrow, which only tables need.
+    """Make the encoder of rows. Imports pyarrow, which only tables need.
 
     Raises:
-        ImportError: It is not installed; the message says what to install.
-        TypeError, ValueError: An argument is not what it should be.
+        ImportError: pyarrow is not installed; the message says what to install.
+        TypeError, ValueError: An argument is invalid.
     """
     from raccoon_fast.tables import arrow  # noqa: F401 - first: it says what is missing
     from raccoon_fast.tables.columns import Columns
@@ -32,7 +32,7 @@ def table_columns(
 
 
 def table_reader(table: Any, columns: Columns) -> Iterator[Any]:
-    """The table's batches, once its columns are checked; errors as `open_table` and `Columns.check`."""
+    """Open a table and check its columns; raises as `open_table` and `Columns.check`."""
     from raccoon_fast.tables.arrow import open_table
 
     reader = open_table(table)
