@@ -1,1 +1,1 @@
-"""What happens to a request between its hand-over and its outcome, whatever the protocol."""
+"""Delivery of requests, from their acceptance to their outcome, for all protocols."""

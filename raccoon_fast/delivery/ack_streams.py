@@ -1,4 +1,4 @@
-"""What `acks()` returns: acknowledgements as they come, for whoever wants to follow them."""
+"""The streams that `acks()` returns: acknowledgements as they arrive."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["AckStream", "AsyncAckStream"]
 
 
 class AckStream:
-    """Acknowledgements of one sync client, from the subscription on.
+    """The acknowledgements of one sync client, from the subscription on.
 
-    Iterating waits for the next one and ends when the client, or the stream, is closed. Nothing waits for the reader:
-    when it is `maxsize` behind, the oldest is dropped and counted.
+    Iterating waits for the next one and ends when the client or the stream is closed. Nothing waits for the reader:
+    if it is `maxsize` behind, the oldest is dropped and counted.
 
     Attributes:
-        dropped: How many were dropped because nobody took them in time.
+        dropped: The number dropped because the reader was too slow.
     """
 
     def __init__(self, maxsize: int, unsubscribe: Callable[[AckStream], None]) -> None:
@@ -46,22 +46,22 @@ class AckStream:
         self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing more will come (called by the client)."""
+        """End the stream (called by the client)."""
         self._ended = True
         self._changed.notify_all()
 
     def get(self, timeout: float | None = None) -> Ack | None:
-        """The next one, or None once the stream has ended.
+        """Return the next one, or None once the stream has ended.
 
         Args:
-            timeout: Seconds to wait; None waits until one comes or the stream ends.
+            timeout: Seconds to wait; None waits until one arrives or the stream ends.
 
         Raises:
-            TimeoutError: None came in time.
+            TimeoutError: None arrived in time.
         """
         deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
-            is_ended = self._ended  # looked at first: nothing is appended after the end
+            is_ended = self._ended  # checked first: nothing is appended after the end
             try:
                 return self._acks.popleft()
             except IndexError:
@@ -72,7 +72,7 @@ class AckStream:
                 raise TimeoutError(f"no acknowledgement within {timeout:g} s")
 
     def close(self) -> None:
-        """End the subscription; what was not taken is still handed out. Idempotent."""
+        """End the subscription; waiting ones can still be read. Idempotent."""
         self._unsubscribe(self)
         self.end()
 
@@ -96,12 +96,12 @@ class AckStream:
 
 
 class AsyncAckStream:
-    """Acknowledgements of one async client, from the subscription on; for `async for`.
+    """The acknowledgements of one async client, from the subscription on, for `async for`.
 
-    As AckStream; used from the client's event loop only, by one reader at a time.
+    Like AckStream, but for the client's event loop only, with one reader at a time.
 
     Attributes:
-        dropped: How many were dropped because nobody took them in time.
+        dropped: The number dropped because the reader was too slow.
     """
 
     def __init__(self, maxsize: int, unsubscribe: Callable[[AsyncAckStream], None]) -> None:
@@ -121,12 +121,12 @@ class AsyncAckStream:
         self._changed.set()
 
     def end(self) -> None:
-        """Nothing more will come (called by the client)."""
+        """End the stream (called by the client)."""
         self._ended = True
         self._changed.set()
 
     def close(self) -> None:
-        """End the subscription; what was not taken is still handed out. Idempotent."""
+        """End the subscription; waiting ones can still be read. Idempotent."""
         self._unsubscribe(self)
         self.end()
 

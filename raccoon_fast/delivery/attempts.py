@@ -1,4 +1,4 @@
-"""From a request to its outcome: attempts, the waits between them, and deadlines."""
+"""Delivers a request: attempts, the waits between them, and deadlines."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ATTEMPTS", "Delivery", "is_unwritten"]
 
-#: Where the policy does not say.
+#: The default if the policy does not say.
 MAX_ATTEMPTS = 3
-# A server keeps the id of a connection that broke silently until its read deadline (60 s unless set otherwise) and
-# refuses it meanwhile: asked again soon at first, since after a reset it is refused for an instant only.
+# A server keeps the id of a silently broken connection until its read deadline (60 s by default) and
+# refuses it meanwhile. The first retries come soon, because after a reset it is refused only for an instant.
 _DUPLICATE_ID_FIRST_S = 0.05
 _DUPLICATE_ID_MOST_S = 5.0
 _DUPLICATE_ID_LIMIT_S = 75.0
@@ -43,7 +43,7 @@ class Delivery:
 
     Args:
         transport: Makes single attempts.
-        policy: When to make another.
+        policy: When to make another attempt.
         timeout_s: Seconds for one attempt.
         sender: Makes the attempts.
     """
@@ -58,27 +58,27 @@ class Delivery:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = asyncio.Event()
-        # Until then nobody sends: the server asked for it (Retry-After).
+        # No request is sent before this time, because the server asked to wait (Retry-After).
         self._paused_until_s = 0.0
-        # Connects that failed in a row, whoever made them, and when the next retry may try to connect again.
+        # Failed connects in a row of all requests, and when the next retry may connect.
         self._connect_failures = 0
         self._connect_after_s = 0.0
 
     async def deliver(self, request: Request, timeout_s: float | None = None) -> Response:
-        """Send a request until it is acknowledged, or cannot be.
+        """Send a request until it is acknowledged or fails.
 
         Args:
-            request: Not in flight already.
-            timeout_s: Seconds for all attempts and the waits between them, beside the policy's own bounds.
+            request: A request that is not in flight yet.
+            timeout_s: Seconds for all attempts and the waits between them, besides the policy's own limits.
 
         Returns:
             The answer; its status is SUCCESS.
 
         Raises:
             DeliveryError: With `req_guid`, `attempts` (the transport's own resends among them), and the `outcome` of
-                all attempts together. What was never written costs no attempt: it waits for its turn until the
-                deadline or, without one, as long as all attempts may take.
-            MessageTooLargeError: The server takes no message of this size.
+                all attempts together. A request that was never written costs no attempt: it waits for its turn until
+                the deadline or, without one, as long as all attempts may take.
+            MessageTooLargeError: The server does not accept a message of this size.
             ValueError: A request of this guid is in flight already.
         """
         if request.trace is None:
@@ -102,10 +102,10 @@ class Delivery:
                 self._idle.set()
 
     async def close(self, timeout_s: float) -> int:
-        """Wait for what is in flight, then fail the rest with ClientClosedError and close the transport.
+        """Wait for requests in flight, then fail the rest with ClientClosedError and close the transport.
 
         Returns:
-            How many requests were failed.
+            The number of failed requests.
         """
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
@@ -113,7 +113,7 @@ class Delivery:
         self._closing.set()
         try:
             await self._transport.close()
-            # The attempts under way end with their connections, the waits with the event: this takes no time of note.
+            # Attempts end with their connections, waits end with the event: this takes almost no time.
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), 1.0)
         finally:
@@ -126,7 +126,7 @@ class Delivery:
         submitted_s = time.monotonic()
         bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
         deadline_s = self._loop.time() + min(bounds) if bounds else float("inf")
-        # What was never written waits for its turn no longer than all attempts may take, where nothing else is said.
+        # Without another limit, an unwritten request waits for its turn no longer than all attempts may take.
         patience_s = min(deadline_s, self._loop.time() + max_attempts * self._timeout_s)
         attempts = resends = unwritten = 0
         outcome = Outcome.NOT_DELIVERED
@@ -165,7 +165,7 @@ class Delivery:
                 refused_since_s = now_s if refused_since_s is None else refused_since_s
                 if now_s - refused_since_s > _DUPLICATE_ID_LIMIT_S:
                     raise error
-                attempts -= 1  # nothing was tried: the connection was not let in
+                attempts -= 1  # nothing was tried: the server refused the connection
                 refusals += 1
                 wait_until_s = now_s + min(_DUPLICATE_ID_MOST_S, _DUPLICATE_ID_FIRST_S * 2 ** min(refusals - 1, 16))
                 continue
@@ -182,14 +182,14 @@ class Delivery:
                 self._paused_until_s = max(self._paused_until_s, now_s + policy.pause_s(error.retry_after_s))
                 wait_until_s = 0.0
             elif isinstance(error, ConnectError):
-                # Many wait for one server: they try together, at the pace of its failures, not each at its own.
+                # Many requests wait for one server: they retry together, at one pace, not each at its own.
                 if began_s >= self._connect_after_s:
                     self._connect_failures += 1
                     self._connect_after_s = now_s + policy.delay_s(self._connect_failures)
                 wait_until_s = self._connect_after_s
 
     async def _wait(self, until_s: float, deadline_s: float, error: DeliveryError | None, request: Request) -> None:
-        """Wait until then; give up at once where the deadline is nearer."""
+        """Wait until that time; give up at once if the deadline is earlier."""
         delay_s = until_s - self._loop.time()
         if until_s >= deadline_s or self._loop.time() >= deadline_s:
             if error is not None:
@@ -215,9 +215,9 @@ class Delivery:
 
 
 def is_unwritten(error: DeliveryError, request: Request) -> bool:
-    """Whether the attempt failed while the request waited for its turn: that costs no attempt.
+    """Whether the attempt failed while the request waited for its turn, which costs no attempt.
 
-    A connection that cannot be made does, and so does one whose handshake is refused: the server was tried.
+    A connection that cannot be made costs an attempt, as does a refused handshake: the server was tried.
     """
     if request.was_written or error.outcome is not Outcome.NOT_DELIVERED:
         return False

@@ -1,35 +1,36 @@
-"""How many batches are in flight at once: as many as the server takes without slowing down.
+"""Limits the batches in flight to as many as the server handles without slowing down.
 
-Strategy. A server nearby is kept busy by a few batches. Over a long way, of which each acknowledgement takes the time
-there and back, as many more are needed as fit on it: the number grows in each such time as long as acknowledgements
-come as fast as ever, and falls when what is in flight only waits at the other end.
+Strategy. A few batches keep a nearby server busy. On a long way each acknowledgement takes a round trip,
+so more batches are needed to fill it: the number grows in each round trip while acknowledgements
+do not slow down, and falls when batches only wait at the other end.
 """
 
 from __future__ import annotations
 
 __all__ = ["Concurrency"]
 
-# An acknowledgement may take this many times the usual, and this much longer, before it counts as slow: those
-# of a fast server vary by milliseconds for reasons of this machine alone.
+# An acknowledgement counts as slow if it takes this many times the usual, and this much longer: acknowledgements
+# of a fast server vary by milliseconds for reasons on this machine.
 _SLOW_FACTOR = 3.0
 _SLOW_MARGIN_S = 0.010
-# How fast the usual follows what is seen: down at once, up by this share of the difference at each acknowledgement.
+# How fast the usual latency adapts: down at once, up by this share of the difference per acknowledgement.
 _DRIFT = 0.01
 _CUT_SLOW = 0.9
 _CUT_ERROR = 0.5
-# A connection that carries a gigabit a second is given no more: what is in flight beyond that lies in the kernel's
-# queues, and costs it more CPU a byte the more lies there. With less than so many bytes or batches it might run dry.
+# A connection that carries 1 Gbit/s gets no more batches: further ones would only wait in the kernel's
+# queues, and cost more CPU per byte there. With fewer than this many bytes or batches it might run dry.
 _PLENTY_BYTES_PER_S = 128e6
 _FEW_BYTES = 512 * 1024
-# More than at first are in flight while acknowledgements take at most this many times the least they ever took, and
-# fewer again when they take more than that many times.
+# More batches than at first are in flight while acknowledgements take at most this many times their lowest latency, and
+# fewer again if they take more than this many times.
 _FAR_FAST, _FAR_SLOW = 1.25, 1.5
-# By what share, or by 1 at least, the number grows in a round: until a round was slow, and then.
+# The share (at least 1) by which the number grows per round: until a round is slow, and afterwards.
 _FAR_START, _FAR_STEP = 1 / 2, 1 / 8
-# The least follows what is seen, round by round, if the way became longer for good: slowly, and not while more than at
-# first are in flight, as these may be what takes the time.
+# If the way becomes longer for good, the lowest latency adapts round by round: slowly, and not while more than at
+# first are in flight, because these may cause the latency.
 _FAR_DRIFT = 0.01
-# What answers sooner is nearby: more in flight would only lie in the kernel's queues. Known after so many rounds.
+# A server that answers sooner is nearby: more in flight would only wait in the kernel's queues. Known after this many
+# rounds.
 _NEAR_S = 0.010
 _ROUNDS = 4
 _FEW_BATCHES = 3
@@ -37,16 +38,16 @@ _SMOOTHING = 1 / 8
 
 
 class Concurrency:
-    """Additive increase while acknowledgements come as fast as usual, multiplicative decrease when they do not.
+    """Additive increase while acknowledgements are as fast as usual, multiplicative decrease when they are not.
 
-    The usual is the least latency seen, which drifts up slowly so that a server that became slower for good is not
+    The usual latency is the lowest one seen. It drifts up slowly, so that a server that becomes slower for good is not
     starved. Not thread-safe.
 
     Args:
-        first: Where it starts, 1 or more.
-        connections: Among which they are shared.
-        most: The bound above, for a far server; None is `first`.
-        most_bytes: More than `first` are in flight only while they have less than so many bytes together.
+        first: The initial number, 1 or more.
+        connections: The number of connections that share them.
+        most: The upper limit, for a far server; None is `first`.
+        most_bytes: More than `first` are in flight only while together they have fewer bytes than this.
     """
 
     def __init__(
@@ -56,29 +57,29 @@ class Concurrency:
         self._most = max(first, most or first)
         self._most_bytes = most_bytes
         self._connections = connections
-        # Whether `limit` was what held back the next one, and whether the number still grows fast.
+        # Whether `limit` held back the next batch, and whether the number still grows fast.
         self._is_full = False
         self._is_starting = True
         self._least_s = float("inf")
-        # The least latency of the round, and when it began.
+        # The lowest latency of the round, and when the round began.
         self._round_least_s = float("inf")
         self._round_s = 0.0
         self._rounds_left = _ROUNDS
         self._mean_s = 0.0
         self._plenty_bytes: float = _FEW_BYTES * connections
         self._exact = float(first)
-        #: Batches that may be in flight now, 1 or more.
+        #: The number of batches that may be in flight now, 1 or more.
         self.limit = first
         self._usual_s = 0.0
         self._cut_s = float("-inf")
 
     @property
     def mean_s(self) -> float:
-        """Seconds from a batch's attempt to its acknowledgement, lately; 0 before the first."""
+        """Recent seconds from a batch's attempt to its acknowledgement; 0 before the first."""
         return self._mean_s
 
     def room(self, batches: int, nbytes: int) -> int:
-        """How many more may be in flight, beside so many of so many bytes."""
+        """How many more batches may be in flight, besides the given number and bytes."""
         self._is_full = False
         if nbytes >= self._plenty_bytes and batches >= _FEW_BATCHES * self._connections:
             return 0
@@ -92,7 +93,7 @@ class Concurrency:
         latency_s = now_s - began_s
         self._mean_s += (latency_s - self._mean_s) * (_SMOOTHING if self._mean_s else 1.0)
         plenty = self._mean_s * _PLENTY_BYTES_PER_S
-        # Here and where else it is run for each batch: a call of max costs as much as all that is around it.
+        # Here and in other code per batch, a call of max would cost as much as everything around it.
         self._plenty_bytes = (plenty if plenty > _FEW_BYTES else _FEW_BYTES) * self._connections  # noqa: FURB136
         if self._usual_s == 0.0 or latency_s < self._usual_s:
             self._usual_s = latency_s
@@ -109,15 +110,15 @@ class Concurrency:
                 self._round_over(now_s)
 
     def failed(self, began_s: float, now_s: float) -> None:
-        """A batch sent at `began_s` failed in a way that less load may mend."""
-        self._least_s, self._rounds_left = float("inf"), _ROUNDS  # what comes next may be another server's
+        """A batch sent at `began_s` failed in a way that less load may fix."""
+        self._least_s, self._rounds_left = float("inf"), _ROUNDS  # the next sample may be of another server
         self._cut(_CUT_ERROR, began_s, now_s)
 
     def _round_over(self, now_s: float) -> None:
-        """Have more in flight than at first, or fewer again.
+        """Raise the number above the initial one, or lower it again.
 
-        A round, the time there and back, is judged by the least latency in it. What else delays single batches, on this
-        machine or on the way, tells nothing of the server; where batches wait for one another, all of them do.
+        A round (one round trip) is judged by its lowest latency. Other delays of single batches, on this
+        machine or on the way, say nothing about the server; but if batches wait for one another, all of them are late.
         """
         least_s, self._round_least_s, self._round_s = self._round_least_s, float("inf"), now_s
         if least_s < self._least_s:
@@ -138,7 +139,7 @@ class Concurrency:
 
     def _cut(self, factor: float, began_s: float, now_s: float) -> None:
         if began_s < self._cut_s:
-            return  # sent before the last cut: it tells nothing of what that one did
+            return  # sent before the last cut: it does not show the effect of that cut
         self._cut_s = now_s
         self._set(max(1.0, self._exact * factor))
 

@@ -1,11 +1,11 @@
-"""How fast events are acknowledged, and whether what waits will be in time."""
+"""Measures how fast events are acknowledged, to predict whether waiting events will be in time."""
 
 from __future__ import annotations
 
 __all__ = ["Drain"]
 
 _INTERVAL_S = 1.0
-# How fast the rate follows what is seen in an interval.
+# How fast the rate follows the last interval.
 _SMOOTHING = 0.3
 
 
@@ -15,7 +15,7 @@ class Drain:
     Written by the engine's loop only; `per_s` may be read from any thread.
 
     Args:
-        now_s: time.monotonic() of now.
+        now_s: The current time.monotonic().
     """
 
     def __init__(self, now_s: float) -> None:
@@ -25,16 +25,16 @@ class Drain:
         self._is_known = False
 
     def acked(self, events: int) -> None:
-        """So many events were acknowledged."""
+        """Count acknowledged events."""
         self._events += events
 
     def tick(self, now_s: float) -> None:
-        """Bring the rate up to date; cheap, and to be called often."""
+        """Update the rate; cheap, and meant to be called often."""
         elapsed_s = now_s - self._since_s
         if elapsed_s < _INTERVAL_S:
             return
         seen = self._events / elapsed_s
-        # Each interval that went by unnoticed counts.
+        # Each interval that passed without a call counts.
         weight = 1.0 - (1.0 - _SMOOTHING) ** (elapsed_s / _INTERVAL_S) if self._is_known else 1.0
         self._per_s += (seen - self._per_s) * weight
         self._is_known = True
@@ -43,5 +43,5 @@ class Drain:
 
     @property
     def per_s(self) -> float | None:
-        """Events acknowledged in a second; None within the first second."""
+        """Acknowledged events per second; None within the first second."""
         return self._per_s if self._is_known else None

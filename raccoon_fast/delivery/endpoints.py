@@ -1,4 +1,4 @@
-"""The servers a producer sends to: which one is well, and which one is sent to."""
+"""The servers of a producer: their health, and the choice of the next one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Endpoints"]
 
-# A server that was down is sent everything again after this many batches in a row that it acknowledged, one at a time.
+# A server that was down gets all batches again after it has acknowledged this many in a row, one at a time.
 _PROBES = 3
-# A server whose sink fails is sent less only after so many failures in a row, each begun after the one before it was
-# known: single failures, and those of batches in flight together, say little.
+# A server whose sink fails gets fewer batches only after this many failures in a row, each attempt begun after the
+# previous failure was known: single failures, and those of batches in flight together, say little.
 _UNPUBLISHED = 3
-# A server that answers can be asked often whether its sink is well.
+# A server that answers can be probed often.
 _SINK_PROBE_S = 2.0
 
 
@@ -28,21 +28,21 @@ class Endpoint:
     Args:
         address: The server.
         transports: One per connection.
-        policy: Waits between probes.
+        policy: The waits between probes.
         timeout_s: Seconds for one attempt on it.
-        open_apart: Makes a transport with a connection of its own, for batches that are sent by themselves. None where
+        open_apart: Makes a transport with a separate connection, for batches that are sent alone. None if
             the server allows no further connection: such a batch then shares the first of `transports`.
 
     Attributes:
         address: As given.
         transports: As given.
         timeout_s: As given.
-        healthy: Whether it is sent whatever there is. A server that is not is probed: one batch at a time.
-        last_error: What it failed with last, or None since it is well.
-        failed_with_batch: Whether its last failure came with a batch that may be the reason for it: a probe with
+        healthy: Whether it gets all batches. An unhealthy server is probed with one batch at a time.
+        last_error: Its last failure, or None while it is healthy.
+        failed_with_batch: Whether a batch may have caused its last failure: a probe with
             another batch tells more.
-        acked: Batches that it acknowledged.
-        apart: The transport that `open_apart` made, while there is one.
+        acked: The number of batches that it acknowledged.
+        apart: The transport made by `open_apart`, while it exists.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Endpoint:
         return sum(self._in_flight)
 
     def ready_s(self, now_s: float) -> float:
-        """When a batch may be sent to it: `now_s` or later; infinity while a probe is under way."""
+        """When a batch may be sent to it: `now_s` or later; infinity during a probe."""
         if self.healthy:
             return now_s if now_s > self._paused_until_s else self._paused_until_s  # noqa: FURB136 - run for each batch
         return float("inf") if self._probing else max(now_s, self._paused_until_s, self._probe_after_s)
@@ -97,10 +97,10 @@ class Endpoint:
         self._in_flight[index] -= 1
 
     def succeeded(self, alone: bool) -> None:
-        """It answered as a server that is well does.
+        """It answered as a healthy server does.
 
         Args:
-            alone: Whether there is no other server that is well: then there is nothing to wait for.
+            alone: Whether no other server is healthy: then there is no reason to wait.
         """
         self._failures = self._unpublished = 0
         if self.healthy:
@@ -121,16 +121,16 @@ class Endpoint:
         with_batch: bool = False,
         longest_s: float = float("inf"),
     ) -> None:
-        """An attempt begun at `began_s` failed as one on a server that is not well does.
+        """An attempt begun at `began_s` failed as on an unhealthy server.
 
-        What was in flight together fails together: that is one failure.
+        Batches that were in flight together fail together, which counts as one failure.
 
         Args:
-            error: What the attempt failed with.
+            error: The error of the attempt.
             began_s: When it was begun.
             now_s: When it failed.
-            with_batch: Whether the batch that was sent may be the reason.
-            longest_s: The next probe comes no later, but for `initial` of the policy and its jitter.
+            with_batch: Whether the batch may be the cause.
+            longest_s: The latest time until the next probe, apart from the policy's `initial` and its jitter.
         """
         self._probing = False
         self.last_error = error
@@ -148,8 +148,8 @@ class Endpoint:
     def unpublished(self, error: Exception, began_s: float, now_s: float) -> None:
         """The server answered that its sink failed to publish a batch sent at `began_s`.
 
-        One such answer says little about the next batch. After several in a row, with no acknowledgement between them,
-        the server counts as failed, and is probed until its sink is well.
+        One such answer says little about the next batch. After several in a row without an acknowledgement in between,
+        the server counts as failed, and is probed until its sink works.
         """
         if began_s >= self._unpublished_s:
             self._unpublished += 1
@@ -158,7 +158,7 @@ class Endpoint:
             self.failed(error, began_s, now_s, longest_s=_SINK_PROBE_S)
 
     def open_apart(self) -> Transport:
-        """The transport for a batch that is sent by itself; it is made where there is none."""
+        """The transport for a batch that is sent alone; created if missing."""
         if self._open_apart is None:
             return self.transports[0]
         if self.apart is None:
@@ -166,16 +166,16 @@ class Endpoint:
         return self.apart
 
     def released(self) -> None:
-        """A probe ended without telling anything (it was cancelled)."""
+        """A probe ended without a result (it was cancelled)."""
         self._probing = False
 
     def pause(self, until_s: float) -> None:
-        """It asked not to be sent anything until then (Retry-After), whatever it answers to what it was sent before."""
+        """It asked for no requests until then (Retry-After), whatever it answers to earlier ones."""
         self._paused_until_s = max(self._paused_until_s, until_s)
 
 
 class Endpoints:
-    """Servers in the order of preference.
+    """The servers in order of preference.
 
     Args:
         all_: At least one.
@@ -185,20 +185,20 @@ class Endpoints:
         self.all = list(all_)
 
     def choose(self, now_s: float) -> Endpoint | None:
-        """Where the next batch goes: the first that is well, but for a probe that is due at one before it."""
+        """The server for the next batch: the first healthy one, or an earlier one whose probe is due."""
         for endpoint in self.all:
             if endpoint.ready_s(now_s) <= now_s:
                 return endpoint
         return None
 
     def alone(self, endpoint: Endpoint) -> bool:
-        """Whether no other server is well."""
+        """Whether no other server is healthy."""
         return not any(other.healthy for other in self.all if other is not endpoint)
 
     def well(self, now_s: float) -> list[Endpoint]:
-        """Those that are well and may be sent to now."""
+        """The healthy servers that may get a batch now."""
         return [endpoint for endpoint in self.all if endpoint.healthy and endpoint.ready_s(now_s) <= now_s]
 
     def next_s(self, now_s: float) -> float:
-        """When `choose` may have an answer; infinity if only the end of a probe can tell."""
+        """When `choose` may return a server; infinity if that depends on the end of a probe."""
         return min(endpoint.ready_s(now_s) for endpoint in self.all)

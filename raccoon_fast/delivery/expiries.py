@@ -1,4 +1,4 @@
-"""Warns of events that expire: when it happens, and then now and again."""
+"""Warns of expired events: at once, then at intervals."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _INTERVAL_S = 10.0
 
 
 class Expiries:
-    """Counts expired events, and logs one warning for many.
+    """Counts expired events, and logs one warning for many of them.
 
     Owned by the engine's loop.
 
     Args:
-        logger: Gets a warning at once, and then every ten seconds at most.
-        delivery_timeout_s: How long the events were kept, where `add` does not say.
+        logger: Gets a warning at once, then at most every ten seconds.
+        delivery_timeout_s: How long the events were kept, if `add` does not say.
     """
 
     def __init__(self, logger: Log, delivery_timeout_s: float) -> None:
@@ -34,7 +34,7 @@ class Expiries:
         self._told_s = float("-inf")
 
     def add(self, batch: Batch, cause: BaseException | None, life_s: float | None = None) -> None:
-        """A batch expired; `cause` is the last failure that is known of it, `life_s` how long it was kept."""
+        """A batch expired; `cause` is its last known failure, `life_s` how long it was kept."""
         self._life_s = life_s or self._life_s
         self._events += batch.count
         if batch.outcome is not Outcome.NOT_DELIVERED:
@@ -43,14 +43,14 @@ class Expiries:
 
     @property
     def due_s(self) -> float:
-        """When `tell` has something to log; infinity if nothing expired since it last did."""
+        """When `tell` has something to log; infinity if nothing expired since its last call."""
         return self._told_s + _INTERVAL_S if self._events else float("inf")
 
     def tell(self, now_s: float) -> None:
-        """Log what expired since the last warning, if there is something to log and it is time for it.
+        """Log the events that expired since the last warning, if any and if it is time.
 
         Args:
-            now_s: time.monotonic(); infinity logs what there is.
+            now_s: time.monotonic(); infinity logs at once.
         """
         if not self._events or now_s < self.due_s:
             return

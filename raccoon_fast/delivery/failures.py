@@ -1,4 +1,4 @@
-"""What a failed attempt means: for the batch that was sent, and for the server that it was sent to."""
+"""Judges failed attempts: whether the batch or the server is at fault, and what follows."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Failures:
 
     Args:
         endpoints: The servers.
-        ledger: Told of every move.
+        ledger: Counts every move.
         outcomes: Ends batches.
-        waiting: Gets the batches that are sent again.
-        suspects: Gets those that are sent again by themselves.
-        budget: Told of what a sink does not publish.
-        policy: Waits between attempts, and how many there are.
-        has_others: Whether there are batches that never failed, and may tell whether a server is well.
-        logger: Told when a server fails and when it is well again, and of batches that fail while others get through.
+        waiting: Gets the batches to retry.
+        suspects: Gets the batches to retry alone.
+        budget: Counts failed publishes.
+        policy: The waits between attempts, and their number.
+        has_others: Whether there are batches that never failed, which can show whether a server is healthy.
+        logger: Logs when a server fails or recovers, and batches that fail while others get through.
 
     Attributes:
-        is_closing: Whether connections are being closed: that they fail is not logged then.
+        is_closing: Whether connections are being closed; their failures are not logged then.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class Failures:
         self._logger = logger
 
     def well(self, endpoint: Endpoint) -> None:
-        """A server answered as one that is well does."""
+        """A server answered as a healthy one does."""
         was_healthy = endpoint.healthy
         endpoint.succeeded(was_healthy or self._endpoints.alone(endpoint))
         if endpoint.healthy and not was_healthy:
             self._logger.info("%s is well again", endpoint.address)
 
     def narrow(self, batch: Batch, reason: str, error: Exception) -> None:
-        """A server will not have some events of a batch, or so many of them: its halves are sent next."""
+        """A server refuses some events of a batch, or its size: its halves are sent next."""
         for part in reversed(self._outcomes.narrow(batch, reason, str(error))):
             self._waiting.add_first(part)
 
     def put_back(self, batch: Batch) -> None:
-        """A batch that was in flight is to be sent again."""
+        """Return a batch that was in flight, to be sent again."""
         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
         if batch.trouble is not None and batch.trouble.is_suspect:
             self._suspects.add(batch, time.monotonic())
@@ -107,19 +107,19 @@ class Failures:
         """An attempt failed.
 
         Args:
-            batch: What was sent.
-            endpoint: Where it was sent to.
-            request: The attempt's.
-            error: What it failed with.
-            began_s: When it was begun.
-            acked: Batches that the server had acknowledged then.
-            now_s: time.monotonic() of now.
+            batch: The batch.
+            endpoint: The server.
+            request: The request of the attempt.
+            error: The error.
+            began_s: When the attempt began.
+            acked: The number of batches that the server had acknowledged then.
+            now_s: The current time.monotonic().
         """
         if error.outcome is not Outcome.NOT_DELIVERED:
             batch.outcome = error.outcome
         if is_unwritten(error, request):
             batch.attempts -= 1
-        error.__traceback__ = None  # its frames would keep the batch's buffer
+        error.__traceback__ = None  # its frames would keep the batch's buffer alive
         error.req_guid, error.attempts, error.outcome = batch.req_guid, batch.attempts, batch.outcome
         trouble = batch.trouble
         if trouble is None:
@@ -137,7 +137,7 @@ class Failures:
             return
         response = error.response if isinstance(error, ServerError) else None
         if response is not None and response.req_guid and error.retry_after_s is None:
-            # The server is well, its sink is not: this batch waits, and the budget bounds what is tried again.
+            # The server is healthy, its sink is not: this batch waits, and the budget limits the retries.
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
             self._waiting.add_delayed(batch, now_s + self._policy.delay_s(batch.attempts))
             self._charge(endpoint, error, began_s, now_s)
@@ -161,7 +161,7 @@ class Failures:
     def _charge(
         self, endpoint: Endpoint, error: DeliveryError, began_s: float, now_s: float, *, with_batch: bool = False
     ) -> None:
-        """The server, its sink, or the way there failed."""
+        """The server, its sink or the way to it failed."""
         was_healthy = endpoint.healthy
         if isinstance(error, ServerError) and error.response is not None and error.response.req_guid:
             self._budget.failed()
@@ -175,7 +175,7 @@ class Failures:
             log("%s fails: %s; its events wait", endpoint.address, error)
 
     def _tell_apart(self, batch: Batch, trouble: Trouble, now_s: float) -> bool:
-        """Send the halves of a batch that is convicted, or end it; returns False if it is to wait as it is."""
+        """Send the halves of a convicted batch, or end it; returns False if it should wait unchanged."""
         if not trouble.is_told:
             trouble.is_told = True
             self._logger.error(
@@ -191,6 +191,6 @@ class Failures:
                 self._suspects.add(part, now_s)
             return True
         if batch.count > 1 or trouble.error.retryable:
-            return False  # it may yet get through before its deadline
+            return False  # it may still get through before its deadline
         self._outcomes.refused(batch, states.IN_FLIGHT, trouble.error)
         return True

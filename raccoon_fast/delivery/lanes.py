@@ -1,15 +1,15 @@
-"""What waits for an engine, by lane: whose turn it is, and how long it may wait.
+"""Batches that wait for an engine, by lane: whose turn it is, and how long they may wait.
 
-Strategy. Each lane has an accumulator of its own; lanes of one priority are a group, and share what waits for another
-attempt. A group goes before the ones below it. So that a lower one does not starve, it earns credit while it waits:
-5 % of the bytes that go before it; as soon as that pays for a batch, it is its turn. Within a group the lane goes first
-that has had the least (start-time fair queueing: P. Goyal et al., SIGCOMM 1996), so that a backlog is its own lane's
-trouble.
+Strategy. Each lane has its own accumulator. Lanes of one priority form a group, and share the batches that wait for
+another attempt. A group precedes lower groups. So that a lower group does not starve, it earns credit while it waits:
+5 % of the bytes that precede it; as soon as the credit pays for a batch, it is its turn. Within a group the lane goes
+first that has sent the least (start-time fair queueing: P. Goyal et al., SIGCOMM 1996), so that a backlog only affects
+its own lane.
 
-A batch of high priority would still have to wait for those in flight. So lower groups leave some places free: of those
-that may be in flight one in four, or one, for each group above.
+A batch of high priority would still have to wait for batches in flight. So lower groups leave some places free: one in
+four of those that may be in flight, but at least one, for each group above.
 
-With a single lane, which is the default, all of it comes to the one accumulator, and what waits for another attempt.
+With a single lane, the default, there is only one accumulator, and one queue of batches that wait for another attempt.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "GroupedWaiting", "LaneQueue", "Lanes"]
 
-#: Of the bytes that are sent, what a lower group gets at least while it waits.
+#: The least share of the bytes sent that a waiting lower group gets.
 SHARE = 0.05
-# What a group may have saved up, at most, so that no burst follows a long wait. It owes no more than its last batch.
+# The most credit of a group, so that no burst follows a long wait. It owes no more than its last batch.
 _MOST_CREDIT = 1 << 20
-# Of the batches that may be in flight, one in so many is kept free for each group above.
+# One in this many places in flight is kept free for each group above.
 _KEPT_FREE = 4
 
 
 class LaneQueue:
-    """One lane, as its engine sees it. Owned by the engine's loop, but for the accumulator.
+    """The engine's view of one lane. Owned by the engine's loop, except the accumulator.
 
     Args:
-        accumulator: Of the lane's events.
+        accumulator: The accumulator of the lane's events.
         rank: 0 for the highest priority.
         linger_s: How long a batch may wait for more events.
-        delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
-        ttl_s: How long an event may wait to be sent; None for as long as `delivery_timeout_s` says.
+        delivery_timeout_s: The time from accepting an event to its acknowledgement, over all attempts.
+        ttl_s: How long an event may wait to be sent; None for `delivery_timeout_s`.
         is_durable: Whether every batch is stored before it is sent.
 
     Attributes:
-        life_s: How long an event may wait, whatever bounds it.
-        grace_s: How much longer an attempt under way may go on.
-        outstanding: What a flush waits for.
+        life_s: How long an event may wait, by either limit.
+        grace_s: How much longer an attempt under way may take.
+        outstanding: The batches for which a flush waits.
         linger: Seals its open batch; set by the engine.
-        served: Bytes that it has had, in the group's own account.
-        is_spilling: Whether its buffer is full, and what waits longest is to go to the spool.
-        number: Its place among the lanes.
+        served: The bytes that it has sent, in the group's accounting.
+        is_spilling: Whether its buffer is full, so that the oldest batches go to the spool.
+        number: Its index among the lanes.
     """
 
     linger: Linger
@@ -83,11 +83,11 @@ class LaneQueue:
 
     @property
     def due_s(self) -> float:
-        """When the next batch that may be sent has waited for too long; infinity if there is none."""
+        """When the next batch that may be sent expires; infinity if there is none."""
         return float("inf") if self.is_durable else self.accumulator.oldest_s + self.life_s
 
     def last_s(self, batch: Batch) -> float:
-        """When the life of a batch ends, also where a spool could keep it; infinity if there is no such time."""
+        """When the life of a batch ends, even if a spool could keep it; infinity if it has no such limit."""
         return float("inf") if self._ttl_s is None else batch.accepted_s + self._ttl_s
 
 
@@ -98,9 +98,9 @@ class Group:
         queues: The lanes.
         waiting: Their batches that wait for another attempt.
         in_flight: Their batches in flight.
-        nbytes: And the bytes of those.
-        sent_last: How many batches of all groups were sent when its last one was.
-        credit: Bytes that it may send before the groups above it; below 0 it had too much.
+        nbytes: The bytes of these.
+        sent_last: The number of batches of all groups sent when its last one was sent.
+        credit: The bytes that it may send before the groups above it; negative if it sent too much.
     """
 
     def __init__(self, queues: Sequence[LaneQueue]) -> None:
@@ -111,11 +111,11 @@ class Group:
         self.sent_last = 0
         self.credit = 0.0
         self._served = 0.0
-        # Of its last batch.
+        # The bytes of its last batch.
         self._usual_bytes = 0
 
     def next_queue(self) -> LaneQueue | None:
-        """The lane whose new batch is to be sent next, or None; a durable lane's are stored first."""
+        """The lane whose new batch is sent next, or None; batches of durable lanes are stored first."""
         chosen: LaneQueue | None = None
         for queue in self.queues:
             is_next = chosen is None or queue.served < chosen.served
@@ -125,7 +125,7 @@ class Group:
 
     @property
     def is_due(self) -> bool:
-        """Whether its credit pays for a batch, as far as the size of its next one is known."""
+        """Whether its credit pays for its next batch, if the size is known."""
         usual_bytes = self._usual_bytes
         if not usual_bytes:
             buffered = sum(queue.accumulator.buffered for queue in self.queues)
@@ -142,7 +142,7 @@ class Group:
         self.in_flight += 1
         self.nbytes += nbytes
         self._usual_bytes = nbytes
-        # Who had nothing to send meanwhile has saved nothing up.
+        # A group that had nothing to send meanwhile has saved no credit.
         self._served = max(self._served, queue.served)
         queue.served = self._served + nbytes
 
@@ -150,10 +150,10 @@ class Group:
 class Lanes:
     """All lanes of an engine.
 
-    Owned by the engine's loop; what is said of the accumulators may be asked from any thread.
+    Owned by the engine's loop; the values of the accumulators may be read from any thread.
 
     Args:
-        queues: At least one; a batch's `settlement.lane` is a place among them.
+        queues: At least one; a batch's `settlement.lane` is an index into them.
 
     Attributes:
         all: The lanes.
@@ -169,13 +169,13 @@ class Lanes:
         ranks = sorted({queue.rank for queue in self.all})
         self.groups = [Group([queue for queue in self.all if queue.rank == rank]) for rank in ranks]
         self._group_of = [self.groups[ranks.index(queue.rank)] for queue in self.all]
-        # Batches, now and when the spool was asked last.
+        # Batches sent, now and when the spool was last read.
         self._sent = self._fetched = 0
         self.waiting: Waiting | GroupedWaiting = self.groups[0].waiting
         if len(self.groups) > 1:
             self.waiting = GroupedWaiting([group.waiting for group in self.groups], self._waiting_of)
 
-    # The accumulators together
+    # All accumulators together
 
     @property
     def sealed(self) -> int:
@@ -189,12 +189,12 @@ class Lanes:
 
     @property
     def oldest_s(self) -> float:
-        """When the batch that waits longest got its first event; infinity if there is none."""
+        """When the oldest waiting batch got its first event; infinity if there is none."""
         return min(queue.accumulator.oldest_s for queue in self.all)
 
     @property
     def due_s(self) -> float:
-        """When the next new batch has waited for too long; infinity if there is none that may be sent."""
+        """When the next new batch expires; infinity if there is none that may be sent."""
         return min(queue.due_s for queue in self.all)
 
     def seal(self) -> None:
@@ -207,7 +207,7 @@ class Lanes:
         for queue in self.all:
             queue.accumulator.limit_bytes(max_bytes)
 
-    # A batch's own
+    # Per batch
 
     def of(self, batch: Batch) -> LaneQueue:
         """A batch's lane."""
@@ -224,21 +224,21 @@ class Lanes:
         self.of(batch).accumulator.release(batch.cost)
 
     def settled(self, settlement: Settlement) -> None:
-        """The last part of a batch has its outcome: no flush waits for it."""
+        """The last part of a batch has its outcome; no flush waits for it any longer."""
         self.all[settlement.lane].outstanding.remove(settlement)
 
     def last_attempt_s(self, batch: Batch) -> float:
-        """When an attempt to send a batch has to end."""
+        """When an attempt to send a batch must end."""
         last_s: float = batch.deadline_s + self.all[batch.settlement.lane].grace_s
         return last_s
 
-    # Whose turn it is
+    # The next turn
 
     def in_turn(self, limit: int) -> list[Group]:
-        """The groups that may send one more batch, in their order.
+        """The groups that may send one more batch, in order.
 
         Args:
-            limit: Batches that may be in flight.
+            limit: The number of batches that may be in flight.
         """
         groups = self.groups
         if len(groups) == 1:
@@ -250,14 +250,14 @@ class Lanes:
         for above, group in enumerate(groups[1:], 1):
             in_flight -= groups[above - 1].in_flight
             if in_flight >= max(1, limit - above * kept_free):
-                break  # what is below would take the places that this group leaves free
+                break  # lower groups would take the places that this group leaves free
             (first if group.is_due else rest).append(group)
         if len(first) > 1:
-            first.sort(key=lambda group: group.sent_last)  # each in its turn, or small batches would keep the places
+            first.sort(key=lambda group: group.sent_last)  # in turn, otherwise small batches would keep the places
         return [*first, *rest]
 
     def next_queue(self, limit: int) -> LaneQueue | None:
-        """The lane that a new batch is to be taken from, or None; `limit` as above."""
+        """The lane from which the next new batch comes, or None; `limit` as above."""
         for group in self.in_turn(limit):
             queue = group.next_queue()
             if queue is not None:
@@ -287,9 +287,9 @@ class Lanes:
             group.nbytes -= batch.nbytes
 
     def may_fetch(self) -> bool:
-        """Whether the spool may be asked for what it has: when nothing newer waits.
+        """Whether to fetch batches from the spool: when nothing newer waits.
 
-        With several lanes also once in twenty batches, so that a lane that is never empty does not keep the others'
+        With several lanes, also once in twenty batches, so that a lane that is never empty does not keep the others'
         batches on the disk.
         """
         if self.waiting.has_ready:
@@ -297,7 +297,7 @@ class Lanes:
         return not self.sealed or (self.is_many and self._sent - self._fetched >= 1 / SHARE)
 
     def fetched(self) -> None:
-        """The spool was asked."""
+        """Note that the spool was read."""
         self._fetched = self._sent
 
     def _waiting_of(self, batch: Batch) -> Waiting:
@@ -306,11 +306,11 @@ class Lanes:
 
 
 class GroupedWaiting:
-    """The batches of all groups that wait for another attempt, each in its own. Its methods are those of Waiting.
+    """The batches of all groups that wait for another attempt, with the methods of Waiting.
 
     Args:
-        parts: One for each group, the highest first.
-        part_of: Which of them a batch belongs to.
+        parts: One per group, the highest first.
+        part_of: Returns the part to which a batch belongs.
     """
 
     def __init__(self, parts: Sequence[Waiting], part_of: Callable[[Batch], Waiting]) -> None:

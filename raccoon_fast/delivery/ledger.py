@@ -1,4 +1,4 @@
-"""What became of every event: counted by batch, in total and by type."""
+"""Counts the outcome of every event, batch by batch, in total and by type."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_TYPES", "OTHER_TYPES", "Change", "Ledger"]
 
-#: Event types that are counted by name, where nothing else is said; an id in a type would make them ever more.
+#: The default number of event types counted by name; types that contain an id would otherwise grow without limit.
 MAX_TYPES = 10_000
-#: What all further ones are counted under.
+#: The name under which all further types are counted.
 OTHER_TYPES = "(other types)"
 
 QUEUED = "queued"
@@ -35,70 +35,70 @@ FAILED = "failed:"
 DROPPED = "dropped:"
 DAMAGED = FAILED + "damaged"
 
-# Events by type, the state they were in (None: they are new) and the one they are in now.
+# Events by type, their previous state (None: they are new) and their new state.
 _Move: TypeAlias = "tuple[Mapping[str, int], str | None, str]"
-# Events by state; of each type, and under None of all types together.
+# Events by state, for each type, and under None for all types together.
 _Rows: TypeAlias = "dict[str | None, dict[str, int]]"
 _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
 _TRIES = 50
-# The main thread leaves its moves to others until there are so many.
+# The main thread leaves its moves to others until there are this many.
 _MANY_LEFT = 100
 
 
 class Ledger:
-    """Moves events from one state to the next. Safe from any thread, and no call waits for another one.
+    """Moves events from one state to the next. Thread-safe, and no call waits for another.
 
-    A signal handler or a finalizer may use a producer while the thread that it interrupts moves events. So nobody waits
-    for a lock here: whoever finds that another one writes leaves its move in a deque, and the other one makes it. The
-    main thread, where a Ctrl-C may come between any two steps, leaves all of its moves: that is a single step. The
-    states of a type are replaced, never changed, so that a reader has each type as it was at one moment.
+    A signal handler or a finalizer may use a producer while the interrupted thread moves events. So no thread waits
+    for a lock here: a thread that finds another one writing leaves its move in a deque, and the other one makes it. The
+    main thread, where a Ctrl-C may come between any two steps, leaves all its moves, which is a single step. The
+    states of a type are replaced, never changed, so that a reader sees each type at one moment.
 
-    Args by type are mappings of event type to number of events: a batch's. A type that was counted by name once is
-    always; so the moves of a batch are counted alike.
+    Arguments by type map event types of a batch to numbers of events. A type that was once counted by name always
+    is, so all moves of a batch are counted alike.
 
     Args:
-        max_types: Types that are counted by name, at most; the first ones are. See OTHER_TYPES.
+        max_types: The largest number of types counted by name: the first ones. See OTHER_TYPES.
     """
 
     def __init__(self, max_types: int = MAX_TYPES) -> None:
         self._max_rows = max_types + 2
         self._rows: _Rows = {None: _NO_EVENTS, OTHER_TYPES: _NO_EVENTS}
-        # Who writes: a list of the thread's id, under the key True. To enter it takes one step.
+        # The writer: a list with the thread's id, under the key True. Entering it takes one step.
         self._writers: dict[bool, list[int]] = {}
         self._left: deque[_Move] = deque()
         # The one of them that is being made, as it is counted, and the rows as they were before it.
         self._making: tuple[_Move, _Move, _Rows] | None = None
-        # What moves events from elsewhere into the ledger at this moment, and the last that did.
+        # The code that moves events from elsewhere into the ledger now, and the last that did.
         self._changes: list[weakref.ref[Change]] = []
         self._last_change: object = None
 
     def add(self, types: Mapping[str, int], state: str) -> None:
-        """Events that were not here before."""
+        """Add new events."""
         self._move(types, None, state)
 
     def move(self, types: Mapping[str, int], before: str, after: str) -> None:
-        """Events that were in state `before`."""
+        """Move events from state `before`."""
         self._move(types, before, after)
 
     def change(self) -> Change:
-        """A context around whatever takes events from where they wait and adds them here: see `consistent`."""
+        """A context for code that takes waiting events and adds them here; see `consistent`."""
         return Change(self._changes, self._note)
 
     def adding(self, types: Mapping[str, int], state: str) -> Iterator[object]:
-        """As `add`, for `threads.at_once`; call `make_moves` afterwards."""
+        """Like `add`, for `threads.at_once`; call `make_moves` afterwards."""
         return map(self._left.append, (({**types}, None, state),))
 
     def make_moves(self) -> None:
-        """Make those that were left."""
+        """Make the moves that were left."""
         while self._left and self._may_write():
             self._make_one_left()
 
     def consistent(self, read: Callable[[], _T]) -> _T:
-        """What `read` returns where no change happens meanwhile, so that it sees no events twice and misses none.
+        """Call `read` without a change meanwhile, so that it counts no events twice and misses none.
 
-        It is tried some times only: a signal handler may have interrupted a change, which then cannot end.
+        The number of tries is limited: a signal handler may have interrupted a change, which then cannot end.
         """
         for _ in range(_TRIES):
             last = self._last_change
@@ -118,14 +118,14 @@ class Ledger:
         return False
 
     def seen(self) -> _Rows:
-        """The states of each type, and under None those of all together, as they are now."""
+        """The current states of each type, and under None those of all types together."""
         rows = self._rows.copy()
         for move in self._to_make(rows):
             _apply(rows, self._counted(rows, move))
         return rows
 
     def totals(self, waiting: int) -> Counts:
-        """Counts of all events together; the cost does not depend on how many types there are.
+        """Counts of all events together; the cost does not depend on the number of types.
 
         Args:
             waiting: Events that wait in the accumulator.
@@ -140,7 +140,7 @@ class Ledger:
 
         Args:
             waiting: Events that wait in the accumulator.
-            seen: What `seen` returned; None asks it.
+            seen: The result of `seen`; None calls it.
         """
         rows = self.seen() if seen is None else seen
         waiting = self._named(rows, waiting)
@@ -156,11 +156,11 @@ class Ledger:
         return _counts(total, waiting)
 
     def _to_make(self, rows: _Rows) -> list[_Move]:
-        """The moves that are left to be made; of one that is half made the rows are put back to before it."""
+        """The remaining moves; the rows of a half-made move are restored first."""
         left = snapshot(self._left)
         making = self._making
         if making is not None:
-            # Whoever makes it was interrupted here, and it may still be in the deque.
+            # The thread making the move was interrupted here, and the move may still be in the deque.
             first, move, rows_before = making
             rows.update(rows_before)
             left = [move, *(one for one in left if one is not first)]
@@ -182,7 +182,7 @@ class Ledger:
         self.make_moves()
 
     def _may_write(self) -> bool:
-        """Begin to write, unless another one does."""
+        """Begin to write, unless another thread does."""
         mine = [get_ident()]
         writer = self._writers.setdefault(True, mine)
         if writer is not mine and writer[0] == mine[0] and is_main() and not self._is_interrupted():
@@ -194,7 +194,7 @@ class Ledger:
         self._writers.pop(True, None)
 
     def _is_interrupted(self) -> bool:
-        """Whether `_may_write`, whose caller asks it, interrupts a call of the same thread that makes a move."""
+        """Whether this call of `_may_write` interrupts a move of the same thread."""
         frame = sys._getframe(2).f_back  # noqa: SLF001
         while frame is not None:
             if frame.f_code in _WRITING and frame.f_locals.get("self") is self:
@@ -211,7 +211,7 @@ class Ledger:
                         move = self._counted(self._rows, first)
                         self._making = first, move, {one: self._rows.get(one, _NO_EVENTS) for one in (None, *move[0])}
                     first, move, rows_before = self._making
-                    # An exception of a signal handler may have left it half made.
+                    # An exception of a signal handler may have left the move half made.
                     self._rows.update(rows_before)
                     _apply(self._rows, move)
                     if self._left and self._left[0] is first:
@@ -225,7 +225,7 @@ class Ledger:
         return self._named(rows, types), before, after
 
     def _named(self, rows: _Rows, types: Mapping[str, int]) -> Mapping[str, int]:
-        """Events by the name that they are counted under."""
+        """Events by the name under which they are counted."""
         room = self._max_rows - len(rows)
         if len(types) <= room:
             return types

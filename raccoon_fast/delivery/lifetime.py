@@ -1,4 +1,4 @@
-"""What has a thread, over the life of its process: closed before the process ends, begun anew after a fork."""
+"""Tracks objects that have threads: closes them before the process ends, and restarts them after a fork."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_S", "began", "ended", "inherit", "made"]
 
 _T = TypeVar("_T")
-#: Seconds that all together have at the end of the process.
+#: Seconds that all of them together have at the end of the process.
 EXIT_S = 5.0
 
 
 class _Forked(Protocol):
     def _after_fork(self) -> None:
-        """In the child: forget what is the parent's. Must not close, wait or log."""
+        """In the child: forget everything of the parent. Must not close, wait or log."""
 
 
 class _Threaded(_Forked, Protocol):
     def _begin_close(self, timeout_s: float) -> Callable[[], object]:
-        """Begin to close without waiting; returns what waits for the end of it, and is bounded by the timeout."""
+        """Begin to close without waiting; returns a function that waits for the end, within the timeout."""
 
 
 _all: weakref.WeakSet[_Forked] = weakref.WeakSet()
-# Strong references: a producer nobody holds any more may still have events to deliver.
+# Strong references: an unreferenced producer may still have events to deliver.
 _open: set[_Threaded] = set()
 _inherited: list[Any] = []
 _finalized_pid = 0
 
 
 def made(one: _Forked) -> None:
-    """It exists: forked children are told of it."""
+    """Register a new object for forked children."""
     _all.add(one)
 
 
 def began(one: _Threaded) -> None:
-    """It has a thread: the end of the process closes it."""
+    """Register an object with a thread, to close it at the end of the process."""
     global _finalized_pid
     _open.add(one)
     if _finalized_pid != os.getpid():
         _finalized_pid = os.getpid()
-        # A process that multiprocessing forked runs its finalizers at its end, and nothing of atexit's.
+        # A process forked by multiprocessing runs multiprocessing's finalizers at its end, but not atexit.
         multiprocessing = sys.modules.get("multiprocessing.util")
         if multiprocessing is not None:
             multiprocessing.Finalize(None, _close_all, exitpriority=0)
@@ -62,12 +62,12 @@ def ended(one: _Threaded) -> None:
 
 
 def inherit(*what: object) -> None:
-    """Keep what a forked child shares with its parent: it must not be closed there, nor even be freed."""
+    """Keep an object that a forked child shares with its parent: it must not be closed or even freed there."""
     _inherited.extend(what)
 
 
 def _close_all() -> None:
-    """Close all side by side, within one deadline; what one of them raises or waits for costs the others nothing."""
+    """Close all at the same time, within one deadline; errors and waits of one do not affect the others."""
     forks.check()
     deadline_s = time.monotonic() + EXIT_S
     waits = [_guarded(functools.partial(_begin_close, one, deadline_s)) for one in [*_open]]

@@ -1,4 +1,4 @@
-"""The open batch is sealed when its first event has waited long enough."""
+"""Seals the open batch when its first event has waited for `linger`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Linger:
     Owned by the engine's loop; `opened` may be called from any thread.
 
     Args:
-        accumulator: Whose open batch is sealed.
+        accumulator: The accumulator with the open batch.
         linger_s: How long a batch may wait for more events.
-        loop: The engine's.
-        call: Its call_soon, or call_soon_threadsafe where batches are opened by other threads.
+        loop: The engine's loop.
+        call: Its call_soon, or call_soon_threadsafe if other threads open batches.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Linger:
         self._is_timed = False
 
     def opened(self, batch: Batch) -> None:
-        """This batch got its first event; the one before it is not open any more."""
+        """This batch got its first event; the previous batch is no longer open."""
         self._batch = batch
-        # As Wake.ask: nothing is lost where a signal handler or a finalizer comes between two steps.
+        # As in Wake.ask: nothing is lost if a signal handler or a finalizer runs between two steps.
         looks = self._looks
         if self._asked_after != looks:
             try:  # noqa: SIM105 - as in Wake.ask
@@ -57,7 +57,7 @@ class Linger:
 
     def _look(self) -> None:
         self._is_timed = False
-        self._looks += 1  # whoever opens a batch from here on asks again
+        self._looks += 1  # opening a batch from here on asks again
         batch = self._batch
         if batch is None or not self._accumulator.open_count:
             return

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for callers without one."""
+"""An event loop on a separate thread, for callers without a loop."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 __all__ = ["HELD_UP", "Call", "LoopThread", "new_event_loop"]
 
-#: Why a loop does not answer in time.
+#: Why a loop may not answer in time.
 HELD_UP = "the event loop is blocked: check that auth=, logger= and stats= do not block"
 
 _T = TypeVar("_T")
-# A loop that fails this often in a row, each time within this long, does not run any more.
+# A loop that fails this often in a row, each time within this time, is not run again.
 _MAX_FAILURES = 20
 _FAILS_S = 0.1
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A uvloop loop where there is uvloop (not on Windows), asyncio's own otherwise."""
+    """A uvloop loop if uvloop is installed (not on Windows), otherwise asyncio's own."""
     if sys.platform != "win32":
         return uvloop.new_event_loop()
     return asyncio.SelectorEventLoop()
 
 
 class Call(Promise[_T]):
-    """The outcome of a coroutine that runs on a LoopThread."""
+    """The outcome of a coroutine on a LoopThread."""
 
     __slots__ = ("_coroutine", "_is_unwanted", "_loop", "_task")
 
@@ -54,9 +54,9 @@ class Call(Promise[_T]):
         self._is_unwanted = False
 
     def cancel(self) -> None:
-        """Cancel the coroutine, some time soon; then `result` raises concurrent.futures.CancelledError."""
+        """Cancel the coroutine soon; `result` then raises concurrent.futures.CancelledError."""
         self._is_unwanted = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the task ended with it
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the task has ended with it
             self._loop.call_soon_threadsafe(self._cancel)
 
     def begin(self) -> None:
@@ -68,7 +68,7 @@ class Call(Promise[_T]):
         self._cancel()
 
     def refuse(self) -> None:
-        """Settle it, begun or not: the loop is closed."""
+        """Settle it, whether begun or not, because the loop is closed."""
         coroutine, self._coroutine = self._coroutine, None
         if coroutine is not None:
             coroutine.close()
@@ -91,18 +91,18 @@ class Call(Promise[_T]):
 class LoopThread:
     """Runs coroutines for other threads.
 
-    The loop and all that lives on it belong to this daemon thread, which the first `submit` starts; `submit` and `stop`
-    are for all others. It has no lock: what is submitted waits in a deque, from which each item is taken once, to be
-    run or to be refused. What is raised on the thread, SystemExit as well, is logged, and the loop goes on.
+    The loop and everything on it belong to this daemon thread, which the first `submit` starts; `submit` and `stop`
+    are for all other threads. There is no lock: submitted coroutines wait in a deque, from which each is taken once, to
+    be run or to be refused. Exceptions on the thread, even SystemExit, are logged, and the loop continues.
 
     Args:
-        logger: Told of exceptions nobody else handled.
+        logger: Logs unhandled exceptions.
 
     Attributes:
-        is_over: Whether it has ended, or is about to: nothing that is submitted runs any more.
+        is_over: Whether the thread has ended or is about to end: submitted coroutines no longer run.
 
     Raises:
-        OSError: There is no descriptor left for a loop.
+        OSError: No descriptor is left for a loop.
     """
 
     def __init__(self, logger: Log) -> None:
@@ -110,7 +110,7 @@ class LoopThread:
         self._logger = logger
         self._inbox: deque[Call[Any]] = deque()
         self._begun: set[Call[Any]] = set()
-        # Who takes it runs the loop, or closes it unused.
+        # The thread that takes this item runs the loop, or closes it unused.
         self._vacancy = deque([None])
         self._thread: Thread | None = None
         self._ended = Event()
@@ -122,8 +122,8 @@ class LoopThread:
         """Run a coroutine on the loop; cancelling the call cancels it there.
 
         Raises:
-            ClientClosedError: The thread was stopped. Whatever was submitted before that is settled.
-            RuntimeError: The system starts no thread.
+            ClientClosedError: The thread was stopped. Everything submitted before is settled.
+            RuntimeError: The system cannot start a thread.
         """
         call = Call(self.loop, coroutine)
         try:
@@ -135,7 +135,7 @@ class LoopThread:
             if call in self._inbox:
                 self._inbox.remove(call)
                 call.refuse()
-            else:  # after a Ctrl-C: it runs already, and nobody is given what would cancel it
+            else:  # after a Ctrl-C: it already runs, and no caller has the object to cancel it
                 call.cancel()
             raise
         if self.is_over:
@@ -145,10 +145,10 @@ class LoopThread:
         return call
 
     def start(self) -> None:
-        """Start the thread unless it runs. A second thread, after a Ctrl-C or beside another caller, ends at once.
+        """Start the thread if it does not run. A second thread, after a Ctrl-C or beside another caller, ends at once.
 
         Raises:
-            RuntimeError: The system starts no thread.
+            RuntimeError: The system cannot start a thread.
         """
         if self._vacancy:
             thread = new_thread(lambda: self._run(thread), "raccoon_fast-loop")
@@ -159,7 +159,7 @@ class LoopThread:
         return self._thread is not None and self._thread.is_current()
 
     def stop(self, timeout_s: float) -> None:
-        """Cancel what runs and end the thread, waiting at most `timeout_s`. Idempotent."""
+        """Cancel running coroutines and end the thread, waiting at most `timeout_s`. Idempotent."""
         self._is_stopped = True
         if not self._will_run() and self._take_vacancy():
             self._close()
@@ -172,12 +172,12 @@ class LoopThread:
                 thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _will_run(self) -> bool:
-        """Whether what was submitted is run yet."""
+        """Whether submitted coroutines are run yet."""
         if not self._inbox:
             return False
         try:
             self.start()
-        except RuntimeError:  # none can be started: it is refused
+        except RuntimeError:  # no thread can be started: the call is refused
             return False
         return True
 
@@ -235,7 +235,7 @@ class LoopThread:
             self._logger.error("the event loop was interrupted by %s, and continues", raised)
 
     def _end_tasks(self) -> None:
-        # What was submitted in the last moment begins: cancelled before that, it could not say how it ended.
+        # Coroutines submitted in the last moment begin: if cancelled before that, they could not report their end.
         self._run_for(asyncio.sleep(0))
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
@@ -245,7 +245,7 @@ class LoopThread:
         self._run_for(self.loop.shutdown_asyncgens())
 
     def _run_for(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Until it is done, whoever else calls the loop's stop()."""
+        """Run until it is done, even if other code calls the loop's stop()."""
         task = self.loop.create_task(coroutine)
         for _ in range(_MAX_FAILURES):
             with contextlib.suppress(RuntimeError, SystemExit):
@@ -259,7 +259,7 @@ class LoopThread:
             self.loop.close()
         finally:
             self._refuse()
-            for call in [*self._begun]:  # of a loop that could not run to their end
+            for call in [*self._begun]:  # of a loop that could not finish them
                 call.refuse()
             self._ended.set()
 

@@ -1,4 +1,4 @@
-"""How a batch ends: the ledger is told, its receipt settled, its events found out that a server will not have."""
+"""Ends batches: updates the ledger, settles receipts, and finds the events that a server refuses."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcomes", "added", "is_poison", "reason_of"]
 
-# Requests that narrowing one batch down to the events at fault may cost; over it, what is left is refused as it is.
+# The most requests for narrowing a batch down to the events at fault; beyond it, the remaining events are all refused.
 _MAX_EXTRA_REQUESTS = 64
-# The clock is read so often.
+# How often the clock is read.
 _CLOSED_AT_ONCE = 1000
 #: The namespace of the guids of a batch's halves.
 _PARTS = uuid.UUID("2d0d3c0e-7a4b-5d3f-9a52-6b0f6a1c8e11")
 
 
 class Outcomes:
-    """Ends batches, each with one outcome. Owned by the engine's loop.
+    """Ends batches, each with exactly one outcome. Owned by the engine's loop.
 
     Args:
-        ledger: Told of every move.
-        lanes: What ends is released there, and they are told of every settlement.
+        ledger: Counts every move.
+        lanes: Ended batches are released there; they learn of every settlement.
         recycle: Gets one batch or several that ended, and room in its lane.
-        wire: Of the parts that a batch is split into.
+        wire: The wire format of the parts into which a batch is split.
 
     Attributes:
-        reserve: Told of what ends, where there is a spool.
+        reserve: Learns of ended batches, if there is a spool.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Outcomes:
         self._recycle(*[batch for batch, _ in answered])
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
-        """It will not be delivered; it was in `state`."""
+        """The batch, which was in `state`, will not be delivered."""
         self._ledger.move(batch.types, state, states.EXPIRED if reason == states.EXPIRED else states.FAILED + reason)
         self._settled(batch, batch.settlement.failed(error))
 
     def closed(self, batch: Batch, cause: BaseException | None) -> None:
-        """The producer was closed before it was delivered; `cause` is the last failure that is known of it."""
+        """The producer was closed before the batch was delivered; `cause` is its last known failure."""
         self.failed(batch, states.QUEUED, "closed", _closed_error(batch.req_guid, batch.outcome, batch.attempts, cause))
 
     def count_untaken(self) -> deque[tuple[Accumulator, deque[Batch]]]:
-        """Count what nobody took from the accumulators as failed, for the producer is closed.
+        """Count the events left in the accumulators as failed, because the producer is closed.
 
         Returns:
-            The batches of each, whose receipts are not settled: see `close_untaken`.
+            The batches of each, with receipts that are not settled yet; see `close_untaken`.
         """
         untaken: deque[tuple[Accumulator, deque[Batch]]] = deque()
         for queue in self._lanes.all:
@@ -106,11 +106,11 @@ class Outcomes:
     def close_untaken(
         self, untaken: deque[tuple[Accumulator, deque[Batch]]], cause: BaseException | None, until_s: float
     ) -> None:
-        """Settle the receipts of such batches, and take each out that is done.
+        """Settle the receipts of such batches, and remove each settled one.
 
         Args:
-            untaken: There may be very many; nothing is done for each but what has to be.
-            cause: Why they were not sent, as far as is known.
+            untaken: There may be very many, so each costs only the necessary work.
+            cause: Why they were not sent, if known.
             until_s: time.monotonic() when to stop, done or not.
         """
         while untaken and time.monotonic() < until_s:
@@ -123,14 +123,14 @@ class Outcomes:
                 make = functools.partial(_closed_error, receipt.req_guid, Outcome.NOT_DELIVERED, 0, cause)
                 if batch.settlement is None:
                     fail_later(receipt, make)
-                else:  # its span has to end
+                else:  # its span must end
                     batch.settlement.failed(make())
             accumulator.release(freed)
             if not batches:
                 untaken.popleft()
 
     def expired(self, batch: Batch, cause: BaseException | None) -> None:
-        """Its time is over; `cause` is the last failure that is known of it."""
+        """The batch expired; `cause` is its last known failure."""
         error = AckTimeoutError(
             f"the batch expired after {self._lanes.of(batch).life_s:g} s without an acknowledgement "
             f"({batch.outcome}){_last(cause)}",
@@ -141,7 +141,7 @@ class Outcomes:
         self.failed(batch, states.QUEUED, states.EXPIRED, error)
 
     def refused(self, batch: Batch, state: str, error: DeliveryError) -> None:
-        """Its events do not get through while others do; it was in `state`, and failed with `error`."""
+        """The batch, which was in `state`, failed with `error` while others get through."""
         reason = reason_of(error)
         self._ledger.move(batch.types, state, states.FAILED + reason)
         if self.reserve is not None:
@@ -149,10 +149,10 @@ class Outcomes:
         self._settled(batch, batch.settlement.rejected(batch.events(), str(error), batch.outcome))
 
     def narrow(self, batch: Batch, reason: str, said: str) -> list[Batch]:
-        """Find the events a server will not have: each half is sent under a guid of its own.
+        """Find the events that a server refuses: each half is sent under a new guid.
 
         Returns:
-            The halves, in their order; none if this batch is at its end.
+            The halves, in order; none if this batch has ended.
         """
         if not self.can_split(batch):
             self._ledger.move(batch.types, states.IN_FLIGHT, states.FAILED + reason)
@@ -161,7 +161,7 @@ class Outcomes:
         return self.split(batch)
 
     def can_split(self, batch: Batch) -> bool:
-        """Whether it has several events, and telling them apart may cost more requests."""
+        """Whether the batch has several events, and may cost further requests to narrow it down."""
         return batch.count > 1 and batch.settlement.extra_requests < _MAX_EXTRA_REQUESTS
 
     def split(self, batch: Batch) -> list[Batch]:
@@ -172,7 +172,7 @@ class Outcomes:
         batch.settlement.split(2)
         if self.reserve is not None:
             self.reserve.split(batch)
-        # Derived, so that a batch that is emitted again under its guid is split into the same requests.
+        # Derived, so that a batch emitted again under its guid is split into the same requests.
         parts = [self._part(batch, "0", events[:middle]), self._part(batch, "1", events[middle:])]
         accumulator = self._lanes.of(batch).accumulator
         accumulator.hold(sum(accumulator.weigh(part) for part in parts) - batch.cost)
@@ -219,22 +219,22 @@ def _last(cause: BaseException | None) -> str:
 
 
 def is_poison(error: DeliveryError) -> bool:
-    """Whether a Raccoon server could not read the request, and never will: its verdict on the events.
+    """Whether a Raccoon server could not decode the request, and never will: its verdict on the events.
 
     Only the server's own words count. A proxy's 400 says that something is wrong on the way to the server, and so does
-    INVALID_ARGUMENT, which a Raccoon never answers: there the events wait.
+    INVALID_ARGUMENT, which a Raccoon never answers: the events then wait.
     """
     if not isinstance(error, ServerError) or error.retryable:
         return False
     if error.response is not None:
         return error.response.status is Status.ERROR and error.response.code is Code.BAD_REQUEST
-    # Over gRPC the framework answers for the server. Where a proxy answers with an HTTP status in place of a gRPC one,
-    # `said` begins with that status.
+    # Over gRPC the framework answers for the server. If a proxy answers with an HTTP status instead of a gRPC status,
+    # `said` starts with that status.
     return error.status == "INTERNAL" and error.said.startswith(GRPC_UNREAD)
 
 
 def reason_of(error: DeliveryError) -> str:
-    """What the ledger counts a failed batch under: the server's code, or the kind of error."""
+    """The ledger's reason for a failed batch: the server's code, or the kind of error."""
     if isinstance(error, ServerError):
         if error.response is not None:
             return error.response.code.name

@@ -1,4 +1,4 @@
-"""What was taken to be delivered and has no outcome yet: what a flush waits for."""
+"""Accepted batches without an outcome, for which a flush waits."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Outstanding"]
 
 
 class Outstanding:
-    """Batches in the order in which their events were accepted, by settlement: one that was split is one still.
+    """Batches in the order in which their events were accepted, by settlement: a split batch is still one.
 
     Owned by the engine's loop.
 
     Args:
-        accumulator: What it holds is not settled either.
+        accumulator: Its batches are not settled either.
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
         self._accumulator = accumulator
-        # Events accepted up to and with a batch, and those of the batch.
+        # The events accepted up to and including a batch, and those of the batch.
         self._batches: dict[Settlement, tuple[int, int]] = {}
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
 
     def add(self, batch: Batch) -> None:
-        """It was taken just now."""
+        """A batch was just taken."""
         self._batches[batch.settlement] = (self._accumulator.taken, batch.count)
 
     def remove(self, settlement: Settlement) -> None:
@@ -36,12 +36,12 @@ class Outstanding:
         self._batches.pop(settlement, None)
 
     def unsettled(self, target: int) -> int:
-        """Events among the first `target` accepted that are not settled."""
+        """The number of unsettled events among the first `target` accepted ones."""
         waiting = max(0, target - self._accumulator.taken)
         return waiting + sum(count for position, count in self._batches.values() if position <= target)
 
     async def wait(self, target: int, timeout_s: float) -> None:
-        """Until `target` events are settled, or so many seconds have passed."""
+        """Wait until `target` events are settled, or this many seconds have passed."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         flush = (target, done)
         self._flushes.append(flush)
@@ -51,7 +51,7 @@ class Outstanding:
             self._flushes.remove(flush)
 
     def end_waits(self) -> None:
-        """Wake those whose events are settled."""
+        """Wake the waiters whose events are settled."""
         for target, done in self._flushes:
             if not done.done() and self._is_settled(target):
                 done.set_result(None)

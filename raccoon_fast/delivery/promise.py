@@ -1,4 +1,4 @@
-"""An outcome that one thread settles and others may wait for."""
+"""An outcome that one thread settles and other threads may wait for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _T = TypeVar("_T")
 
 
 class Promise(Generic[_T]):
-    """As concurrent.futures.Future, without cancellation and without a lock.
+    """Like concurrent.futures.Future, but without cancellation and without a lock.
 
-    Whoever waits leaves a callback first and looks then whether it is settled; whoever settles it does so before it
-    looks for callbacks. So a signal handler may wait for a promise while the code that it interrupted settles it, or
+    A waiter adds a callback first and checks then whether the promise is settled; the settling thread settles it before
+    it looks for callbacks. So a signal handler may wait for a promise while the interrupted code settles it or
     waits for it too.
     """
 
@@ -49,19 +49,19 @@ class Promise(Generic[_T]):
         self._settled()
 
     def set_exception_later(self, make: Callable[[], BaseException]) -> None:
-        """Settle it with a failure, once, that is made when somebody asks for it."""
+        """Settle it with a failure, once; the failure is created when somebody asks for it."""
         self._error = make
         self._settled()
 
     def result(self, timeout: float | None = None) -> _T:
-        """Wait for what it is settled with.
+        """Wait for the outcome.
 
         Args:
-            timeout: Seconds; None waits without a bound.
+            timeout: Seconds; None waits without a limit.
 
         Raises:
             concurrent.futures.TimeoutError: It was not settled in time.
-            BaseException: What it was settled with.
+            BaseException: The failure with which it was settled.
         """
         self._wait(timeout)
         try:
@@ -72,7 +72,7 @@ class Promise(Generic[_T]):
             self = error = None  # type: ignore[assignment]  # or the error would lead to its traceback, and that to the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait as `result`, and return what it would raise, or None.
+        """Wait like `result`, and return the exception that it would raise, or None.
 
         Raises:
             concurrent.futures.TimeoutError: It was not settled in time.
@@ -81,7 +81,7 @@ class Promise(Generic[_T]):
         return self._failure()
 
     def add_done_callback(self, callback: Callable[[Promise[_T]], object]) -> None:
-        """Call `callback(self)` once it is settled, by who settles it, or now if it is; it must not raise."""
+        """Call `callback(self)` on the settling thread, or now if it is settled. It must not raise."""
         self._callbacks.append(callback)
         if self._is_done:
             self._call_back()
@@ -101,7 +101,7 @@ class Promise(Generic[_T]):
         while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
-            except IndexError:  # two threads are here; each callback is taken by one of them
+            except IndexError:  # if two threads are here, each callback is taken by one of them
                 return
             callback(self)
 

@@ -1,4 +1,4 @@
-"""What `submit` returns: a request's outcome, once it is there."""
+"""The receipts that `submit` returns: a request's outcome, once it is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AsyncReceipt", "Receipt"]
 
 
 class Receipt:
-    """The outcome of a request submitted to a sync client. Safe to use from any thread.
+    """The outcome of a request submitted to a sync client. Thread-safe.
 
     Attributes:
         req_guid: The request's guid.
@@ -37,17 +37,17 @@ class Receipt:
         self._callbacks = callbacks
 
     def done(self) -> bool:
-        """Whether the outcome is there."""
+        """Whether the outcome is known."""
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> Response:
         """Wait for the acknowledgement.
 
         Args:
-            timeout: Seconds to wait; None waits as long as the request takes, which its own deadlines bound.
+            timeout: Seconds to wait; None waits as long as the request takes, within its own deadlines.
 
         Raises:
-            TimeoutError: The outcome was not there in time; the request goes on.
+            TimeoutError: The outcome was not known in time; the request continues.
             RaccoonError: The request failed; see `send`.
         """
         try:
@@ -58,10 +58,10 @@ class Receipt:
             raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the outcome and return what `result` would raise, or None.
+        """Wait for the outcome, and return the exception that `result` would raise, or None.
 
         Raises:
-            TimeoutError: The outcome was not there in time.
+            TimeoutError: The outcome was not known in time.
         """
         try:
             return self._future.exception(timeout)
@@ -69,10 +69,10 @@ class Receipt:
             raise TimeoutError(f"request {self.req_guid} is still on its way after {timeout:g} s") from None
 
     def add_done_callback(self, callback: Callable[[Receipt], object]) -> None:
-        """Call `callback(receipt)` once the outcome is there, or now if it is.
+        """Call `callback(receipt)` once the outcome is known, or now if it is.
 
-        Callbacks of one client run one after the other on one thread of its own (never on the event loop); what one
-        raises is logged.
+        The callbacks of a client run one after the other on a separate thread (never on the event loop); their
+        exceptions are logged.
         """
         self._callbacks.start()
         self._future.add_done_callback(lambda _: self._callbacks.submit(callback, self))
@@ -84,7 +84,7 @@ class Receipt:
 class AsyncReceipt:
     """The outcome of a request submitted to an async client; `await receipt` for its Response.
 
-    Cancelling an `await` of it does not cancel the request. Used from the client's event loop only.
+    Cancelling an `await` of it does not cancel the request. For the client's event loop only.
 
     Attributes:
         req_guid: The request's guid.
@@ -100,28 +100,28 @@ class AsyncReceipt:
         return asyncio.shield(self._future).__await__()
 
     def done(self) -> bool:
-        """Whether the outcome is there."""
+        """Whether the outcome is known."""
         return self._future.done()
 
     def result(self) -> Response:
         """The answer.
 
         Raises:
-            asyncio.InvalidStateError: The outcome is not there yet.
+            asyncio.InvalidStateError: The outcome is not known yet.
             RaccoonError: The request failed; see `send`.
         """
         return self._future.result()
 
     def exception(self) -> BaseException | None:
-        """What `result` would raise, or None.
+        """The exception that `result` would raise, or None.
 
         Raises:
-            asyncio.InvalidStateError: The outcome is not there yet.
+            asyncio.InvalidStateError: The outcome is not known yet.
         """
         return self._future.exception()
 
     def add_done_callback(self, callback: Callable[[AsyncReceipt], object]) -> None:
-        """Call `callback(receipt)` on the event loop, soon after the outcome is there."""
+        """Call `callback(receipt)` on the event loop, soon after the outcome is known."""
         self._future.add_done_callback(lambda _: callback(self))
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The batches that are on disk: those that had no place in memory, and under durable=True every one."""
+"""Manages the batches on disk: those without room in memory, and with durable=True all of them."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ __all__ = ["Reserve"]
 class Reserve:
     """Moves batches between memory and the spool.
 
-    Owned by the engine's loop. A batch's record outlives the batch in memory, and goes when its events are settled.
+    Owned by the engine's loop. A batch's record outlives the batch in memory, and is removed when its events are
+    settled.
 
     Args:
         open_spooling: Makes the Spooling, given its `turned`.
-        lanes: What is set aside is released there, what comes back is held.
-        ledger: Told of every move.
+        lanes: Batches moved to disk are released there; batches read back are counted again.
+        ledger: Counts every move.
         waiting: Gets the batches that may be sent.
         new_batch: Makes a batch with a settlement and a receipt, in the lane of events of these types, for a record of
             an earlier process.
-        settled: Told of settlements whose last part was lost on disk.
-        recycle: Gets the batches that are set aside.
+        settled: Called with settlements whose last part was lost on disk.
+        recycle: Gets the batches that were moved to disk.
         wake: Called when there may be something to send.
-        wire: What is stored in another wire format is sent in this one.
-        delivery_timeout_s: From a batch's return to memory on.
-        max_waiting: Batches that are secured and wait in memory, at most; further ones wait on disk only.
+        wire: The wire format for sending; records in the other format are converted.
+        delivery_timeout_s: The time limit from a batch's return to memory.
+        max_waiting: The largest number of stored batches that also wait in memory; further ones wait on disk only.
 
     Attributes:
-        spooled: Events by type that came to wait on disk only, each time that they did.
+        spooled: Events by type that were moved to disk only, counted each time.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class Reserve:
         self._delivery_timeout_s = delivery_timeout_s
         self._max_waiting = max_waiting
         self.spooled: Counter[str] = Counter()
-        # Records of the batches in memory, and the settlements of those that are on disk only.
+        # The records of batches in memory, and the settlements of batches on disk only.
         self._numbers: dict[Batch, int] = {}
         self._settlements: dict[int, Settlement] = {}
-        # On their way to the disk.
+        # Batches being written to disk.
         self._pending: set[Batch] = set()
         self._is_fetching = False
         self._fail_closed: Callable[[Batch], None] | None = None
@@ -83,31 +84,31 @@ class Reserve:
 
     @property
     def fetch_s(self) -> float:
-        """When there will be batches to fetch, as far as is known: infinity while there are none, or they come."""
+        """When there may be batches to fetch; infinity if there are none, or a fetch is in progress."""
         return self._spooling.ready_s if self._spooling.available and not self._is_fetching else float("inf")
 
     @property
     def pending(self) -> int:
-        """Batches on their way to the disk."""
+        """Batches being written to disk."""
         return len(self._pending)
 
     @property
     def ready_s(self) -> float:
-        """When the disk may be asked to store more: a moment after it refused."""
+        """When the disk may store more: a moment after it failed."""
         return self._spooling.ready_s
 
     def may_secure(self, now_s: float) -> bool:
-        """Whether `secure` may have one more: not too many at once, nor more than are sent while the disk refuses."""
+        """Whether `secure` may take one more: not too many at once, and no more than are sent while the disk fails."""
         waiting = len(self._waiting) if self._spooling.ready_s > now_s else 0
         return self.pending + waiting < self._max_waiting
 
     def secure(self, batch: Batch) -> None:
-        """Store a batch before it is sent; where the disk refuses, it is sent all the same."""
+        """Store a batch before it is sent; if the disk fails, it is sent anyway."""
         self._pending.add(batch)
         self._spooling.store(batch, self._secured)
 
     def set_aside(self, batch: Batch, otherwise: Callable[[Batch], None]) -> None:
-        """Keep a batch that waits on disk only; where the disk refuses, `otherwise` gets it."""
+        """Move a waiting batch to disk only; if the disk fails, `otherwise` gets it."""
         number = self._numbers.pop(batch, None)
         if number is None:
             self._pending.add(batch)
@@ -116,24 +117,24 @@ class Reserve:
             self._is_aside(batch, number)
 
     def fetch(self, max_bytes: int) -> None:
-        """Bring the oldest batches back, `max_bytes` of them or one."""
+        """Read the oldest batches back: up to `max_bytes`, or one."""
         self._is_fetching = True
         self._spooling.fetch(max_bytes, self._fetched)
 
     def split(self, batch: Batch) -> None:
-        """A batch became several, which have no records: its own goes with the last of them."""
+        """A batch was split into parts without records: its record is removed with the last part."""
         number = self._numbers.pop(batch, None)
         if number is not None:
             batch.settlement.records += (number,)
 
     def quarantine(self, batch: Batch, reason: str) -> None:
-        """Keep a batch in the spool's quarantine: its record if it has one, or else its events, as a part of a batch.
+        """Keep a batch in the spool's quarantine: its record, or else (for a part of a batch) its events.
 
-        Call it before the batch is settled; it changes neither the ledger nor the receipt.
+        Call it before the batch is settled; it does not change the ledger or the receipt.
 
         Args:
-            batch: It may be recycled as soon as this returns.
-            reason: Why, as a clause: "it was refused by every server".
+            batch: The batch; it may be recycled as soon as this returns.
+            reason: The reason as a clause: "it was refused by every server".
         """
         number = self._numbers.pop(batch, None)
         if number is None:
@@ -142,7 +143,7 @@ class Reserve:
             self._spooling.quarantine([number], reason)
 
     def settled(self, batch: Batch, is_last: bool) -> None:
-        """A batch, or the last part of one, ended in an outcome."""
+        """A batch, or the last part of one, has its outcome."""
         numbers = [self._numbers.pop(batch)] if batch in self._numbers else []
         if is_last:
             numbers += batch.settlement.records
@@ -150,12 +151,12 @@ class Reserve:
             self._spooling.remove(numbers)
 
     async def close(self, batches: Iterable[Batch], otherwise: Callable[[Batch], None], timeout_s: float) -> None:
-        """Leave everything to the next process, and let go of the disk; at once where it is cancelled.
+        """Leave everything to the next process, and release the spool; at once if cancelled.
 
         Args:
-            batches: What waits in memory.
+            batches: The batches that wait in memory.
             otherwise: Gets the batches that are not on disk in time.
-            timeout_s: Seconds for what the disk was asked for.
+            timeout_s: Seconds for the requested disk work.
         """
         for batch in batches:
             self.set_aside(batch, otherwise)
@@ -165,7 +166,7 @@ class Reserve:
         finally:
             pending, self._pending = self._pending, set()
             for batch in pending:
-                batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if it does get there
+                batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if the write succeeds
                 otherwise(batch)
             left, self._settlements = dict.fromkeys(self._settlements.values()), {}
             for settlement in left:
@@ -178,10 +179,10 @@ class Reserve:
                 )
 
     def take_over(self, other: Reserve) -> list[Batch]:
-        """Go on with the batches of one whose loop has ended.
+        """Take over the batches of an instance whose loop has ended.
 
         Returns:
-            Batches that were on their way to the disk: they are in memory only.
+            The batches that were being written to disk; they are in memory only.
         """
         pending, other._pending = [*other._pending], set()
         self._numbers |= other._numbers
@@ -257,7 +258,7 @@ class Reserve:
         batch.req_guid = record.req_guid
         batch.accepted_s = now_s - max(0.0, time.time() - record.accepted_at)
         batch.deadline_s = now_s + self._delivery_timeout_s
-        batch.outcome = Outcome.POSSIBLY_DELIVERED  # what was known of it is not stored
+        batch.outcome = Outcome.POSSIBLY_DELIVERED  # its past failures are not stored
         return batch
 
     def _settlement_of(self, record: Record) -> Settlement:

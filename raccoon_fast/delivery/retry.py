@@ -1,4 +1,4 @@
-"""When a failed attempt is made again."""
+"""The policy for retries."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 
 __all__ = ["RetryPolicy"]
 
-# Within so many seconds of an outage's begin, waits grow by the policy alone.
+# In the first seconds of an outage, waits grow by the policy alone.
 _FIRST_PROBES_S = 1.0
 _FULL_JITTER = 2
-# Later probes are drawn from this range of multiples of their bound.
+# The waits of later probes are drawn from this range of multiples of their limit.
 _LEAST, _MOST = 0.5, 1.8
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and after how long, an attempt that may succeed later is made again.
+    """How often, and after which waits, a failed attempt is repeated.
 
-    What is worth a retry is the error's to say (`DeliveryError.retryable`): connection errors, timeouts, HTTP 408, 429
-    and 5xx, INTERNAL_ERROR answers, gRPC UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED and RESOURCE_EXHAUSTED.
+    The error decides whether a retry makes sense (`DeliveryError.retryable`): connection errors, timeouts, HTTP 408,
+    429 and 5xx, INTERNAL_ERROR answers, gRPC UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED and RESOURCE_EXHAUSTED.
 
     Args:
-        max_attempts: Attempts in all, the first among them; 1 never retries. None is 3 for a client's request, and
-            for a producer's batch as many as there is time for (`delivery_timeout`).
-        initial: Seconds before the second attempt, at most.
-        maximum: Seconds between two attempts, at most.
-        multiplier: Growth of the wait from one attempt to the next, 1 or more.
-        jitter: "full" draws each wait evenly from 0 to the bound above, so that clients that failed together do not
-            come back together; None waits the whole bound.
-        total_timeout: Seconds for all attempts and waits of one client's request; None leaves that to `max_attempts`.
+        max_attempts: All attempts, including the first; 1 never retries. None means 3 for a client's request, and
+            for a producer's batch as many as fit into `delivery_timeout`.
+        initial: The longest wait before the second attempt, in seconds.
+        maximum: The longest wait between two attempts, in seconds.
+        multiplier: The factor by which the wait grows per attempt, 1 or more.
+        jitter: "full" draws each wait uniformly from 0 to this limit, so that clients that failed together do not
+            come back together; None waits for the whole limit.
+        total_timeout: Seconds for all attempts and waits of one client's request; None means no limit besides
+            `max_attempts`.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type or out of range; the message names it.
@@ -63,27 +64,27 @@ class RetryPolicy:
     def delay_s(self, failures: int) -> float:
         """Seconds to wait after the `failures`-th failure in a row (1 or more)."""
         bound = self._bound_s(failures)
-        # Jitter spreads load, it guards no secret.
+        # Jitter spreads load; it protects no secret.
         return random.uniform(0.0, bound) if self.jitter else bound  # noqa: S311
 
     def _bound_s(self, failures: int) -> float:
         try:
-            # As floats, which overflow: an int's power would only grow, and take its time.
+            # As floats, which overflow: a power of ints would grow without limit, and take long.
             return min(self.maximum, self.initial * float(self.multiplier) ** (failures - 1))
         except OverflowError:  # hours into an outage
             return self.maximum if self.initial else 0.0
 
     def probe_s(self, failures: int, down_s: float) -> float:
-        """Seconds to wait before a server that is down is tried again.
+        """Seconds to wait before the next attempt at a server that is down.
 
         The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or `initial`), so
-        that a server that comes back is found within about half of that time. With jitter the first two waits are
-        drawn as in `delay_s`, since all that lost the server begin together. Later ones are drawn from half of the
-        bound to nearly twice the bound: shorter ones would cost attempts and find nothing, and a narrower range would
-        bring a fleet back in a higher wave.
+        that a recovered server is found within about half of that time. With jitter the first two waits are
+        drawn as in `delay_s`, because all clients that lost the server start together. Later ones are drawn from half
+        the limit to nearly twice the limit: shorter waits would cost attempts and find nothing, and a narrower range
+        would bring a fleet back in a higher wave.
 
         Args:
-            failures: Attempts that failed in a row, 1 or more.
+            failures: The number of failed attempts in a row, 1 or more.
             down_s: Seconds since the first of them failed.
         """
         bound = min(self._bound_s(failures), max(_FIRST_PROBES_S, self.initial, down_s))
@@ -93,8 +94,8 @@ class RetryPolicy:
         return random.uniform(low, high)  # noqa: S311 - as in delay_s
 
     def pause_s(self, retry_after_s: float) -> float:
-        """Seconds to wait where a server named them (Retry-After): with jitter up to half as many again.
+        """Seconds to wait if a server named them (Retry-After), plus up to half of that with jitter.
 
-        It names the same to all that it turns away, and they would come back together.
+        It names the same time to all clients that it refuses, and they would otherwise come back together.
         """
         return retry_after_s * random.uniform(1.0, 1.5) if self.jitter else retry_after_s  # noqa: S311

@@ -1,26 +1,26 @@
-"""A bound on retries, so that a server that fails is not finished off by them."""
+"""Limits retries, so that they do not overload a failing server."""
 
 from __future__ import annotations
 
 __all__ = ["RetryBudget"]
 
-# After this many acknowledgements in a row every further one pays for so many retries: a server that is well again is
-# sent what failed before as fast as it acknowledges it.
+# After this many acknowledgements in a row every further one pays for this many retries: a recovered server
+# gets failed batches again as fast as it acknowledges them.
 _ROW = 4
 _EARNED = 2.0
 
 
 class RetryBudget:
-    """Retries are at most a share of first attempts, and what acknowledgements in a row pay for.
+    """Allows retries as a share of first attempts, plus those that acknowledgements in a row pay for.
 
-    Retries that fail cost what they took; retries that succeed earn more than they cost. So retries stay rare while a
-    server fails, and nothing is held back once it is well.
+    Failed retries use up the budget; successful retries earn more than they cost. So retries stay rare while a
+    server fails, and nothing is held back once it has recovered.
 
     Not thread-safe.
 
     Args:
-        share: Retries that each first attempt pays for.
-        reserve: Retries that are allowed without any first attempt; unused budget does not grow beyond it.
+        share: The number of retries that each first attempt pays for.
+        reserve: Retries allowed without any first attempt; unused budget does not grow beyond it.
     """
 
     def __init__(self, share: float = 0.2, reserve: float = 16.0) -> None:
@@ -44,16 +44,16 @@ class RetryBudget:
                 self._tokens = min(self._reserve, self._tokens + earning * _EARNED)
 
     def failed(self) -> None:
-        """A batch was not published: the row of acknowledgements ends."""
+        """A batch was not published, which ends the row of acknowledgements."""
         self._row = 0
 
     def take(self) -> bool:
-        """Whether a retry is allowed now; if so it is paid for."""
+        """Whether a retry is allowed now; if so, it is charged."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
         return True
 
     def tick(self, elapsed_s: float) -> None:
-        """Time alone gives one retry a second: with nothing new to send, what failed is still tried again."""
+        """Add one retry per second, so that failed batches are retried even if nothing new is sent."""
         self._tokens = min(self._reserve, self._tokens + elapsed_s)

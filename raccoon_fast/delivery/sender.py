@@ -1,4 +1,4 @@
-"""One attempt: stamped, sent, answered, and told to whoever wants to know."""
+"""Makes one attempt: stamps and sends the request, and reports its answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["AckListener", "Sender"]
 
-# Looked up once: on a class of enum that is slow.
+# Looked up once: attribute access on an enum class is slow.
 _SUCCESS = Status.SUCCESS
 
 
 class AckListener(Protocol):
-    """Told of every answer, on the event loop; must not block."""
+    """Called with every answer, on the event loop; must not block."""
 
     def publish(self, ack: Ack) -> None:
         """An answer came."""
 
     def end(self) -> None:
-        """No further answer will come."""
+        """Called when no further answer will come."""
 
 
 class Sender:
-    """Makes single attempts, and tells stats and listeners of their answers.
+    """Makes single attempts, and reports their answers to stats and listeners.
 
-    Owned by one event loop; `listen` and `unlisten` are safe from any thread.
+    Owned by one event loop; `listen` and `unlisten` are thread-safe.
 
     Args:
         stats: Gets sent_tt_ms and ack_tt_ms of every answer.
@@ -45,7 +45,7 @@ class Sender:
         self._listeners: tuple[AckListener, ...] = ()
 
     def listen(self, listener: AckListener) -> None:
-        """Tell `listener` of every answer from now on."""
+        """Report every answer to `listener` from now on."""
         self._listeners = (*self._listeners, listener)
 
     def unlisten(self, listener: AckListener) -> None:
@@ -58,11 +58,11 @@ class Sender:
         return bool(self._listeners) or self._stats is not OFF
 
     def forget(self) -> None:
-        """In a forked child: the listeners are the parent's."""
+        """In a forked child: forget the parent's listeners."""
         self._listeners = ()
 
     def end(self) -> None:
-        """No further attempt is made: tell the listeners."""
+        """Tell the listeners that no further attempt is made."""
         for listener in self._listeners:
             listener.end()
 
@@ -70,10 +70,10 @@ class Sender:
         """Make one attempt.
 
         Args:
-            transport: To send on.
-            request: Stamped here with the time.
+            transport: The transport to send on.
+            request: The request; it is stamped with the time here.
             timeout_s: Seconds for the attempt.
-            since_s: time.monotonic() at which the request was handed over, for sent_ms.
+            since_s: The time.monotonic() at which the caller passed the request, for sent_ms.
 
         Returns:
             An answer whose status is SUCCESS.
@@ -90,10 +90,10 @@ class Sender:
         return self._accepted(request, response, since_s)
 
     def start(self, transport: Transport, request: Request, timeout_s: float) -> AnyAttempt:
-        """Begin an attempt, without a task where the transport needs none; once it is done, `answer` has to be called.
+        """Begin an attempt, without a task if the transport needs none. Once it is done, `answer` must be called.
 
         Args:
-            transport: To send on. Whoever cancels the attempt closes it next.
+            transport: The transport to send on. A caller that cancels the attempt must close it next.
             request: As `send`.
             timeout_s: As `send`.
         """
@@ -109,7 +109,7 @@ class Sender:
             return failed
 
     def answer(self, attempt: AnyAttempt, request: Request, since_s: float) -> Response:
-        """What came of an attempt that is done; returns and raises as `send`."""
+        """The result of a finished attempt; returns and raises as `send`."""
         try:
             response = attempt.result()
         except ServerError as error:
@@ -145,12 +145,12 @@ def _stamp(request: Request) -> None:
 
 
 def _refusal(response: Response) -> ServerError:
-    """The error for an answer that is not SUCCESS: of its codes only BAD_REQUEST is the request's own fault."""
+    """The error for an answer that is not SUCCESS; only with BAD_REQUEST the request itself is at fault."""
     why = f"{response.code.name}, {response.reason}" if response.reason else response.code.name
     return ServerError(
         f"the server answered {response.status.name}: {why}",
         response=response,
         retryable=response.code is not Code.BAD_REQUEST,
-        # A failed publish may have published a part of the batch.
+        # A failed publish may have published part of the batch.
         outcome=Outcome.NOT_DELIVERED if response.code is Code.BAD_REQUEST else Outcome.POSSIBLY_DELIVERED,
     )

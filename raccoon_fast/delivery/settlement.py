@@ -1,4 +1,4 @@
-"""The outcome of what was one batch when it was emitted, and may have been split since."""
+"""The outcome of an emitted batch, which may have been split since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Settlement", "fail_later"]
 
 
 class Settable(Protocol):
-    """What Promise and asyncio.Future have in common."""
+    """The interface common to Promise and asyncio.Future."""
 
     def set_result(self, result: Any, /) -> None:
         """Settle it."""
@@ -31,20 +31,20 @@ class Settable(Protocol):
 
 
 class Settlement:
-    """Gathers the outcomes of a batch's parts, and settles its receipt with the last of them.
+    """Collects the outcomes of a batch's parts, and settles its receipt with the last one.
 
-    Used by one thread at a time: by whoever took the batch from the accumulator.
+    Used by one thread at a time: the one that took the batch from the accumulator.
 
     Args:
-        receipt: Handed out by `emit`.
-        future: The receipt's; None takes it from there.
-        lane: See Attributes.
+        receipt: The receipt that `emit` returned.
+        future: The receipt's future; None takes it from the receipt.
+        lane: See the attribute.
 
     Attributes:
-        extra_requests: How many requests splitting has cost so far.
-        lane: The number of the lane that the batch is in.
-        records: Numbers in the spool that go with the last part.
-        trace: The batch's, where one is asked for; ended with the last part.
+        extra_requests: The number of requests that splitting has cost so far.
+        lane: The number of the batch's lane.
+        records: Record numbers in the spool, to remove with the last part.
+        trace: The batch's trace, if tracing is on; ended with the last part.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Settlement:
         self._outcome = Outcome.NOT_DELIVERED
 
     def split(self, parts: int) -> None:
-        """One of the parts became several."""
+        """One part was split into several."""
         self._parts += parts - 1
         self.extra_requests += parts
 
@@ -80,7 +80,7 @@ class Settlement:
         return self._end_part()
 
     def failed(self, error: BaseException) -> bool:
-        """A part will not be delivered, for a reason that is not one of its events. Returns whether it was the last."""
+        """A part will not be delivered, for a reason other than its events. Returns whether it was the last."""
         self._error = error
         return self._end_part()
 
@@ -92,7 +92,7 @@ class Settlement:
     def rejected(
         self, events: Sequence[tuple[str, bytes]], reason: str, outcome: Outcome = Outcome.NOT_DELIVERED
     ) -> bool:
-        """The server, or what is in front of it, refuses these events. Returns whether they were the last part."""
+        """The server, or something in front of it, refuses these events. Returns whether they were the last part."""
         self._rejected += tuple(RejectedEvent(event_type, data, reason) for event_type, data in events)
         if outcome is not Outcome.NOT_DELIVERED:
             self._outcome = outcome
@@ -108,14 +108,14 @@ class Settlement:
             self.trace.end(self._error)
         if self._error is not None:
             self._future.set_exception(self._error)
-            self._future.exception()  # nobody has to ask: the ledger counts it, and on_delivery tells
+            self._future.exception()  # nobody has to read it: the ledger counts it, and on_delivery reports it
         else:
             self._future.set_result(self._response)
         return True
 
 
 def fail_later(receipt: Receipt | AsyncReceipt, make: Callable[[], BaseException]) -> None:
-    """Settle the receipt of a whole batch with a failure, which is made once somebody asks where that is possible."""
+    """Settle the receipt of a whole batch with a failure, which is created on demand if possible."""
     future: Any = receipt._future  # noqa: SLF001 - made by a producer
     if isinstance(future, Promise):
         future.set_exception_later(make)

@@ -1,9 +1,9 @@
-"""Batches that fail while others get through: each is sent by itself until it gets through or is told apart.
+"""Batches that fail while others get through: each is sent alone until it gets through or its bad events are found.
 
-Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch for what is in it. Such a batch must not
-make the server look ill, or take other batches down with it. A failed batch is first sent again like any other. When
+Strategy. A filter in front of a server (a WAF, an IDS) may refuse one batch because of its content. Such a batch must
+not make the server look unhealthy, or harm other batches. A failed batch is first sent again like any other. When
 it fails again, and the same server acknowledged other batches in between, it is a suspect: it is sent alone over a
-connection of its own, at growing intervals, to each server that is well in turn. A suspect that fails alone is
+separate connection, at growing intervals, to each healthy server in turn. A suspect that fails alone is
 convicted, and its halves are sent alone in turn, so that all events but those at fault are delivered. What another
 server acknowledged says nothing: a server that refuses everything must not convict a batch.
 """
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Suspects", "Trouble"]
 
-# Failures that make a batch a suspect, and failures alone that convict it. An answer that asks for less load (429, 5xx)
-# is as likely to be about the server as about the batch, so that more of them are needed.
+# The failures that make a batch a suspect, and the failures alone that convict it. An answer that asks for less load
+# (429, 5xx) may concern the server as well as the batch, so more of them are needed.
 _TO_SUSPECT, _TO_SUSPECT_UNDER_LOAD = 2, 4
 _TO_CONVICT, _TO_CONVICT_UNDER_LOAD = 2, 3
 _LOAD_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
 
 class Trouble:
-    """What is noted of a batch that failed.
+    """The record of a batch that failed.
 
     Args:
-        error: What its first attempt failed with.
-        acked: For each server, the batches that it had acknowledged when that attempt began or, for other servers than
-            the attempt's, when it failed.
+        error: The error of its first attempt.
+        acked: For each server, the number of batches that it had acknowledged when that attempt began or, for servers
+            other than the attempt's, when it failed.
 
     Attributes:
-        error: What its last attempt failed with.
-        failures: Attempts that failed while others got through, the first failure among them.
-        failures_alone: By server, those that failed since it is sent alone.
+        error: The error of its last attempt.
+        failures: Attempts that failed while others got through, including the first failure.
+        failures_alone: By server, the failed attempts since it is sent alone.
         is_suspect: Whether it is sent alone.
-        is_convicted: Whether it failed alone often enough to be the reason itself, or is a part of such a batch.
-        is_told: Whether that was logged.
+        is_convicted: Whether it failed alone often enough to be the cause itself, or is a part of such a batch.
+        is_told: Whether this was logged.
     """
 
     __slots__ = (
@@ -63,7 +63,7 @@ class Trouble:
         self._passing: set[Endpoint] = set()
 
     def others_passed(self, endpoint: Endpoint) -> bool:
-        """Whether a server acknowledged others since this batch last failed there, or else since its trouble began."""
+        """Whether a server acknowledged others since this batch last failed there, or else since its first failure."""
         passed = endpoint.acked > self._acked[endpoint]
         self._acked[endpoint] = endpoint.acked
         if passed:
@@ -71,12 +71,12 @@ class Trouble:
         return passed
 
     def failed(self, error: DeliveryError, endpoint: Endpoint, counts: bool) -> bool:
-        """The batch failed among others, and may be the reason.
+        """The batch failed among others, and may be the cause.
 
         Args:
-            error: What it failed with.
-            endpoint: Where.
-            counts: Whether others got through meanwhile, or there are none that could.
+            error: The error.
+            endpoint: The server.
+            counts: Whether others got through meanwhile, or no other batch could.
 
         Returns:
             Whether it is a suspect from now on.
@@ -88,7 +88,7 @@ class Trouble:
         return self.is_suspect
 
     def failed_alone(self, error: DeliveryError, endpoint: Endpoint) -> bool:
-        """The batch failed alone at a server, and may be the reason if others get through there.
+        """The batch failed alone at a server, and may be the cause if others get through there.
 
         Returns:
             Whether it is convicted.
@@ -98,14 +98,14 @@ class Trouble:
         self.failures_alone[endpoint] = self.failures_alone.get(endpoint, 0) + 1
         needed = _TO_CONVICT_UNDER_LOAD if is_about_load(error) else _TO_CONVICT
         if self.is_convicted:
-            needed -= 1  # a part of what was convicted
+            needed -= 1  # a part of a convicted batch
         if sum(self.failures_alone.values()) < needed:
             return False
         self.is_convicted = True
         return True
 
     def of_part(self) -> Trouble:
-        """For a part of this batch."""
+        """The record for a part of this batch."""
         trouble = Trouble(self.error, self._acked.copy())
         trouble.is_suspect = trouble.is_convicted = trouble.is_told = True
         trouble._passing.update(self._passing)
@@ -113,18 +113,18 @@ class Trouble:
 
 
 def is_about_load(error: DeliveryError) -> bool:
-    """Whether the answer says that the server, or a proxy, has too much to do."""
+    """Whether the answer says that the server or a proxy is overloaded."""
     status = error.status if isinstance(error, ServerError) else None
     return status in _LOAD_CODES or (isinstance(status, int) and (status == 429 or status >= 500))
 
 
 class Suspects:
-    """The suspects that wait for their next attempt; one at a time is sent.
+    """The suspects that wait for their next attempt; they are sent one at a time.
 
     Owned by the engine's loop.
 
     Args:
-        policy: Waits between the attempts of one suspect.
+        policy: The waits between the attempts of one suspect.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -136,7 +136,7 @@ class Suspects:
         self.is_busy = False
 
     def add(self, batch: Batch, now_s: float) -> None:
-        """Send it alone when its wait is over: at once if it has not failed alone yet."""
+        """Send it alone after its wait; at once if it has not failed alone yet."""
         failures = sum(batch.trouble.failures_alone.values())
         self._deadline_s = min(self._deadline_s, batch.deadline_s)
         due_s = now_s + (self._policy.delay_s(failures) if failures else 0.0)
@@ -153,16 +153,16 @@ class Suspects:
         return self._deadline_s if self._waiting else float("inf")
 
     def pop(self) -> Batch:
-        """The one that `due_s` is about."""
+        """The suspect to which `due_s` refers."""
         return heapq.heappop(self._waiting)[2]
 
     def choose(self, endpoints: list[Endpoint]) -> Endpoint:
-        """Where that one is sent: to the first of these servers where it failed alone the least often."""
+        """The server for this suspect: the first of those where it failed alone least often."""
         failures = self._waiting[0][2].trouble.failures_alone
         return min(endpoints, key=lambda one: failures.get(one, 0))
 
     def pop_overdue(self, now_s: float) -> list[Batch]:
-        """Those past their deadline."""
+        """The suspects past their deadline."""
         if self.deadline_s > now_s:
             return []
         overdue = [batch for batch in self if batch.deadline_s <= now_s]

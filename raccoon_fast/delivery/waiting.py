@@ -16,9 +16,9 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """Some are sent as soon as a server is ready, in order; others not before a time of their own.
+    """Batches that are sent in order as soon as a server is ready, and batches that must wait until a certain time.
 
-    Owned by the engine's loop. It holds what was tried before and little else: what is new waits in the accumulator.
+    Owned by the engine's loop. It mostly holds batches that were tried before; new batches wait in the accumulator.
     """
 
     def __init__(self) -> None:
@@ -54,20 +54,20 @@ class Waiting:
 
     @property
     def retry_s(self) -> float:
-        """When the first of the delayed may be sent; infinity if there is none."""
+        """When the first delayed batch may be sent; infinity if there is none."""
         return self._delayed[0][0] if self._delayed else float("inf")
 
     @property
     def deadline_s(self) -> float:
-        """Nothing that waits is past its deadline before then; infinity if nothing waits."""
+        """A time before which no waiting batch expires; infinity if nothing waits."""
         return self._deadline_s if self._ready or self._delayed else float("inf")
 
     def pop_ready(self) -> Batch:
-        """The next one that may be sent at once."""
+        """The next batch that may be sent at once."""
         return self._ready.popleft()
 
     def pop_ready_of(self, lane: int) -> Batch | None:
-        """The next one of a lane that may be sent at once, or None."""
+        """The next batch of a lane that may be sent at once, or None."""
         for batch in self._ready:
             if batch.settlement.lane == lane:
                 self._ready.remove(batch)
@@ -75,14 +75,14 @@ class Waiting:
         return None
 
     def pop_delayed(self) -> Batch:
-        """The one that `retry_s` is about."""
+        """The batch to which `retry_s` refers."""
         return heapq.heappop(self._delayed)[2]
 
     def pop_overdue(self, now_s: float) -> list[Batch]:
-        """Those past their deadline."""
+        """The batches past their deadline."""
         if self.deadline_s > now_s:
             return []
-        # Only here are all looked at. Whose deadline it was may have been sent long since.
+        # Only here all batches are checked. The batch with that deadline may have been sent long ago.
         overdue = [batch for batch in self if batch.deadline_s <= now_s]
         self._ready = deque(batch for batch in self._ready if batch.deadline_s > now_s)
         self._delayed = [entry for entry in self._delayed if entry[2].deadline_s > now_s]

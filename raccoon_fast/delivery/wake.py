@@ -1,4 +1,4 @@
-"""Have an event loop do something soon, once however often it is asked."""
+"""Lets an event loop run something soon, once however often it is asked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Wake"]
 
 
 class Wake:
-    """One thing that a loop does when it is asked to. `ask` may be called from any thread.
+    """One action that a loop runs on request. `ask` may be called from any thread.
 
-    There is no flag that is set before the loop is called, or after it: a signal handler that comes in between, and
-    waits for what it asks for, would wait for the code that it interrupts. Instead it is noted which run was asked for.
+    There is no flag that is set before or after calling the loop: a signal handler that runs in between and
+    waits for the action would wait for the code that it interrupts. Instead the requested run is recorded.
 
     Args:
-        call: The loop's call_soon, or call_soon_threadsafe where others than its own thread ask.
-        target: What is to be done.
+        call: The loop's call_soon, or call_soon_threadsafe if other threads ask.
+        target: The action.
     """
 
     __slots__ = ("_asked_after", "_call", "_runs", "_target")
@@ -30,7 +30,7 @@ class Wake:
         self._asked_after = -1
 
     def ask(self) -> None:
-        """Have it done after this call."""
+        """Request the action after this call."""
         runs = self._runs
         if self._asked_after != runs:
             try:  # noqa: SIM105 - run for each batch: contextlib's way costs three calls
@@ -40,7 +40,7 @@ class Wake:
             self._asked_after = runs
 
     def ask_on_loop(self, call_soon: Callable[..., object]) -> None:
-        """As `ask`, on the loop itself, for less."""
+        """Like `ask`, but on the loop itself, and cheaper."""
         runs = self._runs
         if self._asked_after != runs:
             call_soon(self._run)
