@@ -1,1 +1,1 @@
-"""One module a protocol: payload out, answer in, failures named. No retry and no policy here."""
+"""Transports, one package per protocol: they send a payload and return its answer or error. No retries here."""

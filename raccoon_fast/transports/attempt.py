@@ -1,4 +1,4 @@
-"""An attempt under way: for one who is called when it ends, or for one who awaits it."""
+"""An attempt under way, which calls a callback when it ends or can be awaited."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["AnyAttempt", "Attempt"]
 class Attempt:
     """What asyncio.Future is for one who awaits: what became of an attempt, once.
 
-    Its one callback runs in the very step that ends it, and not in a round of the event loop of its own: at high rates
-    a round costs as much as all else that is done for an answer. So it must not call back into the transport. Owned by
-    the event loop that it was made on.
+    Its only callback runs in the step that ends the attempt, not in a further round of the event loop: at high rates
+    a round costs as much as all other work for an answer. So it must not call back into the transport. Owned by
+    the event loop on which it was created.
 
     Attributes:
-        response: The answer that it ended with; None before, and where it did not.
+        response: The answer; None before the end, and after a failure.
     """
 
     __slots__ = ("_callback", "_error", "_is_cancelled", "_is_done", "response")
@@ -38,15 +38,15 @@ class Attempt:
         return self._is_done
 
     def cancelled(self) -> bool:
-        """Whether it was given up."""
+        """Whether it was cancelled."""
         return self._is_cancelled
 
     def result(self) -> Response:
-        """The answer of an attempt that is done.
+        """The answer of a finished attempt.
 
         Raises:
-            CancelledError: It was given up.
-            Exception: What it failed with.
+            CancelledError: It was cancelled.
+            Exception: The error with which it failed.
         """
         if self._is_cancelled:
             raise asyncio.CancelledError
@@ -61,7 +61,7 @@ class Attempt:
         self._end()
 
     def answered(self, response: Response) -> None:
-        """As `set_result`, unless it is done."""
+        """Like `set_result`, but does nothing if it is done."""
         if not self._is_done:
             self.response = response
             self._end()
@@ -72,7 +72,7 @@ class Attempt:
         self._end()
 
     def cancel(self) -> bool:
-        """Give it up; returns whether it was under way. Whoever does so closes the transport next."""
+        """Cancel it; returns whether it was under way. The caller must close the transport next."""
         if self._is_done:
             return False
         self._is_cancelled = True
@@ -80,7 +80,7 @@ class Attempt:
         return True
 
     def add_done_callback(self, callback: Callable[[Attempt], object]) -> None:
-        """Have `callback(self)` called when it ends, or soon if it has; there is one at most."""
+        """Call `callback(self)` when it ends, or soon if it has ended. At most one callback."""
         if self._is_done:
             asyncio.get_running_loop().call_soon(callback, self)
         else:

@@ -1,4 +1,4 @@
-"""What every transport is told, what it is given to send, and what it answers."""
+"""The interface of transports: their options, the requests that they send, and the answers."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ __all__ = [
     "worse",
 ]
 
-#: After the loop, or the whole process, was held up, timers are run before the sockets are read: an overdue answer may
-#: lie there already. So nothing expires before one more round of reading.
+#: After the loop or the process was blocked, timers run before sockets are read, although an overdue answer may
+#: already be there. So nothing expires before one more round of reading.
 GRACE_S = 0.005
 
 #: How grpc-go begins when it could not decode a request (server.go, processUnaryRPC); the code is INTERNAL.
 GRPC_UNREAD = "grpc: error unmarshalling request"
 
-# Of a peer's answer, characters that are told, and bytes that are looked at for them.
+# The characters of a peer's answer that are reported, and the bytes that are read for them.
 _MOST_WORDS = 200
 _MOST_READ = 64 * 1024
-# Shorter values of headers are no secrets, and may be a part of any word.
+# Shorter header values are not secrets, and may be part of any word.
 _SHORTEST_SECRET = 6
 
 
 class Envelope(Protocol):
-    """The face of ProtoEnvelope and JsonEnvelope that transports use; raccoon_fast.core.envelope has the contracts."""
+    """The methods of ProtoEnvelope and JsonEnvelope that transports use; see raccoon_fast.core.envelope."""
 
     @property
     def nbytes(self) -> int: ...
@@ -74,21 +74,21 @@ class Envelope(Protocol):
 
 
 class Request:
-    """One SendEventRequest on its way; owned by the delivery that sends it, lent to a transport for an attempt.
+    """One SendEventRequest in flight; owned by the delivery that sends it, and lent to a transport for an attempt.
 
     Attributes:
         req_guid: Constant over all attempts.
         envelope: The stamped message.
         wire: "proto" or "json".
-        size: Bytes of the message, at most (its time varies in length from attempt to attempt).
+        size: The largest size of the message in bytes (the length of its time varies between attempts).
         written_s: time.monotonic() at which the last attempt's bytes were written; set by the transport. (An event
             loop's own time may have a resolution of a millisecond only.)
         was_written: Whether any byte of the request may have reached a socket during this attempt. The sender resets
             it when an attempt starts; the transport sets it before it writes.
-        resends: How often the transport wrote the request again, onto a further connection, within this attempt. The
+        resends: How often the transport wrote the request again, to another connection, within this attempt. The
             sender resets it when an attempt starts.
-        headers: Of this request beside those of all; a WebSocket has none for a request.
-        trace: Of a client's request, ended with its delivery.
+        headers: Headers of this request only; a WebSocket has none per request.
+        trace: The trace of a client's request, ended with its delivery.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the client says it is, and under which header names the server looks for it."""
+    """The client's identity, and the header names that carry it."""
 
     user_id: str | None = None
     group: str | None = None
@@ -117,7 +117,7 @@ class Identity:
     group_header: str = "X-User-Group"
 
     def headers(self) -> dict[str, str]:
-        """The identity's headers; without a fixed `user_id` the id is fresh at every call."""
+        """The identity's headers; without a fixed `user_id` the id is new at every call."""
         headers = {self.id_header: self.user_id if self.user_id is not None else _fresh_id()}
         if self.group is not None:
             headers[self.group_header] = self.group
@@ -125,7 +125,7 @@ class Identity:
 
 
 def _fresh_id() -> str:
-    # A server keeps the id of a connection that broke silently for up to a minute and refuses it meanwhile.
+    # A server keeps the id of a silently broken connection for up to a minute, and refuses it meanwhile.
     return f"{_process_id(os.getpid())}-{new_guid()[-12:]}"
 
 
@@ -157,7 +157,7 @@ class Link:
         """User-Agent, the user's own headers, identity and Authorization; made anew for each use.
 
         Args:
-            identity: What `self.identity.headers()` once returned; None for a fresh one.
+            identity: An earlier result of `self.identity.headers()`; None for a new identity.
         """
         headers = {"User-Agent": self.user_agent, **self.headers, **(identity or self.identity.headers())}
         if self.authorization is not None:
@@ -165,7 +165,7 @@ class Link:
         return headers
 
     def words(self, said: bytes | str) -> str:
-        """A peer's own words, fit for an error and a log: one line of at most 200 printable characters.
+        """A peer's own words for an error or a log: one line of at most 200 printable characters.
 
         A peer may repeat the request's headers: the values of the user's headers and of Authorization are left out.
         """
@@ -193,22 +193,22 @@ class Link:
 
 
 class Transport(abc.ABC):
-    """One protocol to one server. Used from one event loop only: the one of its first `send`."""
+    """One protocol to one server. For one event loop only: the one of its first `send`."""
 
-    #: Largest message the protocol's servers take; None where there is no such limit.
+    #: The largest message that the protocol's servers accept; None if there is no limit.
     max_request_bytes: int | None = None
 
     @property
     def connections(self) -> int:
-        """Open connections of our own; safe from any thread."""
+        """The number of open connections. Thread-safe."""
         return 0
 
     @abc.abstractmethod
     async def send(self, request: Request, timeout_s: float) -> Response:
-        """Make one attempt, connecting first where needed.
+        """Make one attempt, connecting first if needed.
 
         Args:
-            request: Stamped; its buffer is the transport's until this returns or raises.
+            request: A stamped request; the transport owns its buffer until this returns or raises.
             timeout_s: Seconds for the whole attempt.
 
         Returns:
@@ -220,29 +220,28 @@ class Transport(abc.ABC):
         """
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
-        """Begin an attempt, which has what `send` returns or raises.
+        """Begin an attempt, which ends with the result or exception of `send`.
 
-        To be overridden where there is a way without a task. The attempt may be cancelled by who closes the transport
-        next.
+        Override it if an attempt needs no task. A caller that cancels the attempt closes the transport next.
         """
         return asyncio.ensure_future(self.send(request, timeout_s))
 
     def hold(self) -> None:  # noqa: B027 - most transports have nothing to gather
-        """Gather what the next calls of `start` write, until `release` in the same step of the event loop.
+        """Buffer the writes of the next calls of `start`, until `release` in the same step of the event loop.
 
-        To be overridden where requests share a connection: small ones then leave in one write.
+        Override it if requests share a connection: small requests then leave in one write.
         """
 
     def release(self) -> None:  # noqa: B027
-        """Write what was gathered since `hold`. Idempotent."""
+        """Write everything buffered since `hold`. Idempotent."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Close every connection; whatever is still in flight fails with ConnectionLostError. Idempotent."""
+        """Close every connection; requests in flight fail with ConnectionLostError. Idempotent."""
 
 
 async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[Transport], timeout_s: float) -> None:
-    """Cancel attempts and close the transports that they are on; if cancelled itself, it waits no longer.
+    """Cancel attempts and close their transports; if cancelled itself, it stops waiting.
 
     Args:
         attempts: Attempts under way.
@@ -258,17 +257,17 @@ async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[
         await asyncio.wait(ending, timeout=timeout_s)
     except asyncio.CancelledError:
         for one in closing:
-            one.cancel()  # they then end at once
+            one.cancel()  # they end at once then
         raise
 
 
 def lost_error(error: BaseException | None, address: Address, *, is_silent: bool = False) -> TransportError:
-    """Name the end of a connection that had a request on it.
+    """Make the error for a connection that ended with a request on it.
 
     Args:
-        error: What the event loop says of it.
+        error: The event loop's error.
         address: The server.
-        is_silent: Whether nothing came over the connection since its TLS handshake. In TLS 1.3 a server's verdict on
+        is_silent: Whether nothing was received since the TLS handshake. In TLS 1.3 a server's verdict on
             the client's certificate comes after the handshake, before anything else, and before the server reads a
             request (RFC 8446, 4.4.2.4).
     """
@@ -281,7 +280,7 @@ def lost_error(error: BaseException | None, address: Address, *, is_silent: bool
 
 
 def worse(one: Outcome, other: Outcome) -> Outcome:
-    """What is known after two writes of the same events: what one of them left possible, the other does not undo."""
+    """The outcome of two writes of the same events: if one was possibly delivered, so are both."""
     return max(one, other, key=_LEVELS.__getitem__)
 
 

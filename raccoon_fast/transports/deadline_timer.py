@@ -1,4 +1,4 @@
-"""One timer for the deadlines of all that is in flight on a connection."""
+"""One timer for the deadlines of all requests in flight on a connection."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["DeadlineTimer"]
 
 
 class DeadlineTimer:
-    """Set for the earliest deadline, and left alone when what had it ends: the next deadline is mostly later.
+    """A timer for the earliest deadline, which is not moved when its request ends: the next deadline is usually later.
 
     Owned by the event loop it was made on.
 
     Attributes:
-        due_s: The deadline that it is set for; infinity if it is not. `watch` has nothing to do for a later one.
+        due_s: The deadline for which it is set; infinity if it is not set. `watch` does nothing for a later one.
 
     Args:
-        expire: Called with the loop's time when a deadline that was watched is past, and sockets were read since. Ends
-            what is overdue, if anything still is, and returns the next deadline, or None if there is none.
+        expire: Called with the loop's time when a watched deadline has passed and sockets were read since. Ends
+            overdue requests, if any, and returns the next deadline, or None if there is none.
     """
 
     def __init__(self, expire: Callable[[float], float | None]) -> None:
@@ -33,7 +33,7 @@ class DeadlineTimer:
         self.due_s = float("inf")
 
     def watch(self, deadline_s: float) -> None:
-        """Have `expire` called once the loop's time is past this deadline, if not for an earlier one."""
+        """Call `expire` once the loop's time has passed this deadline, or an earlier one."""
         if deadline_s >= self.due_s:
             return
         if self._handle is not None:
@@ -42,7 +42,7 @@ class DeadlineTimer:
         self._handle = self._loop.call_at(deadline_s, self._wait_for_answers)
 
     def stop(self) -> None:
-        """Call `expire` no more. Idempotent."""
+        """Stop calling `expire`. Idempotent."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

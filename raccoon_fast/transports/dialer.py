@@ -1,4 +1,4 @@
-"""One connection at a time, that many share."""
+"""Opens one connection at a time, which many requests share."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _C = TypeVar("_C", bound=SharedConnection)
 
 
 class Dialer(Generic[_C]):
-    """Opens a connection when one is asked for and there is none. Owned by one event loop.
+    """Opens a connection on demand. Owned by one event loop.
 
     Args:
-        link: The server; told of every connection.
+        link: The server; it learns of every connection.
         open_: Opens one, given the one before; within `link.connect_timeout_s`, and with what `Transport.send` raises.
 
     Attributes:
@@ -41,20 +41,20 @@ class Dialer(Generic[_C]):
 
     @property
     def connections(self) -> int:
-        """1 if there is a connection that takes requests, else 0."""
+        """1 if there is a connection that accepts requests, else 0."""
         connection = self.connection
         return int(connection is not None and connection.usable)
 
     async def get(self, deadline_s: float) -> _C:
-        """The connection, or a new one; those who ask meanwhile share the attempt, and its failure.
+        """The connection, or a new one; concurrent callers share the attempt and its failure.
 
         Args:
-            deadline_s: Loop time by which it must be there.
+            deadline_s: The loop time by which it must be open.
 
         Raises:
-            AckTimeoutError: It is not.
+            AckTimeoutError: It is not open in time.
             ClientClosedError: After `close`.
-            RaccoonError: What `open_` raised; each gets a copy of its own.
+            RaccoonError: Raised by `open_`; each caller gets its own copy.
         """
         if self._closed:
             raise ClientClosedError("the client was closed")
@@ -72,7 +72,7 @@ class Dialer(Generic[_C]):
             raise ClientClosedError("the client was closed")
         error = opening.exception()
         if error is not None:
-            raise copy.copy(error)  # each gets its own to fill in
+            raise copy.copy(error)  # each caller gets its own copy to fill in
         return opening.result()
 
     def drop(self) -> None:
@@ -80,7 +80,7 @@ class Dialer(Generic[_C]):
         self.connection = None
 
     def close(self) -> _C | None:
-        """Open no more; returns the connection there is, for the caller to close. Idempotent."""
+        """Stop opening connections; returns the current one, for the caller to close. Idempotent."""
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -98,7 +98,7 @@ class Dialer(Generic[_C]):
         self._opening = None
         if task.cancelled() or task.exception() is not None:
             return
-        if self._closed:  # in the very step that ended the handshake
+        if self._closed:  # in the step that ended the handshake
             task.result().abort()
         else:
             self.connection = task.result()

@@ -1,4 +1,4 @@
-"""What an HTTP answer means: shared by REST over our own connections, REST over httpx, and the WebSocket handshake."""
+"""Interprets HTTP answers, for REST over built-in connections or httpx, and for the WebSocket handshake."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 #: The server compares these to the letter: a charset parameter is refused with 400.
 CONTENT_TYPES = {"proto": "application/proto", "json": "application/json"}
 
-#: A wait is no longer, whatever a server asks for.
+#: The longest wait, whatever a server asks for.
 MAX_RETRY_AFTER_S = 300.0
 _PROTO_FIRST = (decode_proto_answer, decode_json_answer)
 _JSON_FIRST = (decode_json_answer, decode_proto_answer)
 _VERDICTS = (Status.SUCCESS, Status.ERROR)
 
-# What to look at when something on the way answers, by status.
+# What to check when something on the way answers, by status.
 _ADVICE = {
     400: "a proxy or another server refused the request, not the events: check for http:// at a TLS port, a missing "
     "client certificate, and headers over the proxy's limit",
@@ -58,7 +58,7 @@ _ADVICE_4XX = "a proxy or another server refused the request, not the events: ch
 
 
 def status_is_retryable(status: int) -> bool:
-    """408, 429 and every 5xx may pass; other statuses will not change by asking again."""
+    """408, 429 and every 5xx may be temporary; other statuses do not change with a retry."""
     return status in (408, 429) or 500 <= status <= 599
 
 
@@ -83,12 +83,12 @@ def retry_after_s(value: str) -> float | None:
 
 
 def http_outcome(status: int) -> Outcome:
-    """What a status alone says of the request's events: only 3xx and 4xx say that nobody took them (RFC 9110, 15)."""
+    """The outcome by status alone: only 3xx and 4xx say that the events were not accepted (RFC 9110, 15)."""
     return Outcome.NOT_DELIVERED if 300 <= status <= 499 else Outcome.POSSIBLY_DELIVERED
 
 
 def http_advice(status: int) -> str:
-    """What to look at, where something other than a Raccoon answered with this status; "" if nothing is known."""
+    """What to check if something other than a Raccoon answered with this status; "" if unknown."""
     if 300 <= status <= 399:
         return "redirects are not followed, give the server's own URL"
     return _ADVICE.get(status, _ADVICE_4XX if 400 <= status <= 499 else "")
@@ -106,7 +106,7 @@ def read_answer(
 ) -> Response:
     """Turn an HTTP answer to an events request into a Response.
 
-    A Raccoon's answer is decoded whatever the status; the status decides where the two disagree.
+    A Raccoon's answer is decoded with any status; if the two disagree, the status decides.
 
     Args:
         status: Its status.
@@ -147,7 +147,7 @@ def read_answer(
 
 
 def too_large(address: Address, status: str, said: str = "") -> MessageTooLargeError:
-    """The error for a request that someone on the way, or the server, finds too large."""
+    """The error for a request that the server, or something on the way, finds too large."""
     told = f": {said}" if said else ""
     return MessageTooLargeError(f"{address} refused a request as too large ({status}{told}); send fewer events at once")
 
@@ -169,7 +169,7 @@ def status_error(
         said: The peer's own words (Link.words).
         retry_after: The header's value.
         response: A Raccoon's decoded answer, if it is one.
-        outcome: What is known of the events, if the status does not tell.
+        outcome: The outcome of the events, if the status does not determine it.
     """
     if response is None:
         parts = [part for part in (said, http_advice(status)) if part]
@@ -181,7 +181,7 @@ def status_error(
             retry_after_s=retry_after_s(retry_after),
             said=said,
         )
-    # A failed publish may have published a part of the batch.
+    # A failed publish may have published part of the batch.
     unread = response.code is Code.BAD_REQUEST and response.status is Status.ERROR
     return ServerError(
         f"{address} answered {status}: {response.code.name}{', ' if response.reason else ''}{response.reason}",
@@ -213,6 +213,6 @@ def _decode(body: bytes, wire: str) -> Response | None:
             response = decode(body)
         except DecodeError:
             continue
-        if response.status in _VERDICTS:  # a Raccoon says it always; a gateway's {"code":2} is not a Raccoon's
+        if response.status in _VERDICTS:  # a Raccoon always sends it; a gateway's {"code":2} is not a Raccoon's
             return response
     return None

@@ -1,4 +1,4 @@
-"""The transport of null://: every request is answered at once, and nothing is sent."""
+"""The transport of null://: answers every request at once, and sends nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["DISCARDED", "NULL_ADDRESS", "NULL_URL", "NullTransport"]
 
 NULL_URL = "null://"
-#: Counts as secure, so that options for TLS may stay where they are while a deployment is turned off.
+#: Counts as secure, so that TLS options may stay in place while a deployment is turned off.
 NULL_ADDRESS = Address("null", "", 0, "", secure=True)
-#: What every request is answered with. It names no request, so that neither `acks()` nor stats take it for a server's.
+#: The answer to every request. It names no request, so that `acks()` and stats do not count it as a server's answer.
 DISCARDED = Response(Status.SUCCESS, Code.OK, reason="discarded: nothing is sent to null://")
 
 

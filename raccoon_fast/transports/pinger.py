@@ -1,4 +1,4 @@
-"""Our own pings, which find a connection that is dead without having ended (RFC 6455, 5.5.2; RFC 9113, 6.7)."""
+"""The client's pings, which detect dead connections (RFC 6455, 5.5.2; RFC 9113, 6.7)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Keepalive", "Pinger", "PolitePinger"]
 
-# A server cuts off a client that has not answered its pings for a minute.
+# A server disconnects a client that has not answered its pings for a minute.
 _STALL_S = 30.0
-# What grpc-go's enforcement policy allows by default (keepalive.EnforcementPolicy): after an answer one ping is free;
-# further ones are to be so far apart while calls are open, and while none is.
+# grpc-go's default enforcement policy (keepalive.EnforcementPolicy): after an answer one ping is free;
+# further pings must be this far apart while calls are open, and while none is.
 _BUSY_S, _IDLE_S = 300.0, 7200.0
 
 
@@ -30,15 +30,15 @@ class Keepalive(NamedTuple):
 
 
 class Pinger:
-    """Sends a ping an interval after the last one was answered.
+    """Sends a ping one interval after the last one was answered.
 
     Owned by the event loop of its connection.
 
     Args:
-        keepalive: When.
+        keepalive: The interval and the timeout.
         send: Sends a ping of this payload, if the connection is still open.
         missed: Called once when a pong is late.
-        logger: Warned when the event loop was held up so long that the server may cut us off.
+        logger: Logs a warning if the event loop was blocked so long that the server may disconnect the client.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Pinger:
             self._timer = None
 
     def pong(self, payload: bytes) -> None:
-        """A pong came; one that answers an earlier ping, or none, changes nothing (RFC 6455 5.5.3)."""
+        """A pong arrived; one for an earlier ping, or for none, changes nothing (RFC 6455 5.5.3)."""
         if self._payload and payload == self._payload:
             self.start()
 
@@ -92,14 +92,14 @@ class Pinger:
 
 
 class PolitePinger(Pinger):
-    """Pings over HTTP/2, when no answer came for an interval; no more of them than a gRPC server allows.
+    """Sends HTTP/2 pings if no answer came for an interval, but no more than a gRPC server allows.
 
     A server of grpc-go ends a connection with GOAWAY (too_many_pings) after three pings that it finds too many, and so
     do others. A server that answers is asked an interval after its last answer, once. One that goes on to say nothing
     is asked again after five minutes if calls are open, and after two hours if none is.
 
     Args:
-        keepalive: When.
+        keepalive: The interval and the timeout.
         send: As Pinger's.
         missed: As Pinger's.
         logger: As Pinger's.

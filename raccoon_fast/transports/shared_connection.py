@@ -1,4 +1,4 @@
-"""What connections that many requests share have in common: each is opened, watched and ended, once."""
+"""The base of connections that many requests share: each is opened, watched and ended once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
     @property
     @abc.abstractmethod
     def usable(self) -> bool:
-        """Whether it takes further requests."""
+        """Whether it accepts further requests."""
 
     def abort(self) -> None:
         """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
@@ -99,7 +99,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         transport = self.transport
         assert transport is not None
         if transport.is_closing():
-            return  # what became of it is told by connection_lost
+            return  # connection_lost reports the outcome
         if len(buffers) == 1:
             transport.write(buffers[0])
         elif nbytes <= _COPIED_BYTES:
@@ -110,7 +110,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
 
     @abc.abstractmethod
     def move_on(self) -> None:
-        """Leave this address once what is in flight has ended: a new connection takes what comes."""
+        """Leave this address once the requests in flight have ended; a new connection gets further ones."""
 
     async def _wait_opened(self, timeout_s: float, late: str) -> None:
         """Wait for the greeting; whoever fails to wait closes the connection.
@@ -129,7 +129,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
             raise
 
     async def _wait_lost(self) -> None:
-        """After a goodbye: wait a second at most for the end, and see to it."""
+        """After a goodbye, wait at most a second for the end, then force it."""
         try:
             if self.transport is not None:
                 await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
@@ -138,14 +138,14 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
 
     @abc.abstractmethod
     def _end(self, error: TransportError) -> None:
-        """Close at once, and tell those who wait; nothing where it is closed already."""
+        """Close at once, and tell the waiters; does nothing if it is closed."""
 
     def _stop(self, error: Exception) -> None:
-        """The part of `_end` that is everyone's."""
+        """The part of `_end` common to all protocols."""
         self._timer.stop()
         if not self._opened.done():
             self._opened.set_exception(error)
-            self._opened.exception()  # whoever opened may be gone
+            self._opened.exception()  # the opener may be gone
 
     def _answer_written(self) -> None:
         """Count a frame that answers the server; too many that it does not read end the connection."""
@@ -157,7 +157,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
 
     @abc.abstractmethod
     def _pump(self) -> None:
-        """Write what waits, as far as the server's limits and the socket allow."""
+        """Write waiting data, as far as the server's limits and the socket allow."""
 
     # asyncio.Protocol
 

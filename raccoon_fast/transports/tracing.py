@@ -1,4 +1,4 @@
-"""Traces, by OpenTelemetry's API: the trace context of requests, and a span for each request or batch."""
+"""Traces with OpenTelemetry's API: the trace context of requests, and a span per request or batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NONE: Mapping[str, str] = {}
 
 
 def new_tracing(logger: Log, *, propagate: bool, spans: bool) -> Tracing | None:
-    """What the options ask for; None where they ask for nothing.
+    """Make the tracing that the options request; None if they request none.
 
     Raises:
         ImportError: opentelemetry-api is not installed.
@@ -38,12 +38,12 @@ def new_tracing(logger: Log, *, propagate: bool, spans: bool) -> Tracing | None:
 
 
 class Tracing:
-    """Begins traces, in the thread and context of whoever sends. What the SDK raises is logged once, and costs nothing.
+    """Begins traces, in the sender's thread and context. Errors of the SDK are logged once, and have no other effect.
 
     Args:
         logger: See above.
         propagate: Whether requests carry the trace context.
-        spans: Whether there is a span for each request or batch.
+        spans: Whether to create a span per request or batch.
     """
 
     def __init__(self, logger: Log, *, propagate: bool, spans: bool) -> None:
@@ -64,7 +64,7 @@ class Tracing:
         return trace
 
     def of_batch(self, req_guid: str) -> Trace | None:
-        """The trace of a batch that gets its first event now.
+        """The trace of a batch that gets its first event.
 
         A batch has events of many spans. Its own span is in a trace of its own, with a link to the span that is current
         now; without spans, its requests carry the context of that one.
@@ -102,13 +102,13 @@ class Tracing:
         return Trace(self, headers or _NONE, span)
 
     def failed(self, error: Exception) -> None:
-        """Tell of a fault, once."""
+        """Log a fault once."""
         if not self._failed:
             self._failed = True
             self._log.warning("tracing failed: %r; further failures are not logged", error)
 
     def error_status(self, error: BaseException) -> Any:
-        """The status of a span that ended with this."""
+        """The status of a span that ended with this outcome."""
         return self._api.Status(self._api.StatusCode.ERROR, str(error))
 
 
@@ -116,7 +116,7 @@ class Trace:
     """The trace of one request or batch, over all its attempts.
 
     Attributes:
-        headers: Of each of its requests.
+        headers: The headers of each of its requests.
     """
 
     __slots__ = ("_span", "_tracing", "headers")
@@ -127,7 +127,7 @@ class Trace:
         self.headers = headers
 
     def sent(self, count: int, nbytes: int, address: Address) -> None:
-        """It goes to this server; the last word is that of the last attempt."""
+        """Note the server; the last attempt wins."""
         if self._span is None:
             return
         try:

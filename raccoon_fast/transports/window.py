@@ -1,4 +1,4 @@
-"""How many requests may be in flight on one connection."""
+"""Limits the requests in flight on one connection."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _ACKS_PER_STEP = 64
 
 
 class Window:
-    """A bound that falls to 1 when publishing fails and comes back one by one.
+    """A limit that falls to 1 when publishing fails, and recovers one by one.
 
     A Raccoon that dedups by connection and acknowledges after publishing crashes when several requests of one
     connection fail at once (its map of seen guids is written under a read lock), so from the first INTERNAL_ERROR on, a
     connection carries one request at a time; each 64 acknowledgements in a row let one more in.
 
     Args:
-        size: The bound in good times, 1 or more.
+        size: The normal limit, 1 or more.
     """
 
     __slots__ = ("_acks", "_size", "is_narrow", "limit")
@@ -23,9 +23,9 @@ class Window:
     def __init__(self, size: int) -> None:
         self._size = size
         self._acks = 0
-        #: Requests that may be in flight now.
+        #: The number of requests that may be in flight now.
         self.limit = size
-        #: Whether these are fewer than in good times: only then `succeeded` has something to do.
+        #: Whether this is below the normal limit: only then `succeeded` has work to do.
         self.is_narrow = False
 
     def failed(self) -> None:

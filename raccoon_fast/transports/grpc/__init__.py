@@ -1,1 +1,1 @@
-"""gRPC: unary calls over HTTP/2 (RFC 9113) of our own, or over the user's own channel."""
+"""gRPC: unary calls over a built-in HTTP/2 client (RFC 9113), or over the user's own channel."""

@@ -1,4 +1,4 @@
-"""gRPC over a channel of the user's own: for service meshes, xDS, interceptors, tracing, call credentials."""
+"""gRPC over the user's own channel: for service meshes, xDS, interceptors, tracing, call credentials."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = ["ChannelTransport"]
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 
 
-# The process that opened the first channel: in a child forked from it grpcio hangs, or crashes the process.
+# The process that opened the first channel: in a forked child grpcio hangs or crashes the process.
 _used_in_pid = 0
 
 
 class ChannelTransport(GrpcTransport):
     """Calls `/raystack.raccoon.v1beta1.EventService/SendEvent` over a `grpc.aio.Channel`, bytes in and bytes out.
 
-    Answers mean what they mean to GrpcTransport.
+    Answers are interpreted as in GrpcTransport.
 
     Args:
         link: The server; its `tls`, `proxy` and `server_hostname` are the channel's business.
@@ -106,7 +106,7 @@ class ChannelTransport(GrpcTransport):
         if _used_in_pid not in (0, os.getpid()):
             raise ConnectError(
                 f"cannot open a channel to {address}: grpcio was in use when this process was forked, and does not "
-                "work after that; fork before the first request, start children by spawn, or leave channel= out",
+                "work after that; fork before the first request, start children with spawn, or leave out channel=",
                 retryable=False,
             )
         _used_in_pid = os.getpid()

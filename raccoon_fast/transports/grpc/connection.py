@@ -1,7 +1,7 @@
-"""One HTTP/2 client connection (RFC 9113): many exchanges at a time, a request's body sent from where it lies.
+"""One HTTP/2 client connection (RFC 9113): many exchanges at a time, with bodies sent without copying.
 
-Only what unary calls need: no push, no priorities, no trailers of ours. A body goes out in the frames that the server's
-windows allow, each a head of ours and a view of the body.
+Supports only what unary calls need: no push, no priorities, no request trailers. A body is sent in
+frames as the server's windows allow, each a frame header and a view of the body.
 
 Everything here runs on the event loop the connection was opened on.
 """
@@ -52,7 +52,7 @@ NO_PINGS = Keepalive(None, 0.0)
 
 
 class RefusedError(ConnectionLostError):
-    """The server did nothing with a request, and says so: it may go onto another connection (RFC 9113, 8.7)."""
+    """The server says that it did not process a request, which may go to another connection (RFC 9113, 8.7)."""
 
     outcome = Outcome.NOT_DELIVERED
 
@@ -85,7 +85,7 @@ class HTTP2Connection(SharedConnection):
         self._streams: dict[int, HTTP2Stream] = {}
         self._next_id = 1
         self._leaving = False
-        # What waits for the server's limit of streams; what is open and not written whole.
+        # Requests that wait for the server's limit of streams, and open ones that are not written whole.
         self._queue: deque[HTTP2Stream] = deque()
         self._unwritten: dict[int, HTTP2Stream] = {}
         # The server's settings, and its window of the connection.
@@ -107,7 +107,7 @@ class HTTP2Connection(SharedConnection):
 
     @property
     def usable(self) -> bool:
-        """Whether it takes further exchanges."""
+        """Whether it accepts further exchanges."""
         return self.error is None and not self._leaving
 
     async def open(self, timeout_s: float) -> None:
@@ -155,13 +155,13 @@ class HTTP2Connection(SharedConnection):
         return stream
 
     def cancel(self, stream: HTTP2Stream) -> None:
-        """Nobody waits for its answer any more: the server is told to leave it."""
+        """Cancel an exchange, and tell the server to drop it."""
         if not stream.has_ended:
             stream.end(None)
             self._reset(stream, ErrorCode.CANCEL)
 
     def leave(self) -> None:
-        """Say goodbye and close; what is in flight fails with ConnectionLostError. Idempotent."""
+        """Say goodbye and close; requests in flight fail with ConnectionLostError. Idempotent."""
         transport = self.transport
         if self.error is None and transport is not None and not transport.get_write_buffer_size():
             self._send(wire.GOAWAY, 0, 0, bytes(8))
@@ -271,7 +271,7 @@ class HTTP2Connection(SharedConnection):
             error = ConnectError(f"{self._link.address} closed the connection before its greeting as an HTTP/2 server")
         self._end(error)
 
-    # What comes in
+    # Incoming frames
 
     def _frame_received(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind != wire.SETTINGS and not self._opened.done():
@@ -302,7 +302,7 @@ class HTTP2Connection(SharedConnection):
     def _block_received(self, stream_id: int, flags: int, block: bytes) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._check_known(stream_id)  # an answer to what was given up is nobody's
+            self._check_known(stream_id)  # an answer to a cancelled request is ignored
         try:
             fields = self._read_block(block)
             if stream is not None and stream.block_received(fields, bool(flags & wire.END_STREAM)):
@@ -311,7 +311,7 @@ class HTTP2Connection(SharedConnection):
             self._refuse(stream, error)
 
     def _refuse(self, stream: HTTP2Stream | None, error: wire.MalformedError) -> None:
-        """What came on a stream is no answer; those on other streams are not concerned (RFC 9113, 8.1.1)."""
+        """A stream's data is not an answer; other streams are not affected (RFC 9113, 8.1.1)."""
         if stream is not None:
             self._reset(stream, ErrorCode.PROTOCOL_ERROR)
             stream.end(ProtocolError(f"{self._link.address} broke HTTP/2: {error}"))
@@ -423,7 +423,7 @@ class HTTP2Connection(SharedConnection):
             stream.end(RefusedError(said))
 
     def _break(self, error: wire.FrameError) -> None:
-        """The server does not keep to HTTP/2."""
+        """The server breaks HTTP/2."""
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         address = self._link.address
         self.needs_table |= isinstance(error, wire.TableError)
@@ -433,7 +433,7 @@ class HTTP2Connection(SharedConnection):
         else:
             self._end(ConnectError(f"{address} does not speak HTTP/2: {error}; is this the port for gRPC?"))
 
-    # What goes out
+    # Outgoing frames
 
     def _pump(self) -> None:
         while self._queue and len(self._streams) < self._max_streams and not self._leaving:
@@ -513,10 +513,10 @@ class HTTP2Connection(SharedConnection):
             else:
                 said = f"could not be sent to {address} in time"
                 stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
-        # One that only waited for its turn says nothing of those that are under way.
+        # A request that only waited for its turn says nothing about those under way.
         sent = overdue if not self._streams else [stream for stream in overdue if stream.id]
         if any(self._received_s <= stream.began_s for stream in sent):
-            # Not a byte since: the server is not there any more, and nobody has told us.
+            # No byte since then: the server is gone without a message.
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             self._end(ConnectionLostError(f"connection to {address} given up: nothing came over it in time"))
             return None

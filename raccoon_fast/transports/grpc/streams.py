@@ -1,4 +1,4 @@
-"""One exchange on an HTTP/2 connection: what is still to be written of its request, and what came of its answer."""
+"""One exchange on an HTTP/2 connection: the rest of its request to write, and its answer so far."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class HTTP2Stream:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether it was cancelled."""
         return self._ended is None
 
     def head_frames(self, frame_size: int) -> list[bytes | memoryview]:
@@ -103,7 +103,7 @@ class HTTP2Stream:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether nothing of an answer came."""
+        """Whether no part of an answer has arrived."""
         return self._fields is None
 
     def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
@@ -200,10 +200,10 @@ class HTTP2Stream:
         self.end(HTTP2Answer(self._fields, bytes(self._body), trailers, self.written_s))
 
     def end(self, outcome: HTTP2Answer | RaccoonError | None) -> None:
-        """Tell who waits, if anybody does; None if nobody wants to know."""
+        """Report the outcome, if a caller waits for it."""
         ended, self._ended = self._ended, None
         if ended is None:
             return
-        self._message = memoryview(b"")  # the request's buffer is its owner's again
+        self._message = memoryview(b"")  # the request's buffer belongs to its owner again
         if outcome is not None:
             ended(outcome)

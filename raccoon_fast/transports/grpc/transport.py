@@ -1,7 +1,7 @@
-"""gRPC: unary calls of EventService.SendEvent (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md) over HTTP/2 of our own.
+"""gRPC: unary calls of EventService.SendEvent (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md), built-in HTTP/2 client.
 
-grpcio's own costs a call several times what all else of a batch does, in threads that wake one another, and it does not
-survive a fork. What a unary call needs of HTTP/2 is little.
+With grpcio a call costs several times the rest of a batch, in threads that wake one another, and it does not
+survive a fork. A unary call needs little of HTTP/2.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ _HTTP_CODES = {
     b"504": "UNAVAILABLE",
 }
 _RETRYABLE = ("ABORTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
-# Codes that say that nothing was done. The others may also come after the events were taken: INTERNAL, UNKNOWN and
+# Codes that say that nothing was done. The others may also come after the events were accepted: INTERNAL, UNKNOWN and
 # DATA_LOSS from the framework when it fails to answer, UNAVAILABLE from a proxy whose connection broke.
 _UNTAKEN = (
     "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "PERMISSION_DENIED", "UNAUTHENTICATED",
     "UNIMPLEMENTED",
 )  # fmt: skip
-# How long a producer leaves a server alone that asks not to be tried again, and names no time.
+# How long a producer leaves a server alone that asks for no retry without naming a time.
 _NO_RETRY_S = 30.0
 # What implementations and proxies say of a message over their limit: grpc-go and C-core "received message larger than
 # max", Java "message exceeds maximum size", .NET "message exceeds the maximum configured message size", tonic "message
@@ -111,7 +111,7 @@ _TOO_LARGE = re.compile(
     r"\btoo (large|big)( a)? (message|payload|body|request|entity)",
     re.IGNORECASE,
 )
-# Limits of other things, in much the same words.
+# Other limits in similar words.
 _OTHER_LIMITS = re.compile(
     r"header|cookie|metadata|\brates?\b|quota|\bcount\b|number of|\bper (second|minute)\b|\bur[il]\b", re.IGNORECASE
 )
@@ -141,7 +141,7 @@ class GrpcTransport(Transport):
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._holding: HTTP2Connection | None = None
         self._again: set[asyncio.Task[None]] = set()
-        # Connections that take nothing more, and still owe answers.
+        # Connections that accept no more requests, but still owe answers.
         self._leaving: list[HTTP2Connection] = []
 
     @property
@@ -159,7 +159,7 @@ class GrpcTransport(Transport):
         return await attempt
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
-        """At once where a connection is open. See Transport.start."""
+        """Starts at once if a connection is open. See Transport.start."""
         connection = self._dialer.connection
         if connection is None or not connection.usable:
             return super().start(request, timeout_s)
@@ -354,7 +354,7 @@ def _is_of_proxy(outcome: HTTP2Answer | RaccoonError) -> bool:
 
 
 def says_too_large(said: str) -> bool:
-    """Whether these words, of whoever answered a call, mean that the message is larger than they take."""
+    """Whether these words in an answer mean that the message is too large."""
     return _TOO_LARGE.search(said) is not None and _OTHER_LIMITS.search(said) is None
 
 

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 client connection on the event loop: a request at a time, answers parsed by httptools (RFC 9112)."""
+"""One HTTP/1.1 client connection: one request at a time, answers parsed by httptools (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPAnswer", "HTTPConnection"]
 
-#: Names and values of one answer's headers together; protects from a peer that sends headers without end.
+#: The limit in bytes for the names and values of one answer's headers, in case they never end.
 MAX_HEADER_BYTES = 64 * 1024
 # Bytes around a byte of the body: a chunk of one byte is "1", CRLF, the byte, CRLF.
 _MOST_FRAMING = 8
@@ -70,8 +70,8 @@ class _Known(NamedTuple):
 class HTTPConnection(asyncio.Protocol):
     """A connection that carries one exchange at a time.
 
-    Owned by the event loop it was made on. After a failed or abandoned exchange the connection is closed: an answer
-    that comes late can never be taken for the answer to a later request.
+    Owned by the event loop on which it was created. After a failed or abandoned exchange the connection is closed, so
+    that a late answer can never be taken for the answer to a later request.
     """
 
     def __init__(self, link: Link) -> None:
@@ -186,7 +186,7 @@ class HTTPConnection(asyncio.Protocol):
             self.transport.abort()
 
     def move_on(self) -> None:
-        """Close once the exchange in flight, if there is one, has ended: the next connection goes elsewhere."""
+        """Close once the exchange in flight, if any, has ended: the next connection goes to another address."""
         ended = self._ended
         if ended is None:
             self.abort()
@@ -207,7 +207,7 @@ class HTTPConnection(asyncio.Protocol):
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
         self._received = True
         if self._ended is None or self._parser is None:
-            # Bytes nobody asked for: whatever comes next could be mistaken for another request's answer.
+            # Unrequested bytes: what follows could be mistaken for another request's answer.
             self.abort()
             return
         known = self._known
@@ -298,7 +298,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def _complete(self, *, reusable: bool) -> None:
         assert self._parser is not None
-        # A second answer to one request makes the connection useless, and is not looked at.
+        # A second answer to one request makes the connection unusable, and is not read.
         self.reusable = reusable and self._answer is None
         if self._answer is None:
             body = b"".join(self._body)
@@ -314,7 +314,7 @@ class HTTPConnection(asyncio.Protocol):
         return None
 
     def _fail(self, error: ProtocolError) -> None:
-        """What was read last is no HTTP; an answer that came whole before it is one."""
+        """The last data is not HTTP; a complete answer before it still counts."""
         self.reusable = False
         self._end(self._answer or error)
 

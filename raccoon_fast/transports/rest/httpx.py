@@ -1,6 +1,6 @@
 """httpx as an extension point, both ways.
 
-`HttpxTransport` sends over a user's `httpx.AsyncClient` or `httpx.AsyncBaseTransport` (proxies, HTTP/2, custom
+`HttpxTransport` sends through a user's `httpx.AsyncClient` or `httpx.AsyncBaseTransport` (proxies, HTTP/2, custom
 authentication, mocks). `PooledTransport` offers our own connections to an `httpx.AsyncClient` of the user's.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpxGiven", "HttpxTransport", "PooledTransport", "check_httpx"]
 
-#: What a user may hand in.
+#: The types that a user may pass.
 HttpxGiven = httpx.AsyncClient | httpx.AsyncBaseTransport | Callable[[], httpx.AsyncClient | httpx.AsyncBaseTransport]
 
 
@@ -135,7 +135,7 @@ class HttpxTransport(Transport):
 
 
 def check_httpx(given: object) -> None:
-    """Raise TypeError unless it is what HttpxTransport takes."""
+    """Raise TypeError if HttpxTransport does not accept it."""
     if not isinstance(given, (httpx.AsyncClient, httpx.AsyncBaseTransport)) and not callable(given):
         raise TypeError(
             "transport takes an httpx.AsyncClient, an httpx.AsyncBaseTransport or a callable that makes one, not "
@@ -165,14 +165,15 @@ def _named(error: httpx.HTTPError | OSError, address: Address) -> TransportError
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
-    """Our own HTTP/1.1 connections as a transport for `httpx.AsyncClient(transport=PooledTransport())`.
+    """The built-in HTTP/1.1 connections as a transport for `httpx.AsyncClient(transport=PooledTransport())`.
 
-    For requests and answers that fit in memory: the answer is bounded at 1 MiB. Timeouts are httpx's: the read timeout
-    bounds the whole exchange. Not for HEAD and CONNECT, whose answers are framed otherwise. Used from one event loop.
+    For requests and answers that fit in memory: an answer may have at most 1 MiB. Timeouts are httpx's: the read
+    timeout limits the whole exchange. Not for HEAD and CONNECT, whose answers are framed differently. For one event
+    loop.
 
     Args:
-        connections: Connections at most, for each origin.
-        tls: As the clients' option.
+        connections: The largest number of connections per origin.
+        tls: As the option of clients.
     """
 
     def __init__(self, *, connections: int = 8, tls: ssl.SSLContext | TLS | None = None) -> None:

@@ -1,4 +1,4 @@
-"""REST: POSTs over a pool of our own HTTP/1.1 connections."""
+"""REST: sends POSTs over a pool of HTTP/1.1 connections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HTTPPool:
 
     Args:
         link: The server.
-        size: Connections at most; further exchanges wait for one, first come first served.
+        size: The largest number of connections; further exchanges wait for one, first come first served.
     """
 
     def __init__(self, link: Link, size: int) -> None:
@@ -150,7 +150,7 @@ class HTTPPool:
             self._connections.discard(connection)
 
     def take(self) -> HTTPConnection | None:
-        """A kept connection for one exchange, to be given back when that has ended; None if `exchange` has to wait."""
+        """A kept connection for one exchange, to be returned afterwards; None if `exchange` must wait."""
         connection = self._take_idle() if self._free else None
         if connection is not None:
             self._free -= 1
@@ -196,7 +196,7 @@ class HTTPPool:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return sum(connection.is_open for connection in [*self._connections])
 
     def close(self) -> None:
@@ -210,7 +210,7 @@ class HTTPPool:
 
 
 def _abort(opening: asyncio.Task[HTTPConnection]) -> None:
-    """Nobody waits for this connection any more; it may have been made in the very step that cancelled the wait."""
+    """Return a connection for which nobody waits any more; the wait may have been cancelled as it opened."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().abort()
 
@@ -258,7 +258,7 @@ class RestTransport(Transport):
             raise
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
-        """At once where a connection is kept. See Transport.start."""
+        """Starts at once if a connection is kept. See Transport.start."""
         connection = self._pool.take() if self._pool is not None else None
         if self._pool is None or connection is None:
             return super().start(request, timeout_s)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketConnection"]
 
-# The protocol's debug log shows the handshake's headers, Authorization among them: it goes nowhere.
+# The protocol's debug log shows the handshake's headers, including Authorization, so it is discarded.
 _SILENT = logging.getLogger("raccoon_fast.transports.websocket.transport")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
@@ -68,9 +68,9 @@ _WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINA
 # Looked up once: on a class of enum that is slow.
 _BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
-# How long the server has to close the connection after it said so.
+# How long the server may take to close the connection after its Close frame.
 _CLOSE_TIMEOUT_S = 0.8
-# How long the rest of a refusal's body is waited for, for the sake of the words in it.
+# How long to wait for the rest of a refusal's body, for the words in it.
 _REFUSAL_TIMEOUT_S = 0.25
 _UNKNOWN_LOG_INTERVAL_S = 60.0
 # Of one answer; protects from a peer that sends empty ones without end.
@@ -132,7 +132,7 @@ class WebSocketConnection(SharedConnection):
 
     @property
     def usable(self) -> bool:
-        """Whether it takes further requests."""
+        """Whether it accepts further requests."""
         return self.error is None
 
     async def open(self, timeout_s: float) -> None:
@@ -145,7 +145,7 @@ class WebSocketConnection(SharedConnection):
         self._pinger.start()
 
     def begin(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
-        """Send one request, at once or when its turn comes.
+        """Send one request, now or when its turn comes.
 
         Args:
             request: Its guid must not have been on this connection before (`acks.seen`).
@@ -164,7 +164,7 @@ class WebSocketConnection(SharedConnection):
             self._timer.watch(deadline_s)
 
     def abandon(self, request: Request) -> None:
-        """Nobody waits for the request any more: a late answer is only counted."""
+        """Abandon a request: a late answer is only counted."""
         if self.acks.discard(request.req_guid) is not None:
             self._has_abandoned = True
         self._pump()
@@ -194,7 +194,7 @@ class WebSocketConnection(SharedConnection):
         self.abort()
 
     def _end(self, error: RaccoonError) -> None:
-        """Close at once; what is in flight fails with `error`, each request with a copy of its own."""
+        """Close at once; requests in flight fail with `error`, each with its own copy."""
         self._fail(error)
         if self.transport is not None:
             self.transport.abort()
@@ -307,7 +307,7 @@ class WebSocketConnection(SharedConnection):
             self._loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _closed_error(self, close: Close) -> RaccoonError:
-        """What a Close frame means to those in flight; of a 1009, the one it can only be about is told first."""
+        """The errors of requests in flight after a Close frame; with 1009, the only possible culprit comes first."""
         address = self._link.address
         reason = self._link.words(close.reason)
         if close.code == 1009:
@@ -337,7 +337,7 @@ class WebSocketConnection(SharedConnection):
         said = f"{self._link.address} closed the connection during the WebSocket handshake"
         self._end(lost if isinstance(lost, TLSError) else ConnectError(said))
 
-    # What comes in
+    # Incoming frames
 
     def _handshake_answered(self, answer: object) -> None:
         if self._protocol.state is OPEN and not self._opened.done():
@@ -413,7 +413,7 @@ class WebSocketConnection(SharedConnection):
             self.has_culprit = response.status is not Status.SUCCESS
             self._break(f"answered without a guid: {response.code.name}, {response.reason}")
         else:
-            # Only one request it can be about.
+            # It can only concern one request.
             self.suspects.clear()
             (_, waiter) = self.acks.drain()[0]
             if not waiter.done():
@@ -437,7 +437,7 @@ class WebSocketConnection(SharedConnection):
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         self._end(ProtocolError(f"{self._link.address} {what}"))
 
-    # What goes out
+    # Outgoing frames
 
     def _pump(self) -> None:
         if self.error is not None:
@@ -459,7 +459,7 @@ class WebSocketConnection(SharedConnection):
             self._settled.set_result(None)
 
     def _is_company(self) -> bool:
-        """Whether the request that is next would go together with a suspect."""
+        """Whether the next request would be in flight together with a suspect."""
         if not self.acks:
             return False
         return self._queue[0].request.req_guid in self.suspects or any(guid in self.acks for guid in self.suspects)
@@ -509,7 +509,7 @@ class WebSocketConnection(SharedConnection):
                 transport.close()  # TLS cannot be half-closed
 
     def _copy(self) -> RaccoonError:
-        # One failure is told to many: each gets an error that is its own to fill in.
+        # One failure ends many requests: each gets its own copy of the error to fill in.
         assert self.error is not None
         error = type(self.error)(str(self.error))
         error.__dict__.update(self.error.__dict__)

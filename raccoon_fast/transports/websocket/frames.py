@@ -1,4 +1,4 @@
-"""Cuts what a WebSocket server sends into frames (RFC 6455 5.2), so that answers need not pass through a parser."""
+"""Cuts a WebSocket server's data into frames (RFC 6455 5.2), so that answers need no full parser."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["FrameCutter"]
 
 
 class FrameCutter:
-    """Finds where frames end, and looks no further into them.
+    """Finds the ends of frames, without reading them further.
 
-    Frames that are masked, or of 64 KiB and more, are none of an answer: from the first of them on all is handed out as
-    it comes.
+    Masked frames, and frames of 64 KiB or more, do not belong to an answer: from the first of them on, all data is
+    passed on unchanged.
     """
 
     __slots__ = ("_gave_up", "_rest")

@@ -1,4 +1,4 @@
-"""WebSocket: one connection at a time to one server, opened when it is needed."""
+"""WebSocket: one connection at a time to one server, opened on demand."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["WebSocketTransport"]
 
 
 class WebSocketTransport(Transport):
-    """Sends over a connection that is opened by the first request that finds none.
+    """Sends over one connection, which the first request without a connection opens.
 
-    A guid goes onto one connection once, unless it was answered with an error there: a server that dedups by connection
-    answers SUCCESS for a guid it has seen, also while its first attempt may yet fail. So a request whose guid the
+    A guid is sent only once per connection, except after an error answer: a server that dedups by connection
+    answers SUCCESS for a guid it has seen, even while its first attempt may still fail. So a request whose guid the
     connection has seen goes onto a new one, and the old one is closed when it has its last answer.
 
     Args:
         link: The server; ws or wss.
         keepalive: Our own pings.
-        max_in_flight: Requests unanswered at once.
+        max_in_flight: The largest number of unanswered requests.
     """
 
     def __init__(self, link: Link, *, keepalive: Keepalive, max_in_flight: int) -> None:
@@ -63,7 +63,7 @@ class WebSocketTransport(Transport):
             raise
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
-        """At once where a connection is open that may carry it. See Transport.start."""
+        """Starts at once if an open connection may carry it. See Transport.start."""
         connection = self._dialer.connection
         if connection is None or connection.error is not None or connection.acks.seen(request.req_guid):
             return super().start(request, timeout_s)
