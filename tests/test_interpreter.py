@@ -21,7 +21,9 @@ for _ in range(2):
 MAIN = """
 import sys, {module} as interpreters
 run = getattr(interpreters, "exec", None) or interpreters.run_string
-assert run(interpreters.create(), {inside!r}.format(path=sys.path)) is None
+interpreter = interpreters.create()
+assert run(interpreter, {inside!r}.format(path=sys.path)) is None
+interpreters.destroy(interpreter)
 
 import raccoon_fast
 raccoon_fast.Producer("ws://localhost:1", logger=None).close()
