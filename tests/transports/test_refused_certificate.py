@@ -22,9 +22,9 @@ from raccoon_fast.logs import resolve_logger
 from raccoon_fast.net.address import parse_address
 from raccoon_fast.net.tls import is_ended_tls
 from raccoon_fast.transports.base import Identity, Link
-from raccoon_fast.transports.http1 import HTTPConnection
 from raccoon_fast.transports.pinger import Keepalive
-from raccoon_fast.transports.websocket_connection import WebSocketConnection
+from raccoon_fast.transports.rest.connection import HTTPConnection
+from raccoon_fast.transports.websocket.connection import WebSocketConnection
 
 
 class Figures:
