@@ -89,6 +89,15 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
         type=types.names,
         help="the columns of a table that make an event (all but the type column)",
     )
+    parser.add_argument(
+        "--message",
+        metavar="NAME",
+        type=types.text,
+        help="a protobuf message to make of each row, such as shop.v1.Page",
+    )
+    parser.add_argument(
+        "--descriptors", metavar="FILE", type=types.file, help="where it is: protoc --include_imports -oFILE"
+    )
     batches = parser.add_argument_group("requests")
     batches.add_argument(
         "--batch-events",

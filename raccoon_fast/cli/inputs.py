@@ -38,6 +38,12 @@ def expand(names: list[str], arguments: argparse.Namespace) -> list[str]:
         if not found:
             raise UsageError(f"no file matches {name}")
         paths += found
+    if (arguments.message is None) != (arguments.descriptors is None):
+        raise UsageError(
+            "--message and --descriptors belong together: the message's name, and the file that describes it"
+        )
+    if arguments.message is not None and arguments.failed is not None:
+        raise UsageError("--failed keeps lines, and --message makes none")
     if len(paths) > 1:
         if "-" in paths:
             raise UsageError("- is stdin, and cannot be combined with other files")
@@ -54,8 +60,10 @@ def _check(path: str, arguments: argparse.Namespace) -> None:
     if is_table_file(path):
         if arguments.type_field is not None:
             raise UsageError(f"{path} is a table: name the column with the events' types by --type-column")
-    elif arguments.type_column is not None or arguments.columns is not None:
-        option = "--columns" if arguments.type_column is None else "--type-column"
+        return
+    options = {"--type-column": arguments.type_column, "--columns": arguments.columns, "--message": arguments.message}
+    option = next((name for name, value in options.items() if value is not None), None)
+    if option is not None:
         raise UsageError(f"{option} is for tables (.parquet, .arrow, .feather, .csv), but {path} is read line by line")
 
 

@@ -63,7 +63,10 @@ class TableReader:
         self._file = io.FileIO(path)
         self._share: Callable[[], float] = lambda: 0.0
         try:
-            self.columns: Columns = table_columns(arguments.type, arguments.type_column, arguments.columns, "json")
+            message = None if arguments.message is None else _message(arguments.message, arguments.descriptors)
+            self.columns: Columns = table_columns(
+                arguments.type, arguments.type_column, arguments.columns, "json", message
+            )
             schema, self._batches = self._open(path)
             self.columns.check(schema)
         except OSError:
@@ -199,6 +202,29 @@ def _rows(reader: TableReader, on_bad_row: Callable[[str], None], from_row: int)
                 row = (error.index or 0) + 1
                 on_bad_row(f"{reader.name}:{row}: column {error.path!r} {error.__cause__}")
                 start = row - first
+
+
+def _message(name: str, path: str) -> Any:
+    """A message's descriptor, of a FileDescriptorSet.
+
+    Raises:
+        UsageError: The file is none, or has no such message.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool
+    from google.protobuf.message import DecodeError
+
+    pool = descriptor_pool.DescriptorPool()
+    try:
+        for file in descriptor_pb2.FileDescriptorSet.FromString(Path(path).read_bytes()).file:
+            pool.AddSerializedFile(file.SerializeToString())
+    except (DecodeError, TypeError) as error:
+        raise UsageError(
+            f"{path} has no descriptors, as protoc --include_imports -oFILE writes them: {error}"
+        ) from error
+    try:
+        return pool.FindMessageTypeByName(name)
+    except KeyError:
+        raise UsageError(f"{path} has no message {name}") from None
 
 
 def _suffix(path: str) -> str:

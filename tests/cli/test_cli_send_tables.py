@@ -11,6 +11,7 @@ import pytest
 
 pa = pytest.importorskip("pyarrow")
 
+from google.protobuf import descriptor_pb2, timestamp_pb2  # noqa: E402
 from pyarrow import csv, feather, parquet  # noqa: E402
 
 ROWS = 2500
@@ -73,6 +74,30 @@ def test_columns_and_types(command, collector, tmp_path, name):
     assert (run.returncode, run.stderr) == (0, "")
     assert min(event.data for event in collector.events) == '{"text":"é","n":0}'.encode()
     assert all(event.type == f"k{json.loads(event.data)['n'] % 3}" for event in collector.events)
+
+
+def test_messages_of_columns(command, collector, tmp_path):
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"seconds": [1, 2], "nanos": [0, 5]}), file)
+    described = tmp_path / "t.desc"
+    files = descriptor_pb2.FileDescriptorSet()
+    files.file.add().ParseFromString(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    described.write_bytes(files.SerializeToString())
+    options = ["--url", collector.url, "--type", "tick", "--descriptors", described]
+    run = command("send", file, *options, "--message", "google.protobuf.Timestamp")
+    assert (run.returncode, run.stderr) == (0, "")
+    expected = [timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos) for seconds, nanos in ((1, 0), (2, 5))]
+    assert [event.data for event in collector.events] == [message.SerializeToString() for message in expected]
+    for more, message in (
+        (["--message", "t.None"], "t.desc has no message t.None"),
+        (["--message", "google.protobuf.Timestamp", "--columns", "x"], "column 'x' is not there"),
+        (["--message", "google.protobuf.Timestamp", "--failed", tmp_path / "f"], "--failed keeps lines"),
+        ([], "--message and --descriptors belong together"),
+        (["--message", "t.None", "--descriptors", file], "has no descriptors"),
+    ):
+        run = command("send", file, *options, *more)
+        assert run.returncode == 2
+        assert message in run.stderr
 
 
 def test_several_files_and_patterns(command, collector, tmp_path):
@@ -141,6 +166,7 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
         (["t.csv"], ["--type-field", "kind"], "is a table: name the column with the events' types by --type-column"),
         (["t.jsonl"], ["--type-column", "kind"], "--type-column is for tables"),
         (["t.jsonl"], ["--type", "a", "--columns", "n"], "--columns is for tables"),
+        (["t.jsonl"], ["--type", "a", "--message", "M", "--descriptors", __file__], "--message is for tables"),
         (["t.csv"], ["--type", "a", "--columns", "n,n"], "must be names separated by commas, each once"),
         (["t.csv"], ["--type", "a", "--columns", "x"], "column 'x' is not there; the columns are n, kind, text"),
         (["t.csv"], ["--type-column", "n"], "type_column 'n' must be of strings"),
