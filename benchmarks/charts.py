@@ -102,6 +102,7 @@ CHARTS: dict[str, Callable[[Group], str]] = {
     ),
     "scale": _scale,
     "distance": _distance,
+    "columns": _bars("Rows of a table, to the acknowledgement: CPU of the client"),
     "memory": _memory,
     "ingest": lambda group: bar_chart("What the collector takes in", "events/s", _blocks(group.tables)),
 }

@@ -4,7 +4,8 @@
     python benchmarks/run.py emit latency       # these, beside the other groups' last results
     python benchmarks/run.py --quick --output D # a little of each: to see that all of it works
 
-Groups: envelope, acks, emit, transports, latency, interference, scale, distance, memory, ingest.
+Groups: envelope, acks, emit, transports, latency, interference, scale, distance, columns, memory,
+ingest.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from raccoon_fast import has_extensions
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GROUPS = (
-    "envelope", "acks", "emit", "transports", "latency", "interference", "scale", "distance", "memory", "ingest",
+    "envelope", "acks", "emit", "transports", "latency", "interference", "scale", "distance", "columns", "memory",
+    "ingest",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not has_extensions(), reason="the benchmarks measure the compiled form")
@@ -77,7 +78,7 @@ def test_outages() -> None:
 def test_committed_results_are_whole() -> None:
     results = json.loads((BENCHMARKS / "results" / "results.json").read_text())
     # What is measured since is recorded by the next run of all groups.
-    assert {*GROUPS} - {*results["groups"]} <= {"distance", "interference"}
+    assert {*GROUPS} - {*results["groups"]} <= {"distance", "interference", "columns"}
     for group in results["groups"]:
         assert (BENCHMARKS / "results" / f"{group}.svg").exists()
 
