@@ -159,7 +159,7 @@ class Client(Generic[_A, Data_contra]):
         return self._send(running, request, timeout_s)
 
     def _send(self, running: _Running[_A], request: Request, timeout_s: float | None) -> SendResult:
-        call = running.thread.submit(_deliver(running.client, request, timeout_s))
+        call = running.thread.submit(_deliver, running.client, request, timeout_s)
         try:
             return SendResult(request.req_guid, call.result(None if timeout_s is None else timeout_s + _MARGIN_S))
         except concurrent.futures.CancelledError:
@@ -196,7 +196,7 @@ class Client(Generic[_A, Data_contra]):
         """
         running = self._started()
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
-        call = running.thread.submit(_deliver(running.client, request, None))
+        call = running.thread.submit(_deliver, running.client, request, None)
         logger = running.client._settings.logger  # noqa: SLF001
         # Not `request`: a call keeps its callbacks, and a receipt's callbacks refer back to it, so the request's
         # buffer would only be freed by a garbage collection.
@@ -255,7 +255,7 @@ class Client(Generic[_A, Data_contra]):
             return _nothing
         deadline_s = time.monotonic() + timeout_s
         try:
-            closing = running.thread.submit(running.client.close(timeout_s))
+            closing = running.thread.submit(running.client.close, timeout_s)
         except BaseException:
             self._end_close(running, 0.0)
             raise

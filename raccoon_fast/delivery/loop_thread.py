@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import sys
 import time
 from collections import deque
@@ -18,7 +19,7 @@ if sys.platform != "win32":
     import uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from raccoon_fast.logs import Log
     from raccoon_fast.threads import Thread
@@ -42,14 +43,17 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class Call(Promise[_T]):
-    """The outcome of a coroutine on a LoopThread."""
+    """The outcome of a coroutine on a LoopThread.
 
-    __slots__ = ("_coroutine", "_is_unwanted", "_loop", "_task")
+    The coroutine is made there: Python warns of one that is made and never runs, as after a Ctrl-C or the loop's end.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, _T]) -> None:
+    __slots__ = ("_is_unwanted", "_loop", "_make", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, _T]]) -> None:
         super().__init__()
         self._loop = loop
-        self._coroutine: Coroutine[Any, Any, _T] | None = coroutine
+        self._make: Callable[[], Coroutine[Any, Any, _T]] | None = make
         self._task: asyncio.Task[_T] | None = None
         self._is_unwanted = False
 
@@ -61,17 +65,15 @@ class Call(Promise[_T]):
 
     def begin(self) -> None:
         """Run it (called on the loop)."""
-        coroutine, self._coroutine = self._coroutine, None
-        assert coroutine is not None
-        self._task = self._loop.create_task(coroutine)
+        make, self._make = self._make, None
+        assert make is not None
+        self._task = self._loop.create_task(make())
         self._task.add_done_callback(self._ended)
         self._cancel()
 
     def refuse(self) -> None:
         """Settle it, whether begun or not, because the loop is closed."""
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            coroutine.close()
+        self._make = None
         self.set_exception(ClientClosedError("the client was closed"))
 
     def _cancel(self) -> None:
@@ -118,14 +120,18 @@ class LoopThread:
         self.loop = new_event_loop()
         self.loop.set_exception_handler(self._unhandled)
 
-    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> Call[_T]:
+    def submit(self, function: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> Call[_T]:
         """Run a coroutine on the loop; cancelling the call cancels it there.
+
+        Args:
+            function: Called on the loop; returns the coroutine.
+            arguments: What `function` is called with.
 
         Raises:
             ClientClosedError: The thread was stopped. Everything submitted before is settled.
             RuntimeError: The system cannot start a thread.
         """
-        call = Call(self.loop, coroutine)
+        call = Call(self.loop, functools.partial(function, *arguments))
         try:
             self._inbox.append(call)
             with contextlib.suppress(RuntimeError):  # it is closed

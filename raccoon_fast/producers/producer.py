@@ -410,7 +410,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             thread = self._started()
             for accumulator in self._accumulators:
                 accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
-            call = thread.submit(self._flush(timeout))
+            call = thread.submit(self._flush, timeout)
         except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
             return self._unsettled(accepted)
         try:
@@ -447,7 +447,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         call: Call[None] | None = None
         if thread is not None:
             with contextlib.suppress(ClientClosedError, RuntimeError):  # it has ended, or none can be started
-                call = thread.submit(self._close_engine(timeout_s))
+                call = thread.submit(self._close_engine, timeout_s)
             if thread.is_current():
                 return _nothing  # it goes on when this call has returned
 
@@ -619,7 +619,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
                 is_first = False
             lifetime.began(self)
         if not thread.is_current():
-            built = thread.submit(self._built())
+            built = thread.submit(self._built)
             if is_first:
                 with contextlib.suppress(concurrent.futures.TimeoutError):
                     built.result(_START_S)

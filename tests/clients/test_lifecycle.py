@@ -231,7 +231,7 @@ def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkey
     async def fail():
         raise ClientClosedError("closed")
 
-    future = thread.submit(fail())
+    future = thread.submit(fail)
     stopping = threading.Thread(target=thread.stop, args=(10.0,))
     stopping.start()
     while not thread._is_stopped:

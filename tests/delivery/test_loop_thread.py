@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
+import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from patience import patient
@@ -29,7 +32,7 @@ async def where() -> str:
 
 
 def test_it_runs_coroutines_on_its_thread(thread):
-    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
+    assert thread.submit(where).result(patient(5)) == "raccoon_fast-loop"
 
 
 def test_cancelling_the_future_cancels_the_coroutine(thread):
@@ -41,8 +44,8 @@ def test_cancelling_the_future_cancels_the_coroutine(thread):
         finally:
             ended.set()
 
-    future = thread.submit(wait())
-    thread.submit(where()).result(patient(5))
+    future = thread.submit(wait)
+    thread.submit(where).result(patient(5))
     future.cancel()
     assert ended.wait(patient(5))
 
@@ -80,10 +83,10 @@ def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread):
         whole, thread.loop = thread.loop, Interrupted(thread.loop, method)
         try:
             with pytest.raises(KeyboardInterrupt):
-                thread.submit(wait())
+                thread.submit(wait)
         finally:
             thread.loop = whole
-        assert thread.submit(others()).result(patient(5)) == set()
+        assert thread.submit(others).result(patient(5)) == set()
 
 
 class Logger:
@@ -108,12 +111,12 @@ def test_what_is_raised_on_it_goes_no_further(error):
     async def leave_a_task():
         raise error
 
-    thread.submit(where()).result(patient(5))
+    thread.submit(where).result(patient(5))
     thread.loop.call_soon_threadsafe(leave)
-    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
+    assert thread.submit(where).result(patient(5)) == "raccoon_fast-loop"
     with pytest.raises(type(error)):
-        thread.submit(leave_a_task()).result(patient(5))
-    assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
+        thread.submit(leave_a_task).result(patient(5))
+    assert thread.submit(where).result(patient(5)) == "raccoon_fast-loop"
     assert not thread.is_over
     thread.stop(5.0)
     assert repr(error) in logger.errors[0]
@@ -122,10 +125,10 @@ def test_what_is_raised_on_it_goes_no_further(error):
 def test_a_call_of_the_loop_s_stop_does_not_end_it():
     logger = Logger()
     thread = LoopThread(resolve_logger(logger))
-    thread.submit(where()).result(patient(5))
+    thread.submit(where).result(patient(5))
     for _ in range(3):
         thread.loop.call_soon_threadsafe(thread.loop.stop)
-        assert thread.submit(where()).result(patient(5)) == "raccoon_fast-loop"
+        assert thread.submit(where).result(patient(5)) == "raccoon_fast-loop"
     thread.stop(5.0)
     assert all("stop()" in line for line in logger.errors)
 
@@ -133,7 +136,7 @@ def test_a_call_of_the_loop_s_stop_does_not_end_it():
 def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(monkeypatch):
     monkeypatch.setattr(loop_thread, "new_event_loop", asyncio.SelectorEventLoop)
     thread = LoopThread(resolve_logger(None))
-    thread.submit(where()).result(patient(5))
+    thread.submit(where).result(patient(5))
 
     begun = threading.Event()
 
@@ -141,7 +144,7 @@ def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(
         begun.set()
         await asyncio.get_running_loop().create_future()
 
-    waiting = thread.submit(wait())
+    waiting = thread.submit(wait)
     assert begun.wait(patient(30))
 
     def fail(timeout=None):
@@ -155,7 +158,7 @@ def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(
         assert time.monotonic() < deadline_s
         time.sleep(0.001)
     with pytest.raises(ClientClosedError):
-        thread.submit(where())
+        thread.submit(where)
     thread.stop(30.0)
 
 
@@ -169,21 +172,21 @@ def test_stop_cancels_what_runs_and_refuses_what_comes(thread):
             outcome.append("cancelled")
             raise
 
-    future = thread.submit(wait())
+    future = thread.submit(wait)
     thread.stop(5.0)
     thread.stop(5.0)
     assert outcome == ["cancelled"]
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(0)
     with pytest.raises(ClientClosedError):
-        thread.submit(where())
+        thread.submit(where)
 
 
 def test_stop_from_the_loop_does_not_wait_for_itself(thread):
     async def stop():
         thread.stop(30.0)
 
-    thread.submit(stop()).result(patient(5))
+    thread.submit(stop).result(patient(5))
 
 
 def test_what_nobody_handles_is_logged():
@@ -193,7 +196,40 @@ def test_what_nobody_handles_is_logged():
     async def fail_later():
         asyncio.get_running_loop().call_soon(lambda: 1 // 0)
 
-    thread.submit(fail_later()).result(patient(5))
+    thread.submit(fail_later).result(patient(5))
     thread.stop(5.0)
     assert len(logger.errors) == 1
     assert "ZeroDivisionError" in logger.errors[0]
+
+
+def test_a_ctrl_c_before_any_line_of_submit_leaves_no_coroutine_that_nobody_awaits(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    at, is_over = 0, False
+    while not is_over:
+        at += 1
+        left = at
+
+        def interrupt(frame: Any, event: str, arg: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != loop_thread.__file__:
+                return None
+            left -= event == "line"
+            if not left:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return interrupt
+
+        one = LoopThread(resolve_logger(None))
+        sys.settrace(interrupt)
+        try:
+            one.submit(where)
+            is_over = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        one.stop(patient(5))
+    assert at > 10
+    gc.collect()
+    assert [str(one.message) for one in recwarn if "never awaited" in str(one.message)] == []

@@ -81,7 +81,7 @@ from raccoon_fast.delivery.loop_thread import LoopThread
 from raccoon_fast.logs import resolve_logger
 from raccoon_fast.net.resolver import look_up
 thread = LoopThread(resolve_logger(None))
-assert thread.submit(look_up("localhost", 80)).result(20)
+assert thread.submit(look_up, "localhost", 80).result(20)
 pid = os.fork()
 if pid:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
