@@ -27,8 +27,8 @@ _ROWS = (
     ),
     *(
         (
-            f"{transport}, to the acknowledgement",
-            ("transports", f"{transport}, to the acknowledgement", "200 B x 1,000"),
+            f"{transport}, to the acknowledgement, batches of {batch}",
+            ("transports", f"{transport}, to the acknowledgement", f"200 B x {batch}"),
             "raccoon_fast Producer",
             peers,
         )
@@ -37,6 +37,7 @@ _ROWS = (
             ("WebSocket", ("websockets", "picows", "Go")),
             ("gRPC", ("grpc.aio", "Go")),
         )
+        for batch in ("1,000", "100", "10")
     ),
 )
 
