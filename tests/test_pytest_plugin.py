@@ -126,7 +126,7 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
 
 def test_fixtures_are_listed(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--fixtures")
-    result.stdout.fnmatch_lines(["raccoon_collector *", "    A Raccoon server of the test's own*"])
+    result.stdout.fnmatch_lines(["raccoon_collector *", "    One Raccoon server per test*"])
 
 
 def test_a_marker_goes_before_the_fixture_s_options_and_the_closest_first(pytester: pytest.Pytester) -> None:

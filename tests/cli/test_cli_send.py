@@ -214,10 +214,10 @@ class TestOtherFormats:
         [
             (b"id,name\n1,home\n", "it looks like CSV: "),
             (b'"id";"name"\n', "it looks like CSV: "),
-            (b'[\n{"a":1},\n{"a":2}\n]\n', "it looks like a JSON array: make lines of it"),
+            (b'[\n{"a":1},\n{"a":2}\n]\n', "it looks like a JSON array: convert it to lines"),
             (b'{\n  "a": 1\n}\n', "it looks like JSON over several lines"),
             (b"PAR1\x15\x04\n", "it looks like Parquet: "),
-            (b"\xef\xbb\xbf{}\n", "it looks like JSON behind a byte order mark"),
+            (b"\xef\xbb\xbf{}\n", "it looks like JSON after a byte order mark"),
             ("{}".encode("utf-16"), "it looks like UTF-16"),
             (b"\x28\xb5\x2f\xfd\n", "it looks like compressed with zstd"),
         ],
@@ -314,9 +314,9 @@ class TestFailures:
         assert "cannot connect to ws://127.0.0.1" in out
         first, given_up, _ = err.splitlines()
         assert "cannot connect to ws://127.0.0.1" in first
-        assert "gave up, as the server cannot be reached: cannot connect to" in given_up
+        assert "gave up because the server cannot be reached: cannot connect to" in given_up
         lines = failed.read_bytes().splitlines()
-        assert f"(raccoon-fast doctor finds out why): nothing after line {len(lines)} of" in given_up
+        assert f"(run raccoon-fast doctor to find out why): nothing after line {len(lines)} of" in given_up
         assert sorted(lines) == sorted(LINES[: len(lines)])
 
     def test_gives_up_on_a_server_that_refuses_all(self, file, tmp_path, monkeypatch, capsys):
@@ -327,7 +327,9 @@ class TestFailures:
             assert main(["send", str(file), "--url", refusing.url, "--type", "t", *options]) == 1
         lines = failed.read_bytes().splitlines()
         assert 40 <= len(lines) <= 60
-        assert f"gave up, as 4 requests in a row failed: nothing after line {len(lines)} of" in capsys.readouterr().err
+        assert (
+            f"gave up because 4 requests in a row failed: nothing after line {len(lines)} of" in capsys.readouterr().err
+        )
         assert sorted(lines) == sorted(LINES[: len(lines)])
 
     def test_gives_up_on_a_server_that_takes_nothing(self, file, tmp_path, impatient, capsys):
@@ -338,7 +340,7 @@ class TestFailures:
             code = main(["send", str(file), "--url", collector.url, "--type", "t", *options])
         out, err = capsys.readouterr()
         assert code == 1
-        assert "gave up, as the server was not well for 0.5 s: " in err
+        assert "gave up because the server failed for 0.5 s: " in err
         assert "401" in err
         assert sum(json.loads(out)["failed"].values()) == 2000
         assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:2000])
@@ -423,7 +425,7 @@ class TestFailures:
         assert main(["send", str(file), "--url", f"http://127.0.0.1:{unused_port}", "--type", "t", *options]) == 1
         out, err = capsys.readouterr()
         assert json.loads(out)["failed"]
-        assert "/dev/full: No space left on device; not all that failed is in it" in err
+        assert "/dev/full: No space left on device; not every failed line is in it" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")

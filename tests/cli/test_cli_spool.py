@@ -248,7 +248,7 @@ class TestDrop:
 
     def test_a_living_owner_is_left_its_own(self, command, path, living):
         run = command("spool", "drop", path, "--yes")
-        assert (run.returncode, run.stdout) == (0, "nothing to drop: no such events belong to dead owners\n")
+        assert (run.returncode, run.stdout) == (0, "nothing to drop: no matching events belong to dead owners\n")
         assert living.stats().total.accepted == 3
 
 

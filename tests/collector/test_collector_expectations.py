@@ -61,7 +61,7 @@ def test_others_came(peer: Any, collector: Collector) -> None:
     with pytest.raises(TimeoutError) as caught:
         collector.wait_for(1, 0.01, type="page", where={"name": "home"})
     assert str(caught.value).splitlines() == [
-        """0 of 1 events of type 'page' with {"name": "home"} came within 0.01 s""",
+        """0 of 1 events of type 'page' with {"name": "home"} arrived within 0.01 s""",
         "received: 2 x 'click', 1 x 'page'",
         "the last event of that type (-), and what was expected (+):",
         "    {",

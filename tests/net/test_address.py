@@ -77,7 +77,7 @@ def test_what_it_means(url: str, protocol: str, expected: Address) -> None:
         ("unix://run/r.sock", "REST", "unix:///run/r.sock"),
         ("unix:///", "REST", "must have a path"),
         ("unix:///r?x", "REST", "query"),
-        ("unix:///" + "r" * 107, "REST", "107 bytes at most"),
+        ("unix:///" + "r" * 107, "REST", "at most 107 bytes"),
     ],
 )
 def test_what_is_none_is_refused(url: str, protocol: str, said: str) -> None:

@@ -196,7 +196,7 @@ def test_arguments_go_before_variables_which_are_then_not_read(variables):
         ({"WIRE": "xml"}, 'RACCOON_FAST_WIRE: wire must be "proto" or "json"'),
         ({"DURABLE": "perhaps"}, "RACCOON_FAST_DURABLE must be 1 or 0, true or false"),
         ({"DURABLE": "1"}, "RACCOON_FAST_DURABLE: durable=True needs spool="),
-        ({"SPOOL": "/no/such/directory/spool"}, "RACCOON_FAST_SPOOL: spool must be a file in a directory"),
+        ({"SPOOL": "/no/such/directory/spool"}, "RACCOON_FAST_SPOOL: spool must be a file in an existing directory"),
         ({"TLS_CA": "/no/such/file"}, "RACCOON_FAST_TLS_CA must be a file that exists, not '/no/such/file'"),
         ({"TLS_CA": __file__}, "RACCOON_FAST_TLS_CA: tls is given, but ws://127.0.0.1:1/api/v1/events is plain text"),
         ({"TLS_KEY": __file__}, "RACCOON_FAST_TLS_KEY: tls needs .*set RACCOON_FAST_TLS_CERT too"),

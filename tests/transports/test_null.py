@@ -101,7 +101,7 @@ def test_it_stands_beside_no_server(urls: list[str]) -> None:
 
 
 def test_nothing_stands_behind_it() -> None:
-    with pytest.raises(ValueError, match="null:// with nothing behind it"):
+    with pytest.raises(ValueError, match="null:// without a path"):
         Producer("null://user:secret@host")
     with pytest.raises(ValueError) as caught:
         Producer("null://user:secret@host")
