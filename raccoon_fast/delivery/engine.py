@@ -1,11 +1,11 @@
-"""Delivers batches: in flight on the servers there are, tried again, split, expired; each ends in one outcome.
+"""Delivers batches: sends them to servers, retries, splits and expires them; each ends in exactly one outcome.
 
 Strategy. Batches wait in the accumulator until one can be sent, so that memory is bounded there and the overflow
 policy finds them. `_pump` starts attempts as long as concurrency allows and a server is ready; each attempt's end
-settles its batch or puts it back, and pumps again. Between attempts nothing runs: one timer wakes the loop for the next
-thing that is due. A batch's state is where it is: in the accumulator, waiting, a suspect, in an attempt, or settled.
+settles its batch or returns it, and pumps again. Between attempts nothing runs: one timer wakes the loop for the next
+due action. A batch's place is its state: in the accumulator, waiting, a suspect, in an attempt, or settled.
 
-While a server, or its sink, fails it is probed with one batch at a time, and with another one than it failed on. A
+While a server or its sink fails, it is probed with one batch at a time, other than the batch on which it failed. A
 batch that fails while others get through is the suspect, not the server: see raccoon_fast.delivery.suspects.
 """
 
@@ -51,42 +51,42 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineSettings"]
 
 _CLOSE_MARGIN_S = 1.0
-# How much later than that receipts may be settled before the program goes on, and for how long in one turn of its loop.
+# How long after that receipts may be settled before the program continues, and for how long per turn of its loop.
 _TOLD_S = 0.25
 _TURN_S = 0.02
 _RETRY_POLL_S = 0.05
-# Events that wait for less are no backlog.
+# Events that wait for less are not a backlog.
 _BACKLOG_S = 5.0
-# An attempt is given so much time at least, or twice what an acknowledgement takes lately: with less it would time out
-# on a server that is well.
+# The least time for an attempt, or twice the recent time of an acknowledgement: with less it would time out
+# on a healthy server.
 _FAIR_S = 1.0
 _FAIR_FACTOR = 2.0
-# A suspect that is not answered within ten times of what others are is not waited for any longer.
+# A suspect that gets no answer within ten times the usual time is given up.
 _ALONE_FACTOR = 10.0
-# What a request that the transport wrote again had failed with.
+# The error of a request that the transport wrote again.
 _RESENT = "ConnectionLostError"
-# With less in flight than this, no limit of bytes is near, whatever the next batch has.
+# With less in flight than this, no limit of bytes is near, whatever the size of the next batch.
 _FEW_BYTES = 64 * 1024
 _NEVER = float("inf")
 # Looked up once: on a class of enum that is slow.
 _SUCCESS = Status.SUCCESS
-# In place of the index of a transport, for a suspect's.
+# Used as the transport's index for a suspect.
 _ALONE = -1
 
 
 class EngineSettings(NamedTuple):
-    """What an engine is told.
+    """The settings of an engine.
 
     Attributes:
         wire: "proto" or "json".
-        delivery_timeout_s: From an event's acceptance to its acknowledgement, over all attempts.
-        first_in_flight: Batches in flight at once, at first.
-        most_in_flight: The bound, to a far server.
-        most_bytes_in_flight: A bound on their bytes, for those beyond `first_in_flight`.
-        connections: Among which these are shared.
-        policy: Waits between attempts, and how many there are.
-        batch_bytes: A batch's size, at most, as far as it is brought back from the spool.
-        threadsafe: Whether batches are opened and sealed by other threads than the loop's.
+        delivery_timeout_s: The time from accepting an event to its acknowledgement, over all attempts.
+        first_in_flight: The initial number of batches in flight.
+        most_in_flight: The limit for a far server.
+        most_bytes_in_flight: The limit of bytes for batches beyond `first_in_flight`.
+        connections: The number of connections that share these limits.
+        policy: The waits between attempts, and their number.
+        batch_bytes: The largest size of a batch read back from the spool.
+        threadsafe: Whether other threads than the loop's open and seal batches.
     """
 
     wire: str
@@ -108,19 +108,19 @@ class Engine:
 
     Args:
         settings: See EngineSettings.
-        lanes: Batches are taken from there; what is settled is released there.
-        ledger: Told of every move.
+        lanes: Batches are taken from there; settled ones are released there.
+        ledger: Counts every move.
         endpoints: The servers.
         sender: Makes the attempts.
-        recycle: Gets one batch or several that are settled, and room in its lane.
-        new_batch: As Reserve's.
-        open_spooling: As Reserve's; None where there is no spool.
-        logger: Told when a server fails and when it is well again.
+        recycle: Gets one or more settled batches, to reuse them and to free room in their lanes.
+        new_batch: As for Reserve.
+        open_spooling: As for Reserve; None without a spool.
+        logger: Logs when a server fails or recovers.
 
     Attributes:
-        batch_sealed: To be called when a lane has one more batch to take.
+        batch_sealed: Call it when a lane has one more batch to take.
         drain: How fast events are acknowledged.
-        retries: Attempts beyond the first of a batch.
+        retries: Attempts after the first of each batch.
         is_counted: Whether `close` has given everything its outcome in the ledger; receipts may be settled later.
     """
 
@@ -152,12 +152,12 @@ class Engine:
         self._suspects = Suspects(settings.policy)
         self._expiries = Expiries(logger, settings.delivery_timeout_s)
         self._fair_s = min(_FAIR_S, settings.delivery_timeout_s / 4.0)
-        # All attempts under way; how many of them are of suspects, which take no room from the others.
+        # All attempts under way, and the number of them with suspects, which take no room from the others.
         self._attempts: dict[AnyAttempt, tuple[Batch, Endpoint, int, Request, float, int]] = {}
         self._alone = 0
-        # What was acknowledged in this round of the loop, to be settled together.
+        # Batches acknowledged in this round of the loop, to be settled together.
         self._acked: list[tuple[Batch, Response, Endpoint, int, float]] = []
-        # Transports that gather what is written in this step.
+        # Transports that buffer their writes in this step.
         self._holding: list[Transport] = []
         self._in_flight_bytes = 0
         self._few_bytes = min(_FEW_BYTES, settings.most_bytes_in_flight)
@@ -185,9 +185,9 @@ class Engine:
         self._closing: set[asyncio.Task[None]] = set()
         self._newest_s = 0.0
         self.drain = Drain(self._pumped_s)
-        # Attempts beyond the first of a batch, by what the one before failed with.
+        # Attempts after the first of each batch, by the error of the previous attempt.
         self.retried: Counter[tuple[int, str]] = Counter()
-        # Gets events and bytes of each batch that is first sent; None where nobody asks.
+        # Collects events and bytes of each batch at its first attempt; None if nobody needs them.
         self.sizes: deque[tuple[int, int, int]] | None = None
         self.is_counted = False
         self._reserve: Reserve | None = None
@@ -209,22 +209,22 @@ class Engine:
     # From any thread
 
     def batch_opened(self, batch: Batch, lane: int = 0) -> None:
-        """The open batch of a lane got its first event, now; it may be settled already."""
+        """The open batch of a lane just got its first event; it may already be settled."""
         batch.accepted_s = self._newest_s = time.monotonic()
         self._lanes.all[lane].linger.opened(batch)
 
     def spill(self, lane: int = 0) -> None:
-        """The buffer of a lane is full: move what waits longest to the spool."""
+        """The buffer of a lane is full: move the oldest waiting batches to the spool."""
         self._lanes.all[lane].is_spilling = True
         self._wake_spill.ask()
 
     # On the loop
 
     async def flush(self, timeout_s: float) -> int:
-        """Seal what is open, and wait until all that was accepted before is settled.
+        """Seal open batches, and wait until all events accepted before are settled.
 
         Returns:
-            How many of those events are not settled yet.
+            The number of these events that are not settled yet.
         """
         deadline_s = time.monotonic() + timeout_s
         self._lanes.seal()
@@ -237,10 +237,10 @@ class Engine:
         return sum(outstanding.unsettled(target) for outstanding, target in targets)
 
     async def close(self, timeout_s: float) -> None:
-        """Flush, then end the attempts under way, close the connections, and fail what is left. Never later.
+        """Flush, then end attempts under way, close connections, and fail the remainder, all within the timeout.
 
-        The accumulator must take no more events by then. Cancelled, it goes on with its next step; after the last one
-        everything has its outcome.
+        The accumulator must not accept events any more. If cancelled, it continues with its next step; after the last
+        one everything has its outcome.
         """
         deadline_s = time.monotonic() + timeout_s
         try:
@@ -251,7 +251,7 @@ class Engine:
             self._closed = self._failures.is_closing = True
             if self._timer is not None:
                 self._timer.cancel()
-            # At once, for there may be many.
+            # All at once, because there may be many.
             untaken = self._outcomes.count_untaken() if self._reserve is None else deque()
             try:
                 transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
@@ -270,7 +270,7 @@ class Engine:
                 self._sender.end()
 
     def take_over(self, other: Engine) -> None:
-        """Deliver what is left of an engine whose loop has ended."""
+        """Deliver the remaining batches of an engine whose loop has ended."""
         batches = other._leftovers()
         self.retried.update(other.retried)
         if self._reserve is not None and other._reserve is not None:
@@ -281,7 +281,7 @@ class Engine:
             self._waiting.add(batch)
 
     def fail_rest(self) -> None:
-        """Fail what is not settled: the loop has ended before `close` could."""
+        """Fail unsettled batches, because the loop ended before `close` could."""
         untaken = self._outcomes.count_untaken()
         for batch in self._leftovers():
             self._end_closed(batch)
@@ -289,7 +289,7 @@ class Engine:
         self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
-        """Each server: its address, whether it is well, and what it failed with last."""
+        """Each server: its address, whether it is healthy, and its last failure."""
         return [
             (str(endpoint.address), endpoint.healthy, str(endpoint.last_error or ""))
             for endpoint in self._endpoints.all
@@ -297,23 +297,23 @@ class Engine:
 
     @property
     def retries(self) -> int:
-        """Attempts beyond the first of a batch."""
+        """Attempts after the first of each batch."""
         return sum(self.retried.copy().values())
 
     @property
     def connections(self) -> int:
-        """Open connections of our own; safe from any thread."""
+        """The number of open connections. Thread-safe."""
         endpoints = self._endpoints.all
         apart = [endpoint.apart for endpoint in endpoints if endpoint.apart is not None]
         return sum(one.connections for one in (*apart, *(one for each in endpoints for one in each.transports)))
 
     @property
     def spooled(self) -> Mapping[str, int]:
-        """Events by type that were moved to the spool, each time that they were; safe from any thread."""
+        """Events by type that were moved to the spool, counted each time. Thread-safe."""
         return {} if self._reserve is None else self._reserve.spooled.copy()
 
     def late_reason(self, unsettled: int, now_s: float) -> str:
-        """Why what waits will not be acknowledged in time at the present rate, or ""; safe from any thread.
+        """Why waiting events will not be acknowledged in time at the present rate, or "". Thread-safe.
 
         Args:
             unsettled: Events that wait or are in flight.
@@ -352,7 +352,7 @@ class Engine:
             queue.outstanding.end_waits()
 
     def _start_some(self, now_s: float) -> None:
-        """Send what may be sent now. What is small and goes over the same connection leaves in one write."""
+        """Send the batches that may be sent now. Small batches on one connection leave in one write."""
         try:
             while room := self._room():
                 endpoint = self._endpoints.choose(now_s)
@@ -367,7 +367,7 @@ class Engine:
                     if batch is None:
                         break
                     if batch.trouble is not None and not endpoint.healthy and (well := self._endpoints.well(now_s)):
-                        endpoint = well[0]  # one that failed already is no probe while another server would take it
+                        endpoint = well[0]  # a batch that has failed is no probe while another server would accept it
                     batches = [batch]
                     is_last = False
                     self._budget.first_attempts(int(batch.trouble is None))
@@ -389,7 +389,7 @@ class Engine:
         return self._concurrency.room(len(self._attempts) - self._alone, nbytes)
 
     def _next(self, now_s: float) -> Batch | None:
-        """Take the batch that is to be sent next, as one in flight."""
+        """Take the next batch to send, and count it as in flight."""
         highest = self._lanes.groups[0]
         for group in self._lanes.in_turn(self._concurrency.limit):
             if group is not highest and not self._concurrency.room(
@@ -413,19 +413,19 @@ class Engine:
         return batch
 
     def _probe(self, endpoint: Endpoint, now_s: float) -> Batch | None:
-        """Take the batch that a server which is not well is tried with, as one in flight."""
+        """Take the batch to probe an unhealthy server with, and count it as in flight."""
         if endpoint.failed_with_batch:
             new = self._take(states.IN_FLIGHT, self._lanes.next_queue(self._concurrency.limit))
             if new is not None:
                 return new  # it has not failed anywhere
-        batch = self._next(now_s)  # of those that wait, the one that failed last is the last
+        batch = self._next(now_s)  # among waiting batches, the one that failed last comes last
         if batch is None and self._suspects.due_s <= now_s and not self._endpoints.well(now_s):
             batch = self._suspects.pop()
             self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         return batch
 
     def _is_too_late(self, batch: Batch, endpoint: Endpoint, now_s: float) -> bool:
-        """Whether an attempt would have to end before an answer can be expected."""
+        """Whether an attempt would have to end before an answer is likely."""
         fair_s = max(self._fair_s, _FAIR_FACTOR * self._concurrency.mean_s)
         left_s = self._lanes.last_attempt_s(batch) - now_s
         return left_s < min(fair_s, endpoint.timeout_s, self._settings.delivery_timeout_s / 4.0)
@@ -435,7 +435,7 @@ class Engine:
         return batches[0] if batches else None
 
     def _take_some(self, state: str, queue: LaneQueue | None, most: int) -> list[Batch]:
-        """Take new batches as long as there is room for them: up to `most`, and fewer large ones."""
+        """Take new batches while there is room: up to `most`, and fewer large ones."""
         if queue is None:
             return []
         accumulator = queue.accumulator
@@ -461,7 +461,7 @@ class Engine:
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
         index = endpoint.begin()
-        # Here and below it is run for each batch: a call costs more than most of what is called does.
+        # Here and in the code below per batch, a call costs more than most called code.
         left_s = batch.deadline_s + self._lanes.all[batch.settlement.lane].grace_s - now_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136
         self._in_flight_bytes += batch.nbytes
@@ -474,7 +474,7 @@ class Engine:
         self._send(batch, endpoint, index, to, timeout_s, now_s)
 
     def _start_alone(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
-        """Send a suspect by itself."""
+        """Send a suspect alone."""
         self._ledger.move(batch.types, states.QUEUED, states.IN_FLIGHT)
         self._suspects.is_busy = True
         self._alone += 1
@@ -507,7 +507,7 @@ class Engine:
     # Disk
 
     def _fetch(self, reserve: Reserve, now_s: float) -> None:
-        """Bring batches back from the spool when there is nothing newer to send, one alone to probe a server."""
+        """Read batches back from the spool if there is nothing newer to send; a single one to probe a server."""
         if reserve.fetch_s > now_s or not self._lanes.may_fetch():
             return
         endpoint = self._endpoints.choose(now_s)
@@ -541,7 +541,7 @@ class Engine:
         if flight is None:
             return  # given up by `close`
         batch, endpoint, index, request, began_s, acked = flight
-        # Those that end in the same round are settled together, and followed by one look at what is next.
+        # Attempts that end in the same round are settled together, and followed by one check for further work.
         self._wake.ask_on_loop(self._loop.call_soon)
         if attempt.__class__ is Attempt and not (request.resends or self._sender.is_watched):
             response = attempt.response
@@ -583,7 +583,7 @@ class Engine:
                 batch.outcome = error.outcome
             self._failures.well(endpoint)
             if batch.count > 1:
-                self._lanes.limit_bytes(batch.nbytes // 2)  # or the next one would be refused as well
+                self._lanes.limit_bytes(batch.nbytes // 2)  # otherwise the next one would be refused as well
             self._failures.narrow(batch, "too large", error)
             return
         if isinstance(error, DeliveryError):
@@ -593,14 +593,14 @@ class Engine:
             failure = TransportError(f"the attempt failed in this process: {error!r}")
             if request.was_written:
                 failure.outcome = Outcome.POSSIBLY_DELIVERED
-            request.was_written = True  # something was tried, and this batch may be the reason that it failed
+            request.was_written = True  # something was tried, and this batch may have caused the failure
         now_s = time.monotonic()
         if index != _ALONE and not is_poison(failure):
             self._concurrency.failed(began_s, now_s)
         self._failures.failed(batch, endpoint, request, failure, began_s, acked, now_s)
 
     def _settle_acked(self) -> None:
-        """Do what follows from the acknowledgements of this round of the loop, once for all of them where it can be."""
+        """Process the acknowledgements of this round of the loop, together if possible."""
         if not self._acked:
             return
         acked = [*self._acked]
@@ -624,7 +624,7 @@ class Engine:
         self._outcomes.acked([(batch, response) for batch, response, *_ in acked])
 
     def _land(self, batch: Batch, endpoint: Endpoint, index: int) -> None:
-        """It is in flight no more."""
+        """A batch is no longer in flight."""
         if index == _ALONE:
             self._alone -= 1
             self._suspects.is_busy = False
@@ -635,7 +635,7 @@ class Engine:
             endpoint.end(index)
 
     def _has_others(self) -> bool:
-        """Whether there are batches that never failed, and may tell whether a server is well."""
+        """Whether there are batches that never failed, which can show whether a server is healthy."""
         if self._attempts or self._lanes.sealed or self._lanes.open_count:
             return True
         if self._reserve is not None and self._reserve.fetch_s < float("inf"):
@@ -643,7 +643,7 @@ class Engine:
         return any(batch.trouble is None for batch in self._waiting)
 
     def _close_apart(self, endpoint: Endpoint) -> None:
-        """Let go of the connection for suspects, unless there is one left."""
+        """Close the connection for suspects if no suspect is left."""
         if self._suspects or self._suspects.is_busy:
             return
         assert endpoint.apart is not None
@@ -657,7 +657,7 @@ class Engine:
     def _leftovers(self) -> list[Batch]:
         self._settle_acked()
         batches = [*self._waiting.pop_all(), *self._suspects.pop_all()]
-        for batch, *_ in self._attempts.values():  # they did not end though told to
+        for batch, *_ in self._attempts.values():  # they did not end although cancelled
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             batches.append(batch)
@@ -699,20 +699,20 @@ class Engine:
         self._outcomes.expired(batch, cause)
 
     def _told_s(self, deadline_s: float) -> float:
-        """Until when receipts may be settled that nobody may be waiting for."""
-        # Another thread waits for the loop only as long as it likes.
+        """The time until which receipts may be settled for which nobody may be waiting."""
+        # Another thread waits for the loop only as long as it wants.
         return float("inf") if self._settings.threadsafe else deadline_s + _TOLD_S
 
     def _close_untaken(self, untaken: deque[tuple[Accumulator, deque[Batch]]], until_s: float) -> None:
         self._outcomes.close_untaken(untaken, self._cause(), until_s)
-        if untaken:  # nobody waits for them now
+        if untaken:  # nobody waits for them any more
             self._loop.call_soon(self._close_untaken, untaken, time.monotonic() + _TURN_S)
 
     def _end_closed(self, batch: Batch) -> None:
         self._outcomes.closed(batch, self._cause_of(batch))
 
     def _cause_of(self, batch: Batch) -> BaseException | None:
-        """What a batch failed with last, or why it was not even sent; None if no failure is known."""
+        """The last error of a batch, or why it was not even sent; None if no failure is known."""
         if batch.trouble is not None:
             error: BaseException = batch.trouble.error
             return error
@@ -733,16 +733,16 @@ class Engine:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
         if self._room():
             server_s = self._endpoints.next_s(now_s)
-            # Of several groups the lower ones may have to wait for the end of an attempt, whatever room there is.
+            # With several groups, lower ones may have to wait for the end of an attempt, however much room there is.
             is_held = len(self._lanes.groups) > 1 and len(self._attempts) > self._alone and server_s <= now_s
             if (self._waiting.has_ready or new_s < float("inf")) and not is_held:
                 due_s = min(due_s, server_s)
             if self._reserve is not None and not is_held:
                 due_s = min(due_s, max(self._reserve.fetch_s, server_s))
-            # Without budget, the next retry is paid for by time.
+            # Without budget, time pays for the next retry.
             due_s = min(due_s, max(self._waiting.retry_s, now_s + _RETRY_POLL_S, server_s))
         if due_s >= self._timer_s:
-            return  # it arms anew when it fires
+            return  # it is set again when it fires
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -757,5 +757,5 @@ class Engine:
 
 
 def _left_s(deadline_s: float) -> float:
-    """For a step of the end."""
+    """The time left for a step of `close`."""
     return max(0.0, deadline_s - time.monotonic()) + _CLOSE_MARGIN_S
