@@ -1,4 +1,4 @@
-"""The inspector under /inspect, as an ASGI application: a page, and the JSON it lives on.
+"""The inspector under /inspect, as an ASGI application: a page, and the JSON that it reads.
 
 GET /inspect
     The page.
@@ -8,20 +8,20 @@ GET /inspect/summary
     seconds from sent_time; see `Latency`); bad_events (how many); types: the first 200 in order of appearance: type
     (null: all others), events (by protocol), last_time, bad, rate; type_count; last_number (of the newest event);
     connection_count, connections (the newest 200 over WebSocket: connection_id, group, user_agent, since); faults (the
-    names of those that are on); fault_hits: what faults did to whom, the latest first, up to 50: fault, protocol,
-    connection_id, group, times, requests, events, last_time, see `FaultHit`; fault_texts: by name, what those do.
+    names of active faults); fault_hits: what faults did to each client, the latest first, up to 50: fault, protocol,
+    connection_id, group, times, requests, events, last_time, see `FaultHit`; fault_texts: descriptions by name.
 GET /inspect/types?search=PART&sort=events|name|rate|bad|last&offset=NUMBER&limit=1..500
-    types: `limit` of the types with `search` in their name, as in the summary; matched: how many there are; type_count:
-    how many types are counted apart; uncounted: null, or the events of all types beyond 20,000, as a type.
+    types: `limit` of the types with `search` in their name, as in the summary; matched: their number; type_count:
+    the number of types counted separately; uncounted: null, or the events of all types beyond 20,000, as one type.
 GET /inspect/type?type=TYPE
-    found: null where none came, or one type, as in the summary, and: minutes (its events in each minute of the last
+    found: null if none came, or one type as in the summary, with: minutes (its events in each minute of the last
     hour, oldest first); of those of its events that are kept: sampled (how many), size (bytes) and lateness (seconds
     from sent_time): null, or sampled, minimum, median, p95 and maximum; since counting began, size_buckets (of all that
     were kept, bytes) and late_buckets (of all, ms): by powers of two start, end and events; fields: path, kinds (how
     often each), examples (JSON); see `profile.Field`.
 GET /inspect/timeline
-    period (10 s); events, requests (that were published), acks (that were sent), rejected: counts in each period of the
-    last hour, oldest first; the last period is not over yet.
+    period (10 s); events, requests (published), acks (sent), rejected: counts in each period of the
+    last hour, oldest first; the last period is still running.
 GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
     events, in order of their numbers: the last `limit` (100) that are kept and pass the filters, or with `after` the
     first behind that number; none behind `until`. last: the number to ask for what is behind them. searched: how many
@@ -51,12 +51,12 @@ GET /inspect/faults
     faults: fault (a method of Faults), description, arguments (with what they are unless given), has_times, on, value
     (its first argument), times_left (null: until it is switched off), happened.
 POST /inspect/faults {"fault": "delay", "seconds": 2, "times": 3}, {"fault": "delay", "on": false}, {"on": false}
-    Switches a fault on, off, or all of them off; answered as GET.
+    Switches a fault on or off, or all faults off; answers as GET.
 POST /inspect/reset {}
-    Forgets what came in, and counts from nothing, as Collector.clear does; answered as GET /inspect/summary.
+    Deletes received events and resets all counts, as Collector.clear does; answers as GET /inspect/summary.
 
-Answers are JSON. An order needs `Content-Type: application/json`. What cannot be answered is answered by an HTTP status
-of 400 or more and {"error": WHY}. Times are UNIX seconds. Members may be added, none is taken away.
+Answers are JSON. A POST needs `Content-Type: application/json`. A request that fails gets an HTTP status
+of 400 or more and {"error": WHY}. Times are UNIX seconds. Members may be added, but are never removed.
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascrip
 
 
 class Inspection(NamedTuple):
-    """What a collector has for its inspector.
+    """The parts of a collector that its inspector uses.
 
     Attributes:
-        journal: What passed.
+        journal: The record of events and requests.
         decoder: Shows an event's data.
         judge: Tells good events from bad ones.
         faults: Checks and switches on what the page asks for.
-        clear: Forgets what came in.
+        clear: Deletes received events.
     """
 
     journal: Journal
@@ -134,7 +134,7 @@ class Inspection(NamedTuple):
 
 
 class Served(LiveNetwork, Protocol):
-    """What the inspector asks of the server it is part of."""
+    """The inspector's view of its server."""
 
     @property
     def port(self) -> int:
@@ -185,7 +185,7 @@ class Inspector:
         self._app = Guard(Starlette(routes=routes, exception_handlers={HTTPException: _explain}), options.host)
 
     def has(self, path: str) -> bool:
-        """Whether a path is the inspector's, be there something or not."""
+        """Whether a path belongs to the inspector, even if nothing is there."""
         return path == PATH or path.startswith(f"{PATH}/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,7 +193,7 @@ class Inspector:
         await self._app(scope, receive, send)
 
     async def close(self) -> None:
-        """End what goes on by itself."""
+        """End background tasks."""
         await self._switches.close()
 
     async def _page(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""An event's data as people read it: JSON, a protobuf message, text, or hexadecimal."""
+"""Decodes an event's data for people: as JSON, a protobuf message, text, or hexadecimal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
         json: The value as JSON text, for "json" (the data as it was sent) and "protobuf"; None for the others.
         text: The data as text: `json`, the text, or hexadecimal with a space between bytes.
         message: The full name of the protobuf message the event's type has; None where it has none.
-        problem: Why the data is not shown as that message, or is not all there; "" where all is well.
+        problem: Why the data is not shown as that message or not complete; "" if it is.
     """
 
     format: str
@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
 
 
 class EventDecoder:
-    """Decodes by what an event's type says, where there is a message for it, and else by what the data looks like.
+    """Decodes by the message of the event's type, if there is one, or else by what the data looks like.
 
     Args:
         descriptors: The path of a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out=PATH` writes it.
@@ -93,11 +93,11 @@ class EventDecoder:
 
     @property
     def message_classes(self) -> Mapping[str, Any]:
-        """By event type, the class of the message that its data is."""
+        """Message classes by event type."""
         return self._classes
 
     def decode(self, event_type: str | None, data: bytes, size: int) -> Decoded:
-        """Decode what is there of an event's data.
+        """Decode the available part of an event's data.
 
         Args:
             event_type: The event's type; None for what is no event.
@@ -145,7 +145,7 @@ def _as_text(data: bytes, *, is_whole: bool) -> str | None:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        # Cut in the middle of a character, it is text all the same.
+        # Text may be cut in the middle of a character.
         if is_whole or error.reason != "unexpected end of data":
             return None
         text = data[: error.start].decode()

@@ -1,4 +1,4 @@
-"""The collector's faults as switches: by name, with arguments out of JSON, and the state they are in."""
+"""The collector's faults as switches: by name, with JSON arguments and their state."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from raccoon_fast.collector.options import check_number
 __all__ = ["FaultSwitches", "LiveNetwork", "describe"]
 
 _MAX_REFUSE_S = 3600.0
-# The answer to the order to close every connection comes over one of them.
+# The answer to a request to close every connection uses one of them.
 _ANSWER_FIRST_S = 0.1
 
 
 class LiveNetwork(Protocol):
-    """What faults do to the collector's sockets, from within its event loop."""
+    """The actions of faults on the collector's sockets, from within its event loop."""
 
     is_refusing: bool
 
@@ -34,7 +34,7 @@ class LiveNetwork(Protocol):
 
 
 class _Fault(NamedTuple):
-    """A method of Faults, and its arguments with what a user may want to begin with."""
+    """A method of Faults, and its arguments with initial values for the page."""
 
     name: str
     arguments: Mapping[str, object] = {}
@@ -85,7 +85,7 @@ class FaultSwitches:
 
     @property
     def on(self) -> list[str]:
-        """The names of those that are on."""
+        """The names of active faults."""
         return [*self._table.switched_on, *(["refuse"] if self._network.is_refusing else [])]
 
     @property
@@ -139,7 +139,7 @@ class FaultSwitches:
             self._table.clear(name)
 
     async def close(self) -> None:
-        """End what goes on by itself."""
+        """End background tasks."""
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -177,12 +177,12 @@ class FaultSwitches:
 
 
 def describe(name: str) -> str:
-    """What a fault does, in one line."""
+    """A fault's description in one line."""
     return (inspect.getdoc(getattr(Faults, name)) or "").partition("\n")[0]
 
 
 def _plain(value: Any) -> Any:
-    """A fault's value as its argument was given, as far as JSON has it; None for a fault without."""
+    """A fault's argument in JSON form; None for a fault without one."""
     if isinstance(value, Refusal):
         return value.status
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""Which of the kept events a search finds, and what each of its filters hides."""
+"""Searches the kept events, and counts what each filter hides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raccoon_fast.collector.records import GRPC, REST, WEBSOCKET
 
 __all__ = ["FILTERS", "Filters", "Found"]
 
-#: The names of the filters in a query, in the order in which they are applied.
+#: The filters of a query, in the order in which they are applied.
 FILTERS = ("type", "guid", "client", "protocol", "quality", "search")
 
 _ALLOWED = {"protocol": (REST, WEBSOCKET, GRPC), "quality": ("good", "bad")}
@@ -23,8 +23,8 @@ class Found(NamedTuple):
     """The result of a search.
 
     Attributes:
-        events: Those that pass all filters, in order of their numbers.
-        hidden: By filter, how many events it hid of those that the filters before it had passed.
+        events: The events that pass all filters, in order of their numbers.
+        hidden: By filter, the number of events that it hid among those that passed the earlier filters.
     """
 
     events: list[KeptEvent]
@@ -53,7 +53,7 @@ class Filters:
 
     @property
     def type(self) -> str | None:
-        """The type that is wanted; None is any."""
+        """The requested type; None for any."""
         return self._query.get("type")
 
     def find(self, events: Iterable[KeptEvent]) -> Found:

@@ -27,7 +27,7 @@ class History:
         self._end_s = 0.0
 
     def add(self, now_s: float, count: int) -> None:
-        """Count something that happened now; where the clock went back, in the newest period."""
+        """Count an occurrence now, in the newest period if the clock went back."""
         if now_s >= self._end_s:
             self._advance(now_s)
         self._counts[self._index] += count

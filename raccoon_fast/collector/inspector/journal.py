@@ -1,4 +1,4 @@
-"""What the inspector remembers of what passes: counts by type, latencies, the last events, what was rejected."""
+"""The inspector's memory: counts by type, latencies, the last events and rejected requests."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ __all__ = [
     "TypeCount",
 ]
 
-#: Of an event's data, or a rejected request's, so much is kept.
+#: The bytes kept of an event's or a rejected request's data.
 MAX_DATA_BYTES = 16 << 10
-#: The last events that are kept, over all types.
+#: The number of last events kept, over all types.
 MAX_EVENTS = 500
-#: The last rejections that are kept.
+#: The number of last rejections kept.
 MAX_REJECTIONS = 200
-#: So many types are counted apart; 20,000 need about 25 MB.
+#: The number of types counted separately; 20,000 need about 25 MB.
 MAX_TYPES = 20_000
 
-# A search looks at so many of the kept events: it runs on the collector's event loop.
+# The number of kept events that a search reads, because it runs on the collector's event loop.
 _MAX_SEARCHED = 5000
 _MAX_TYPE_LENGTH = 200
 _MAX_REASON_LENGTH = 500
 
-# To keep an event costs more than to receive it. So when more come than anyone could look at, only some are kept: so
-# many a second and the last of each request first, with MAX_EVENTS in reserve; and of every type, and of bad events,
-# one now and then.
+# Keeping an event costs more than receiving it. So if more arrive than anyone could read, only some are kept: this
+# many per second (the last of each request first, with MAX_EVENTS in reserve), and now and then one of every type and
+# one bad event.
 _KEPT_A_SECOND = 1000
 _KEPT_OF_A_TYPE_EVERY_S = 0.1
 _KEPT_APART_A_SECOND = 2000
 
-# A type's rate is a mean over about so long, in which older events count for less.
+# A type's rate is an average over about this time, in which older events count less.
 _RATE_S = 5.0
 
 _LATENCIES = 1000
@@ -74,7 +74,7 @@ class KeptEvent(NamedTuple):
         size: The bytes of Event.event_bytes.
         data: The first MAX_DATA_BYTES of them.
         request: The request that brought it.
-        fault: What is wrong with its data; None where nothing is, or nothing is known of its type.
+        fault: The fault of its data; None if it is good, or its type has no schema or message.
     """
 
     number: int
@@ -86,15 +86,15 @@ class KeptEvent(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One request, or handshake, that was refused or whose events were not published.
+    """One refused request or handshake, or a request whose events were not published.
 
     Attributes:
         number: Counts the rejections, from 1; never reset.
-        time: When, UNIX seconds.
+        time: The time in UNIX seconds.
         protocol: "rest", "websocket" or "grpc".
-        code: What the client was told: an HTTP status, the code of an answer, a gRPC status; "" where it was not.
-        reason: Why.
-        req_guid: Its guid; "" where that was not read.
+        code: The client's answer: an HTTP status, the code of an answer, a gRPC status; "" if it got none.
+        reason: The reason.
+        req_guid: Its guid; "" if it was not read.
         connection_id: The client's id header; "" without one.
         group: The client's group header; "--default--" without one.
         user_agent: The User-Agent header; "" without one.
@@ -116,13 +116,13 @@ class Rejection(NamedTuple):
 
 
 class TypeCount(NamedTuple):
-    """How many events of a type were published.
+    """The count of published events of a type.
 
     Attributes:
         type: Event.type, cut to 200 characters; None stands for all types that are not listed.
         events: By protocol.
         last_time: When the last request with one was read, UNIX seconds.
-        bad: How many of the events are bad.
+        bad: The number of bad events.
         rate: Events per second, over the last few seconds.
     """
 
@@ -137,7 +137,7 @@ class Latency(NamedTuple):
     """Seconds from sent_time, by the client's clock, to when the request was read, by this machine's.
 
     Attributes:
-        requests: How many the rest is of: the last 1000 that had a sent_time.
+        requests: The number of requests measured: the last 1000 with a sent_time.
         median: Half of them took no longer.
         p95: 95 of a hundred took no longer.
         maximum: The longest.
@@ -192,7 +192,7 @@ TYPE_ORDERS: Mapping[str, _Order] = {
 
 
 class _Reserve:
-    """So many events a second may be kept, and at most `most` at once."""
+    """Limits the events kept per second, and to `most` at once."""
 
     def __init__(self, per_second: float, most: float) -> None:
         self._per_second = per_second
@@ -201,7 +201,7 @@ class _Reserve:
         self._time = 0.0
 
     def take(self, wanted: int, now_s: float) -> int:
-        """How many of the `wanted` events may be kept."""
+        """The number of the `wanted` events that may be kept."""
         self._left = min(self._left + abs(now_s - self._time) * self._per_second, self._most)
         self._time = now_s
         taken = min(wanted, int(self._left))
@@ -225,9 +225,9 @@ class Journal:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything but how far the numbers have come, and count from nothing."""
+        """Delete everything except the last numbers, and reset the counts."""
         with self._lock:
-            #: When counting began, UNIX seconds.
+            #: The start of counting, in UNIX seconds.
             self.since = time.time()
             self._types: dict[str, _Type] = {}
             self._others = _Type()
@@ -301,7 +301,7 @@ class Journal:
         self._last_number += len(events)
 
     def acknowledged(self, time_s: float) -> None:
-        """A client was told that its request was taken."""
+        """Count a request whose client got a SUCCESS answer."""
         self._timeline["acks"].add(time_s, 1)
 
     def rejected(self, time_s: float, source: Source, code: str, reason: str, req_guid: str, data: bytes) -> None:
@@ -362,7 +362,7 @@ class Journal:
             return len(found), [record.count(name, now_s) for _, name, record in shown]
 
     def type_count(self, name: str) -> TypeCount | None:
-        """The counts of one type; None where none came."""
+        """The counts of one type; None if none came."""
         with self._lock:
             record = self._types.get(name)
             return None if record is None else record.count(name, time.time())
@@ -393,12 +393,12 @@ class Journal:
 
     @property
     def number_of_types(self) -> int:
-        """How many types are counted apart."""
+        """The number of types counted separately."""
         return len(self._types)
 
     @property
     def uncounted(self) -> TypeCount | None:
-        """The events of all types beyond the first MAX_TYPES; None where there are none."""
+        """The events of all types beyond the first MAX_TYPES; None if there are none."""
         with self._lock:
             return self._others.count(None, time.time()) if self._others.last_time else None
 
@@ -444,13 +444,13 @@ class Journal:
         return [events[number] for number in sorted(events)]
 
     def event(self, number: int) -> KeptEvent | None:
-        """The event of a number; None where it is no longer kept."""
+        """The event with a number; None if it is no longer kept."""
         with self._lock:
             everywhere = itertools.chain(reversed(self._recent), self._bad, self._by_type.newest_types())
             return next((event for event in everywhere if event.number == number), None)
 
     def whole_data(self, number: int) -> bytes | None:
-        """All the data of an event with more than MAX_DATA_BYTES; None where it is not kept."""
+        """All data of an event with more than MAX_DATA_BYTES; None if it is not kept."""
         with self._lock:
             return self._whole.get(number)
 

@@ -13,7 +13,7 @@ __all__ = ["KeptByType"]
 
 _MAX_EVENTS_OF_A_TYPE = 10
 _MAX_BYTES = 32 << 20
-# What Python needs for an event, its request and its place here, beside the data.
+# Python's memory for an event, its request and its entry here, beside the data.
 _OVERHEAD_BYTES = 1000
 
 

@@ -12,7 +12,7 @@ from raccoon_fast.collector.inspector.journal import KeptEvent
 
 __all__ = ["Distribution", "Field", "distribution_of", "fields_of"]
 
-# Bounds what hostile data can make of it.
+# Limits the effect of hostile data.
 _MAX_FIELDS = 200
 _MAX_DEPTH = 8
 _MAX_ITEMS = 20
@@ -24,10 +24,10 @@ _KINDS = {str: "string", bool: "boolean", int: "number", float: "number", dict: 
 
 
 class Distribution(NamedTuple):
-    """Of some numbers.
+    """The distribution of some numbers.
 
     Attributes:
-        sampled: How many there are.
+        sampled: The number of values.
         minimum: The lowest.
         median: Half of them are not higher.
         p95: 95 of a hundred are not higher.
@@ -46,7 +46,7 @@ class Field(NamedTuple):
 
     Attributes:
         path: As a JSON path; "[*]" stands for the items of an array.
-        kinds: How often it was of each kind: "string", "number", "boolean", "null", "object", "array".
+        kinds: How often each kind occurred: "string", "number", "boolean", "null", "object", "array".
         examples: Up to three different values, as JSON, cut to 80 characters; none of objects and arrays.
     """
 
@@ -56,7 +56,7 @@ class Field(NamedTuple):
 
 
 def distribution_of(numbers: Sequence[float]) -> Distribution | None:
-    """The distribution of numbers; None of none."""
+    """The distribution of numbers; None without numbers."""
     if not numbers:
         return None
     ordered, count = sorted(numbers), len(numbers)

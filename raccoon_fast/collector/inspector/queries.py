@@ -1,4 +1,4 @@
-"""Reads the inspector's requests: queries and orders, refused with the reason where they are wrong."""
+"""Parses the inspector's queries and POST bodies; refuses invalid ones with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def query_of(request: Request, *allowed: str) -> dict[str, str]:
     """The query's parameters.
 
     Raises:
-        HTTPException: One is not known here, or is there twice.
+        HTTPException: A parameter is unknown or repeated.
     """
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
@@ -34,16 +34,16 @@ def query_of(request: Request, *allowed: str) -> dict[str, str]:
 
 
 def limit_of(query: Mapping[str, str]) -> int:
-    """The query's `limit`, from 1 to 500; 100 where it has none."""
+    """The query's `limit`, from 1 to 500; 100 by default."""
     limit = whole_number(query, "limit", 1, _MAX_LIMIT)
     return _DEFAULT_LIMIT if limit is None else limit
 
 
 def whole_number(query: Mapping[str, str], name: str, low: int, high: int = 2**63 - 1) -> int | None:
-    """A number of the query; None where it has none.
+    """A number of the query; None if it is missing.
 
     Raises:
-        HTTPException: It is none from `low` to `high`.
+        HTTPException: It is not a number from `low` to `high`.
     """
     text = query.get(name)
     if text is None:
@@ -59,7 +59,7 @@ async def order_of(request: Request) -> dict[str, Any]:
     """The JSON object in a request's body.
 
     Raises:
-        HTTPException: It is none, or too long.
+        HTTPException: It is not a JSON object, or too long.
     """
     body = bytearray()
     async for chunk in request.stream():

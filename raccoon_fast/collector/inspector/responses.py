@@ -23,5 +23,5 @@ class JsonResponse(Response):
 
 
 def error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> JsonResponse:
-    """What cannot be answered, and why."""
+    """The error answer to a request that fails."""
     return JsonResponse({"error": words}, status, headers)

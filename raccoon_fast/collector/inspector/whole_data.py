@@ -1,4 +1,4 @@
-"""The whole data of the last large events, of which the rest of the inspector has the beginning only."""
+"""The complete data of the last large events; the rest of the inspector keeps only the beginning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 __all__ = ["MAX_WHOLE_BYTES", "WholeData"]
 
-#: Of an event with more data than that, the beginning only is kept.
+#: Of events with more data than this, only the beginning is kept.
 MAX_WHOLE_BYTES = 4 << 20
 
 _MAX_BYTES = 32 << 20
@@ -23,7 +23,7 @@ class WholeData:
         self._bytes = 0
 
     def add(self, number: int, data: bytes) -> None:
-        """Keep the data of the event with a number, unless it is too large."""
+        """Keep the data of the event with this number, if it is not too large."""
         if len(data) > MAX_WHOLE_BYTES:
             return
         self._data[number] = data
@@ -32,5 +32,5 @@ class WholeData:
             self._bytes -= len(self._data.popitem(last=False)[1])
 
     def get(self, number: int) -> bytes | None:
-        """The data of an event; None where it is not kept."""
+        """The data of an event; None if it is not kept."""
         return self._data.get(number)
