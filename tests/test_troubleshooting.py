@@ -20,7 +20,10 @@ LEFT_OUT = {
     *("DecodeError", "FrameError", "MalformedError", "LocalProtocolError"),
 }
 # Of the package to itself.
-INTERNAL = {"the envelope has no req_guid and time yet: stamp it first"}
+INTERNAL = {
+    "the envelope has no req_guid and time yet: stamp it first",
+    "there are {} slices, and none is number {}",
+}
 
 
 def template(node: ast.expr) -> str | None:

@@ -91,5 +91,5 @@ def test_an_event_s_data_decoded(peer: Any, collector: Collector) -> None:
     assert second.message(SendEventRequest) == message
     with pytest.raises(ValueError, match="the data of the event of type 'junk' is not JSON"):
         third.json()
-    with pytest.raises(ValueError, match=r"type 'junk' is no raystack\.raccoon\.v1beta1\.SendEventRequest"):
+    with pytest.raises(ValueError, match=r"type 'junk' is not a raystack\.raccoon\.v1beta1\.SendEventRequest"):
         third.message(SendEventRequest)
