@@ -411,5 +411,5 @@ print(theirs.read_bytes(), [os.fstat(fd).st_size for fd in held] == [8] * 20)
 """
     )
     lines = run(program)
-    assert [line.rpartition(": make")[2] for line in lines[:2]] == [" the producer after closing"] * 2
+    assert [line.rpartition("; create")[2] for line in lines[:2]] == [" the producer after closing descriptors"] * 2
     assert lines[2] == "b'precious' True"
