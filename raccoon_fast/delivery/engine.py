@@ -68,7 +68,7 @@ _RESENT = "ConnectionLostError"
 # With less in flight than this, no limit of bytes is near, whatever the size of the next batch.
 _FEW_BYTES = 64 * 1024
 _NEVER = float("inf")
-# Looked up once: on a class of enum that is slow.
+# Looked up once: attribute access on an enum class is slow.
 _SUCCESS = Status.SUCCESS
 # Used as the transport's index for a suspect.
 _ALONE = -1
@@ -670,7 +670,7 @@ class Engine:
     # Time
 
     def _expire(self, now_s: float) -> None:
-        """End what is past its deadline."""
+        """End the batches past their deadline."""
         if self._suspects or self._waiting.has_some:
             for batch in (*self._waiting.pop_overdue(now_s), *self._suspects.pop_overdue(now_s)):
                 self._expired(batch)
@@ -723,11 +723,11 @@ class Engine:
         return next((endpoint.last_error for endpoint in self._endpoints.all if not endpoint.healthy), None)
 
     def _arm(self, now_s: float) -> None:
-        """Set the one timer for whatever is due next, if anything is."""
+        """Set the only timer for the next due action, if any."""
         new_s = self._lanes.due_s if self._lanes.is_many else self._lanes.all[0].due_s
         is_quiet = new_s == self._expiries.due_s == _NEVER and self._reserve is None
         if is_quiet and not (self._suspects or self._waiting.has_some):
-            return  # as mostly at the end of a round: all there is is in flight
+            return  # usual at the end of a round: everything is in flight
         due_s = min(self._waiting.deadline_s, self._suspects.deadline_s, new_s, self._expiries.due_s)
         if self._suspects:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
