@@ -488,6 +488,7 @@ class Accumulator:
         size = batch.nbytes
         if size > self._max_event_bytes:
             refuse_event(size, self._max_event_bytes)
+        self.seal()  # or it would overtake what this thread emitted before
         return self._append_alone(batch)
 
     def _append_alone(self, batch: Batch) -> Any:

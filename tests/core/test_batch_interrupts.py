@@ -194,3 +194,15 @@ def test_it_goes_on_in_other_threads_after_an_exception_that_left_the_lock(monke
     given.accumulator.emit("c", b"")
     assert given.accumulator.sealed == 1  # the first one went alone
     assert given.accumulator.open_count == 2
+
+
+def test_an_event_that_cannot_wait_for_the_lock_overtakes_none_of_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch_py, "_PATIENCE_S", 0.001)
+    accumulator = Given(10_000).accumulator
+    accumulator.emit("a", b"1")
+    with accumulator._lock:  # as another thread does that gets no processor
+        accumulator.emit("a", b"2")
+    accumulator.emit("a", b"3")
+    accumulator.seal()
+    batches, _ = accumulator.take_all()
+    assert [data for batch in batches for _, data in batch.events()] == [b"1", b"2", b"3"]
