@@ -22,7 +22,7 @@ from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
-from raccoon_fast.delivery.outcomes import Outcomes, added, is_poison, reason_of
+from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of, types_of
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.settlement import Settlement
@@ -440,7 +440,6 @@ class Engine:
             return []
         accumulator = queue.accumulator
         batches: list[Batch] = []
-        types: Mapping[str, int] = {}
         nbytes = self._in_flight_bytes
         with self._ledger.change():
             while most > 0 and (batch := accumulator.take()) is not None:
@@ -449,14 +448,13 @@ class Engine:
                 batch.req_guid = batch.receipt.req_guid
                 batch.deadline_s = batch.accepted_s + queue.life_s
                 queue.outstanding.add(batch)
-                types = added(types, batch.types) if batches else batch.types
                 batches.append(batch)
                 most -= 1
                 nbytes += batch.nbytes
                 if most and nbytes >= self._few_bytes:
                     most = self._concurrency.room(len(self._attempts) - self._alone + len(batches), nbytes)
             if batches:
-                self._ledger.add(types, state)
+                self._ledger.add(types_of(batches), state)
         return batches
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:

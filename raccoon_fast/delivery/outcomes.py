@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.reserve import Reserve
     from raccoon_fast.events import Response
 
-__all__ = ["Outcomes", "added", "is_poison", "reason_of"]
+__all__ = ["Outcomes", "is_poison", "reason_of", "types_of"]
 
 # The most requests for narrowing a batch down to the events at fault; beyond it, the remaining events are all refused.
 _MAX_EXTRA_REQUESTS = 64
@@ -63,12 +63,12 @@ class Outcomes:
 
     def acked(self, answered: Sequence[tuple[Batch, Response]]) -> None:
         """A server has the events of these batches, or null:// has thrown them away: one move in the ledger for all."""
-        types: dict[str, Mapping[str, int]] = {}
-        for batch, response in answered:
-            state = states.DISCARDED if response is DISCARDED else states.ACKED
-            types[state] = added(types[state], batch.types) if state in types else batch.types
-        for state, moved in types.items():
-            self._ledger.move(moved, states.IN_FLIGHT, state)
+        acked = [batch for batch, response in answered if response is not DISCARDED]
+        if acked:
+            self._ledger.move(types_of(acked), states.IN_FLIGHT, states.ACKED)
+        if len(acked) < len(answered):
+            discarded = [batch for batch, response in answered if response is DISCARDED]
+            self._ledger.move(types_of(discarded), states.IN_FLIGHT, states.DISCARDED)
         for batch, response in answered:
             settlement = batch.settlement
             is_last = settlement.acked(response)
@@ -196,11 +196,15 @@ class Outcomes:
         self._recycle(batch)
 
 
-def added(types: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str, int]:
-    """The sum of two counts of events by type, neither of which is changed."""
-    total = {**types}
-    for event_type, count in more.items():
-        total[event_type] = total.get(event_type, 0) + count
+def types_of(batches: Sequence[Batch]) -> Mapping[str, int]:
+    """The events of these batches by type."""
+    if len(batches) == 1:
+        types: Mapping[str, int] = batches[0].types
+        return types
+    total: dict[str, int] = {}
+    for batch in batches:
+        for event_type, count in batch.types.items():
+            total[event_type] = total.get(event_type, 0) + count
     return total
 
 
