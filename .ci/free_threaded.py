@@ -1,4 +1,4 @@
-"""Installs raccoon_fast with its tests' dependencies into a venv of a free-threaded Python: python .ci/free_threaded.py VENV
+"""Installs raccoon_fast, and what its tests need, into the venv of a free-threaded Python that is its argument.
 
 Not each of them can be had there. One that has no wheel, and is none of those that build with a C compiler alone, is
 named and left out; so are the tests that need it, see tests/conftest.py.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 # Packages with extension modules that need no more than a C compiler.
@@ -20,6 +21,7 @@ NOT_WANTED = {"raccoon_fast", "mypy", "pyright", "orjson"}
 
 
 def requirements() -> list[str]:
+    """What pyproject.toml says for the package and its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["test"]]
@@ -29,6 +31,7 @@ def requirements() -> list[str]:
 
 
 def main() -> None:
+    """Install one after the other, and the package last."""
     python = str(Path(sys.argv[1], "bin", "python"))
 
     def installs(*arguments: str) -> bool:
@@ -42,8 +45,8 @@ def main() -> None:
             missing.append(requirement)
     if missing:
         print(f"Not to be had for this Python, and left out with the tests that need them: {', '.join(missing)}")
-    own = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*own, "--editable", str(ROOT)], check=True)
+    own = ["--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *own], check=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ class TestVersions:
     def test_each_that_is_promised_gets_a_wheel(self):
         promised = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
         built = re.search(r'^build = "(.*)"$', (ROOT / "cibuildwheel.toml").read_text(), re.MULTILINE)[1]
-        assert [f"cp3{minor}-*" for minor in promised] == built.split()
+        free = [f"cp3{minor}t-*" for minor in promised if int(minor) >= 14]  # from where on it is no experiment
+        assert sorted([*(f"cp3{minor}-*" for minor in promised), *free]) == sorted(built.split())
 
 
 class TestPureWheel:
