@@ -127,7 +127,8 @@ except KeyboardInterrupt:
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 for i in range(50): producer.emit('a', b'%d' % i)
 print("ready", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.05)
 """
         process = start(program, collector.ws_url)
         assert process.stdout is not None
@@ -137,7 +138,9 @@ time.sleep(60)
         assert (process.returncode, err, collector.event_count) == (0, "", 50)
 
     def test_ctrl_c_that_nobody_catches_delivers_what_waits(self, collector: Collector) -> None:
-        process = start("producer.emit('a', b'x')\nprint('ready', flush=True)\ntime.sleep(60)", collector.ws_url)
+        # Briefly, again and again: a signal just before time.sleep() is seen only after it.
+        waits = "while True:\n    time.sleep(0.05)"
+        process = start(f"producer.emit('a', b'x')\nprint('ready', flush=True)\n{waits}", collector.ws_url)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
