@@ -69,15 +69,24 @@ class Outcomes:
         if len(acked) < len(answered):
             discarded = [batch for batch, response in answered if response is DISCARDED]
             self._ledger.move(types_of(discarded), states.IN_FLIGHT, states.DISCARDED)
-        for batch, response in answered:
-            settlement = batch.settlement
-            is_last = settlement.acked(response)
-            if is_last:
-                self._lanes.all[settlement.lane].outstanding.remove(settlement)
-            if self.reserve is not None:
-                self.reserve.settled(batch, is_last)
-            self._lanes.all[settlement.lane].accumulator.release(batch.cost)
+        left = iter(answered)
+        raised: BaseException | None = None
+        while True:
+            try:
+                for batch, response in left:
+                    settlement = batch.settlement
+                    is_last = settlement.acked(response)
+                    if is_last:
+                        self._lanes.all[settlement.lane].outstanding.remove(settlement)
+                    if self.reserve is not None:
+                        self.reserve.settled(batch, is_last)
+                    self._lanes.all[settlement.lane].accumulator.release(batch.cost)
+                break
+            except BaseException as error:  # noqa: BLE001 - of one batch, or a Ctrl-C: the others are settled all the same
+                raised = raised or error
         self._recycle(*[batch for batch, _ in answered])
+        if raised is not None:
+            raise raised
 
     def failed(self, batch: Batch, state: str, reason: str, error: BaseException) -> None:
         """The batch, which was in `state`, will not be delivered."""

@@ -12,6 +12,7 @@ from patience import patient
 from raccoon_fast import RAW, AsyncProducer
 from raccoon_fast.collector import Collector
 from raccoon_fast.delivery.ledger import Ledger
+from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.transports.shared_connection import SharedConnection
 
 BATCHES, BATCH = 8, 10
@@ -78,5 +79,33 @@ def test_what_is_acknowledged_together_is_one_move_of_the_ledger(monkeypatch: py
             assert {name: one.discarded for name, one in counts.by_type.items()} == {
                 "type-0": 27, "type-1": 27, "type-2": 26,
             }  # fmt: skip
+
+    asyncio.run(main())
+
+
+def test_an_error_in_settling_one_batch_leaves_none_of_the_others_unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    acked = Settlement.acked
+
+    def failing(self: Settlement, response: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        is_last = acked(self, response)
+        if calls == 2:
+            raise MemoryError
+        return is_last
+
+    monkeypatch.setattr(Settlement, "acked", failing)
+
+    async def main() -> None:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        producer = AsyncProducer("null://", serializer=RAW, logger=None, batch_events=BATCH, linger=1)
+        receipts = await producer.emit_many([("page", b"data")] * BATCH * BATCHES)
+        await asyncio.wait_for(asyncio.gather(*receipts), patient(20))
+        assert calls == BATCHES
+        assert [type(one) for one in raised] == [MemoryError]
+        await producer.close(patient(1))
+        assert producer.report.total.discarded == BATCHES * BATCH
 
     asyncio.run(main())
