@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 import weakref
@@ -43,6 +44,8 @@ _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
 _TRIES = 50
+# How long a change of another thread is waited for: it takes microseconds, on a processor.
+_CHANGE_S = 0.25
 # The main thread leaves its moves to others until there are this many.
 _MANY_LEFT = 100
 
@@ -98,24 +101,36 @@ class Ledger:
     def consistent(self, read: Callable[[], _T]) -> _T:
         """Call `read` without a change meanwhile, so that it counts no events twice and misses none.
 
-        The number of tries is limited: a signal handler may have interrupted a change, which then cannot end.
+        A change of another thread is waited for, up to a quarter of a second. A change of this thread cannot end: a
+        signal handler has interrupted it.
         """
-        for _ in range(_TRIES):
+        until_s = 0.0
+        for number in itertools.count():
             last = self._last_change
-            if not self._is_changing():
+            changing = self._changing()
+            if not changing:
                 seen = read()
-                if not self._is_changing() and self._last_change is last:
+                if not self._changing() and self._last_change is last:
                     return seen
-            time.sleep(0)
+            if get_ident() in changing or (until_s and time.monotonic() > until_s):
+                break
+            if number < _TRIES:
+                time.sleep(0)
+            else:
+                until_s = until_s or time.monotonic() + _CHANGE_S
+                time.sleep(_CHANGE_S / 500)
         return read()
 
-    def _is_changing(self) -> bool:
-        for change in [*self._changes]:
-            if change() is not None:
-                return True
-            with contextlib.suppress(ValueError):  # another thread was faster
-                self._changes.remove(change)  # a Ctrl-C ended it in its first or last step
-        return False
+    def _changing(self) -> list[int]:
+        """The threads that change something."""
+        threads = []
+        for reference in [*self._changes]:
+            if (change := reference()) is not None:
+                threads.append(change.thread)
+            else:
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    self._changes.remove(reference)  # a Ctrl-C ended it in its first or last step
+        return threads
 
     def seen(self) -> _Rows:
         """The current states of each type, and under None those of all types together."""
@@ -250,9 +265,10 @@ _WRITING = {one.__code__ for one in (Ledger._may_write, Ledger.make_moves, Ledge
 class Change:
     """See Ledger.change."""
 
-    __slots__ = ("__weakref__", "_changes", "_note", "_reference")
+    __slots__ = ("__weakref__", "_changes", "_note", "_reference", "thread")
 
     def __init__(self, changes: list[weakref.ref[Change]], note: Callable[[], object]) -> None:
+        self.thread = get_ident()
         self._changes = changes
         self._note = note
         self._reference = weakref.ref(self)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from types import FrameType
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import patient
 
 from raccoon_fast.counts import Counts
 from raccoon_fast.delivery import ledger as states
@@ -140,3 +143,37 @@ def _traced(trace: Callable[..., object], act: Callable[[], object]) -> None:
         act()
     finally:
         sys.settrace(before)
+
+
+def test_a_change_of_another_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    waiting = ["event"]
+    looks = 0
+    entered, looked = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with ledger.change():
+            waiting.clear()
+            entered.set()
+            assert looked.wait(patient(10))
+            ledger.add({"page": 1}, "acked")
+
+    def look(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 200:
+            looked.set()
+            changer.join()
+
+    monkeypatch.setattr("raccoon_fast.delivery.ledger.time.sleep", look)
+    changer = threading.Thread(target=change)
+    changer.start()
+    assert entered.wait(patient(10))
+    assert ledger.consistent(lambda: ledger.total(len(waiting))).accepted == 1
+    changer.join()
+
+
+def test_a_change_that_this_thread_was_interrupted_in_is_not_waited_for() -> None:
+    ledger = Ledger()
+    with ledger.change():
+        assert ledger.consistent(lambda: 3) == 3
