@@ -288,6 +288,9 @@ cdef class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As the envelope's `add`.
         """
+        if self.serializer is None and PyUnicode_CheckExact(type) and PyBytes_CheckExact(data):
+            # What `accept` comes to, without a call.
+            return self.put(type, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         return self.accept(type, data, -1)
 
     def emit_many(self, events):
