@@ -38,12 +38,25 @@ class Dialer(Generic[_C]):
         self._opening: asyncio.Task[_C] | None = None
         self._connected_before = False
         self._closed = False
+        self._held: _C | None = None
 
     @property
     def connections(self) -> int:
         """1 if there is a connection that accepts requests, else 0."""
         connection = self.connection
         return int(connection is not None and connection.usable)
+
+    def hold(self) -> None:
+        """See Transport.hold."""
+        if self.connection is not None:
+            self._held = self.connection
+            self._held.hold()
+
+    def release(self) -> None:
+        """See Transport.release. The connection may be another one by now."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     async def get(self, deadline_s: float) -> _C:
         """The connection, or a new one; concurrent callers share the attempt and its failure.

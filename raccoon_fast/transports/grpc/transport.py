@@ -139,7 +139,6 @@ class GrpcTransport(Transport):
         # Head and trailers of the last answer of status 0.
         self._ok: tuple[object, object] = (None, None)
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
-        self._holding: HTTP2Connection | None = None
         self._again: set[asyncio.Task[None]] = set()
         # Connections that accept no more requests, but still owe answers.
         self._leaving: list[HTTP2Connection] = []
@@ -169,15 +168,11 @@ class GrpcTransport(Transport):
 
     def hold(self) -> None:
         """See Transport.hold."""
-        if (connection := self._dialer.connection) is not None:
-            self._holding = connection
-            connection.hold()
+        self._dialer.hold()
 
     def release(self) -> None:
         """See Transport.release."""
-        if (connection := self._holding) is not None:
-            self._holding = None
-            connection.release()
+        self._dialer.release()
 
     async def close(self) -> None:
         """See Transport.close."""

@@ -39,7 +39,6 @@ class WebSocketTransport(Transport):
         self._keepalive = keepalive
         self._max_in_flight = max_in_flight
         self._dialer: Dialer[WebSocketConnection] = Dialer(link, self._open)
-        self._holding: WebSocketConnection | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
@@ -73,15 +72,11 @@ class WebSocketTransport(Transport):
 
     def hold(self) -> None:
         """See Transport.hold."""
-        if (connection := self._dialer.connection) is not None:
-            self._holding = connection
-            connection.hold()
+        self._dialer.hold()
 
     def release(self) -> None:
         """See Transport.release."""
-        if (connection := self._holding) is not None:
-            self._holding = None
-            connection.release()
+        self._dialer.release()
 
     async def close(self) -> None:
         """See Transport.close."""
