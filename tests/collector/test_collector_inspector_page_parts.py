@@ -41,7 +41,7 @@ def test_faults_are_shown_beside_the_events_with_what_they_did_to_whom(
         send(collector, ("page", b"{}"), user_id="one", retry=ONCE)
     page.wait(lambda: len(page.rows("fault-hits")) == 5)
     rows = page.rows("fault-hits")
-    assert rows[0][0].startswith("status is offThe request is not taken")
+    assert rows[0][0].startswith("status is offThe request is refused")
     assert rows[1][:5] == ["one", "REST", "1", "1", "1"]
     assert rows[2][0].startswith("delay is off")
     assert [row[:5] for row in rows[3:]] == [["two", "WebSocket", "3", "3", "3"], ["one", "REST", "1", "1", "2"]]

@@ -20,7 +20,7 @@ if importlib.util.find_spec("pyarrow") is None:
 else:
     collect_ignore_glob = [
         f"test_{engine}*.py"
-        for engine, package in (("spark", "pyspark"), ("ray", "ray"))
+        for engine, package in (("spark", "pyspark"), ("engines", "pyspark"), ("ray", "ray"))
         if importlib.util.find_spec(package) is None
     ]
 

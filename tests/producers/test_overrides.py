@@ -200,7 +200,7 @@ MADE = [
 @pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_what_holds_connections_cannot_be_pickled_and_says_what_to_do(cls: Any, url: str, how: Any) -> None:
     one = cls(url, logger=None)
-    with pytest.raises(TypeError, match=f"^{cls.__name__} cannot be pickled .* make a {cls.__name__} there$"):
+    with pytest.raises(TypeError, match=f"^{cls.__name__} cannot be pickled .* create a {cls.__name__} there$"):
         how(one)
     if hasattr(one, "_running") or cls is Producer:
         one.close(0)
