@@ -85,6 +85,7 @@ def programs(page: Path) -> list[list[Block]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path) -> None:
     """Each block is a program, whose lines have the numbers of the page's."""

@@ -23,6 +23,8 @@ from patience import patient
 from raccoon_fast.collector import Collector
 from raccoon_fast.producers import environment
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -76,6 +76,7 @@ def test_columns_and_types(command, collector, tmp_path, name):
     assert all(event.type == f"k{json.loads(event.data)['n'] % 3}" for event in collector.events)
 
 
+@pytest.mark.slow
 def test_messages_of_columns(command, collector, tmp_path):
     file = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"seconds": [1, 2], "nanos": [0, 5]}), file)
@@ -115,6 +116,7 @@ def test_several_files_and_patterns(command, collector, tmp_path):
     assert json.loads(dry.stdout)["events"] == 500
 
 
+@pytest.mark.slow
 def test_a_row_that_is_no_event(command, collector, tmp_path):
     days = pa.array([0, 1, 5_000_000, 3, 6_000_000], pa.date32())
     file = tmp_path / "t.parquet"

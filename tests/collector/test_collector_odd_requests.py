@@ -13,6 +13,8 @@ import pytest
 
 from raccoon_fast.collector import Collector
 
+pytestmark = pytest.mark.slow
+
 CASES = odd_requests.load(Path(__file__).parent / "odd-requests.json.gz")
 KINDS = list(dict.fromkeys((case["protocol"], case["kind"]) for case in CASES))
 AT_ONCE = 48

@@ -170,6 +170,7 @@ def test_large_batches_have_no_more_than_small_ones() -> None:
     assert house.sent[0] == pytest.approx(house.sent[1], rel=0.05)
 
 
+@pytest.mark.slow
 @given(
     ranks=st.lists(st.sampled_from([HIGH, NORMAL, LOW]), min_size=1, max_size=5),
     sizes=st.lists(st.integers(1, 100_000), min_size=5, max_size=5),

@@ -22,6 +22,8 @@ from raccoon_fast.transports.grpc.connection import HTTP2Connection
 from raccoon_fast.transports.rest.connection import HTTPConnection
 from raccoon_fast.transports.websocket.connection import WebSocketConnection
 
+pytestmark = pytest.mark.slow
+
 EVENTS, CULPRIT = 4_000, 700
 WAYS = [
     *(("http", how) for how in (400, 403, 406, 500, 502, 503, RESET, CLOSE, SWALLOW)),

@@ -18,6 +18,8 @@ from program import finish, run, start
 
 from raccoon_fast.collector import Collector
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gevent")
 
 HEAD = """

@@ -13,6 +13,8 @@ from trial import Lines, port_of
 from raccoon_fast import RAW, AckTimeoutError, ClientClosedError, Producer
 from raccoon_fast.collector import Collector
 
+pytestmark = pytest.mark.slow
+
 OUTAGE_S = 1.5
 
 

@@ -13,6 +13,8 @@ from program import run
 
 from raccoon_fast.collector import Collector
 
+pytestmark = pytest.mark.slow
+
 GEVENT = "from gevent import monkey; monkey.patch_all()"
 BEFORE = pytest.mark.parametrize("before", ["", GEVENT], ids=["threads", "gevent"])
 FORMS = pytest.mark.parametrize("form", ["", "1"], ids=["compiled", "pure"])

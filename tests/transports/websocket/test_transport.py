@@ -1045,19 +1045,20 @@ def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
 
 def test_an_overdue_acknowledgement_ends_the_connection_for_all_that_is_on_it():
     """Nothing there can be sent again there: a server may acknowledge a guid it has seen, and still lose it."""
-    ended = threading.Event()
+    arrived, ended = threading.Event(), threading.Event()
 
     def script(websocket, number):
         try:
             for _ in websocket:
-                pass
+                arrived.set()
         finally:
             ended.set()
 
     with websocket_server(script) as url, client(url, retry=ONCE, timeout=60.0) as ws:
         other = ws.submit(EVENTS)
+        assert arrived.wait(patient(10))
         with pytest.raises(AckTimeoutError):
-            ws.send(EVENTS, timeout=0.1)
+            ws.send(EVENTS, timeout=patient(0.1))
         with pytest.raises(ConnectionLostError, match="an acknowledgement was overdue") as caught:
             other.result(patient(10))
         assert caught.value.outcome is Outcome.POSSIBLY_DELIVERED
