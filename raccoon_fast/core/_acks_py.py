@@ -1,4 +1,4 @@
-"""The table of pending acknowledgements; compiled as _acks_c by the types in _acks_c.pxd."""
+"""The table of pending acknowledgements. It is also compiled, as _acks_c, with the C types in _acks_c.pxd."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["AckTable", "Verdict"]
 
 
 class Verdict(enum.IntEnum):
-    """What an acknowledgement turned out to be.
+    """How the table judges an acknowledgement.
 
     Attributes:
-        MATCHED: Its request was pending.
-        DUPLICATE: Its request was acknowledged before.
-        LATE: Its request had expired, or its sender had given up.
-        UNKNOWN: No request of that guid is remembered.
+        MATCHED: The request was pending.
+        DUPLICATE: The request was acknowledged before.
+        LATE: The request had expired, or its sender had given up.
+        UNKNOWN: The table remembers no request with this guid.
     """
 
     MATCHED = 0
@@ -29,24 +29,24 @@ _DUPLICATE = (Verdict.DUPLICATE, None)
 _LATE = (Verdict.LATE, None)
 _UNKNOWN = (Verdict.UNKNOWN, None)
 
-# What became of a guid that was pending once.
+# What happened to a guid that was pending.
 _ACKED = 0
 _NACKED = 1
 _GIVEN_UP = 2
 
 
 class AckTable:
-    """What was written on one connection and awaits its acknowledgement there.
+    """The requests that were written on one connection and are not acknowledged yet.
 
-    A guid goes onto one connection once, unless it was answered with an error there: a server that drops duplicates
-    by connection answers SUCCESS to the second one at once, even while the first may yet fail, so the events of a
-    guid sent again could be lost with a success to show for it. `add` refuses such a guid.
+    A guid may be written only once on a connection, unless the server answered it with an error there. A server that
+    drops duplicates per connection answers SUCCESS to the second request at once, although the first may still fail.
+    The events could then be lost despite the SUCCESS. So `add` refuses such a guid.
 
-    Not thread-safe; times are seconds of whatever clock the caller keeps to.
+    Not thread-safe. Times are in seconds, of one clock that the caller chooses.
 
     Args:
-        remember: How many guids that are no longer pending are remembered, at least 1. The oldest is forgotten
-            first; its acknowledgement is then UNKNOWN, and `add` takes it again.
+        remember: How many guids the table remembers after they are no longer pending, at least 1. It forgets the
+            oldest one first: an acknowledgement of that guid is then UNKNOWN, and `add` accepts the guid again.
     """
 
     __slots__ = (
@@ -69,11 +69,11 @@ class AckTable:
             raise ValueError(f"remember should be at least 1, not {remember}")
         self._remember = remember
         self._pending: dict[str, tuple[Any, float]] = {}
-        # Guids that are no longer pending, each with what became of it; _ring holds the same guids by age.
+        # Guids that are no longer pending, each with what happened to it. _ring holds the same guids by age.
         self._past: dict[str, int] = {}
         self._ring: list[str] = []
         self._oldest = 0
-        # While deadlines are added in order, the first pending one is the next.
+        # While deadlines are added in order, the first pending request has the next deadline.
         self._in_order = True
         self._last_deadline_s = 0.0
         self._duplicates = 0
@@ -102,20 +102,22 @@ class AckTable:
         return req_guid in self._pending
 
     def seen(self, req_guid: str) -> bool:
-        """Say whether `add` would refuse this guid."""
+        """Return whether `add` would refuse this guid."""
         return req_guid in self._pending or self._past.get(req_guid, _NACKED) != _NACKED
 
     def add(self, req_guid: str, entry: Any, deadline_s: float) -> None:
-        """Note that a request is written now.
+        """Record a request that is written now.
 
         Args:
             req_guid: The request's guid.
-            entry: Handed back with the verdict.
-            deadline_s: When `expire` gives it up; `math.inf` for never. Cheapest if no sooner than the one before.
+            entry: Returned with the verdict.
+            deadline_s: When `expire` gives the request up; `math.inf` for never. Deadlines that never decrease are
+                the cheapest.
 
         Raises:
-            ValueError: The guid is pending, or was and got no error for an answer; or the deadline is not a number.
-            TypeError: The guid is not text.
+            ValueError: The guid is pending, or it was pending and was not answered with an error; or the deadline is
+                not a number.
+            TypeError: The guid is not a str.
         """
         if not isinstance(req_guid, str):
             raise TypeError(f"req_guid should be str, not {type(req_guid).__name__}")
@@ -132,14 +134,14 @@ class AckTable:
         self._pending[req_guid] = (entry, deadline)
 
     def settle(self, req_guid: str, ok: bool) -> tuple[Verdict, Any]:
-        """Note an acknowledgement.
+        """Record an acknowledgement.
 
         Args:
-            req_guid: The guid it carries.
+            req_guid: The guid in the acknowledgement.
             ok: Whether it says SUCCESS. If not, the guid may be added again.
 
         Returns:
-            MATCHED and the entry; or another verdict and None. Those change nothing but their counter.
+            MATCHED and the entry; or another verdict and None. The other verdicts change only their counters.
         """
         pending = self._pending.pop(req_guid, None)
         if pending is not None:
@@ -165,10 +167,10 @@ class AckTable:
         return min([deadline for _, deadline in self._pending.values()])
 
     def expire(self, now_s: float) -> list[tuple[str, Any]]:
-        """Give up those whose deadline is at or before `now_s`; their acknowledgements will be LATE.
+        """Give up the requests whose deadline is at or before `now_s`. Their acknowledgements will be LATE.
 
         Returns:
-            (guid, entry) of each, in the order they were added.
+            (guid, entry) of each of these requests, in the order in which they were added.
         """
         due = []
         now = float(now_s)
@@ -183,7 +185,7 @@ class AckTable:
         return due
 
     def discard(self, req_guid: str) -> Any:
-        """Give one up; its acknowledgement will be LATE. Returns its entry, or None if it was not pending."""
+        """Give up one request. Its acknowledgement will be LATE. Returns its entry, or None if it was not pending."""
         pending = self._pending.pop(req_guid, None)
         if pending is None:
             return None
@@ -191,10 +193,10 @@ class AckTable:
         return pending[0]
 
     def drain(self) -> list[tuple[str, Any]]:
-        """Give up all that is pending: the connection is lost.
+        """Give up all pending requests, because the connection is lost.
 
         Returns:
-            (guid, entry) of each, in the order they were added.
+            (guid, entry) of each of these requests, in the order in which they were added.
         """
         drained = [(req_guid, entry) for req_guid, (entry, _) in self._pending.items()]
         self._pending.clear()

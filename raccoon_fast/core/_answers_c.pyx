@@ -1,7 +1,8 @@
-"""The compiled form of the decoding of answers: of those that are as a server writes them.
+"""The compiled decoder of answers. It decodes the answers that servers usually write.
 
-All others go to the pure form: unknown fields, numbers of more bytes than need be, values without a name, and whatever
-is wrong. What they come to, errors included, is said there alone.
+It leaves all others to the pure form: answers with unknown fields, with varints longer than necessary or with enum
+numbers that have no name here, and malformed ones. Only the pure form decides what they decode to and which errors
+they raise.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -31,7 +32,7 @@ cdef extern from "Python.h":
 MAX_ANSWER_BYTES = pure.MAX_ANSWER_BYTES
 
 cdef Py_ssize_t _MAX_BYTES = MAX_ANSWER_BYTES
-# By number; a look-up here is several times cheaper than the enum's call.
+# Indexed by number. A look-up here is several times cheaper than calling the enum.
 cdef tuple _STATUSES = tuple(Status)
 cdef tuple _CODES = tuple(Code)
 
@@ -43,13 +44,13 @@ def decode_proto_answer(data):
 
 
 def decode_json_answer(data):
-    """Decode a SendEventResponse in JSON as the server writes it."""
+    """Decode a SendEventResponse in the JSON that the server writes."""
     answer = read_json(data) if PyBytes_CheckExact(data) else None
     return pure.decode_json_answer(data) if answer is None else answer
 
 
 cdef object read_proto(bytes data):
-    """Return the Response, or None if it is for the pure form."""
+    """Return the Response, or None if the pure form has to decode it."""
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef const uint8_t* end = at + PyBytes_GET_SIZE(data)
     cdef int64_t status = 0
@@ -95,7 +96,7 @@ cdef object read_proto(bytes data):
 
 
 cdef object new_response(int64_t status, int64_t code, object sent_time, str reason, dict entries):
-    """Return a Response, as `Response(…)` does, or None: its status or code has no name here."""
+    """Return a Response, as `Response(…)` does; or None if its status or code has no name here."""
     cdef object response
     if not (0 <= status < len(_STATUSES) and 0 <= code < len(_CODES)):
         return None
@@ -114,7 +115,7 @@ cdef inline void put(object response, Py_ssize_t at, object item) noexcept:
 
 
 cdef bint take_entry(const uint8_t* at, const uint8_t* end, dict entries) except -1:
-    """Read a map's entry that is a key and a value, in that order; say whether it was one."""
+    """Read a map entry that consists of a key and a value, in that order. Returns whether it did."""
     cdef int64_t length
     cdef const uint8_t* name
     cdef int64_t name_size
@@ -143,25 +144,25 @@ cdef bint take_entry(const uint8_t* at, const uint8_t* end, dict entries) except
 
 
 cdef str take_text(const uint8_t* at, Py_ssize_t size):
-    """Return the text, or None: it is not UTF-8."""
+    """Return the text, or None if it is not UTF-8."""
     cdef str text
     cdef PyObject* new = PyUnicode_DecodeUTF8(<const char*> at, size, NULL)
     if new is NULL:
         PyErr_Clear()
         return None
     text = <str> <object> new
-    Py_DECREF(text)  # `new` was a reference of its own
+    Py_DECREF(text)  # `new` holds a reference too
     return text
 
 
 cdef inline int64_t take_length(const uint8_t** at, const uint8_t* end) noexcept:
-    """Read the length of what follows, or return -1: it is cut off, or reaches beyond `end`."""
+    """Read the length of a field. Returns -1 if the length is cut off or the field reaches beyond `end`."""
     cdef int64_t length = take_varint(at, end, 4)
     return length if length <= end - at[0] else -1
 
 
 cdef inline int64_t take_varint(const uint8_t** at, const uint8_t* end, int most_bytes) noexcept:
-    """Read a number, or return -1: it is cut off, or has more bytes; eight at most."""
+    """Read a varint. Returns -1 if it is cut off or longer than `most_bytes`, which is at most 8."""
     cdef const uint8_t* place = at[0]
     cdef int64_t value = 0
     cdef int shift = 0
@@ -176,7 +177,7 @@ cdef inline int64_t take_varint(const uint8_t** at, const uint8_t* end, int most
 
 
 cdef object read_json(bytes data):
-    """Return the Response, or None if it is for the pure form."""
+    """Return the Response, or None if the pure form has to decode it."""
     cdef object reason
     cdef object entries
     cdef object value
@@ -204,7 +205,7 @@ cdef object read_json(bytes data):
 
 
 cdef int64_t whole(object number) except? -1:
-    """Return a whole number, or -1: it is none, negative, or has no room in 64 bits."""
+    """Return the number; or -1 if it is not an int, is negative, or does not fit into a signed 64-bit integer."""
     cdef int overflow = 0
     cdef int64_t value
     if not PyLong_CheckExact(number):

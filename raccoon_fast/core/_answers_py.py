@@ -1,4 +1,4 @@
-"""The decoding of answers in pure Python; the compiled form leaves to it whatever is out of the ordinary."""
+"""The pure-Python decoder of answers. The compiled decoder leaves unusual and malformed answers to it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from raccoon_fast.events import Code, Response, Status
 
 __all__ = ["MAX_ANSWER_BYTES", "decode_json_answer", "decode_proto_answer"]
 
-# A server's answers are under 1 KiB; the cap protects from a peer that is not one and floods memory.
+# A server's answers are under 1 KiB. The limit keeps a peer that is no Raccoon server from filling the memory.
 MAX_ANSWER_BYTES = 1 << 20
 
-# google.protobuf's limit on messages and groups inside each other; protects from input made to exhaust memory.
+# google.protobuf's limit on nested messages and groups. It protects against input made to exhaust memory.
 _MAX_DEPTH = 100
 
-# By number; a look-up here is several times cheaper than the enum's call.
+# Indexed by number. A look-up here is several times cheaper than calling the enum.
 _STATUSES = tuple(Status)
 _CODES = tuple(Code)
 _2_TO_31 = 1 << 31
@@ -28,14 +28,14 @@ _new = tuple.__new__
 def decode_proto_answer(data: bytes) -> Response:
     """Decode a SendEventResponse in protobuf's wire format, as google.protobuf decodes it.
 
-    Unknown fields, and known ones of another wire type, are skipped; of a repeated field the last value counts;
-    an enum's number is kept though it has no name here.
+    Skips unknown fields, and known fields with a wrong wire type. If a field occurs several times, the last value
+    counts. Keeps an enum number that has no name here.
 
     Args:
-        data: The whole message; b"" is one, of zeros.
+        data: The whole message. b"" is a message whose fields are all zero.
 
     Raises:
-        DecodeError: Malformed, cut off, text that is not UTF-8, or over `MAX_ANSWER_BYTES`.
+        DecodeError: `data` is malformed, cut off or over `MAX_ANSWER_BYTES`, or a text in it is not UTF-8.
         TypeError: `data` is not bytes.
     """
     _check(data)
@@ -43,15 +43,16 @@ def decode_proto_answer(data: bytes) -> Response:
 
 
 def decode_json_answer(data: bytes) -> Response:
-    """Decode a SendEventResponse in JSON as the server writes it: snake_case names, enums as numbers.
+    """Decode a SendEventResponse in the JSON that the server writes: snake_case names, enums as numbers.
 
-    A field that is left out, or null, is zero; unknown fields are skipped.
+    A field that is missing or null is zero. Skips unknown fields.
 
     Args:
         data: The whole text, UTF-8.
 
     Raises:
-        DecodeError: Not JSON, not an object, a field of the wrong type or range, or over `MAX_ANSWER_BYTES`.
+        DecodeError: `data` is not JSON, not an object or over `MAX_ANSWER_BYTES`, or a field has a wrong type or is
+            out of range.
         TypeError: `data` is not bytes.
     """
     _check(data)
@@ -119,8 +120,8 @@ def _take_answer(data: bytes) -> Response:
 
 
 def _take_entry(data: bytes, pos: int, end: int, entries: dict[str, str]) -> None:
-    # A map's entry is a message of a key (field 1) and a value (field 2); one left out is "". google.protobuf counts
-    # an entry that holds anything else among the unknown fields, as a whole.
+    # A map entry is a message with a key (field 1) and a value (field 2); a missing one is "". If an entry holds any
+    # other field, google.protobuf treats the whole entry as an unknown field.
     whole = True
     name = ""
     text = ""

@@ -1,4 +1,4 @@
-"""Base64 (RFC 4648, section 4) as the compiled envelope writes it. No Python object is touched in here."""
+"""Base64 (RFC 4648, section 4) for the compiled envelope. This code touches no Python object."""
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -9,7 +9,7 @@ cdef extern from *:
     #include <cpuid.h>
     #include <immintrin.h>
 
-    /* Whether the processor has AVX2, and the system keeps its registers. */
+    /* Whether the processor has AVX2 and the operating system saves its registers. */
     static inline int has_avx2(void) {
         unsigned a, b, c, d;
         if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
@@ -18,17 +18,18 @@ cdef extern from *:
         return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2) != 0;
     }
 
-    /* 24 bytes become 32 characters at a time, as long as there are 28 to read; returns how many bytes did.
+    /* Encodes 24 bytes as 32 characters at a time, while at least 28 bytes can be read. Returns the number of encoded
+       bytes.
 
-       How: W. Mula and D. Lemire, Faster Base64 Encoding and Decoding Using AVX2 Instructions, ACM Transactions on the
-       Web 12 (3), 2018. */
+       Method: W. Mula and D. Lemire, Faster Base64 Encoding and Decoding Using AVX2 Instructions, ACM Transactions on
+       the Web 12 (3), 2018. */
     __attribute__((target("avx2")))
     static inline Py_ssize_t write_base64_avx2(uint8_t* out, const uint8_t* data, Py_ssize_t size) {
-        /* Of three bytes a, b, c in 32 bits: b, a, c, b, so that the four groups of 6 bits lie within 16 bits each. */
+        /* Spreads three bytes a, b, c over 32 bits as b, a, c, b: each group of 6 bits then lies within 16 bits. */
         const __m256i spread = _mm256_setr_epi8(
             1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10,
             1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10);
-        /* What is added to a group to make its character, by its kind: a-z, each digit, +, /, A-Z. */
+        /* The number to add to a group to get its character, for each kind: a-z, each digit, +, /, A-Z. */
         const __m256i shifts = _mm256_setr_epi8(
             71, -4, -4, -4, -4, -4, -4, -4, -4, -4, -4, -19, -16, 65, 0, 0,
             71, -4, -4, -4, -4, -4, -4, -4, -4, -4, -4, -19, -16, 65, 0, 0);
@@ -38,7 +39,7 @@ cdef extern from *:
                 _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*) (data + at))),
                 _mm_loadu_si128((const __m128i*) (data + at + 12)), 1);
             bytes = _mm256_shuffle_epi8(bytes, spread);
-            /* A multiplication for each 16 bits shifts them by numbers of their own. */
+            /* Multiplying shifts each 16 bits by a different number of bits. */
             __m256i groups = _mm256_or_si256(
                 _mm256_mulhi_epu16(
                     _mm256_and_si256(bytes, _mm256_set1_epi32(0x0FC0FC00)), _mm256_set1_epi32(0x04000040)),
@@ -62,7 +63,7 @@ cdef extern from *:
 
 
 cdef inline void fill_base64_pairs(uint8_t* pairs) noexcept nogil:
-    """Fill the 8192 bytes at `pairs` with two characters of base64 for each 12 bits."""
+    """Fill the 8192 bytes at `pairs` with the two base64 characters of each 12-bit number."""
     cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     cdef int i
     for i in range(4096):
@@ -73,7 +74,7 @@ cdef inline void fill_base64_pairs(uint8_t* pairs) noexcept nogil:
 cdef inline uint8_t* write_base64(
     uint8_t* out, const uint8_t* data, Py_ssize_t size, const uint8_t* pairs, bint by_avx2
 ) noexcept nogil:
-    """Write `data`, padded, and return where it ends; 4 bytes for each 3 are free."""
+    """Write `data` as padded base64, and return where it ends. `out` must have 4 free bytes for each 3 of `data`."""
     cdef const uint8_t* last = data + size
     cdef uint32_t bits
     cdef Py_ssize_t done
