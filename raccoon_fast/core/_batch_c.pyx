@@ -1,16 +1,16 @@
-"""The compiled form of Batch and Accumulator; the contracts are those of the pure form.
+"""The compiled form of Batch and Accumulator. The contracts are in the pure form.
 
-What guards what. All that an accumulator has, the open batch and the sealed ones included, is looked at and changed in
-critical sections of the accumulator: where Python has a GIL that is the GIL and costs nothing, elsewhere it is the
-object's own lock. Either is given up as soon as Python code runs or the thread waits. So from a section's first look to
-the end of its change nothing may do so: no Python code, no object that the garbage collector tracks is made (a
-collection may run finalizers), none is freed that has a finalizer, no I/O, no wait. Whatever may do so, the serializer,
-the hooks and `make_batch`, comes before or after. A section meets no other lock that may be held: what is in it, as the
-dicts of types, is reached through the accumulator alone.
+Locking. Critical sections of the accumulator guard all its state, including the open batch and the sealed batches. With
+a GIL, the section is the GIL and costs nothing; without one, it is the object's own lock. CPython releases either as
+soon as Python code runs or the thread waits. So between the first read and the last change in a section, the code must
+not run Python code, create an object that the garbage collector tracks (a collection may run finalizers), free an
+object that has a finalizer, do I/O, or wait. The serializer, the hooks and `make_batch` may do all that, so they run
+before or after a section. A section needs no other lock that a thread may hold: the objects in it, such as the dicts of
+types, can only be reached through the accumulator.
 
-A batch belongs to its accumulator from its first event until it is taken, before and after that to one thread at a
-time, which hands it on. A list of events that is gone through by index is locked as well, for its items are borrowed. A
-router has nothing that changes but a dict, to which types are added and from which none is taken.
+A batch belongs to its accumulator from its first event until it is taken. Before and after that, it belongs to one
+thread at a time, and that thread passes it on. A list of events that is read by index is locked too, because its items
+are borrowed. The only thing that changes in a router is a dict: types are added to it and never removed.
 """
 
 cimport cython
@@ -36,7 +36,7 @@ __all__ = ["Accumulator", "Batch", "Router"]
 cdef const uint8_t[::1] _PAGE = forks.PAGE
 cdef const uint8_t _CLOSED = 0
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
-# What `put_at_edge` comes to in a section, and has to do before the next one.
+# How a section of `put_at_edge` ended. It says what to do before the next section.
 cdef enum:
     _ACCEPTED
     _AGAIN
@@ -44,7 +44,7 @@ cdef enum:
     _FULL
     _NO_BATCH
 
-# Bytes of an event that are neither data nor type, at most.
+# The most bytes of an event that are neither data nor type.
 cdef int64_t _MOST_AROUND = 64
 
 cdef extern from "Python.h":
@@ -57,7 +57,7 @@ cdef extern from "Python.h":
 
 @cython.final
 cdef class Batch:
-    """Events that are sent, acknowledged and tried again together; wire format from the first one on."""
+    """Events that are sent, acknowledged and retried together. They are in wire format from the first one on."""
 
     cdef readonly _Envelope envelope
     cdef readonly str wire
@@ -86,22 +86,22 @@ cdef class Batch:
 
     @property
     def nbytes(self):
-        """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
+        """Bytes of the events in wire format; in JSON with a comma per event, so that parts add up to the whole."""
         return self.size
 
     @property
     def cost(self):
-        """Bytes that the accumulator counts for it: `nbytes`, and from `weigh` on what it takes beside them."""
+        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses beside them."""
         return self.size + self.beside
 
     @property
     def is_lean(self):
-        """Whether it gave up what it would need for more events, in a crowded accumulator."""
+        """Whether it freed the memory needed for adding more events, because the accumulator was crowded."""
         return self.envelope.known is None
 
     @property
     def types(self):
-        """Events by type; to be read only."""
+        """The number of events per type. Only read it."""
         return self.envelope.tally()
 
     def add(self, type, data):
@@ -115,7 +115,7 @@ cdef class Batch:
             PyBuffer_Release(&buffer)
 
     def add_many(self, events):
-        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        """Append events, each as `add` does. The first wrong event raises; the events before it stay."""
         cdef Py_ssize_t index = 0
         for event in events:
             type_, data = pair_of(index, event)
@@ -127,7 +127,7 @@ cdef class Batch:
         return (read_proto_body if self.wire == "proto" else read_json_body)(self.envelope.body())
 
     def load(self, body, types):
-        """Replace its events by those of another batch of the same wire."""
+        """Replace the events with those of another batch of the same wire format."""
         cdef dict counts = dict(types)
         self.envelope.load(body, sum(counts.values()))
         self.beside = 0
@@ -135,7 +135,7 @@ cdef class Batch:
         self.envelope.counts = counts
 
     def clear(self):
-        """Take everything out, for reuse; the memory is kept."""
+        """Remove everything, for reuse. The memory is kept."""
         self.envelope.clear()
         self.reset()
 
@@ -149,7 +149,9 @@ cdef class Batch:
         return 0
 
     cdef inline int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
-        """Append an event whose type is exactly str, and return its size; see the module on what may run in here."""
+        """Append an event whose type is exactly str, and return its size. This runs in critical sections: see the
+        module's docstring for what it must not do.
+        """
         cdef int64_t size = self.envelope.write(type_, data, length)
         self.size += size
         return size
@@ -157,7 +159,7 @@ cdef class Batch:
 
 @cython.final
 cdef class Accumulator:
-    """Events in, sealed batches out, within a bound of memory."""
+    """Collects events into batches and hands out the sealed batches, within a memory limit."""
 
     cdef object open_hook
     cdef object sealed_hook
@@ -171,16 +173,18 @@ cdef class Accumulator:
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
     cdef int64_t batch_cost
-    # The types of the last lean batch of one type, and what is in there: others may have the dict by now.
+    # The types of the last lean batch that had only one type, and the content of that dict. Other batches may share
+    # the dict by now.
     cdef dict one_type
     cdef object one_name
     cdef Py_ssize_t one_count
-    # The first byte of forks.PAGE, 0 in a forked child that has not begun anew; after `close` a byte that is always 0.
+    # Points to the first byte of forks.PAGE, which is 0 in a forked child that has not started afresh. After `close`,
+    # points to a byte that is always 0.
     cdef const uint8_t* is_open
     cdef Batch batch
-    # The open batch while `on_open` has not returned for it. Whoever comes meanwhile, as a signal handler or a
-    # finalizer in the same thread may, calls it too: it may wait for what it emits, and whoever opened the batch cannot
-    # go on.
+    # The open batch until `on_open` has returned for it. Until then, every other call that accepts an event calls
+    # `on_open` too. Such a call may come from a signal handler or a finalizer in the same thread. It may wait for the
+    # delivery of its event, and the call that opened the batch cannot continue until then.
     cdef Batch untold
     cdef object batches
     cdef int64_t held
@@ -206,18 +210,18 @@ cdef class Accumulator:
 
     @property
     def on_open(self):
-        """Called with each batch that gets its first event; what it returns is of no account, as of the other two."""
+        """Called with each batch that gets its first event. Its return value is ignored."""
         with cython.critical_section(self):
             return self.open_hook
 
     @on_open.setter
     def on_open(self, hook):
         with cython.critical_section(self):
-            self.open_hook, hook = hook, self.open_hook  # the former one is freed behind the section
+            self.open_hook, hook = hook, self.open_hook  # the old hook is freed after the section
 
     @property
     def on_sealed(self):
-        """Called when there is one more batch to take."""
+        """Called when one more batch can be taken. Its return value is ignored."""
         with cython.critical_section(self):
             return self.sealed_hook
 
@@ -228,7 +232,9 @@ cdef class Accumulator:
 
     @property
     def on_full(self):
-        """Called with the types and the size of what does not fit: True to look again, else what `emit` returns."""
+        """Called with the types and the size of events that do not fit. If it returns True, `emit` tries again;
+        otherwise `emit` returns its result.
+        """
         with cython.critical_section(self):
             return self.full_hook
 
@@ -239,7 +245,7 @@ cdef class Accumulator:
 
     @property
     def buffered(self):
-        """Bytes of events that were accepted and not released; of sealed batches, what they cost."""
+        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
         with cython.critical_section(self):
             return self.held
 
@@ -251,7 +257,7 @@ cdef class Accumulator:
 
     @property
     def taken(self):
-        """Events of the batches that were taken or dropped so far."""
+        """Events in the batches that were taken or dropped so far."""
         with cython.critical_section(self):
             return self.events_out
 
@@ -263,13 +269,13 @@ cdef class Accumulator:
 
     @property
     def sealed(self):
-        """Batches to take."""
+        """Batches that are sealed and can be taken."""
         with cython.critical_section(self):
             return len(self.batches)
 
     @property
     def oldest_s(self):
-        """When the batch that `take` has next got its first event; infinity if there is none."""
+        """When the batch that `take` returns next got its first event; infinity if there is none."""
         cdef Batch batch
         with cython.critical_section(self):
             if not self.batches:
@@ -281,31 +287,31 @@ cdef class Accumulator:
         """Accept one event.
 
         Returns:
-            The receipt of the batch that carries it.
+            The receipt of the batch that carries the event.
 
         Raises:
-            MessageTooLargeError: It is over `max_event_bytes`.
+            MessageTooLargeError: The event is over `max_event_bytes`.
             ClientClosedError: `close` was called.
-            TypeError, ValueError: As the envelope's `add`.
+            TypeError, ValueError: As in the envelope's `add`.
         """
         if self.serializer is None and PyUnicode_CheckExact(type) and PyBytes_CheckExact(data):
-            # What `accept` comes to, without a call.
+            # The same as `accept`, but without the call.
             return self.put(type, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         return self.accept(type, data, -1)
 
     def emit_many(self, events):
-        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it.
+        """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted.
 
         Returns:
-            The receipts of the batches that carry them, each once, in order.
+            The receipts of the batches that carry the events, each once, in order.
 
         Raises:
-            TypeError: An event is no pair of a str and data; its place is named. Otherwise as `emit`.
+            TypeError: An event is not a pair of a str and data; the message names its index. Otherwise as in `emit`.
         """
         cdef dict receipts = {}
         cdef Py_ssize_t at = 0
         if self.serializer is None and PyList_CheckExact(events):
-            # Looked at by index, for it may change meanwhile: what the loop over it does as well.
+            # Read by index, because the list may change meanwhile. A `for` loop over it would do the same.
             while True:
                 at = self.accept_run(<list> events, at, PY_SSIZE_T_MAX, receipts)
                 if at >= PyList_GET_SIZE(events):
@@ -320,35 +326,35 @@ cdef class Accumulator:
                 at += 1
         else:
             check_events(events)
-            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts, 0)  # which no `on_full` answers
+            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts, 0)  # no `on_full` returns `receipts`
         return list(receipts)
 
     def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None, Py_ssize_t first=0):
-        """Go through up to `most` of the events that an iterator has left, with each as `emit` does.
+        """Accept up to `most` of an iterator's remaining events, each as `emit` does.
 
         Args:
-            events: Goes on where the last call ended.
+            events: An iterator. The next call continues where this one ends.
             most: 1 or more.
-            refusal: What `on_full` answers for an event that is not accepted; the call ends with it.
-            receipts: Gets the receipts of the batches that carry them, each once, in order.
-            first: The place of the next event among all of them, for errors.
+            refusal: The object that `on_full` returns for an event that is not accepted. The call ends at this event.
+            receipts: Gets the receipts of the batches that carry the events, each once, in order.
+            first: The index of the next event among all events, for error messages.
 
         Returns:
-            How many it went through, fewer than `most` when there are no more; and the last of them if it was refused,
-            or None.
+            The number of events read, less than `most` if there are no more; and the last event read if it was
+            refused, otherwise None.
         """
         return self.accept_some(events, most, refusal, receipts, first)
 
     def add_batch(self, Batch batch not None):
-        """Accept a batch as it is, sealed, behind those that wait; the open one stays open.
+        """Accept a batch as it is and queue it as sealed, behind the other sealed batches. The open batch stays open.
 
-        `max_events` and `max_bytes` do not hold for it.
+        `max_events` and `max_bytes` do not apply to it.
 
         Returns:
-            Its receipt.
+            The receipt of the batch.
 
         Raises:
-            MessageTooLargeError: It is over `max_event_bytes`.
+            MessageTooLargeError: The batch is over `max_event_bytes`.
             ClientClosedError: `close` was called.
         """
         cdef object receipt = batch.receipt
@@ -380,10 +386,10 @@ cdef class Accumulator:
         return True
 
     def take(self, into=None):
-        """Hand over the sealed batch that waits longest, or None.
+        """Remove and return the sealed batch that has waited longest, or None.
 
         Args:
-            into: A deque that gets the batch too, in the same step.
+            into: A deque to which the batch is appended too, in the same step.
         """
         cdef Batch batch = None
         with cython.critical_section(self):
@@ -394,7 +400,7 @@ cdef class Accumulator:
         return batch
 
     def take_all(self):
-        """Hand over every sealed batch, in order, and the events of all of them by type."""
+        """Remove and return all sealed batches, in order, and the number of their events per type."""
         cdef dict counts = {}
         cdef object fresh = deque()
         cdef object batches
@@ -409,30 +415,30 @@ cdef class Accumulator:
         return batches, counts
 
     def weigh(self, Batch batch not None):
-        """Give a batch its cost, and return it: once, for one that came from elsewhere; nothing is counted here."""
+        """Set the cost of a batch that came from elsewhere, once, and return it. `buffered` does not change."""
         with cython.critical_section(self):
             if not batch.beside:
                 self.trim(batch)
         return batch.size + batch.beside
 
     def hold(self, nbytes):
-        """Count bytes that came from elsewhere: the cost of a batch that was stored."""
+        """Add to `buffered` the cost of a batch that came from elsewhere: a stored one."""
         cdef int64_t more = nbytes
         with cython.critical_section(self):
             self.held += more
 
     def release(self, nbytes):
-        """Give back the cost of a batch."""
+        """Subtract the cost of a batch from `buffered`."""
         cdef int64_t less = nbytes
         with cython.critical_section(self):
             self.held -= less
 
     def releasing(self, nbytes):
-        """As `release`, for `threads.at_once`."""
+        """Like `release`, but returns an iterator for `threads.at_once`."""
         return map(self.release, (nbytes,))
 
     def limit_bytes(self, int64_t max_bytes):
-        """Seal batches before they grow over so many bytes from now on, if that is less than before."""
+        """From now on, seal batches before they exceed this many bytes, if that is less than the current limit."""
         with cython.critical_section(self):
             self.max_bytes = min(self.max_bytes, max_bytes)
 
@@ -442,7 +448,7 @@ cdef class Accumulator:
             self.is_open = &_CLOSED
 
     def reset(self):
-        """Forget every batch and every count; in a forked child."""
+        """Forget all batches and all counts. Called in a forked child."""
         self.batch = self.untold = None
         self.one_type = self.one_name = None
         self.one_count = 0
@@ -450,7 +456,7 @@ cdef class Accumulator:
         self.held = self.events_in = self.events_out = 0
 
     def waiting_types(self):
-        """Events by type of the batches that were not taken yet, all at one moment."""
+        """The number of events per type in the batches that were not taken yet, all at one moment."""
         cdef dict counts = {}
         cdef Batch batch
         with cython.critical_section(self):
@@ -461,7 +467,7 @@ cdef class Accumulator:
         return counts
 
     cdef bint keep_new(self, Batch batch, int64_t size) except -1:
-        """Keep a batch with its events, if there is room for it and the accumulator is open."""
+        """Add a batch with its events, if there is room for it and the accumulator is open. Returns whether it did."""
         with cython.critical_section(self):
             if self.held + size > self.buffer_bytes or not self.is_open[0]:
                 return False
@@ -477,7 +483,7 @@ cdef class Accumulator:
 
     cdef int require_open(self) except -1:
         if not self.is_open[0]:
-            forks.check()  # which resets the accumulator in a forked child
+            forks.check()  # resets the accumulator in a forked child
             if not self.is_open[0]:
                 raise ClientClosedError("the producer was closed")
         return 0
@@ -489,7 +495,7 @@ cdef class Accumulator:
         return 0
 
     cdef int trim(self, Batch batch) except -1:
-        """Give back memory that a batch does not need, and note what it takes beside the bytes of its events."""
+        """Free memory that a batch does not need, and record how much it uses beside the bytes of its events."""
         cdef dict types
         cdef Py_ssize_t count
         cdef bint is_crowded = self.held > self.buffer_bytes >> 3
@@ -512,8 +518,8 @@ cdef class Accumulator:
         return 0
 
     cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts) except -1:
-        """Accept events from number `at` on and before `stop`, as long as the open batch knows their types, surely
-        takes them and is not full then; return where that ended.
+        """Accept events from index `at` up to, not including, `stop`, as long as the open batch knows the event's type,
+        certainly has room for it and is not full afterwards. Returns the index of the first event not accepted.
         """
         cdef Batch batch
         cdef Py_ssize_t end
@@ -542,7 +548,7 @@ cdef class Accumulator:
         return end
 
     cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts, Py_ssize_t first):
-        """Go through events until there are no more, or `most`, or one is refused."""
+        """Accept events until there are no more, `most` events were read, or one was refused."""
         cdef Py_ssize_t number = 0
         cdef object receipt
         cdef object last = None
@@ -566,7 +572,7 @@ cdef class Accumulator:
         return number, None
 
     cdef object serialized(self, object type_, object data, Py_ssize_t index):
-        """The bytes of an event; `rescue` has the last word where there is one."""
+        """Return the bytes of an event. If the serializer raises TypeError and there is a `rescue`, it decides."""
         if self.rescue is None:
             return self.serializer(data)
         try:
@@ -576,7 +582,7 @@ cdef class Accumulator:
         return self.rescue(data, type_, index if index >= 0 else None)
 
     cdef inline object accept(self, object type_, object data, Py_ssize_t index):
-        """Accept one event; `index` is its place among several, or -1."""
+        """Accept one event. `index` is its index among several events, or -1."""
         cdef Py_buffer buffer
         if self.serializer is not None:
             data = self.serialized(type_, data, index)
@@ -600,8 +606,8 @@ cdef class Accumulator:
         return self.put_at_edge(type_, raw, length)
 
     cdef inline bint fits(self, Batch batch, object type_, Py_ssize_t length) noexcept:
-        """Say whether the open batch surely takes an event, and is not full then."""
-        # Base64, and a JSON string of control characters, make the most of data and type.
+        """Return whether the open batch certainly has room for an event and is not full afterwards."""
+        # The worst case: data as base64, and the type as a JSON string of control characters.
         cdef int64_t most = 2 * <int64_t> length + 6 * <int64_t> PyUnicode_GET_LENGTH(type_) + _MOST_AROUND
         return (
             batch is not None
@@ -619,7 +625,7 @@ cdef class Accumulator:
         return 0
 
     cdef object put_at_edge(self, object type_, const uint8_t* raw, Py_ssize_t length):
-        """Accept an event that the open batch may not take, or that may fill it."""
+        """Accept an event for which the open batch may have no room, or which may fill it."""
         cdef Batch batch = None
         cdef Batch fresh = None
         cdef object receipt = None
@@ -665,7 +671,7 @@ cdef class Accumulator:
                         self.keep(batch)
                         self.batch = None
                         sealed = True
-                    receipt = batch.receipt  # whoever takes the batch from here on may clear it
+                    receipt = batch.receipt  # before another thread takes the batch and clears it
             if step == _ACCEPTED:
                 break
         if opened:
@@ -684,23 +690,23 @@ cdef class Accumulator:
         return 0
 
     cdef int tell(self, bint is_ours) except -1:
-        """Call `on_open` for the batch that it was not called for, or not to its end."""
+        """Call `on_open` for the open batch if it was not called yet or did not return."""
         cdef Batch batch
         cdef object hook
         with cython.critical_section(self):
             batch = self.untold
             hook = self.open_hook
             if batch is not None and not is_ours:
-                self.untold = None  # first, for the hook may emit
+                self.untold = None  # before the call, because the hook may emit
                 if batch is not self.batch:
-                    batch = None  # it is sealed by now
+                    batch = None  # it was sealed meanwhile
         if batch is None:
             return 0
         try:
             hook(batch)
         except Exception:
             with cython.critical_section(self):
-                self.untold = None  # but not after a Ctrl-C
+                self.untold = None  # not after a Ctrl-C: the next call repeats the hook
             raise
         with cython.critical_section(self):
             if self.untold is batch:
@@ -719,7 +725,7 @@ cdef int _add_up(dict counts, dict more) except -1:
 
 
 cdef object _plain(object type_):
-    """The type as exactly a str: a subclass may have Python code of its own."""
+    """Return the type as exactly a str, because a subclass may run Python code."""
     if not PyUnicode_Check(type_):
         refuse_type(type_)
     return type_ if PyUnicode_CheckExact(type_) else str.__str__(type_)

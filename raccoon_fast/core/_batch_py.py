@@ -1,4 +1,4 @@
-"""The pure-Python form of Batch and Accumulator; their contracts are here."""
+"""The pure-Python form of Batch and Accumulator, with their contracts."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["Accumulator", "Batch", "Router"]
 
 _PAGE = forks.PAGE
-# As an event's place among several: its data is not to be serialized.
+# In place of an event's index: its data is serialized already.
 FINISHED = -1
-# Another thread has the lock for moments; a finalizer that runs in one of them may have it for long.
+# How long to wait for another thread's lock. It is held for moments, unless a finalizer runs meanwhile and takes long.
 _PATIENCE_S = 0.05
 _STUCK_S = 5.0
-# Numbers that are added up whenever their sum is asked for, at most.
+# A sum is computed from at most about this many numbers, whenever it is needed.
 _MOST_NUMBERS = 32
-# Events whose types a Counter counts faster than a loop.
+# For more events than this, a Counter counts their types faster than a loop.
 _MANY = 16
-# Bytes of memory, about: an event that is not in one piece with the others yet, beside its own; a dict of event types;
-# an entry there with its count, beside the type's text; what an envelope keeps of a type, and of a length.
+# Approximate bytes of memory: of an event that is not joined with the others yet, beside its own bytes; of a dict of
+# event types; of an entry in it with its count, beside the type's text; of what an envelope keeps per type and length.
 _LOOSE_BYTES = 150
 _DICT_BYTES = 184
 _ENTRY_BYTES = 112
 _FORM_BYTES = 700
 
-# An event in the open batch: its type, its data, and the bytes of the batch up to its end.
+# An event in the open batch: its type, its data, and the bytes of the batch up to the event's end.
 _Event = tuple[str, bytes, int]
 _Events = Sequence[_Event]
 _FIRST, _SECOND, _THIRD, _LAST = itemgetter(0), itemgetter(1), itemgetter(2), itemgetter(-1)
@@ -51,25 +51,26 @@ _GATHERED = attrgetter("gathered")
 
 
 class Batch:
-    """Events that are sent, acknowledged and tried again together; wire format from the first one on.
+    """Events that are sent, acknowledged and retried together. They are in wire format from the first one on.
 
-    Not thread-safe: whoever took it from an accumulator owns it.
+    Not thread-safe: the thread that took it from an accumulator owns it.
 
     Args:
         wire: "proto" or "json".
-        capacity: Bytes of wire format to make room for at once.
+        capacity: Bytes of wire format to allocate at once.
 
     Attributes:
-        wire: As given.
-        gathered: What an accumulator has put in, and is not in the envelope yet; a deque until the batch is sealed.
+        wire: The argument.
+        gathered: Events that an accumulator added and that are not in the envelope yet; a deque until the batch is
+            sealed.
         receipt: What `emit` returns for its events.
-        settlement: Whoever wants to know of its outcome.
+        settlement: The object that is interested in its outcome.
         req_guid: Its guid.
-        accepted_s: time.monotonic() of its first event.
+        accepted_s: When it got its first event, by time.monotonic().
         deadline_s: When it expires, on the same clock.
         attempts: How often it was sent.
-        outcome: What is known of its delivery.
-        trouble: What the engine noted when an attempt failed; None if none has.
+        outcome: What is known about its delivery.
+        trouble: What the engine recorded when an attempt failed; None if no attempt has failed.
     """
 
     __slots__ = (
@@ -112,7 +113,7 @@ class Batch:
     def envelope(self) -> ProtoEnvelope | JsonEnvelope:
         """The request."""
         if events := self.gathered:
-            # Again from the beginning, where an exception of a signal handler ended it.
+            # Start again from the beginning, in case a signal handler's exception interrupted this before.
             self._envelope.clear()
             self._envelope.add_many(_pairs(events))
             self.gathered = ()
@@ -125,29 +126,29 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that its events take in wire format; in JSON with a comma each, so that parts add up to the whole."""
+        """Bytes of the events in wire format; in JSON with a comma per event, so that parts add up to the whole."""
         return self._nbytes or _nbytes(self.gathered)
 
     @property
     def cost(self) -> int:
-        """Bytes that the accumulator counts for it: `nbytes`, and from `weigh` on what it takes beside them."""
+        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses beside them."""
         return self.nbytes + self._beside
 
     @property
     def is_lean(self) -> bool:
-        """Whether it gave up what it would need for more events, in a crowded accumulator."""
+        """Whether it freed the memory needed for adding more events, because the accumulator was crowded."""
         return self._is_lean
 
     @property
     def types(self) -> Mapping[str, int]:
-        """Events by type; to be read only."""
+        """The number of events per type. Only read it."""
         if self._run:
             self._counts[self._last_type] = self._counts.get(self._last_type, 0) + self._run
             self._run = 0
         return self._counts
 
     def types_so_far(self) -> Mapping[str, int]:
-        """As `types`, for another thread than its owner's: changes nothing."""
+        """Like `types`, but for threads that do not own the batch: it changes nothing."""
         while True:
             events = self.gathered
             counts = self._counts.copy()
@@ -156,11 +157,11 @@ class Batch:
             if counts:
                 return counts
             counts = _counted(events)
-            if events is self.gathered:  # and not sealed just now
+            if events is self.gathered:  # else it was sealed just now
                 return counts
 
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
-        """Append one event; arguments and errors as those of the envelope's `add`."""
+        """Append one event. The arguments and errors are those of the envelope's `add`."""
         if data.__class__ is not bytes:
             data = own_data(data)
         if type.__class__ is not str:
@@ -171,12 +172,12 @@ class Batch:
         if type == self._last_type:
             self._run += 1
         else:
-            _ = self.types  # counts what there was of the type before
+            _ = self.types  # counts the events of the previous type
             self._last_type = type
             self._run = 1
 
     def add_many(self, events: Iterable[tuple[str, bytes]]) -> None:
-        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        """Append events, each as `add` does. The first wrong event raises; the events before it stay."""
         for index, event in enumerate(events):
             self.add(*pair_of(index, event))
 
@@ -184,12 +185,12 @@ class Batch:
         """Read its events back out of the wire format.
 
         Raises:
-            DecodeError: What was loaded is not a body.
+            DecodeError: `load` got bytes that are not a body.
         """
         return (read_proto_body if self.wire == "proto" else read_json_body)(self.envelope.body())
 
     def load(self, body: bytes, types: Mapping[str, int]) -> None:
-        """Replace its events by those of another batch of the same wire: its `envelope.body()` and its `types`."""
+        """Replace the events with those of another batch of the same wire format: its `envelope.body()` and `types`."""
         self._envelope.load(body, sum(types.values()))
         self.gathered = ()
         self._nbytes = len(body) + (1 if self.wire == "json" else 0)
@@ -199,7 +200,7 @@ class Batch:
         self._run = 0
 
     def clear(self) -> None:
-        """Take everything out, for reuse; the memory is kept."""
+        """Remove everything, for reuse. The memory is kept."""
         self._envelope.clear()
         self.gathered = ()
         self.receipt = None
@@ -218,10 +219,15 @@ class Batch:
         self._run = 0
 
     def weigh(self, batch_cost: int, one_type: Mapping[str, int] | None, *, is_crowded: bool) -> Mapping[str, int]:
-        """As the accumulator's, which says whether memory is tight, and what types the last such batch had.
+        """Like the accumulator's `weigh`.
+
+        Args:
+            batch_cost: The `batch_cost` of the accumulator.
+            one_type: The types of the last lean batch that had only one type.
+            is_crowded: Whether memory is tight. The batch then frees what it does not need.
 
         Returns:
-            Its types.
+            The types of this batch.
         """
         if is_crowded:
             self.envelope.make_lean()
@@ -253,7 +259,7 @@ def _nbytes(events: _Events) -> int:
 def _weighed(
     types: Mapping[str, int], count: int, batch_cost: int, one_type: Mapping[str, int] | None, *, is_crowded: bool
 ) -> tuple[int, dict[str, int]]:
-    """The bytes that a batch takes beside its events, and the dict that its types may share with another one."""
+    """Return the bytes that a batch uses beside its events, and its types, in a dict that batches may share."""
     beside = batch_cost if is_crowded else batch_cost + _LOOSE_BYTES * count + _FORM_BYTES * len(types)
     if is_crowded and types == one_type:
         assert isinstance(one_type, dict)
@@ -266,34 +272,34 @@ def _weighed(
 
 
 class Accumulator:
-    """Events in, sealed batches out, within a bound of memory.
+    """Collects events into batches and hands out the sealed batches, within a memory limit.
 
-    Any thread may call anything at any time. The hooks are called in the thread that caused them, with nothing locked,
-    so they may call back. Each change is one step: an exception of a signal handler ends a call before it or after it,
-    and what a handler calls sees all of it or nothing.
+    Any thread may call any method at any time. A hook runs in the thread that caused it. No lock is held then, so the
+    hook may call the accumulator. Each change is one step: an exception of a signal handler ends a call before or after
+    the change, and a call made by a handler sees the whole change or none of it.
 
     Args:
-        make_batch: Returns an empty batch for the next event. Two threads may ask at once; what the slower one got is
-            then not used.
-        serializer: Turns an event's data into bytes, before anything else is done; None where it is bytes already.
-        wire: "proto" or "json", that of the batches.
-        max_events: A batch with so many is sealed.
-        max_bytes: A batch is sealed before it grows over so many bytes of wire format; a larger event is alone in its
-            batch.
+        make_batch: Returns an empty batch for the next event. Two threads may call it at the same time; the batch of
+            the slower thread is then not used.
+        serializer: Turns an event's data into bytes, before anything else happens; None if the data is bytes already.
+        wire: The wire format of the batches, "proto" or "json".
+        max_events: A batch with this many events is sealed.
+        max_bytes: A batch is sealed before it exceeds this many bytes of wire format. A larger event gets a batch of
+            its own.
         max_event_bytes: A larger event is refused.
-        buffer_bytes: Bytes of events that were accepted and not released, and of what sealed batches take beside them,
-            at most, but for what the last batch takes beside its events. From an eighth of that on batches give up what
-            they do not need.
-        batch_cost: Bytes of memory that a batch takes beside that of its events and their types: its objects, and what
-            `make_batch` puts there. 0 counts the events' bytes alone.
-        rescue: Called with the data of which the serializer raised a TypeError, the event's type, and its place among
-            several or None; has the bytes, or raises.
+        buffer_bytes: The most bytes of events that were accepted and not released, plus the memory that sealed batches
+            use beside their events. Only this memory of the last batch may exceed the limit. Once an eighth of the
+            limit is in use, batches free what they do not need.
+        batch_cost: Bytes of memory that a batch uses beside its events and their types: its own objects, and those that
+            `make_batch` adds. With 0, only the bytes of events count.
+        rescue: Called when the serializer raised a TypeError: with the data, the event's type, and its index among
+            several events or None. Returns the bytes, or raises.
 
     Attributes:
         on_open: Called with a batch that got its first event.
-        on_sealed: Called when there is one more batch to take.
-        on_full: Called with the events, by type, and the size of what has no room. True means that there may be room
-            now; anything else is returned by `emit`, which then has not accepted the event.
+        on_sealed: Called when one more batch can be taken.
+        on_full: Called with the number of events per type and the size of what does not fit. True means that there may
+            be room now. `emit` returns anything else as its result, and has then not accepted the event.
     """
 
     def __init__(
@@ -321,21 +327,21 @@ class Accumulator:
         self._max_event_bytes = max_event_bytes
         self._buffer_bytes = buffer_bytes
         self._batch_cost = batch_cost
-        # The types of the last lean batch of one type.
+        # The types of the last lean batch that had only one type.
         self._one_type: Mapping[str, int] | None
         self._closed = False
-        # The open batch while `on_open` has not returned for it: whoever comes meanwhile calls it too.
+        # The open batch until `on_open` has returned for it. Until then, other calls call `on_open` too.
         self._untold: Batch | None
         self.reset()
 
-    # What is counted is the sum of numbers in a deque, and of what waits in batches that are not sealed yet.
+    # Each count is the sum of the numbers in a deque, plus what is in the batches that are not sealed yet.
 
     @property
     def buffered(self) -> int:
-        """Bytes of events that were accepted and not released; of sealed batches, what they cost."""
+        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
         try:
             return sum(chain(self._bytes, map(_THIRD, map(_LAST, map(_GATHERED, chain(self._opened, self._sealing))))))
-        except IndexError:  # the only event of one was withdrawn
+        except IndexError:  # the only event of a batch was withdrawn
             return sum(self._bytes) + sum(_nbytes(batch.gathered) for batch in [*self._opened, *self._sealing])
 
     @property
@@ -345,7 +351,7 @@ class Accumulator:
 
     @property
     def taken(self) -> int:
-        """Events of the batches that were taken or dropped so far."""
+        """Events in the batches that were taken or dropped so far."""
         return sum(self._taken)
 
     @property
@@ -356,12 +362,12 @@ class Accumulator:
 
     @property
     def sealed(self) -> int:
-        """Batches to take."""
+        """Batches that are sealed and can be taken."""
         return len(self._sealed)
 
     @property
     def oldest_s(self) -> float:
-        """When the batch that `take` has next got its first event (its `accepted_s`); infinity if there is none."""
+        """When the batch that `take` returns next got its first event (its `accepted_s`); infinity if there is none."""
         try:
             return self._sealed[0][0].accepted_s
         except IndexError:
@@ -371,12 +377,12 @@ class Accumulator:
         """Accept one event.
 
         Returns:
-            The receipt of the batch that carries it.
+            The receipt of the batch that carries the event.
 
         Raises:
-            MessageTooLargeError: It is over `max_event_bytes`.
+            MessageTooLargeError: The event is over `max_event_bytes`.
             ClientClosedError: `close` was called.
-            TypeError, ValueError: As the envelope's `add`.
+            TypeError, ValueError: As in the envelope's `add`.
         """
         return self._accept(type, data, None)
 
@@ -385,7 +391,7 @@ class Accumulator:
             forks.check()
         if self._serializer is not None and index != FINISHED:
             data = self._serialized(type, data, index)
-        # Whatever may be wrong with the event is found before anything is changed for it.
+        # Check the whole event before changing anything for it.
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
         if data.__class__ is not bytes:
@@ -411,7 +417,7 @@ class Accumulator:
                     batch = self._opened[0]
                     events = batch.gathered
                     nbytes = events[-1][2]
-                except IndexError:  # there is none, or its only event was withdrawn
+                except IndexError:  # there is no batch, or its only event was withdrawn
                     pass
                 if batch is not None and events.__class__ is not deque:
                     continue  # it was sealed just now
@@ -425,7 +431,7 @@ class Accumulator:
                             assert fresh is not None
                             batch, nbytes = fresh, 0
                             events = batch.gathered = deque()
-                        receipt = batch.receipt  # whoever takes the batch once it is sealed may clear it
+                        receipt = batch.receipt  # before another thread takes the sealed batch and clears it
                         event = (type, data, nbytes + size)
                         events.append(event)
                         if is_needed:
@@ -465,30 +471,30 @@ class Accumulator:
         return self._rescue(data, type, index)
 
     def _tell(self, is_ours: bool) -> None:
-        """Call `on_open` for the batch that it was not called for, or not to its end."""
+        """Call `on_open` for the open batch if it was not called yet or did not return."""
         batch = self._untold
         if batch is None:
             return
         if not is_ours:
-            self._untold = None  # first, for the hook may emit
+            self._untold = None  # before the call, because the hook may emit
             if batch is not self._open_batch():
-                return  # it is sealed by now
+                return  # it was sealed meanwhile
         try:
             self.on_open(batch)
         except Exception:
-            self._untold = None  # but not after a Ctrl-C
+            self._untold = None  # not after a Ctrl-C: the next call repeats the hook
             raise
         if self._untold is batch:
             self._untold = None
 
     def _emit_alone(self, type: str, data: bytes) -> Any:  # noqa: A002 - the proto field's name
-        """Accept one event as a batch of its own, while the code that this call interrupts changes the open one."""
+        """Accept one event in its own batch, because the code that this call interrupts is changing the open batch."""
         batch = self._make_batch()
         batch.add(type, data)
         size = batch.nbytes
         if size > self._max_event_bytes:
             refuse_event(size, self._max_event_bytes)
-        self.seal()  # or it would overtake what this thread emitted before
+        self.seal()  # or the event would overtake what this thread emitted before
         return self._append_alone(batch)
 
     def _append_alone(self, batch: Batch) -> Any:
@@ -503,7 +509,7 @@ class Accumulator:
                 return answer
         cost, entry = self.weigh(batch), (batch, batch.count)
         at_once(map(deque.append, (self._bytes, self._accepted, self._sealed), (cost, entry[1], entry)))  # type: ignore[arg-type]
-        if self._closed:  # a signal handler closed it just now: nobody may be left to take the batch
+        if self._closed:  # a signal handler closed it just now: maybe no thread is left to take the batch
             numbers = (self._bytes, self._accepted), (-cost, -entry[1])
             with contextlib.suppress(ValueError):  # it was taken
                 at_once(map(deque.remove, (self._sealed,), (entry,)), map(deque.append, *numbers))
@@ -514,13 +520,13 @@ class Accumulator:
         return receipt
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
-        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it.
+        """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted.
 
         Returns:
-            The receipts of the batches that carry them, each once, in order.
+            The receipts of the batches that carry the events, each once, in order.
 
         Raises:
-            TypeError: An event is no pair of a str and data; its place is named. Otherwise as `emit`.
+            TypeError: An event is not a pair of a str and data; the message names its index. Otherwise as in `emit`.
         """
         check_events(events)
         receipts: dict[Any, None] = {}
@@ -531,18 +537,18 @@ class Accumulator:
     def emit_some(
         self, events: Iterator[tuple[str, Any]], most: int, refusal: object, receipts: dict[Any, None], first: int = 0
     ) -> tuple[int, Any]:
-        """Go through up to `most` of the events that an iterator has left, with each as `emit` does.
+        """Accept up to `most` of an iterator's remaining events, each as `emit` does.
 
         Args:
-            events: Goes on where the last call ended.
+            events: An iterator. The next call continues where this one ends.
             most: 1 or more.
-            refusal: What `on_full` answers for an event that is not accepted; the call ends with it.
-            receipts: Gets the receipts of the batches that carry them, each once, in order.
-            first: The place of the next event among all of them, for errors.
+            refusal: The object that `on_full` returns for an event that is not accepted. The call ends at this event.
+            receipts: Gets the receipts of the batches that carry the events, each once, in order.
+            first: The index of the next event among all events, for error messages.
 
         Returns:
-            How many it went through, fewer than `most` when there are no more; and the last of them if it was refused,
-            or None.
+            The number of events read, less than `most` if there are no more; and the last event read if it was
+            refused, otherwise None.
         """
         number = 0
         for event in events:
@@ -556,15 +562,15 @@ class Accumulator:
         return number, None
 
     def add_batch(self, batch: Batch) -> Any:
-        """Accept a batch as it is, sealed, behind those that wait; the open one stays open.
+        """Accept a batch as it is and queue it as sealed, behind the other sealed batches. The open batch stays open.
 
-        `max_events` and `max_bytes` do not hold for it.
+        `max_events` and `max_bytes` do not apply to it.
 
         Returns:
-            Its receipt.
+            The receipt of the batch.
 
         Raises:
-            MessageTooLargeError: It is over `max_event_bytes`.
+            MessageTooLargeError: The batch is over `max_event_bytes`.
             ClientClosedError: `close` was called.
         """
         forks.check()
@@ -583,10 +589,10 @@ class Accumulator:
         return False
 
     def take(self, into: deque[Batch] | None = None) -> Batch | None:
-        """Hand over the sealed batch that waits longest, or None.
+        """Remove and return the sealed batch that has waited longest, or None.
 
         Args:
-            into: A deque that gets the batch too, in the same step.
+            into: A deque to which the batch is appended too, in the same step.
         """
         if self._sealing:
             self._finish_sealing()
@@ -609,7 +615,7 @@ class Accumulator:
         return batch
 
     def take_all(self) -> tuple[deque[Batch], dict[str, int]]:
-        """Hand over every sealed batch, in order, and the events of all of them by type."""
+        """Remove and return all sealed batches, in order, and the number of their events per type."""
         self._finish_sealing()
         entries: deque[tuple[Batch, int]] = deque()
         at_once(
@@ -624,7 +630,7 @@ class Accumulator:
         return deque(map(_FIRST, entries)), counts
 
     def weigh(self, batch: Batch) -> int:
-        """Give a batch its cost, and return it: once, for one that came from elsewhere; nothing is counted here."""
+        """Set the cost of a batch that came from elsewhere, once, and return it. `buffered` does not change."""
         if self._batch_cost and batch.cost == batch.nbytes:
             is_crowded = self.buffered > self._buffer_bytes >> 3
             types = batch.weigh(self._batch_cost, self._one_type, is_crowded=is_crowded)
@@ -633,23 +639,23 @@ class Accumulator:
         return batch.cost
 
     def hold(self, nbytes: int) -> None:
-        """Count bytes that came from elsewhere: the cost of a batch that was stored."""
+        """Add to `buffered` the cost of a batch that came from elsewhere: a stored one."""
         self._bytes.append(nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
             _fold(self._bytes)
 
     def release(self, nbytes: int) -> None:
-        """Give back the cost of a batch."""
+        """Subtract the cost of a batch from `buffered`."""
         self._bytes.append(-nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
             _fold(self._bytes)
 
     def releasing(self, nbytes: int) -> Iterator[object]:
-        """As `release`, for `threads.at_once`."""
+        """Like `release`, but returns an iterator for `threads.at_once`."""
         return map(self._bytes.append, (-nbytes,))
 
     def limit_bytes(self, max_bytes: int) -> None:
-        """Seal batches before they grow over so many bytes from now on, if that is less than before."""
+        """From now on, seal batches before they exceed this many bytes, if that is less than the current limit."""
         self._max_bytes = min(self._max_bytes, max_bytes)
 
     def close(self) -> None:
@@ -657,24 +663,24 @@ class Accumulator:
         self._closed = True
 
     def reset(self) -> None:
-        """Forget every batch and every count; in a forked child, where another thread may have held the lock."""
+        """Forget all batches and all counts. Called in a forked child, where another thread may have held the lock."""
         self._lock = new_lock()
         self._holder = 0
         self._stuck_s = 0.0
         self._untold = None
         self._one_type = None
-        # One batch or none.
+        # The open batch, if there is one.
         self._opened: deque[Batch] = deque()
-        # Those whose cost is being found; whoever finds one there goes on with it.
+        # Batches whose cost is being computed. Any call that finds one here completes its sealing.
         self._sealing: deque[Batch] = deque()
-        # With the number of their events.
+        # Sealed batches, each with the number of its events.
         self._sealed: deque[tuple[Batch, int]] = deque()
         self._bytes: deque[int] = deque()
         self._accepted: deque[int] = deque()
         self._taken: deque[int] = deque()
 
     def waiting_types(self) -> dict[str, int]:
-        """Events by type of the batches that were not taken yet, all at one moment."""
+        """The number of events per type in the batches that were not taken yet, all at one moment."""
         counts: dict[str, int] = {}
         for batch in [*chain(map(_FIRST, chain(self._sealed)), self._sealing, self._opened)]:
             for type_, count in batch.types_so_far().items():
@@ -688,9 +694,9 @@ class Accumulator:
             return None
 
     def _seal(self, batch: Batch) -> bool:
-        """Seal the open batch, with the lock or without it; False if another call has done so, or it is empty.
+        """Seal the open batch, with or without the lock. Returns False if another call has sealed it, or it is empty.
 
-        The call that has the lock may be suspended, by the signal handler that this one runs in, and wait for its end.
+        If this call runs in a signal handler, the call that holds the lock may be suspended until the handler ends.
         """
         events = batch.gathered
         try:
@@ -705,7 +711,7 @@ class Accumulator:
         return self._finish_sealing()
 
     def _finish_sealing(self) -> bool:
-        """Put batches to those that are sealed. Returns whether there are more of them now."""
+        """Complete the sealing of batches. Returns whether there are more sealed batches now."""
         has_sealed = False
         while self._sealing:
             try:
@@ -731,7 +737,7 @@ class Accumulator:
         return has_sealed
 
     def _changes(self, events: _Events, nbytes: int, count: int) -> dict[str, Any]:
-        """What sealing changes in a batch. It is found beside the batch, which another call may change meanwhile."""
+        """Return what sealing changes in a batch. The batch itself stays as it is: another call may change it now."""
         types = _counted(events)
         beside, is_crowded = 0, False
         if self._batch_cost:
@@ -747,12 +753,12 @@ class Accumulator:
             changes.update(_is_lean=True, _envelope=envelope, gathered=())
         return changes
 
-    # No call waits for good for another one: a finalizer or a signal handler runs in the thread that it interrupts, or
-    # makes that thread wait for the one that emits. The lock only keeps two threads from overfilling a batch or the
+    # No call waits forever for another call. A finalizer or a signal handler runs in the thread that it interrupts, or
+    # makes that thread wait for the thread that emits. The lock only keeps two threads from overfilling a batch or the
     # buffer.
 
     def _enter(self) -> threading.Lock | None:
-        """Take the lock; None where the code that this call interrupts has it, or another thread has it for long."""
+        """Take the lock. Returns None if the code that this call interrupts or, for long, another thread holds it."""
         lock = self._lock
         if not lock.acquire(blocking=False):
             if self._holder == get_ident():
@@ -767,7 +773,7 @@ class Accumulator:
         return lock
 
     def _is_interrupted(self) -> bool:
-        """Whether the call that enters interrupts one that has the lock, which a Ctrl-C did not end before it left."""
+        """Whether this call interrupts the holder of the lock. If not, a Ctrl-C ended the holder before its release."""
         frame: FrameType | None = sys._getframe(2).f_back  # noqa: SLF001
         while frame is not None:
             if frame.f_code is _ACCEPTING and frame.f_locals.get("self") is self:
@@ -776,7 +782,7 @@ class Accumulator:
         return False
 
     def _look_whether_stuck(self, lock: threading.Lock) -> None:
-        """Make a new lock where a Ctrl-C came just after a call had taken it, and nobody will release it."""
+        """Make a new lock if nobody will release this one, because a Ctrl-C came just after a call had taken it."""
         now_s = time.monotonic()
         if not self._stuck_s:
             self._stuck_s = now_s
@@ -791,7 +797,7 @@ class Accumulator:
 
 
 def _fold(numbers: deque[int]) -> None:
-    """Put their sum in place of many."""
+    """Replace the numbers with their sum."""
     total: deque[int] = deque()
     at_once(
         map(deque.append, (total,), map(sum, (numbers,))),
@@ -801,7 +807,7 @@ def _fold(numbers: deque[int]) -> None:
 
 
 def _withdraw(events: deque[_Event], event: _Event) -> bool:
-    """Take an event out of the open batch again; False if the batch was sealed with the event in it."""
+    """Remove an event from the open batch again. Returns False if the batch was sealed with the event in it."""
     try:
         events.remove(event)
     except ValueError:

@@ -1,10 +1,10 @@
-# The compiled form of what takes slices, a part of _batch_c.pyx; its contract is in _batch_slices_py.py.
+# The compiled functions that accept slices. They are part of _batch_c.pyx; the contracts are in _batch_slices_py.py.
 
 from raccoon_fast.core._columns_c cimport Slices
 
 
 def emit_slices(entry, types, Slices slices not None, Py_ssize_t most, refusal, dict receipts not None):
-    """Accept events whose bytes are finished, from number `slices.at` on, each as `emit` does: no serializer runs."""
+    """Accept serialized events from index `slices.at` on, each as `emit` does but without the serializer."""
     cdef Accumulator accumulator = None
     cdef Py_ssize_t size = 0
     cdef const uint8_t* raw = NULL
@@ -32,7 +32,7 @@ def emit_slices(entry, types, Slices slices not None, Py_ssize_t most, refusal, 
 
 
 def add_slices(Batch batch not None, types, Slices slices not None):
-    """Append to a batch what `slices` has from `slices.at` on, each as `add` does."""
+    """Append the slices from index `slices.at` on to a batch, each as `add` does."""
     cdef Py_ssize_t size = 0
     cdef const uint8_t* raw = NULL
     cdef bint is_one = PyUnicode_Check(types)

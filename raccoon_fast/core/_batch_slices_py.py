@@ -1,4 +1,4 @@
-"""The pure-Python form of what takes slices; its contract is here."""
+"""The pure-Python functions that accept slices, with their contracts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ def emit_slices(
     refusal: object,
     receipts: dict[Any, None],
 ) -> bool:
-    """Accept events whose bytes are finished, from number `slices.at` on, each as `emit` does: no serializer runs.
+    """Accept serialized events from index `slices.at` on, each as `emit` does but without the serializer.
 
-    `slices.at` is then the place of the next one; after an error, that of the event that could not be accepted.
+    Afterwards `slices.at` is the index of the next event; after an error, the index of the event that could not be
+    accepted.
 
     Args:
-        entry: Where they go. A Router must have accumulators only.
-        types: The type of all events, or that of each.
-        slices: Their bytes.
-        most: So many, at most.
-        refusal: What `on_full` answers for an event that is not accepted; the call ends behind it.
-        receipts: Gets the receipts of the batches that carry them, each once, in order.
+        entry: Gets the events. A Router must route to accumulators only.
+        types: The type of all events, or one type per event.
+        slices: The bytes of the events.
+        most: The most events to accept.
+        refusal: The object that `on_full` returns for an event that is not accepted. The call ends after this event.
+        receipts: Gets the receipts of the batches that carry the events, each once, in order.
 
     Returns:
         Whether the last event was refused.
 
     Raises:
-        Exception: As the accumulator's `emit`; those before the event were accepted.
+        Exception: As the accumulator's `emit`. The events before the failing one were accepted.
     """
     end = min(len(slices), slices.at + most)
     while slices.at < end:
@@ -50,12 +51,12 @@ def emit_slices(
 
 
 def add_slices(batch: Batch, types: str | Sequence[str], slices: Slices) -> None:
-    """Append to a batch what `slices` has from `slices.at` on, each as `add` does; errors as there.
+    """Append the slices from index `slices.at` on to a batch, each as `add` does and with the same errors.
 
     Args:
         batch: Gets the events.
-        types: The type of all events, or that of each.
-        slices: Their bytes; its `at` is where an error came up.
+        types: The type of all events, or one type per event.
+        slices: The bytes of the events. After an error, `slices.at` is the index of the failing event.
     """
     while slices.at < len(slices):
         batch.add(types if isinstance(types, str) else types[slices.at], slices[slices.at])

@@ -1,6 +1,6 @@
-"""Reads events back out of a request's body: the events as they are in its wire format, without head and end.
+"""Reads events back out of a request's body. The body is the events in wire format, without the request's head and end.
 
-Not on the hot path: a batch is read back only where a server refused it, or another wire format is asked for.
+Not on the hot path: a batch is read back only if a server refused it or it is needed in another wire format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def read_proto_body(body: bytes) -> list[tuple[str, bytes]]:
     """Read SendEventRequest.events (3): Event.event_bytes (1), left out when empty, and Event.type (2).
 
     Raises:
-        DecodeError: It is not what an envelope writes.
+        DecodeError: The body is not in the form that an envelope writes.
     """
     events = []
     pos, size = 0, len(body)
@@ -45,7 +45,7 @@ def read_json_body(body: bytes) -> list[tuple[str, bytes]]:
     """Read the elements of "events", separated by commas.
 
     Raises:
-        DecodeError: It is not what an envelope writes.
+        DecodeError: The body is not in the form that an envelope writes.
     """
     try:
         events = json_codec.loads(b"[%b]" % body)

@@ -1,4 +1,4 @@
-"""What the compiled envelope writes bytes with. No Python object is touched and no length is checked in here."""
+"""Functions with which the compiled code writes bytes. They touch no Python object and check no length."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -19,7 +19,7 @@ cdef inline uint64_t varint_size(uint64_t value) noexcept nogil:
 
 
 cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
-    """Write a varint and return where it ends; up to 10 bytes are free."""
+    """Write a varint and return where it ends. `out` must have room for it, up to 10 bytes."""
     if value > 0x7F:
         out[0] = <uint8_t> (value | 0x80)
         value >>= 7
@@ -33,9 +33,9 @@ cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
 
 
 cdef inline void toggle_mask(uint8_t* data, Py_ssize_t size, uint32_t key) noexcept nogil:
-    """Mask `data`, or undo that (RFC 6455, section 5.3).
+    """Mask or unmask `data` (RFC 6455, section 5.3).
 
-    Eight bytes at a time, of which the C compiler makes sixteen or more.
+    Eight bytes at a time; the C compiler turns that into sixteen or more.
     """
     cdef uint64_t wide = <uint64_t> key << 32 | key
     cdef uint64_t word

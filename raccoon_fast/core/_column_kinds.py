@@ -1,4 +1,4 @@
-"""What both forms of Slices and Field share: the kinds of fields, and checks of arguments."""
+"""The kinds of fields and the checks of arguments, which both forms of Slices and Field share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NoReturn
 __all__ = ["KINDS", "check_field", "check_slices", "refuse_offset"]
 
 KINDS = ("integer", "boolean", "string", "text", "varint", "zigzag", "fixed", "flag", "bytes", "moment", "finished")
-"""Of a Field; see there."""
+"""The kinds of a Field, which its docstring explains."""
 
 _OF_OFFSETS = ("string", "text", "bytes", "finished")
 _OF_BITS = ("boolean", "flag")
-# Protects sums of lengths from an overflow.
+# Keeps sums of lengths from overflowing.
 _MOST_ROWS = 1 << 40
 
 
 def check_slices(first: int, count: int, width: int) -> None:
-    """Raise unless these are numbers that Slices can have."""
+    """Raise unless these numbers are valid for Slices."""
     if width not in (4, 8):
         raise ValueError(f"width should be 4 or 8 bytes, not {width!r}")
     for name, value in (("first", first), ("count", count)):
@@ -38,7 +38,7 @@ def check_field(
     offsets: object,
     is_signed: bool,
 ) -> None:
-    """Raise unless these are what a Field can be made of."""
+    """Raise unless these arguments are valid for a Field."""
     if kind not in KINDS:
         raise ValueError(f"kind should be one of {', '.join(KINDS)}, not {kind!r}")
     if not isinstance(before, bytes) or not isinstance(null, bytes):
@@ -62,5 +62,5 @@ def check_field(
 
 
 def refuse_offset(start: int, end: int, size: int) -> NoReturn:
-    """Raise for offsets that lie outside of the data, or one before the other."""
+    """Raise for offsets that lie outside the data or are in the wrong order."""
     raise ValueError(f"offsets {start} and {end} are no part of {size} bytes of data: the column is broken")

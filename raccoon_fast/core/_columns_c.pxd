@@ -1,4 +1,4 @@
-"""What the compiled batch calls of the compiled columns."""
+"""The part of the compiled columns that the compiled batch calls."""
 
 from libc.stdint cimport uint8_t
 

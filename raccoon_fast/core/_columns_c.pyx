@@ -1,7 +1,7 @@
-"""The compiled form of Slices, Field and encode_rows; the contracts are those of the pure form.
+"""The compiled form of Slices, Field and encode_rows. The contracts are in the pure form.
 
-What is read here comes from elsewhere, and another thread may write to it: a length or an offset is read once, checked,
-and used as it was then.
+The buffers belong to others, and another thread may write to them while they are read. So this code reads each length
+and offset once, checks it, and uses the value it read.
 """
 
 cimport cython
@@ -21,7 +21,7 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 cdef const char* _HEX = "0123456789abcdef"
-# A number's digits and sign; a varint; what a Timestamp takes with its length.
+# The most bytes of: a number's digits and sign; a varint; a Timestamp with its length.
 cdef enum:
     _MOST_DIGITS = 24
     _MOST_VARINT = 10
@@ -54,7 +54,7 @@ for _number in range(100):
 
 @cython.final
 cdef class Slices:
-    """The bytes of many events, one behind the other in one buffer, as Arrow has a binary column."""
+    """The bytes of many events, one after the other in one buffer, like a binary column in Arrow."""
 
     def __cinit__(self, data, offsets, first, count, width):
         check_slices(first, count, width)
@@ -87,7 +87,7 @@ cdef class Slices:
         return PyBytes_FromStringAndSize(<const char*> start, size)
 
     cdef int find(self, Py_ssize_t index, const uint8_t** start, Py_ssize_t* size) except -1:
-        """Say where a slice is."""
+        """Return the start and the size of a slice."""
         if not 0 <= index < self.count:
             raise IndexError(f"there are {self.count} slices, and none is number {index}")
         return find_slice(&self.offsets, self.width, self.first + index, &self.data, self.has_data, start, size)
@@ -102,7 +102,7 @@ cdef inline int find_slice(
     const uint8_t** start,
     Py_ssize_t* size,
 ) except -1:
-    """Look up what lies between two offsets, which are there."""
+    """Return the data between two offsets, both of which must exist."""
     cdef int32_t[2] narrow
     cdef int64_t[2] wide
     cdef Py_ssize_t length = data.len if has_data else 0
@@ -233,7 +233,7 @@ cdef class _Output:
 
 
 def encode_rows(fields, rows, end=b""):
-    """Write each row: for each field what stands before its value, and the value; then `end`."""
+    """Write each row: for each field its `before` and its value, then `end`."""
     cdef list columns = list(fields)
     cdef Py_ssize_t count = rows
     cdef Py_ssize_t row
@@ -288,7 +288,7 @@ cdef inline int write_value(Field field, Py_ssize_t row, _Output output) except 
             raise MemoryError
         if field.skips_zero and not size:
             return 0
-        # Six bytes for one are the most that an escape makes; the quotes, or a length.
+        # An escape makes at most six bytes out of one. Add the two quotes, or a length.
         out = output.reserve(before + (6 * size + 2 if kind == _STRING else size + _MOST_VARINT))
     else:
         if kind == _BOOLEAN or kind == _FLAG:
@@ -394,7 +394,7 @@ cdef inline uint8_t* write_escaped(uint8_t* out, const uint8_t* raw, Py_ssize_t 
             memcpy(&word, raw + at, 8)
             quotes = word ^ ones * 0x22
             slashes = word ^ ones * 0x5C
-            # A byte below 0x20, or one of these two, has its top bit set here; some others may.
+            # The top bit is set here for each byte below 0x20, quote and backslash. It may be set for other bytes too.
             if ((word - ones * 0x20) | (quotes - ones) | (slashes - ones)) & ~word & tops:
                 break
             memcpy(out, raw + at, 8)
@@ -407,7 +407,7 @@ cdef inline uint8_t* write_escaped(uint8_t* out, const uint8_t* raw, Py_ssize_t 
                 out[0] = byte
                 out += 1
                 if not at & 7:
-                    break  # back to eight at a time
+                    break  # back to eight bytes at a time
                 continue
             out[0] = c"\\"
             if byte == 0x22 or byte == 0x5C:

@@ -1,4 +1,4 @@
-"""The pure-Python form of Slices, Field and encode_rows; their contracts are here."""
+"""The pure-Python form of Slices, Field and encode_rows, with their contracts."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 class Slices:
-    """The bytes of many events, one behind the other in one buffer, as Arrow has a binary column.
+    """The bytes of many events, one after the other in one buffer, like a binary column in Arrow.
 
     Args:
-        data: The buffer, or None for no bytes at all. Read while this object lives.
-        offsets: Where each slice begins, and behind them where the last one ends: native integers.
-        first: The place of the first slice among the offsets.
-        count: How many slices.
+        data: The buffer, or None for no bytes at all. It is read as long as this object lives.
+        offsets: Where each slice begins and, after these, where the last slice ends: native integers.
+        first: The index of the first slice's offset in `offsets`.
+        count: The number of slices.
         width: Bytes of an offset, 4 or 8.
 
     Attributes:
-        at: The next one, for whoever goes through them; 0 at first.
+        at: The index of the next slice, for the code that reads them in order. It starts at 0.
 
     Raises:
-        ValueError: There are fewer offsets than that. A slice that is no part of the data is found when it is read.
-        TypeError, BufferError: An argument is not what it should be.
+        ValueError: There are not enough offsets. (A slice outside the data raises only when it is read.)
+        TypeError, BufferError: An argument has a wrong type, or is no usable buffer.
     """
 
     __slots__ = ("_count", "_data", "_first", "_offsets", "at")
@@ -62,38 +62,38 @@ class Slices:
 
 
 class Field:
-    """One column of the rows that `encode_rows` writes: Arrow's buffers, and what becomes of a value.
+    """One column of the rows that `encode_rows` writes: Arrow's buffers, and how to write a value.
 
-    | kind | writes, of a column's values |
-    | --- | --- |
-    | integer | integers: decimal digits |
-    | boolean | bits: true or false |
-    | string | text: a JSON string |
-    | text | text that is JSON already |
-    | varint | integers: a varint of 64 bits |
-    | zigzag | signed integers: a zigzag varint |
-    | fixed | 4 or 8 bytes: the same, little-endian |
-    | flag | bits: a varint |
-    | bytes | bytes, with their length before them |
-    | moment | 64-bit integers of time since 1970: a google.protobuf.Timestamp, with its length before it |
-    | finished | bytes, as they are |
+    | kind | values in the column | written as |
+    | --- | --- | --- |
+    | integer | integers | decimal digits |
+    | boolean | bits | true or false |
+    | string | text | a JSON string |
+    | text | text that is JSON already | the same text |
+    | varint | integers | a varint of 64 bits |
+    | zigzag | signed integers | a zigzag varint |
+    | fixed | 4 or 8 bytes | the same bytes, little-endian |
+    | flag | bits | a varint |
+    | bytes | bytes | their length, then the bytes |
+    | moment | 64-bit integers, time since 1970 | the length of a google.protobuf.Timestamp, then the Timestamp |
+    | finished | bytes | the same bytes |
 
     Args:
         kind: See above.
-        before: What is written before each value.
-        rows: How many values.
-        values: Arrow's buffer of values, or of data where there are offsets.
-        offsets: For text and bytes, their offsets.
-        validity: Arrow's bitmap of the values that are not null; None if all are there.
-        first: The place of the first value in the buffers.
+        before: Bytes to write before each value.
+        rows: The number of values.
+        values: Arrow's buffer of values; with offsets, its buffer of data.
+        offsets: Arrow's buffer of offsets, for text and bytes.
+        validity: Arrow's bitmap of the values that are not null; None if there are no nulls.
+        first: The index of the first value in the buffers.
         width: Bytes of an integer, or of an offset.
-        is_signed: Whether the integers are.
-        null: What is written for a null, with `before`; if it is empty, neither is.
-        skips_zero: Nothing is written for a value that is zero, or empty; neither is `before`.
-        per_second: The unit of a moment.
+        is_signed: Whether the integers are signed.
+        null: Bytes to write for a null, after `before`. If empty, nothing is written for a null.
+        skips_zero: Whether nothing, not even `before`, is written for a value that is zero or empty.
+        per_second: The unit of a moment: how many make a second.
 
     Raises:
-        TypeError, ValueError, BufferError: An argument is not what it should be, or a buffer is too short.
+        TypeError, ValueError, BufferError: An argument is invalid, or a buffer is too short.
     """
 
     __slots__ = ("_before", "_first", "_null", "_read", "_skips_zero", "_validity", "_write", "rows")
@@ -134,7 +134,7 @@ class Field:
                 raise ValueError(f"{len(self._validity)} bytes of validity are too few for {end} bits")
 
     def encoded(self, rows: int) -> Iterator[bytes]:
-        """What is written for each of the first so many rows."""
+        """Yield the bytes to write for each of the first `rows` rows."""
         for place in range(self._first, self._first + rows):
             if self._validity is not None and not _bit(self._validity, place):
                 yield self._null
@@ -144,16 +144,19 @@ class Field:
 
 
 def encode_rows(fields: Iterable[Field], rows: int, end: bytes = b"") -> Slices:
-    """Write each row: for each field what stands before its value, and the value; then `end`.
+    """Write each row: for each field its `before` and its value, then `end`.
 
     Args:
-        fields: In the order in which they are written.
-        rows: How many.
-        end: Written behind each row.
+        fields: The fields, in the order in which to write them.
+        rows: The number of rows.
+        end: Bytes to write after each row.
+
+    Returns:
+        One slice per row.
 
     Raises:
-        ValueError: A field has fewer rows, or its offsets are no part of its data.
-        MemoryError: There is not enough for the rows.
+        ValueError: A field has fewer rows, or an offset is outside its data.
+        MemoryError: There is not enough memory for the rows.
     """
     columns = [*fields]
     for field in columns:
@@ -171,7 +174,7 @@ def encode_rows(fields: Iterable[Field], rows: int, end: bytes = b"") -> Slices:
 
 
 def _reader(kind: str, end: int, values: Buffer, offsets: Buffer, width: int, is_signed: bool) -> Callable[[int], Any]:
-    """What reads the value at a place before `end`."""
+    """Return a function that reads the value at an index below `end`."""
     data = memoryview(b"" if values is None else values).cast("B")
     if offsets is not None:
         view = memoryview(offsets).cast("B")
@@ -188,7 +191,7 @@ def _reader(kind: str, end: int, values: Buffer, offsets: Buffer, width: int, is
 
 
 def _numbers(data: memoryview, width: int, *, is_signed: bool) -> memoryview:
-    """Whole numbers of so many bytes, as far as they are whole."""
+    """View `data` as integers of `width` bytes. Bytes left over at the end are dropped."""
     code: Any = _CODES[width] if is_signed else _CODES[width].upper()
     return data[: len(data) // width * width].cast(code)
 
@@ -216,7 +219,7 @@ def _moment(value: int, per_second: int) -> bytes:
 
 
 def _string(value: bytes) -> bytes:
-    # Bytes that are not UTF-8 are kept, as the compiled form does, which takes text for what it says it is.
+    # Keep bytes that are not UTF-8. The compiled form does so too: it does not check whether text is UTF-8.
     text = json_codec.encode(value.decode("latin-1"))
     return text if value.isascii() else text.decode().encode("latin-1")
 

@@ -1,8 +1,8 @@
-"""The compiled form of the tally of event types; the contract is that of the pure form.
+"""The compiled form of the tally of event types. The contract is in the pure form.
 
-It runs once over each request a collector takes in, so the fields that events have are read through a pointer; what
-else may be there is left to `skip_field`. A request has few types, and often many events of one in a row: they are
-found in a short array, from the one last found on. What does not fit is counted in a dict.
+It runs once over each request that a collector receives. So it reads the fields of events through a pointer, and leaves
+all other fields to `skip_field`. A request has few types, and often many events of one type in a row. So the types are
+in a short array, which is searched from the last type found. If the array is full, its counts move to a dict.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -14,7 +14,7 @@ from raccoon_fast.errors import DecodeError
 
 __all__ = ["tally_types"]
 
-# google.protobuf's limit on messages and groups inside each other, of which an event is one.
+# google.protobuf's limit on nested messages and groups; an event is one level.
 cdef enum:
     _MAX_DEPTH = 100
     _SLOTS = 64
@@ -60,7 +60,7 @@ cdef dict _tally(bytes request):
                 pos = wire.skip_field(request, pos, end, tag, _MAX_DEPTH)
                 continue
         size = _take_size(request, data, &pos, end)
-        # The next event's place does not wait for what is read of this one: the processor reads both at a time.
+        # Finding the next event does not depend on reading this one, so the processor can work on both at once.
         at = pos
         pos = stop = pos + size
         name = size = 0
@@ -102,14 +102,14 @@ cdef dict _tally(bytes request):
 
 
 cdef inline bint _same(const uint8_t* one, const uint8_t* other, Py_ssize_t size) noexcept nogil:
-    """Compare from the end, as types often begin alike; for so few bytes a call of memcmp takes longer."""
+    """Compare from the end, because types often begin alike. For so few bytes, calling memcmp takes longer."""
     while size and one[size - 1] == other[size - 1]:
         size -= 1
     return size == 0
 
 
 cdef int _spill(_Slot* slots, int used, dict tally) except -1:
-    """Add what the slots hold to the tally."""
+    """Add the counts in the slots to the tally."""
     cdef int i
     cdef bytes name
     for i in range(used):
@@ -120,7 +120,7 @@ cdef int _spill(_Slot* slots, int used, dict tally) except -1:
 
 
 cdef inline Py_ssize_t _take_size(bytes request, const uint8_t* data, Py_ssize_t* pos, Py_ssize_t end) except -1:
-    """Read the length of a field, as `take_length` does, and move `pos` behind it."""
+    """Read the length of a field, as `take_length` does, and move `pos` past it."""
     cdef Py_ssize_t at = pos[0]
     cdef Py_ssize_t size
     if at + 2 <= end:

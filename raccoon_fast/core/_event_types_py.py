@@ -7,7 +7,7 @@ from raccoon_fast.errors import DecodeError
 
 __all__ = ["tally_types"]
 
-# google.protobuf's limit on messages and groups inside each other, of which an event is one.
+# google.protobuf's limit on nested messages and groups; an event is one level.
 _MAX_DEPTH = 100
 
 
@@ -15,14 +15,14 @@ def tally_types(request: bytes) -> dict[str, tuple[int, int]]:
     """Count the events of a SendEventRequest in protobuf's wire format by their type.
 
     Args:
-        request: The whole message. Its events are field 3, their type is field 2 in there, "" where it is left out;
-            other fields are skipped.
+        request: The whole message. Its events are field 3. The type is field 2 of an event, "" if it is missing. Other
+            fields are skipped.
 
     Returns:
-        By type, in order of appearance: how many events are of it, and the index of the last of them in the request.
+        For each type, in order of appearance: the number of its events, and the index of its last event in the request.
 
     Raises:
-        DecodeError: Malformed, cut off, or a type that is not UTF-8.
+        DecodeError: The request is malformed or cut off, or a type is not UTF-8.
         TypeError: `request` is not bytes.
     """
     if type(request) is not bytes:

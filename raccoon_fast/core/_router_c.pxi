@@ -1,4 +1,4 @@
-# The compiled form of Router, a part of _batch_c.pyx; its contract is in _router_py.py.
+# The compiled form of Router. It is part of _batch_c.pyx; the contract is in _router_py.py.
 
 @cython.final
 cdef class Router:
@@ -16,12 +16,12 @@ cdef class Router:
         return self.accept(type, data, -1)
 
     def emit_many(self, events):
-        """Accept events, each as `emit` does; at the first wrong one raise, and keep those before it."""
+        """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted."""
         cdef dict receipts = {}
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t end
         if PyList_CheckExact(events):
-            # Looked at by index, for it may change meanwhile: what the loop over it does as well.
+            # Read by index, because the list may change meanwhile. A `for` loop over it would do the same.
             while at < PyList_GET_SIZE(events):
                 event = (<list> events)[at]
                 if isinstance(event, tuple) and len(<tuple> event) == 2 and PyUnicode_Check((<tuple> event)[0]):
@@ -42,11 +42,11 @@ cdef class Router:
                 at += 1
         else:
             check_events(events)
-            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts, 0)  # which no `on_full` answers
+            self.accept_some(events, PY_SSIZE_T_MAX, receipts, receipts, 0)  # no `on_full` returns `receipts`
         return list(receipts)
 
     def emit_some(self, events, Py_ssize_t most, refusal, dict receipts not None, Py_ssize_t first=0):
-        """Go through up to `most` of the events that an iterator has left, with each as `emit` does."""
+        """Accept up to `most` of an iterator's remaining events, each as `emit` does."""
         return self.accept_some(events, most, refusal, receipts, first)
 
     cdef object accept_some(self, object events, Py_ssize_t most, object refusal, dict receipts, Py_ssize_t first):
@@ -67,8 +67,8 @@ cdef class Router:
         return number, None
 
     cdef Py_ssize_t end_of_run(self, list events, Py_ssize_t at, object target, object type_):
-        """Where the events of one target end, of those from number `at` on, as far as their types are known."""
-        # No further than a batch may go: what comes behind it is looked at then.
+        """Return where the run of events for one target that starts at index `at` ends, as far as types are known."""
+        # At most as many events as a batch may have. Later events are checked afterwards.
         cdef Py_ssize_t end = min(PyList_GET_SIZE(events), at + <Py_ssize_t> (<Accumulator> target).max_events)
         cdef PyObject* last = <PyObject*> type_
         cdef PyObject* found

@@ -1,4 +1,4 @@
-"""The pure-Python form of Router; its contract is here."""
+"""The pure-Python form of Router, with its contract."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ __all__ = ["Router"]
 
 
 class Router:
-    """Hands each event to the accumulator of its type's lane. Its methods are those of one Accumulator.
+    """Hands each event to the accumulator of its type's lane. Its methods are those of an Accumulator.
 
     Args:
-        routes: By type: an Accumulator, or a callable of an event's type, its data, and its place among several or
-            None, which answers as an accumulator's `emit` does. Read for each event; `find` may add to it.
-        find: Called with a type that has no route; returns what is to be called.
+        routes: For each type, an Accumulator; or a callable that takes an event's type, its data, and its index among
+            several events or None, and returns what an accumulator's `emit` would. Read for each event; `find` may add
+            routes to it.
+        find: Called with a type that has no route. Returns the Accumulator or callable for it.
     """
 
     def __init__(self, routes: dict[str, Any], find: Callable[[str], Any]) -> None:
