@@ -1,5 +1,6 @@
-"""The hot path: wire format, envelopes, answers, the table of what awaits its acknowledgement.
+"""The hot path: wire format, envelopes, batches, answers and the table of pending acknowledgements.
 
-No I/O, no clock, no thread and no randomness in here: time, guids and masking keys are arguments. Every module has a
-compiled form and a pure-Python form of the same behaviour; `_implementation.py`, beside this folder, chooses one.
+These modules do no I/O, read no clock, start no thread and use no randomness: time, guids and masking keys are
+arguments. Every module has a compiled form and a pure-Python form that behave the same. `_implementation.py`, beside
+this folder, chooses one.
 """

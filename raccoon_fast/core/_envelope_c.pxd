@@ -1,4 +1,4 @@
-"""What the compiled batch calls of the compiled envelope."""
+"""The part of the compiled envelope that the compiled batch calls."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -15,22 +15,22 @@ cdef class _Block:
 
 
 cdef class _Type:
-    # An event type, whose text is at hand where it is ASCII; else its size is -1.
+    # An event type. `text` points to its text if it is ASCII; otherwise `size` is -1.
     cdef object name
     cdef const char* text
     cdef Py_ssize_t size
-    # Its form on the wire: for protobuf the field, of which 0 bytes are here if it is longer; for JSON what stands
-    # behind the data.
+    # How it is written. For protobuf: the whole field, or nothing (`field_size` 0) if that is longer than _SHORT_FIELD.
+    # For JSON: the text after the data.
     cdef uint8_t[_SHORT_FIELD] field
     cdef Py_ssize_t field_size
     cdef bytes form
-    # Events that `counts` does not have yet.
+    # Events that are not in `counts` yet.
     cdef Py_ssize_t events
 
 
 cdef class _Envelope:
-    # Positions in the block: the stamped head's first byte (the events' while there is no head), the events' first
-    # byte, and the one behind the last event.
+    # Positions in the block: the first byte of the stamped head (of the events, if there is no head), the first byte of
+    # the events, and the byte after the last event.
     cdef _Block block
     cdef Py_ssize_t head
     cdef Py_ssize_t start
@@ -39,15 +39,16 @@ cdef class _Envelope:
     cdef Py_ssize_t events
     cdef uint32_t mask
     cdef bint masked
-    # Types that events had, by name, so that their form is at hand, or None; the last of them; events by type, but for
-    # those that `tally` adds, in a dict that lean envelopes may share: to be replaced, not changed, after `make_lean`.
+    # The known types by name, with the form to write, or None; the last type used; and the number of events per type,
+    # without those that `tally` adds. Lean envelopes may share the last dict: after `make_lean`, replace it instead of
+    # changing it.
     cdef dict known
     cdef _Type last
     cdef dict counts
 
     cdef head_bound(self, req_guid)
     cdef bytes encode_head(self, req_guid, seconds, nanos)
-    # These run no Python code for a type that is exactly str: no other thread can come between. The two return the
+    # These two run no Python code for a type that is exactly str, so no other thread can run meanwhile. They return the
     # event's size, as `measure` does.
     cdef uint64_t size_of(self, object type_, Py_ssize_t size) except 0
     cdef int64_t write(self, object type_, const uint8_t* data, Py_ssize_t size) except -1

@@ -1,15 +1,15 @@
-"""The compiled form of the envelopes: one buffer, written through pointers, with room in front for heads.
+"""The compiled form of the envelopes: one buffer, written through pointers, with room for heads in front.
 
     |<- HEADROOM or more ->|<- events ->|<- TAIL ->|
     [ HTTP head or frame header | request head ]   JSON's end
 
-_Block owns the memory, and views of it are counted. An envelope changes a block only while no view of it is alive;
-otherwise it copies what it needs into a new block first and leaves the old one to the views.
+_Block owns the memory and counts the views of it. An envelope changes a block only while no view of it is alive.
+Otherwise it first copies what it needs into a new block, and leaves the old one to the views.
 
-What guards what. An envelope, with its block and all that it knows of types, belongs to whoever has its batch: an
-accumulator, in whose critical sections it is written to, or one thread. Views may end in any thread, for whom a section
-of the block guards their count; only its owner makes new ones. `write` and `size_of` run no Python code for a type that
-is exactly a str, unless they refuse it, before they have changed anything.
+Locking. An envelope, with its block and everything it knows about types, belongs to the owner of its batch: either an
+accumulator, which writes to it in critical sections, or one thread. Only the owner makes new views, but a view may end
+in any thread, so a critical section of the block guards the count of views. For a type that is exactly a str, `write`
+and `size_of` run no Python code, unless they refuse the type; they do that before they change anything.
 """
 
 cimport cython
@@ -68,7 +68,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     void* PyUnicode_1BYTE_DATA(object text)
-    # With borrowed references.
+    # These use borrowed references.
     Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t PyList_GET_SIZE(object many)
     PyObject* PyList_GET_ITEM(object many, Py_ssize_t at)
@@ -79,22 +79,22 @@ cdef extern from "Python.h":
 cdef Py_ssize_t _HEADROOM = HEADROOM
 cdef Py_ssize_t _FRAME_HEADER = MAX_FRAME_HEADER_BYTES
 cdef int64_t _MAX_EVENTS = MAX_EVENTS_BYTES
-# Kept free behind the events, for the end of the JSON object.
+# Bytes kept free after the events, for the end of the JSON object.
 cdef Py_ssize_t _TAIL = 2
-# Types of which an envelope knows the form: an application has few, and many would not stay in the caches.
+# The most types whose form an envelope knows. An application has few types, and many would not stay in the CPU's cache.
 cdef Py_ssize_t _MAX_KNOWN = 32
-# In a crowded buffer so few bytes of events give up most of the room in front of them. What is left there is enough for
-# most heads; a longer one moves the events.
+# In a crowded buffer, an envelope with at most this many bytes of events frees most of the room in front of them. The
+# remainder is enough for most heads; a longer head moves the events.
 cdef Py_ssize_t _SMALL = 8192
 cdef Py_ssize_t _LEAN_HEADROOM = 72
 cdef Py_ssize_t _LEAN_HEADROOM_JSON = 144
-# Bytes of memory, about: a dict of event types; an entry there with its count, beside the type's text; what is known of
-# a type.
+# Approximate bytes of memory: of a dict of event types; of an entry in it with its count, beside the type's text; of a
+# known type.
 cdef int64_t _DICT_BYTES = 184
 cdef int64_t _ENTRY_BYTES = 112
 cdef int64_t _KNOWN_BYTES = 240
 
-# A guid whose length is a varint of one byte, with tags and the time.
+# The longest guid whose length is a varint of one byte; and the room for it with tags and the time.
 cdef enum:
     _SHORT_GUID = 127
     _SHORT_HEAD = _SHORT_GUID + 32
@@ -118,7 +118,7 @@ cdef class _Block:
         PyMem_Free(self.data)
 
     cdef int resize(self, Py_ssize_t size) except -1:
-        """Move to an allocation of another size; no view may be alive."""
+        """Change the size of the allocation. No view may be alive."""
         cdef uint8_t* data = <uint8_t*> PyMem_Realloc(self.data, size)
         if data is NULL:
             raise MemoryError
@@ -131,14 +131,15 @@ cdef class _Block:
 @cython.freelist(16)
 @cython.no_gc
 cdef class _Window:
-    """Exports a part of a block, read-only."""
+    """Exports part of a block, read-only."""
 
     cdef _Block block
     cdef Py_ssize_t start
     cdef Py_ssize_t size
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # As PyBuffer_FillInfo does, which would overwrite, and lose, the reference to None that Cython puts into obj.
+        # The same as PyBuffer_FillInfo, which would overwrite, and so leak, the reference to None that Cython puts into
+        # obj.
         if flags & PyBUF_WRITABLE:
             raise BufferError("Object is not writable.")
         view.buf = self.block.data + self.start
@@ -165,10 +166,10 @@ cdef class _Window:
 @cython.final
 @cython.no_gc
 cdef class _Type:
-    """What an envelope knows of an event type."""
+    """What an envelope knows about an event type."""
 
 
-# The last type of an envelope that knows none.
+# The value of `last` in an envelope that knows no type.
 cdef _Type _UNKNOWN = _Type.__new__(_Type)
 _UNKNOWN.name = object()
 _UNKNOWN.size = -1
@@ -190,24 +191,24 @@ cdef class _Envelope:
 
     @property
     def nbytes(self):
-        """Bytes of `payload()` as last stamped; before the first stamp, those of the events (and of JSON's end)."""
+        """Bytes of `payload()` as last stamped; before the first stamp, bytes of the events (and of JSON's end)."""
         return self.stop - self.head + self.tail_size
 
     @property
     def exported(self):
-        """Whether views of this envelope's memory are alive. Clear or stamp it then, and it moves to other memory."""
+        """Whether views of this envelope's memory are alive. If so, `clear` and `stamp` move it to other memory."""
         return self.block.exports > 0
 
     def nbytes_for(self, req_guid):
-        """Return the most bytes `payload()` can have once stamped with this guid, whatever the time."""
+        """Return the most bytes that `payload()` can have after a stamp with this guid, whatever the time."""
         return self.head_bound(req_guid) + self.stop - self.start + self.tail_size
 
     def add_many(self, events):
-        """Append events, each as `add` does; at the first wrong one raise, and keep those before it."""
+        """Append events, each as `add` does. The first wrong event raises; the events before it stay."""
         cdef Py_ssize_t before = self.events
         cdef Py_ssize_t at = 0
         if PyList_CheckExact(events):
-            # Looked at by index, for it may change meanwhile: what the loop over it below does.
+            # Read by index, because the list may change meanwhile. The `for` loop below does the same.
             while True:
                 at = self.write_run(<list> events, at, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX)
                 if at >= PyList_GET_SIZE(events):
@@ -220,7 +221,7 @@ cdef class _Envelope:
         return self.events - before
 
     def stamp(self, req_guid, seconds, nanos):
-        """Set req_guid and sent_time, in place of those of the stamp before. Every attempt has its own."""
+        """Set req_guid and sent_time, replacing those of the previous stamp. Every attempt has its own stamp."""
         cdef bytes head = self.encode_head(req_guid, seconds, nanos)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
         self.own()
@@ -265,13 +266,13 @@ cdef class _Envelope:
         return self.size_of(type, size)
 
     def body(self):
-        """Return a copy of the events in wire format, for `load`: without guid, time and JSON's end."""
+        """Return a copy of the events in wire format, for `load`. It does not include guid, time and JSON's end."""
         if self.masked:
             self.own()
         return PyBytes_FromStringAndSize(<char*> self.block.data + self.start, self.stop - self.start)
 
     def load(self, body, count):
-        """Replace the events by those of a `body`, and forget the stamp."""
+        """Replace the events with those of a `body`, and remove the stamp."""
         cdef Py_ssize_t size
         if not isinstance(body, bytes):
             raise TypeError(f"body should be bytes, not {type(body).__name__}")
@@ -283,7 +284,7 @@ cdef class _Envelope:
         self.events = count
 
     def clear(self):
-        """Take out all events and the stamp, for reuse."""
+        """Remove all events and the stamp, for reuse."""
         if self.block.exports:
             self.block = _Block(self.block.size)
         self.masked = False
@@ -297,7 +298,7 @@ cdef class _Envelope:
         if self.known is None:
             self.known = {}
         elif len(self.known) >= _MAX_KNOWN:
-            # Other ones may come more often now.
+            # Other types may be more frequent now.
             self.known.clear()
             self.last = _UNKNOWN
 
@@ -341,18 +342,19 @@ cdef class _Envelope:
     cdef Py_ssize_t write_run(
         self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
     ) noexcept:
-        """Append events of known types, from number `at` on and before `end`, and return where that ended.
+        """Append events of known types, from index `at` up to, not including, `end`. Returns the index of its stop.
 
-        It ends at an event that may come to more than `most_bytes`, or make all of them more than `most_in_all`; or
-        for whatever reason of its own. No Python code runs in here, and nothing is made or freed.
+        It stops at an event that may take more than `most_bytes`, or with which all of these may take more than
+        `most_in_all`; it may also stop earlier for its own reasons. It runs no Python code, and creates or frees no
+        object.
         """
-        # So the references are borrowed.
+        # Therefore borrowed references are enough.
         cdef _Type known = self.last
         cdef PyObject* name = <PyObject*> known.name
         cdef PyObject* event
         cdef PyObject* data
         cdef const uint8_t* raw
-        # The first of all, and the first since the type changed.
+        # The index of the first event, and of the first event since the type changed.
         cdef Py_ssize_t first = at
         cdef Py_ssize_t since = at
         cdef Py_ssize_t size
@@ -362,7 +364,7 @@ cdef class _Envelope:
         cdef uint8_t* out = self.block.data + self.stop
         cdef uint8_t* after
         if is_json and not self.events:
-            return at  # no comma before the first one
+            return at  # the first event has no comma before it
         end = min(end, PyList_GET_SIZE(events))
         while at < end:
             event = PyList_GET_ITEM(events, at)
@@ -400,12 +402,12 @@ cdef class _Envelope:
 
     @cython.final
     cdef inline Py_ssize_t room(self) noexcept:
-        """Return how many bytes may be written as things are."""
+        """Return how many bytes can be written without moving anything."""
         return 0 if self.masked or self.block.exports else self.block.size - _TAIL - self.stop
 
     @cython.final
     cdef inline bint knows(self, object type_) except -1:
-        """Say whether a type is known, which is the last one then."""
+        """Return whether a type is known. If it is, it becomes `last`."""
         return type_ is self.last.name or self.remembers(type_)
 
     @cython.final
@@ -413,7 +415,7 @@ cdef class _Envelope:
         cdef _Type known = self.last
         if not PyUnicode_CheckExact(type_):
             return False
-        # Mostly the last type, in a str of its own: programs take types out of what they read.
+        # Usually it is the last type again, in another str: programs take types out of the data they read.
         if (
             PyUnicode_IS_COMPACT_ASCII(type_)
             and PyUnicode_GET_LENGTH(type_) == known.size
@@ -430,9 +432,9 @@ cdef class _Envelope:
 
     @cython.final
     cdef _Type learn(self, object name):
-        """Know a type, which is exactly a str, from now on, and make it the last one; None if enough are known."""
+        """Add a type, which is exactly a str, to the known types and make it `last`. None if too many are known."""
         cdef _Type known
-        if self.known is None:  # it is lean, and may share its counts
+        if self.known is None:  # the envelope is lean, and may share its counts
             self.known = {}
             self.counts = dict(self.counts)
         if len(self.known) >= _MAX_KNOWN:
@@ -449,13 +451,13 @@ cdef class _Envelope:
 
     @cython.final
     cdef int count_more(self, object name, Py_ssize_t events) except -1:
-        """Count events of a type."""
+        """Add a number of events to the count of a type."""
         self.counts[name] = self.counts.get(name, 0) + events
         return 0
 
     @cython.final
     cdef dict tally(self):
-        """Return events by type, but for those of a type that is not exactly a str."""
+        """Return the number of events per type, without events whose type is not exactly a str."""
         cdef _Type known
         if self.known is None:
             return self.counts
@@ -473,18 +475,19 @@ cdef class _Envelope:
         return PyMemoryView_FromObject(window)
 
     cdef int finish(self) except -1:
-        """Make the message whole and unmasked."""
+        """Complete the message and unmask it."""
         if self.head == self.start:
             raise RuntimeError("the envelope has no req_guid and time yet: stamp it first")
         if self.masked:
             self.own()
         if self.tail_size and not self.block.exports:
-            # Views exist only of finished messages, and the first event after one moves the envelope.
+            # If there are views, the end is there already: only finished messages have views, and the first event
+            # added after that moves the envelope.
             memcpy(self.block.data + self.stop, b"]}", 2)
         return 0
 
     cdef int own(self) except -1:
-        """Make the bytes fit for a change: no view shows them, no mask is on them."""
+        """Make the bytes changeable: unmask them, and move them if views show them."""
         cdef _Block block
         if self.block.exports:
             block = _Block(self.block.size)
@@ -495,12 +498,12 @@ cdef class _Envelope:
         return 0
 
     cdef void flip(self) noexcept:
-        """Put the mask on the message, or take it off."""
+        """Mask or unmask the message."""
         toggle_mask(self.block.data + self.head, self.stop - self.head + self.tail_size, self.mask)
         self.masked = not self.masked
 
     cdef int trim(self, bint tightly) except -1:
-        """Give back memory: what an earlier, larger request has left or, where it is tight, all that is not needed."""
+        """Free memory: what an earlier, larger request has left; if `tightly`, everything that is not needed."""
         cdef Py_ssize_t size = self.stop + _TAIL
         if self.block.exports or self.masked:
             return 0
@@ -515,13 +518,16 @@ cdef class _Envelope:
         return 0
 
     cdef int make_lean(self) except -1:
-        """Keep few bytes beside the events, which had no stamp yet, and nothing that helps to add more."""
+        """Keep the events and little else: little room in front, and nothing that helps to add more events.
+
+        Does nothing if the events were stamped.
+        """
         cdef Py_ssize_t headroom = _LEAN_HEADROOM_JSON if self.tail_size else _LEAN_HEADROOM
         cdef Py_ssize_t size = self.stop - self.start
         cdef _Block block
         if self.head < self.start or self.start < headroom:
             return 0
-        # Not in place: Python's own allocator has what is small, and leaves no holes where large blocks were.
+        # In a new block: Python's own allocator handles small blocks, and so leaves no gaps where large blocks were.
         block = _Block(headroom + size + _TAIL)
         memcpy(block.data + headroom, self.block.data + self.start, size)
         self.block = block
@@ -534,7 +540,7 @@ cdef class _Envelope:
 
     @cython.final
     cdef int64_t footprint(self) except -1:
-        """Return about how many bytes of memory its events take, their types included."""
+        """Return the approximate bytes of memory that the events use, including their types."""
         cdef int64_t nbytes = self.block.size + _DICT_BYTES
         if self.known is not None:
             nbytes += _KNOWN_BYTES * len(self.known)
@@ -543,7 +549,7 @@ cdef class _Envelope:
         return nbytes
 
     cdef int widen(self, Py_ssize_t headroom) except -1:
-        """Move the events back, so that `headroom` bytes are in front of them; the old head is lost."""
+        """Move the events back to get `headroom` bytes in front of them. The old head is lost."""
         cdef Py_ssize_t size = self.stop - self.start
         self.block.resize(headroom + size + _TAIL if headroom + size + _TAIL > self.block.size else self.block.size)
         memmove(self.block.data + headroom, self.block.data + self.start, size)
@@ -553,7 +559,7 @@ cdef class _Envelope:
 
     @cython.final
     cdef inline uint8_t* reserve(self, uint64_t size) except NULL:
-        """Return where the next `size` bytes of events go, once there is room for them and they may be changed."""
+        """Return where the next `size` bytes of events go. Makes room, and makes the bytes changeable, if necessary."""
         if size <= <uint64_t> (self.block.size - _TAIL - self.stop) and not (self.masked or self.block.exports):
             return self.block.data + self.stop
         return self.make_room(size)
@@ -567,7 +573,7 @@ cdef class _Envelope:
             self.own()
         room = self.block.size - _TAIL - self.start
         if need > room:
-            # Doubling keeps the cost of an event's growth constant; the limit keeps the sum inside Py_ssize_t.
+            # Doubling keeps the cost of growth per event constant. The limit keeps the sum within Py_ssize_t.
             room = min(max(room * 2, need), _MAX_EVENTS)
             self.block.resize(self.start + <Py_ssize_t> room + _TAIL)
         return self.block.data + self.stop
@@ -575,9 +581,9 @@ cdef class _Envelope:
 
 @cython.final
 cdef class ProtoEnvelope(_Envelope):
-    """One SendEventRequest in protobuf's wire format; the contract is that of the pure form."""
+    """One SendEventRequest in protobuf's wire format. The contract is in the pure form."""
 
-    # In each class, for CPython calls methods of a base class with more ado.
+    # Defined in each class, because CPython is slower at calling methods of a base class.
     def add(self, type, data):
         """Append one event; the data is copied."""
         self.append(type, data)
@@ -648,7 +654,7 @@ cdef class ProtoEnvelope(_Envelope):
         cdef const char* text
         cdef int64_t unix_s
         cdef int64_t unix_ns
-        # A guid and a time as they mostly are; the pure form has the word on all others, and on what is wrong.
+        # Usual guids and times only. The pure form handles all others, and all errors.
         if not (PyUnicode_CheckExact(req_guid) and PyLong_CheckExact(seconds) and PyLong_CheckExact(nanos)):
             return encode_proto_head(req_guid, seconds, nanos)
         text = utf8(req_guid, &text_size)
@@ -672,7 +678,7 @@ cdef class ProtoEnvelope(_Envelope):
 
 @cython.final
 cdef class JsonEnvelope(_Envelope):
-    """One SendEventRequest in JSON; the contract is that of the pure form."""
+    """One SendEventRequest in JSON. The contract is in the pure form."""
 
     def __cinit__(self, capacity=4096):
         self.tail_size = _TAIL
@@ -698,7 +704,7 @@ cdef class JsonEnvelope(_Envelope):
         return <int64_t> whole
 
     cdef inline bytes form_of(self, object type_):
-        """Return what stands behind the data of an event, whose type is known then, if it may be."""
+        """Return the text after the data of an event. Adds the type to the known types, if possible."""
         return self.last.form if self.knows(type_) else self.make_form(type_)
 
     cdef bytes make_form(self, object type_):
@@ -726,7 +732,7 @@ cdef class JsonEnvelope(_Envelope):
 
 
 cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
-    """Return the text's UTF-8, which lives as long as the text."""
+    """Return the text as UTF-8, which stays valid as long as the text exists."""
     if PyUnicode_IS_COMPACT_ASCII(text):
         size[0] = PyUnicode_GET_LENGTH(text)
         return <const char*> PyUnicode_1BYTE_DATA(text)
@@ -734,7 +740,7 @@ cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:
 
 
 cdef bytes json_form(const uint8_t* text, Py_ssize_t size):
-    """Return what stands behind the data of an event whose type is this UTF-8."""
+    """Return the text after the data of an event whose type is this UTF-8."""
     cdef Py_ssize_t whole = 12 + size
     cdef Py_ssize_t i
     cdef bytes form
@@ -759,13 +765,13 @@ cdef inline Py_ssize_t escaped_size(uint8_t byte) noexcept:
 
 
 cdef inline uint8_t* write_escaped(uint8_t* out, uint8_t byte) noexcept:
-    """Write a byte of a JSON string (RFC 8259, section 7), and return where that ends."""
+    """Write a byte of a JSON string (RFC 8259, section 7), and return where it ends."""
     cdef Py_ssize_t size = escaped_size(byte)
     if size == 1:
         out[0] = byte
     elif size == 2:
         out[0] = c"\\"
-        # Those from 8 on are b, t, n, an unused one, f and r.
+        # From 8 on, the escapes are b, t, n, an unused one, f and r.
         out[1] = byte if byte > 13 else b"btn-fr"[byte - 8]
     else:
         memcpy(out, b"\\u00", 4)
@@ -775,7 +781,7 @@ cdef inline uint8_t* write_escaped(uint8_t* out, uint8_t byte) noexcept:
 
 
 cdef bytes frame_header(opcode, key, Py_ssize_t length):
-    """As encode_websocket_header, which raises where something is wrong."""
+    """The same as encode_websocket_header, which it calls for invalid arguments to raise the error."""
     cdef uint8_t[14] header
     cdef int size = 2
     cdef int shift

@@ -1,4 +1,4 @@
-"""The pure-Python form of the envelopes: the events' pieces in a list, joined once a message is asked for."""
+"""The pure-Python form of the envelopes: a list of the events' pieces, joined when a message is read."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ except ImportError:
 
 __all__ = ["JsonEnvelope", "ProtoEnvelope"]
 
-# Forms of event types, and of lengths, that are kept: an application has few of either.
+# The most forms to keep, of event types and of lengths. An application has few of either.
 _MAX_FORMS = 256
 
 
 class _Envelope:
-    """One SendEventRequest, held as wire format from the first event on.
+    """One SendEventRequest, kept in wire format from the first event on.
 
-    Events are added, the request is stamped with its guid and the time, and the message is read in the shape its
-    transport needs. Not thread-safe.
+    Add events, stamp the request with its guid and the time, and read the message in the shape that the transport
+    needs. Not thread-safe.
 
-    A view that was handed out never changes: whatever would change bytes that it shows moves the envelope to other
-    memory first. So drop views as soon as they are written, or the move costs a copy.
+    A returned view never changes: before a change to bytes that it shows, the envelope moves to other memory. So drop
+    views as soon as they are written; otherwise the move costs a copy.
 
     Args:
-        capacity: Bytes of wire format to make room for at once; more is found as it is needed.
+        capacity: Bytes of wire format to allocate at once. More memory is allocated as needed.
     """
 
     __slots__ = ("_chunks", "_count", "_forms", "_head", "_size")
@@ -66,32 +66,32 @@ class _Envelope:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of `payload()` as last stamped; before the first stamp, those of the events (and of JSON's end)."""
+        """Bytes of `payload()` as last stamped; before the first stamp, bytes of the events (and of JSON's end)."""
         return len(self._head or b"") + self._size + len(self._tail)
 
     @property
     def exported(self) -> bool:
-        """Whether views of this envelope's memory are alive. Clear or stamp it then, and it moves to other memory."""
+        """Whether views of this envelope's memory are alive. If so, `clear` and `stamp` move it to other memory."""
         return False
 
     def nbytes_for(self, req_guid: str) -> int:
-        """Return the most bytes `payload()` can have once stamped with this guid, whatever the time.
+        """Return the most bytes that `payload()` can have after a stamp with this guid, whatever the time.
 
         Raises:
-            TypeError, ValueError: As `stamp`.
+            TypeError, ValueError: As in `stamp`.
         """
         return self._head_bound(req_guid) + self._size + len(self._tail)
 
     def stamp(self, req_guid: str, seconds: int, nanos: int) -> None:
-        """Set req_guid and sent_time, in place of those of the stamp before. Every attempt has its own.
+        """Set req_guid and sent_time, replacing those of the previous stamp. Every attempt has its own stamp.
 
         Args:
             req_guid: At most `MAX_GUID_BYTES` of UTF-8.
-            seconds: UNIX time, of the years 1 to 9999.
+            seconds: UNIX time in seconds, in the years 1 to 9999.
             nanos: From 0 to 999,999,999.
 
         Raises:
-            TypeError: An argument is of another type.
+            TypeError: An argument has a wrong type.
             ValueError: An argument is out of range. The envelope stays as it was.
         """
         self._head = self._encode_head(req_guid, seconds, nanos)
@@ -124,7 +124,7 @@ class _Envelope:
 
         Raises:
             RuntimeError: The envelope was never stamped.
-            TypeError, ValueError: An argument is wrong.
+            TypeError, ValueError: An argument is invalid.
         """
         message = b"".join(self._pieces())
         return encode_websocket_header(opcode, key, len(message)) + _masker()(message, key)
@@ -133,20 +133,20 @@ class _Envelope:
         """Return the bytes that an event of `type` with `size` bytes of data takes (in JSON with a comma).
 
         Raises:
-            TypeError, ValueError: As `add`, of the type.
+            TypeError, ValueError: The type is invalid, as in `add`.
         """
         raise NotImplementedError
 
     def body(self) -> bytes:
-        """Return a copy of the events in wire format, for `load`: without guid, time and JSON's end."""
+        """Return a copy of the events in wire format, for `load`. It does not include guid, time and JSON's end."""
         return b"".join(self._chunks)
 
     def load(self, body: bytes, count: int) -> None:
-        """Replace the events by those of a `body`, and forget the stamp.
+        """Replace the events with those of a `body`, and remove the stamp.
 
         Args:
-            body: Made by an envelope of the same wire format.
-            count: How many events it has.
+            body: The `body()` of an envelope with the same wire format.
+            count: The number of events in it.
         """
         if not isinstance(body, bytes):
             raise TypeError(f"body should be bytes, not {body.__class__.__name__}")
@@ -157,14 +157,14 @@ class _Envelope:
         self._count = count
 
     def clear(self) -> None:
-        """Take out all events and the stamp, for reuse."""
+        """Remove all events and the stamp, for reuse."""
         self._chunks = []
         self._count = 0
         self._size = 0
         self._head = None
 
     def make_lean(self) -> None:
-        """Keep the events in one piece, and nothing that helps to add more."""
+        """Join the events into one piece, and drop everything that helps to add more."""
         self._chunks = [b"".join(self._chunks)]
         self._forms = {}
 
@@ -187,19 +187,19 @@ class ProtoEnvelope(_Envelope):
 
     def __init__(self, capacity: int = 4096) -> None:
         super().__init__(capacity)
-        # By type: what stands behind the data, and by the data's length what stands in front of it.
+        # For each type: the bytes after the data, and for each length of data the bytes in front of it.
         self._forms: dict[str, tuple[bytes, dict[int, bytes]]] = {}
 
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
         """Append one event; the data is copied.
 
         Args:
-            type: Not empty (proto field Event.type).
-            data: Event.event_bytes; a memoryview of one dimension, contiguous.
+            type: The proto field Event.type, not empty.
+            data: The proto field Event.event_bytes. A memoryview must have one dimension and be contiguous.
 
         Raises:
-            TypeError, ValueError: An argument is wrong. The envelope stays as it was.
-            MessageTooLargeError: The events would be over `MAX_EVENTS_BYTES`; they stay as they were.
+            TypeError, ValueError: An argument is invalid. The envelope stays as it was.
+            MessageTooLargeError: The events would be over `MAX_EVENTS_BYTES`. The envelope stays as it was.
         """
         if data.__class__ is not bytes:
             data = own_data(data)
@@ -216,14 +216,14 @@ class ProtoEnvelope(_Envelope):
         self._count += 1
 
     def add_many(self, events: Iterable[tuple[str, bytes]]) -> int:
-        """Append events, each as `add` does; cheaper than one by one.
+        """Append events, each as `add` does, but faster than one by one.
 
         Returns:
-            How many were appended.
+            The number of events appended.
 
         Raises:
-            TypeError, ValueError, MessageTooLargeError: As `add`, at the first wrong event; those before it stay.
-                What `events` itself raises is handed on in the same way.
+            TypeError, ValueError, MessageTooLargeError: As in `add`, at the first wrong event. The events before it
+                stay. The same holds for an exception that iterating over `events` raises.
         """
         before = self._count
         forms = self._forms
@@ -274,11 +274,11 @@ class JsonEnvelope(_Envelope):
 
     def __init__(self, capacity: int = 4096) -> None:
         super().__init__(capacity)
-        # By type: what stands behind the data.
+        # For each type: the bytes after the data.
         self._forms: dict[str, bytes] = {}
 
     def add(self, type: str, data: bytes | bytearray | memoryview) -> None:  # noqa: A002 - the proto field's name
-        """Append one event, its data as base64; otherwise as `ProtoEnvelope.add`."""
+        """Append one event, with its data as base64. Otherwise the same as `ProtoEnvelope.add`."""
         if data.__class__ is not bytes:
             data = own_data(data)
         if type.__class__ is not str:
@@ -293,7 +293,7 @@ class JsonEnvelope(_Envelope):
         self._count += 1
 
     def add_many(self, events: Iterable[tuple[str, bytes]]) -> int:
-        """Append events, each as `add` does; otherwise as `ProtoEnvelope.add_many`."""
+        """Append events, each as `add` does. Otherwise the same as `ProtoEnvelope.add_many`."""
         before = self._count
         for type_, data in events:
             self.add(type_, data)
@@ -336,7 +336,7 @@ def plain_type(type_: object) -> str:
 
 
 def own_data(data: object) -> bytes:
-    """A copy as exactly bytes, of what an event's data may be."""
+    """Return a copy of an event's data as exactly bytes, or raise if it cannot be data."""
     if isinstance(data, memoryview) and not (data.ndim == 1 and data.c_contiguous):
         refuse_data(data)
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -348,7 +348,7 @@ def own_data(data: object) -> bytes:
 
 @cache
 def _masker() -> Callable[[bytes, bytes], bytes]:
-    # Imported only once there is a frame to mask; its C form is a hundred times faster than Python's integers.
+    # Imported only when there is a frame to mask. The C form is a hundred times faster than Python's integers.
     try:
         from websockets.speedups import apply_mask
     except ImportError:

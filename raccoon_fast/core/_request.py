@@ -1,4 +1,4 @@
-"""What both forms of the envelope share: limits, checks of arguments, and what stands in front of the events."""
+"""The limits, the checks of arguments and the request heads that both forms of the envelope share."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 HEADROOM = 1024
-"""Bytes kept free in front of the events, for the request's own head and an HTTP head or a frame header."""
+"""Bytes kept free in front of the events, for the request's own head plus an HTTP head or a frame header."""
 
 MAX_GUID_BYTES = 1024
-"""Longest req_guid in UTF-8 bytes; a UUID's text has 36. Protects every retry from dragging a document along."""
+"""The longest req_guid in UTF-8 bytes; a UUID's text has 36. Every attempt sends the guid, so it must be short."""
 
-# A protobuf message is at most 2 GiB - 1; what is kept back is more than any head, so that stamping never fails.
+# A protobuf message has at most 2 GiB - 1. The 8192 bytes kept back are more than any head, so stamping never fails.
 MAX_EVENTS_BYTES = 2**31 - 1 - 8192
-"""Most bytes that the events of one request may take in wire format."""
+"""The most bytes that the events of one request may take in wire format."""
 
 MAX_FRAME_HEADER_BYTES = 14
-"""Longest client frame header: 2 bytes, a 64-bit length, a masking key (RFC 6455, section 5.2)."""
+"""The longest client frame header: 2 bytes, a 64-bit length, a masking key (RFC 6455, section 5.2)."""
 
 # google.protobuf.Timestamp: years 1 to 9999.
 _MIN_SECONDS = -62_135_596_800
@@ -49,10 +49,10 @@ _MAX_SECONDS = 253_402_300_799
 
 
 def encode_proto_head(req_guid: str, seconds: int, nanos: int) -> bytes:
-    """Encode SendEventRequest's req_guid (1) and sent_time (2), zero values left out as in google.protobuf.
+    """Encode SendEventRequest's req_guid (1) and sent_time (2). Zero values are left out, as in google.protobuf.
 
     Raises:
-        TypeError: `req_guid` is not text, or a time is not a whole number.
+        TypeError: `req_guid` is not a str, or a time is not an int.
         ValueError: The guid is over `MAX_GUID_BYTES` or not UTF-8, or the time is out of Timestamp's range.
     """
     guid = _guid_bytes(req_guid)
@@ -67,26 +67,26 @@ def encode_proto_head(req_guid: str, seconds: int, nanos: int) -> bytes:
 
 
 def proto_head_bound(req_guid: str) -> int:
-    """Return the most bytes `encode_proto_head` makes of this guid, whatever the time."""
+    """Return the most bytes that `encode_proto_head` returns for this guid, whatever the time."""
     size = len(_guid_bytes(req_guid))
-    # Tag and length of sent_time; seconds of 10 bytes when negative; nanos of 5.
+    # The tag and length of sent_time take 2 bytes; with their tags, seconds take up to 11 (when negative), nanos 6.
     return (1 + len(encode_varint(size)) + size if size else 0) + 2 + 11 + 6
 
 
 def encode_json_head(req_guid: str, seconds: int, nanos: int) -> bytes:
-    """Encode the JSON request up to its first event; errors as `encode_proto_head`."""
+    """Encode the JSON request up to its first event. The errors are those of `encode_proto_head`."""
     _guid_bytes(req_guid)
     _check_time(seconds, nanos)
     return b'{"req_guid":%b,"sent_time":{"seconds":%d,"nanos":%d},"events":[' % (json_text(req_guid), seconds, nanos)
 
 
 def json_head_bound(req_guid: str) -> int:
-    """Return the most bytes `encode_json_head` makes of this guid, whatever the time."""
+    """Return the most bytes that `encode_json_head` returns for this guid, whatever the time."""
     return len(encode_json_head(req_guid, _MIN_SECONDS, 999_999_999))
 
 
 def json_text(text: str) -> bytes:
-    """Encode text as a JSON string, quotes included; the caller knows that it is UTF-8."""
+    """Encode text as a JSON string, including the quotes. The caller guarantees that it can be encoded as UTF-8."""
     return json_codec.encode(str(text))
 
 
@@ -94,7 +94,7 @@ def encode_websocket_header(opcode: int, key: bytes, length: int) -> bytes:
     """Encode the header of a final, masked frame (RFC 6455, section 5.2).
 
     Raises:
-        ValueError: `opcode` is neither 1 (text) nor 2 (binary), or `key` has not 4 bytes.
+        ValueError: `opcode` is neither 1 (text) nor 2 (binary), or `key` does not have 4 bytes.
         TypeError: `key` is not bytes.
     """
     if opcode not in (1, 2):
@@ -111,7 +111,7 @@ def encode_websocket_header(opcode: int, key: bytes, length: int) -> bytes:
 
 
 def check_capacity(capacity: int) -> None:
-    """Raise unless `capacity` is a whole number of bytes that an envelope can have."""
+    """Raise unless `capacity` is a number of bytes that an envelope can hold."""
     if not isinstance(capacity, int):
         raise TypeError(f"capacity should be a whole number of bytes, not {type(capacity).__name__}")
     if not 0 <= capacity <= MAX_EVENTS_BYTES:
@@ -119,7 +119,7 @@ def check_capacity(capacity: int) -> None:
 
 
 def check_events_size(size: int) -> None:
-    """Raise MessageTooLargeError if events of `size` bytes are more than a request may have."""
+    """Raise MessageTooLargeError if `size` bytes of events are more than a request may have."""
     if size > MAX_EVENTS_BYTES:
         raise MessageTooLargeError(
             f"the events would take {size} bytes of wire format, and a request has room for {MAX_EVENTS_BYTES}",
@@ -129,12 +129,12 @@ def check_events_size(size: int) -> None:
 
 
 def check_events(events: object) -> None:
-    """Raise unless `events` can be gone through for events: one event alone, or text, is a mistake.
+    """Raise unless `events` is an iterable that may hold events. Passing a single event or a text is a mistake.
 
     Raises:
-        TypeError: It is one event, text, or nothing to go through.
+        TypeError: It is a single event, text, a table, or not iterable.
     """
-    # An Event is a tuple with names.
+    # An Event is a named tuple.
     if isinstance(events, (str, bytes)) or hasattr(events, "_fields") or not isinstance(events, Iterable):
         raise TypeError(f"events takes a sequence of Event(type, data), not {type(events).__name__}: [Event(…)]")
     if hasattr(events, "__arrow_c_stream__"):
@@ -148,11 +148,11 @@ def pair_of(index: int, event: object) -> tuple[str, Any]:
     """Return the type and the data of one of many events.
 
     Args:
-        index: Its place among them, from 0.
-        event: Event(type, data), or a tuple or list of two.
+        index: Its index among the events, from 0.
+        event: Event(type, data), or a tuple or list of two items.
 
     Raises:
-        TypeError: It is something else, or its type is not text.
+        TypeError: The event is something else, or its type is not a str.
     """
     if not isinstance(event, (tuple, list)) or len(event) != 2:
         raise TypeError(f"events[{index}] must be Event(type, data) or a (type, data) pair, not {event!r:.80}")
@@ -170,14 +170,14 @@ def refuse_type(type_: object) -> NoReturn:
 
 
 def refuse_data(data: object) -> NoReturn:
-    """Raise for event data that is not bytes-like, in one piece and one dimension."""
+    """Raise for event data that is not bytes-like, contiguous and of one dimension."""
     if isinstance(data, memoryview):
         raise ValueError("an event's data should be a memoryview of one dimension and contiguous")
     raise TypeError(f"an event's data should be bytes, bytearray or memoryview, not {type(data).__name__}")
 
 
 def refuse_event(size: int, limit: int) -> NoReturn:
-    """Raise for an event that is larger than a request to this server may be."""
+    """Raise for an event that is larger than a request to this server can be."""
     raise MessageTooLargeError(
         f"the event takes {size} bytes of wire format, and a request to this server has room for {limit}",
         size=size,
@@ -186,7 +186,7 @@ def refuse_event(size: int, limit: int) -> NoReturn:
 
 
 def refuse_batch(size: int, limit: int, count: int) -> NoReturn:
-    """Raise for a batch that is larger than a request to this server may be."""
+    """Raise for a batch that is larger than a request to this server can be."""
     raise MessageTooLargeError(
         f"the batch takes {size} bytes of wire format, and a request to this server has room for {limit}; "
         f"send fewer of its {count} events at once",

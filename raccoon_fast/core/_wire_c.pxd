@@ -1,4 +1,4 @@
-"""The types that _wire_py.py is compiled with, and what the other compiled modules call of it."""
+"""The types that _wire_py.py is compiled with, and the functions that other compiled modules call."""
 
 cimport cython
 

@@ -1,7 +1,7 @@
-"""The wire format; compiled as _wire_c by the types in _wire_c.pxd.
+"""Protobuf's wire format. This module is also compiled, as _wire_c, with the C types in _wire_c.pxd.
 
-Every `take_` function reads `data` from `pos`, never at or after `end`, and returns what it read and the position
-behind it. The caller guarantees 0 <= pos <= end <= len(data).
+Every `take_` function reads `data` from `pos` on, but not from `end` on. It returns the value it read and the position
+after it. The caller guarantees 0 <= pos <= end <= len(data).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["encode_varint", "skip_field", "take_length", "take_tag", "take_varin
 
 
 def encode_varint(value: int) -> bytes:
-    """Encode an unsigned 64-bit number, or a negative signed one as its two's complement.
+    """Encode an unsigned 64-bit number, or a negative number as 64-bit two's complement.
 
     Args:
         value: From -2**63 to 2**64 - 1.
 
     Raises:
-        ValueError: Out of that range.
+        ValueError: The value is out of that range.
     """
     if not -0x8000_0000_0000_0000 <= value <= 0xFFFF_FFFF_FFFF_FFFF:
         raise ValueError(f"a varint holds 64 bits, and {value} needs more")
@@ -34,11 +34,11 @@ def encode_varint(value: int) -> bytes:
 def take_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """Read an unsigned 64-bit varint of 1 to 10 bytes.
 
-    As in google.protobuf, bits beyond the 64th in a tenth byte are dropped, and an encoding longer than need be is
-    accepted.
+    Like google.protobuf, it drops bits beyond the 64th in a tenth byte, and accepts an encoding that is longer than
+    necessary.
 
     Raises:
-        DecodeError: `end` comes before the last byte, or there are more than ten.
+        DecodeError: `end` comes before the last byte, or there are more than ten bytes.
     """
     value = 0
     shift = 0
@@ -57,10 +57,10 @@ def take_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def take_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Read a field's tag: its number << 3 | its wire type.
+    """Read a field's tag: the field's number << 3 | its wire type.
 
     Raises:
-        DecodeError: The tag is cut off, or over 32 bits or 5 bytes.
+        DecodeError: The tag is cut off, or longer than 32 bits or 5 bytes.
     """
     tag, after = take_varint(data, pos, end)
     if after - pos > 5 or tag >> 32:
@@ -69,10 +69,10 @@ def take_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def take_length(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Read the length of a length-delimited field, all of which lies before `end`.
+    """Read the length of a length-delimited field. The whole field must lie before `end`.
 
     Raises:
-        DecodeError: The length is cut off, over 5 bytes, or reaches beyond `end`.
+        DecodeError: The length is cut off or longer than 5 bytes, or the field reaches beyond `end`.
     """
     length, after = take_varint(data, pos, end)
     rest = end - after
@@ -82,18 +82,18 @@ def take_length(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def skip_field(data: bytes, pos: int, end: int, tag: int, max_depth: int) -> int:
-    """Return the position behind the field whose tag was just taken, be it a group.
+    """Return the position after the field whose tag was just taken. The field may be a group.
 
     Args:
-        data: Read from `pos`, up to `end`.
-        pos: Behind the tag.
-        end: Behind the last byte that may be read.
+        data: The bytes to read.
+        pos: The position after the tag.
+        end: The position after the last byte that may be read.
         tag: The tag.
-        max_depth: How many groups may be inside each other.
+        max_depth: How deep groups may be nested.
 
     Raises:
-        DecodeError: The field is cut off, of number 0 or of an unknown wire type, ends a group that was not started,
-            or has groups too deep inside each other.
+        DecodeError: The field is cut off, has the number 0 or an unknown wire type, ends a group that was not started,
+            or has groups nested too deep.
     """
     if not tag >> 3:
         # Inside a group google.protobuf lets a number 0 pass.

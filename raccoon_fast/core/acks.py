@@ -1,4 +1,4 @@
-"""Matches acknowledgements to what awaits them on one connection."""
+"""Matches acknowledgements to the pending requests of one connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decodes a server's answers: protobuf bytes and JSON text to `raccoon_fast.events.Response`."""
+"""Decodes a server's answers, from protobuf bytes or JSON text to `raccoon_fast.events.Response`."""
 
 from __future__ import annotations
 

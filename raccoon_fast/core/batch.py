@@ -1,4 +1,4 @@
-"""Batches of events, and where events become batches."""
+"""Batches of events, and the accumulator that collects events into batches."""
 
 from __future__ import annotations
 

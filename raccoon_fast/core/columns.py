@@ -1,4 +1,4 @@
-"""Events out of columns: rows written from Arrow's buffers, and bytes that lie one behind the other."""
+"""Makes events from columns: writes rows from Arrow's buffers, and reads events that follow one another in a buffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds requests that are wire format from the first event on: protobuf and JSON."""
+"""Builds requests in protobuf and JSON, in wire format from the first event on."""
 
 from __future__ import annotations
 

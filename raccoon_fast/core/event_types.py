@@ -1,4 +1,4 @@
-"""The types of a request's events, counted without decoding the events."""
+"""Counts the types of a request's events without decoding the events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the compiled modules are in use, and whether they load."""
+"""Tells whether the compiled modules are in use and load."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["has_extensions"]
 
 
 def has_extensions(raise_: bool = False) -> bool:
-    """Say whether the compiled form is in use.
+    """Return whether the compiled form is in use.
 
     Args:
-        raise_: Raise instead of returning False, and load every compiled module.
+        raise_: Raise instead of returning False. Also load every compiled module.
 
     Raises:
-        ImportError: `raise_` is true, and the pure form is in use (the text says why and what to do) or a compiled
+        ImportError: `raise_` is true, and the pure form is in use (the message says why and what to do) or a compiled
             module does not load.
     """
     if raise_:
@@ -28,7 +28,7 @@ def has_extensions(raise_: bool = False) -> bool:
 
 
 def _load_all() -> None:
-    """Load each compiled module. PyInstaller and its like find here, by their names, what is to be included."""
+    """Load each compiled module. PyInstaller and similar tools find the modules to include by their names here."""
     if not TYPE_CHECKING:
         from raccoon_fast.core import (  # noqa: F401
             _acks_c,

@@ -1,4 +1,4 @@
-"""From slices to accumulators and batches, past the serializer."""
+"""Adds slices to accumulators and batches, without the serializer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Protobuf's wire format: varints, tags, lengths, and the skipping of unknown fields.
+"""Protobuf's wire format: reads and writes varints, reads tags and lengths, and skips unknown fields.
 
-Source: https://protobuf.dev/programming-guides/encoding/; where that page is silent, what google.protobuf does.
+Source: https://protobuf.dev/programming-guides/encoding/. Where that page says nothing, the code follows
+google.protobuf.
 """
 
 from __future__ import annotations
