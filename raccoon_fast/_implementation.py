@@ -61,7 +61,7 @@ def explain_pure() -> tuple[str, str]:
         because: str = getattr(_build_info, "PURE_BECAUSE", "")
     except ImportError:
         because = ""
-    if because.startswith("RACCOON_FAST_BUILD"):  # the pure wheel: pip takes it where no other one fits
+    if because.startswith("RACCOON_FAST_BUILD"):  # the pure wheel: pip installs it where no other wheel fits
         return (
             "this install of raccoon_fast was built without them",
             "install a wheel for this platform, or a C compiler and then "

@@ -1,9 +1,9 @@
 """Lets forked children start afresh, whatever forked them.
 
-Python's fork hooks (`os.register_at_fork`) run for a fork that Python makes. uWSGI by default, and every other fork
-made in C, runs none of them: the child then has its parent's queues, locks and connections, and none of its threads.
-So everything that must start afresh registers here, and is called by the hook, or else by the first `check` in the
-child.
+Python's fork hooks (`os.register_at_fork`) run only for forks that Python makes. A fork made in C, such as that of
+uWSGI by default, runs none of them: the child then has its parent's queues, locks and connections, but none of its
+threads. So everything that must start afresh registers a hook here. Python's fork hook calls it; if that did not run,
+the first `check` in the child does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PAGE", "check", "in_child"]
 
 # Linux 4.14 and later, madvise(2): the child finds zeros in the page.
 _MADV_WIPEONFORK = 18
-# How long to wait for another thread that starts afresh; it takes almost no time.
+# How long to wait for another thread that is starting afresh, which takes almost no time.
 _PATIENCE_S = 5.0
 
 
@@ -33,11 +33,11 @@ def _new_page() -> mmap.mmap | bytearray:
     return bytearray(1)
 
 
-#: Its first byte is 1, but 0 in a forked child that has not started afresh. Cheap enough to read for each event, while
-#: `check` costs a system call. On systems that cannot wipe a page it is always 1.
+#: Its first byte is 1, but 0 in a forked child that has not started afresh. Reading it is cheap enough for each event,
+#: while `check` costs a system call. On systems that cannot wipe a page it is always 1.
 PAGE = _new_page()
 PAGE[0] = 1
-#: Whether that byte tells of every fork.
+#: Whether that byte detects every fork.
 IS_WIPED = isinstance(PAGE, mmap.mmap)
 
 _hooks: list[Callable[[], object]] = []
@@ -46,7 +46,7 @@ _locks: dict[int, threading.RLock] = {}
 
 
 def in_child(hook: Callable[[], object]) -> None:
-    """Call `hook` in each forked child before anything else happens there. It must not wait or log."""
+    """Call `hook` in each forked child before anything else happens there. The hook must not wait or log."""
     _hooks.append(hook)
 
 

@@ -27,7 +27,7 @@ _this_thread = get_original("_thread", "_local")()
 
 
 class Thread:
-    """As raccoon_fast.threads.Thread."""
+    """See raccoon_fast.threads.Thread."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         self._target = target
@@ -35,11 +35,11 @@ class Thread:
         self._ended = Event()
 
     def start(self) -> None:
-        """Run its target."""
+        """Run the target."""
         _start_new_thread(self._run_here, ())
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, while other greenlets run."""
+        """Wait for the thread's end. Other greenlets run meanwhile."""
         self._ended.wait(timeout)
 
     def is_current(self) -> bool:
@@ -54,14 +54,14 @@ class Thread:
     def _run(self) -> None:
         try:
             self._target()
-        except BaseException:  # noqa: BLE001 - nobody is above to see it
+        except BaseException:  # noqa: BLE001 - no caller would see it
             sys.excepthook(*sys.exc_info())
         finally:
             self._ended.set()
 
 
 class _GreenThread(Thread):
-    """A greenlet of the thread that starts it; an OS thread if that thread runs no greenlets."""
+    """A greenlet on the thread that starts it; an OS thread if that thread runs no greenlets."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         super().__init__(target)
@@ -107,7 +107,7 @@ class _GreenWait:
             try:
                 watcher = self._watcher.pop()
             except IndexError:
-                self._event.wait()  # it is about to be sent
+                self._event.wait()  # `end` is about to send it
                 watcher, was_told = self._sent, True
             watcher.close()
         return was_told
@@ -116,13 +116,13 @@ class _GreenWait:
         try:
             watcher = self._watcher.pop()
         except IndexError:
-            return  # nobody waits any longer
+            return  # the wait has ended
         self._sent = watcher
         watcher.send()
 
 
 class _NativeWait:
-    """A wait of one of the package's threads."""
+    """A wait of one of the package's own threads."""
 
     def __init__(self) -> None:
         self._lock = new_lock()

@@ -122,7 +122,7 @@ def _is_on(value: object) -> bool:
 
 
 def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = False) -> Thread:
-    """A daemon thread of the OS, not started yet.
+    """Return a daemon OS thread that is not started yet.
 
     Args:
         target: The function to run.
@@ -137,7 +137,7 @@ def new_thread(target: Callable[[], None], name: str, *, may_be_green: bool = Fa
 
 
 def new_lock() -> threading.Lock:
-    """A lock for very short sections: its holder must not wait for anything."""
+    """Return a lock for very short sections: its holder must not wait for anything."""
     return _green().new_lock() if is_green() else threading.Lock()
 
 
@@ -152,7 +152,7 @@ def new_queue() -> queue.SimpleQueue[Any]:
 
 
 def new_wait(*, keeps_hub: bool = True) -> Wait:
-    """A wait that has not started.
+    """Return a wait that has not started.
 
     Args:
         keeps_hub: Whether the wait keeps gevent's hub alive. If nothing else does,
@@ -175,7 +175,7 @@ class Condition:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many threads and greenlets wait."""
         return len(self._waits)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
@@ -199,7 +199,7 @@ class Condition:
                 return answer
 
     def notify_all(self) -> None:
-        """Wake all that wait."""
+        """Wake all waiting threads and greenlets."""
         while self._waits:
             try:
                 wait = self._waits.popleft()
@@ -232,10 +232,10 @@ class Event:
 
 
 class Tally:
-    """A number that any thread adds one to, without a lock.
+    """A counter that any thread may increment, without a lock.
 
-    `+= 1` is three steps, between which another thread may come. Here it is one; while several threads look, what each
-    of them sees may be off by as many.
+    `+= 1` takes three steps, and another thread may run between them; `add` takes one. While several threads read
+    `value` at the same time, each result may be off by as many.
     """
 
     __slots__ = ("_added", "_looks")
@@ -251,7 +251,7 @@ class Tally:
     @property
     def value(self) -> int:
         """How often `add` was called."""
-        looks = next(self._looks)  # each of which takes a number as well
+        looks = next(self._looks)  # each look also takes a number from `_added`
         return next(self._added) - looks
 
 
@@ -263,7 +263,7 @@ class _NativeWait:
         self._lock.acquire()
 
     def wait(self, timeout_s: float | None) -> bool:
-        # In C, where a signal handler runs between two tries, when nothing is held.
+        # This waits in C. There a signal handler runs between two tries, when nothing is held.
         return self._lock.acquire(True, -1 if timeout_s is None else timeout_s)
 
     def end(self) -> None:
@@ -296,10 +296,10 @@ class _NativeThread:
         try:
             threading.current_thread().name = self._name  # this enters it into threading's list
             self._target()
-        except BaseException:  # noqa: BLE001 - nobody is above to see it
+        except BaseException:  # noqa: BLE001 - no caller would see it
             sys.excepthook(*sys.exc_info())
         finally:
-            threading._active.pop(self._ident, None)  # type: ignore[attr-defined]  # noqa: SLF001 - which Python < 3.13 keeps
+            threading._active.pop(self._ident, None)  # type: ignore[attr-defined]  # noqa: SLF001 - Python < 3.13 keeps it
             self._ended.set()
 
 

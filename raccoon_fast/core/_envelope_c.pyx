@@ -342,7 +342,7 @@ cdef class _Envelope:
     cdef Py_ssize_t write_run(
         self, list events, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most_bytes, Py_ssize_t most_in_all
     ) noexcept:
-        """Append events of known types, from index `at` up to, not including, `end`. Returns the index of its stop.
+        """Append events of known types, from index `at` up to, not including, `end`. Returns the index where it ends.
 
         It stops at an event that may take more than `most_bytes`, or with which all of these may take more than
         `most_in_all`; it may also stop earlier for its own reasons. It runs no Python code, and creates or frees no
