@@ -91,7 +91,7 @@ cdef class Batch:
 
     @property
     def cost(self):
-        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses beside them."""
+        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses besides them."""
         return self.size + self.beside
 
     @property
@@ -101,7 +101,7 @@ cdef class Batch:
 
     @property
     def types(self):
-        """The number of events per type. Only read it."""
+        """The number of events per type. Do not change the mapping."""
         return self.envelope.tally()
 
     def add(self, type, data):
@@ -422,7 +422,7 @@ cdef class Accumulator:
         return batch.size + batch.beside
 
     def hold(self, nbytes):
-        """Add to `buffered` the cost of a batch that came from elsewhere: a stored one."""
+        """Add to `buffered` the cost of a batch that came from elsewhere, such as a stored one."""
         cdef int64_t more = nbytes
         with cython.critical_section(self):
             self.held += more
@@ -495,7 +495,7 @@ cdef class Accumulator:
         return 0
 
     cdef int trim(self, Batch batch) except -1:
-        """Free memory that a batch does not need, and record how much it uses beside the bytes of its events."""
+        """Free memory that a batch does not need, and record how much it uses besides the bytes of its events."""
         cdef dict types
         cdef Py_ssize_t count
         cdef bint is_crowded = self.held > self.buffer_bytes >> 3

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Accumulator", "Batch", "Router"]
 
 _PAGE = forks.PAGE
-# In place of an event's index: its data is serialized already.
+# Passed in place of an event's index: its data is serialized already.
 FINISHED = -1
 # How long to wait for another thread's lock. It is held for moments, unless a finalizer runs meanwhile and takes long.
 _PATIENCE_S = 0.05
 _STUCK_S = 5.0
-# A sum is computed from at most about this many numbers, whenever it is needed.
+# Each sum is computed from a deque whenever it is read. Once a deque has more numbers, their sum replaces them.
 _MOST_NUMBERS = 32
 # For more events than this, a Counter counts their types faster than a loop.
 _MANY = 16
-# Approximate bytes of memory: of an event that is not joined with the others yet, beside its own bytes; of a dict of
-# event types; of an entry in it with its count, beside the type's text; of what an envelope keeps per type and length.
+# Approximate bytes of memory: of an event that is not joined with the others yet, besides its own bytes; of a dict of
+# event types; of an entry in it with its count, besides the type's text; of what an envelope keeps per type and length.
 _LOOSE_BYTES = 150
 _DICT_BYTES = 184
 _ENTRY_BYTES = 112
@@ -64,7 +64,7 @@ class Batch:
         gathered: Events that an accumulator added and that are not in the envelope yet; a deque until the batch is
             sealed.
         receipt: What `emit` returns for its events.
-        settlement: The object that is interested in its outcome.
+        settlement: The object that is told its outcome.
         req_guid: Its guid.
         accepted_s: When it got its first event, by time.monotonic().
         deadline_s: When it expires, on the same clock.
@@ -131,7 +131,7 @@ class Batch:
 
     @property
     def cost(self) -> int:
-        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses beside them."""
+        """Bytes that the accumulator counts for it: `nbytes` and, after `weigh`, the memory it uses besides them."""
         return self.nbytes + self._beside
 
     @property
@@ -141,7 +141,7 @@ class Batch:
 
     @property
     def types(self) -> Mapping[str, int]:
-        """The number of events per type. Only read it."""
+        """The number of events per type. Do not change the mapping."""
         if self._run:
             self._counts[self._last_type] = self._counts.get(self._last_type, 0) + self._run
             self._run = 0
@@ -259,7 +259,7 @@ def _nbytes(events: _Events) -> int:
 def _weighed(
     types: Mapping[str, int], count: int, batch_cost: int, one_type: Mapping[str, int] | None, *, is_crowded: bool
 ) -> tuple[int, dict[str, int]]:
-    """Return the bytes that a batch uses beside its events, and its types, in a dict that batches may share."""
+    """Return the bytes that a batch uses besides its events; and its types, in a dict that batches may share."""
     beside = batch_cost if is_crowded else batch_cost + _LOOSE_BYTES * count + _FORM_BYTES * len(types)
     if is_crowded and types == one_type:
         assert isinstance(one_type, dict)
@@ -288,10 +288,10 @@ class Accumulator:
             its own.
         max_event_bytes: A larger event is refused.
         buffer_bytes: The most bytes of events that were accepted and not released, plus the memory that sealed batches
-            use beside their events. Only this memory of the last batch may exceed the limit. Once an eighth of the
+            use besides their events. Only this memory of the last batch may exceed the limit. Once an eighth of the
             limit is in use, batches free what they do not need.
-        batch_cost: Bytes of memory that a batch uses beside its events and their types: its own objects, and those that
-            `make_batch` adds. With 0, only the bytes of events count.
+        batch_cost: Bytes of memory that a batch uses besides its events and their types: its own objects, and those
+            that `make_batch` adds. With 0, only the bytes of events count.
         rescue: Called when the serializer raised a TypeError: with the data, the event's type, and its index among
             several events or None. Returns the bytes, or raises.
 
@@ -639,7 +639,7 @@ class Accumulator:
         return batch.cost
 
     def hold(self, nbytes: int) -> None:
-        """Add to `buffered` the cost of a batch that came from elsewhere: a stored one."""
+        """Add to `buffered` the cost of a batch that came from elsewhere, such as a stored one."""
         self._bytes.append(nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
             _fold(self._bytes)
@@ -773,7 +773,7 @@ class Accumulator:
         return lock
 
     def _is_interrupted(self) -> bool:
-        """Whether this call interrupts the holder of the lock. If not, a Ctrl-C ended the holder before its release."""
+        """Whether this call interrupts the holder of the lock. If not, a Ctrl-C ended the holder before the release."""
         frame: FrameType | None = sys._getframe(2).f_back  # noqa: SLF001
         while frame is not None:
             if frame.f_code is _ACCEPTING and frame.f_locals.get("self") is self:

@@ -88,7 +88,7 @@ cdef Py_ssize_t _MAX_KNOWN = 32
 cdef Py_ssize_t _SMALL = 8192
 cdef Py_ssize_t _LEAN_HEADROOM = 72
 cdef Py_ssize_t _LEAN_HEADROOM_JSON = 144
-# Approximate bytes of memory: of a dict of event types; of an entry in it with its count, beside the type's text; of a
+# Approximate bytes of memory: of a dict of event types; of an entry in it with its count, besides the type's text; of a
 # known type.
 cdef int64_t _DICT_BYTES = 184
 cdef int64_t _ENTRY_BYTES = 112
@@ -345,8 +345,8 @@ cdef class _Envelope:
         """Append events of known types, from index `at` up to, not including, `end`. Returns the index where it ends.
 
         It stops at an event that may take more than `most_bytes`, or with which all of these may take more than
-        `most_in_all`; it may also stop earlier for its own reasons. It runs no Python code, and creates or frees no
-        object.
+        `most_in_all`. It may also stop earlier, for example at an unknown type or if the block is full. It runs no
+        Python code, and creates and frees no object.
         """
         # Therefore borrowed references are enough.
         cdef _Type known = self.last

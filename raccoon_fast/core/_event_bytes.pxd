@@ -12,7 +12,7 @@ cdef enum:
     _SHORT_FIELD = 32
     # With up to this many bytes of data and such a type, the length of the event is a varint of at most two bytes.
     _TWO_BYTES = 0x3FFF - 3 - _SHORT_FIELD
-    # The most bytes beside the data in an event of such a type: two tags, two varints, and the copied type field.
+    # The most bytes besides the data in an event of such a type: two tags, two varints, and the copied type field.
     _AROUND = 2 + 2 * 10 + _SHORT_FIELD
 
 
