@@ -257,7 +257,7 @@ class Sender:
     def _start(self, parcel: Parcel, now_s: float) -> None:
         is_first = parcel.attempts == 0
         if is_first:
-            self._budget.first_attempt()
+            self._budget.first_attempts()
         self._tally.attempt(now_s, is_first)
         parcel.attempts += 1
         transport = self._endpoint.begin()
