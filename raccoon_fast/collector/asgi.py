@@ -1,4 +1,4 @@
-"""Runs an ASGI application for one HTTP request that is already complete."""
+"""Runs an ASGI application for one complete HTTP request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Application(Protocol):
 
 
 def path_of(head: Head) -> str:
-    """The path as ASGI has it."""
+    """The path in ASGI's form."""
     return head.target.path.decode("utf-8", "replace")
 
 

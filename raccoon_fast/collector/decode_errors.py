@@ -1,4 +1,4 @@
-"""Errors of decoding a request."""
+"""Errors raised while a request is decoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class MalformedRequest(ValueError):
     """A request that cannot be decoded.
 
     Attributes:
-        req_guid: The guid that the server's decoder had read before it failed; a WebSocket answer carries it.
+        req_guid: The guid that the decoder had read before it failed; a WebSocket answer carries it.
     """
 
     def __init__(self, reason: str, req_guid: str = "") -> None:
@@ -18,4 +18,4 @@ class MalformedRequest(ValueError):
 
 
 class HandlerPanic(Exception):
-    """A request that makes the server's handler panic: it closes the connection and answers nothing."""
+    """A request that makes the server's handler panic: the server closes the connection without an answer."""

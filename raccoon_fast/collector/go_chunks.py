@@ -1,4 +1,4 @@
-"""A chunked body as Go reads it: `net/http/internal/chunked.go` and `body.readTrailer`, Go 1.22."""
+"""Decodes chunked request bodies as Go 1.22 does (`net/http/internal/chunked.go` and `body.readTrailer`)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
 class ChunkedBody:
-    """Takes a body apart as it comes.
+    """Decodes one chunked body from data that arrives in pieces.
 
     Attributes:
-        data: What was read of the body.
-        is_complete: Whether the last chunk and the trailer were read.
+        data: The body read so far.
+        is_complete: Whether the last chunk and the trailer have been read.
     """
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.is_complete = False
-        self._left = -1  # bytes of the chunk at hand; -1 before its line
+        self._left = -1  # bytes left in the current chunk; -1 before its length line
         self._excess = 0
 
     def feed(self, buffer: bytearray) -> None:
-        """Take from the start of `buffer` what belongs to the body.
+        """Remove the bytes that belong to the body from the start of `buffer`.
 
         Raises:
-            ValueError: Go refuses it.
+            ValueError: Go refuses the body.
         """
         while not self.is_complete:
             if self._left < 0:
@@ -51,7 +51,7 @@ class ChunkedBody:
                 self._left = -1
 
     def _take_line(self, buffer: bytearray) -> bool:
-        """Read a chunk's length, and the trailer behind the last one; False while more has to come."""
+        """Read a chunk's length line, and the trailer after the last chunk. Returns False until more data arrives."""
         end = buffer.find(b"\n", 0, _MAX_LINE_BYTES)
         if end < 0:
             if len(buffer) >= _MAX_LINE_BYTES:
@@ -76,7 +76,7 @@ class ChunkedBody:
         else:
             if len(buffer) < start + 2:
                 return False
-            # Go looks for this end before it reads the trailer, which may end earlier, at bare line feeds.
+            # Go looks for CRLF CRLF before it parses the trailer. The trailer may end earlier, with bare line feeds.
             known = buffer.find(b"\r\n\r\n", start, start + _MAX_LINE_BYTES) + 4
             if known < 4:
                 if len(buffer) >= start + _MAX_LINE_BYTES:

@@ -1,7 +1,8 @@
-"""The head of an HTTP/1 request as Go's net/http reads it, and the answers it gives to one it does not read.
+"""Parses the head of an HTTP/1 request as Go's net/http does, and builds Go's answers to heads that it refuses.
 
 Sources: Go 1.22 `net/http` (`readRequest`, `conn.serve`, `readTransfer`), `net/textproto` (`ReadMIMEHeader`).
-Go's parser takes what llhttp and h11 refuse: unknown methods, bare LF, folded headers, HTTP/1.2. So it is written here.
+An existing parser cannot be used: Go accepts what llhttp and h11 refuse (unknown methods, bare LF, folded headers,
+HTTP/1.2).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from raccoon_fast.collector.go_url import Target, parse_target
 
 __all__ = ["MAX_HEAD_BYTES", "Head", "RefusedHead", "find_end", "parse_head", "parse_trailer", "refuses_first_line"]
 
-#: net/http's DefaultMaxHeaderBytes, and the 4096 bytes that `initialReadLimitSize` adds.
+#: net/http's DefaultMaxHeaderBytes plus the 4096 bytes that `initialReadLimitSize` adds.
 MAX_HEAD_BYTES = (1 << 20) + 4096
 
 _END = re.compile(rb"\n\r?\n")
@@ -31,7 +32,7 @@ class RefusedHead(Exception):
     """A head that Go's server refuses.
 
     Attributes:
-        answer: What it writes before it closes the connection.
+        answer: The bytes that Go writes before it closes the connection.
     """
 
     def __init__(self, status: int = 400, reason: str = "", body: str = "") -> None:
@@ -45,13 +46,13 @@ class Head(NamedTuple):
     """A request's head.
 
     Attributes:
-        method: As it was sent.
+        method: The method as the client sent it.
         target: The request target.
-        minor: 0 for HTTP/1.0.
-        headers: Names in lower case with their values, in order.
-        content_length: Bytes of the body; None where it is chunked.
+        minor: The minor version; 0 for HTTP/1.0.
+        headers: Names in lower case with their values, in the order received.
+        content_length: The body's length in bytes; None if the body is chunked.
         closes: Whether the client wants the connection closed after the answer.
-        keeps_alive: Whether an HTTP/1.0 client asked for the connection to be kept.
+        keeps_alive: Whether an HTTP/1.0 client asked to keep the connection open.
     """
 
     method: str
@@ -63,22 +64,22 @@ class Head(NamedTuple):
     keeps_alive: bool
 
     def first(self, name: str) -> str | None:
-        """The first value of a header, as Go's `Header.Get`; None without one."""
+        """The first value of a header, as Go's `Header.Get`; None if the header is missing."""
         return next((value for key, value in self.headers if key == name), None)
 
     def has_token(self, name: str, token: str) -> bool:
-        """Whether a header lists `token`, by `httpguts.HeaderValuesContainsToken`."""
+        """Whether a header lists `token`, as `httpguts.HeaderValuesContainsToken` decides."""
         return _has_token(self.headers, name, token)
 
 
 def find_end(data: bytes | bytearray, start: int) -> int:
-    """The index behind the head that begins at 0; -1 while it is incomplete. What is before `start` was searched."""
+    """The index after the head, which begins at 0; -1 while it is incomplete. Starts to search at `start`."""
     match = _END.search(data, max(0, start - 2))
     return -1 if match is None else match.end()
 
 
 def refuses_first_line(line: bytes) -> RefusedHead | None:
-    """The refusal of a request line, which Go sends before it reads the headers; None if it accepts the line."""
+    """The refusal of a request line, which Go sends before it reads the headers; None if Go accepts the line."""
     try:
         _parse_line(line)
     except RefusedHead as refused:
@@ -87,10 +88,10 @@ def refuses_first_line(line: bytes) -> RefusedHead | None:
 
 
 def parse_head(data: bytes) -> Head:
-    """Parse a whole head, its empty line included.
+    """Parse a complete head, including its empty line.
 
     Raises:
-        RefusedHead: Go's server does not accept it.
+        RefusedHead: Go's server refuses the head.
     """
     first, _, rest = data.partition(b"\n")
     method, target, (major, minor) = _parse_line(first)
@@ -114,10 +115,10 @@ def parse_head(data: bytes) -> Head:
 
 
 def parse_trailer(data: bytes) -> int:
-    """The length of a trailer, its empty line included, which `data` begins with.
+    """The length of the trailer at the start of `data`, including its empty line.
 
     Raises:
-        RefusedHead: A line of it is no header.
+        RefusedHead: A line of the trailer is not a header.
     """
     end = 1 if data.startswith(b"\n") else find_end(data, 0)
     _parse_headers(data[:end])
@@ -141,7 +142,7 @@ def _parse_line(line: bytes) -> tuple[str, Target, tuple[int, int]]:
 
 def _parse_headers(data: bytes) -> list[tuple[str, str]]:
     if data[:1] in (b" ", b"\t"):
-        raise RefusedHead  # a continuation of nothing
+        raise RefusedHead  # a continuation line without a header before it
     lines: list[bytes] = []
     for line in data.split(b"\n"):
         line = line[:-1] if line.endswith(b"\r") else line
@@ -161,10 +162,10 @@ def _parse_headers(data: bytes) -> list[tuple[str, str]]:
 
 
 def _body_length(method: str, version: tuple[int, int], headers: list[tuple[str, str]]) -> int | None:
-    """How long the body is, by `readTransfer`; None where it is chunked.
+    """The body's length in bytes, as `readTransfer` determines it; None if the body is chunked.
 
     Raises:
-        RefusedHead: It cannot be told.
+        RefusedHead: The headers do not determine the length.
     """
     codings = [value for name, value in headers if name == "transfer-encoding"]
     if codings and version >= (1, 1):
@@ -177,7 +178,7 @@ def _body_length(method: str, version: tuple[int, int], headers: list[tuple[str,
     if not lengths:
         return 0
     digits = lengths[0]
-    # `strconv.ParseUint(…, 10, 63)`
+    # As `strconv.ParseUint(…, 10, 63)`.
     if not (digits.isascii() and digits.isdigit()) or len(digits.lstrip("0")) > 19 or int(digits) >= 1 << 63:
         raise RefusedHead
     return int(digits)

@@ -1,7 +1,8 @@
-"""JSON as the server reads and writes it: with the manners of Go's encoding/json.
+"""Reads and writes JSON as the server does, with Go's encoding/json.
 
-They differ from protobuf's own JSON mapping (snake_case names only, 64-bit integers as numbers, enums as numbers) and
-from Python's json (names match without regard to case, null is "not there", broken text becomes U+FFFD, no NaN).
+It differs from protobuf's own JSON mapping: only snake_case names, 64-bit integers as numbers, enums as numbers. It
+differs from Python's json: names match in any case, null leaves a field unset, invalid UTF-8 becomes U+FFFD, NaN is an
+error.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ def decode_json_request(data: bytes) -> Any:
     """Decode one request.
 
     Args:
-        data: JSON text; each byte of it that is not UTF-8 counts as U+FFFD.
+        data: JSON text; each byte that is not valid UTF-8 becomes U+FFFD.
 
     Returns:
         A SendEventRequest.
 
     Raises:
-        MalformedRequest: With the words of encoding/json where it is JSON cut short, in its manner otherwise. As Go
-            does, a member of the wrong kind is passed over, and the first of them reported in the end.
+        MalformedRequest: The text is not valid JSON, or a member has the wrong kind. For truncated JSON the message is
+            that of encoding/json, otherwise it is similar. As Go does, the decoder skips members of the wrong kind and
+            reports the first one at the end.
         HandlerPanic: An event is null.
     """
     text = data.decode("utf-8", _REPLACE_EACH)
@@ -62,7 +64,7 @@ def _parse(text: str) -> Any:
 
 
 def encode_json_answer(answer: Any) -> bytes:
-    """Encode a SendEventResponse: enums as numbers, fields of value zero left out, <, > and & escaped."""
+    """Encode a SendEventResponse: enums as numbers, no fields with value zero, and <, > and & escaped."""
     fields: dict[str, Any] = {}
     for name in ("status", "code", "sent_time", "reason"):
         if value := getattr(answer, name):
@@ -77,7 +79,7 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 class _Object(list[tuple[str, Any]]):
-    """A JSON object with its members in order: names that differ in case only can meet in one field."""
+    """A JSON object with its members in order: names that differ only in case can refer to the same field."""
 
 
 def _replace_each(error: UnicodeError) -> tuple[str, int]:
@@ -90,7 +92,7 @@ codecs.register_error(_REPLACE_EACH, _replace_each)
 
 
 def _parse_integer(digits: str) -> int | float:
-    # Longer ones are out of every range here, and int() refuses to read some of them.
+    # Longer integers are outside every range here, and int() refuses some of them.
     return int(digits) if len(digits) <= _MAX_DIGITS else float("inf")
 
 
@@ -106,15 +108,15 @@ def _go_words(text: str, error: json.JSONDecodeError) -> str:
 
 
 class _Mismatch(ValueError):
-    """A member of the wrong kind."""
+    """A member has the wrong kind."""
 
 
 class _Filler:
-    """Fills messages from JSON values.
+    """Fills messages with JSON values.
 
     Attributes:
-        error: What was wrong first; None while nothing was.
-        null_events: The indexes of events that are null.
+        error: The first error; None if there was none.
+        null_events: The indexes of null events.
     """
 
     def __init__(self) -> None:
@@ -122,7 +124,7 @@ class _Filler:
         self.null_events: set[int] = set()
 
     def fill(self, message: Any, value: Any, setters: dict[str, _Setter]) -> None:
-        """Fill `message` from a JSON object; members that it does not know are passed over."""
+        """Fill `message` from a JSON object; unknown members are ignored."""
         if value is None:
             return
         if not isinstance(value, _Object):
@@ -138,7 +140,7 @@ class _Filler:
                 self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Remember the first error."""
+        """Remember the error if it is the first one."""
         if self.error is None:
             self.error = str(error)
 
@@ -148,7 +150,7 @@ def _text(value: Any, field: str) -> str:
         raise _mismatch(value, field)
     if value.isascii():
         return value
-    # A lone surrogate, written as an escape, becomes U+FFFD.
+    # An escaped lone surrogate becomes U+FFFD.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -183,7 +185,7 @@ def _set_events(filler: _Filler, request: Any, value: Any) -> None:
         return
     if not isinstance(value, list) or isinstance(value, _Object):
         raise _mismatch(value, "SendEventRequest.events of type []*Event")
-    # As Go does, a second list is decoded into the elements of the first.
+    # As Go does, decode a second list into the elements of the first.
     for index, member in enumerate(value):
         event = request.events[index] if index < len(request.events) else request.events.add()
         if member is None:

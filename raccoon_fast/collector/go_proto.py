@@ -1,8 +1,8 @@
-"""Protobuf requests as protobuf-go reads them (protobuf-go 1.34, `internal/impl/decode.go`, `encoding/protowire`).
+"""Decodes protobuf requests as protobuf-go does (protobuf-go 1.34, `internal/impl/decode.go`, `encoding/protowire`).
 
-google.protobuf decodes nearly all requests. This decoder is for the others: those that google.protobuf refuses, to find
-what Go would have read before it failed or whether Go accepts them, and those with a varint of more than 64 bits, which
-google.protobuf accepts and Go refuses.
+google.protobuf decodes nearly all requests. This decoder handles the rest. If google.protobuf refuses a request, it
+finds what Go reads before it fails, or that Go accepts the request. If a request has a varint of more than 64 bits, it
+refuses the request as Go does, although google.protobuf accepts it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["decode_proto_request"]
 
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = 0, 1, 2, 3, 4, 5
 _MAX_FIELD = (1 << 29) - 1
-_MAX_DEPTH = 10_001  # protowire.DefaultRecursionLimit, and the outermost group
-# The no-break space is Go's protobuf's: it keeps programs from matching its error texts.
+_MAX_DEPTH = 10_001  # protowire.DefaultRecursionLimit plus the outermost group
+# protobuf-go puts a no-break space into its error texts to keep programs from matching them.
 _CANNOT_PARSE = "proto:\N{NO-BREAK SPACE}cannot parse invalid wire-format data"
 _INVALID_UTF8 = "proto:\N{NO-BREAK SPACE}field %s contains invalid UTF-8"
-# A varint of ten bytes is at least this as an unsigned number, and negative or close to it as an int64.
+# A varint of ten bytes has at least this value when unsigned; as an int64 it is negative or at least this large.
 _LONG_VARINT = 1 << 62
 
 
@@ -39,13 +39,13 @@ def decode_proto_request(data: bytes) -> Any:
         A SendEventRequest.
 
     Raises:
-        MalformedRequest: With the server's words.
+        MalformedRequest: Go refuses the request; the message has the server's words.
     """
     try:
         request = SendEventRequest.FromString(data)
     except DecodeError:
         return _decode_as_go(data)
-    # The only varint among the fields; in the unknown ones there may be others.
+    # `seconds` is the only varint in a known field; unknown fields may contain others.
     seconds = request.sent_time.seconds if request.HasField("sent_time") else 0
     if not -1 < seconds < _LONG_VARINT or len(UnknownFieldSet(request)):
         return _decode_as_go(data)
@@ -64,7 +64,7 @@ def _decode_as_go(data: bytes) -> Any:
 def _read_request(request: Any, data: bytes) -> None:
     for number, value in _fields(data):
         if isinstance(value, int):
-            continue  # an unknown field, as one of another kind is
+            continue  # an unknown field, or a known one with the wrong wire type
         if number == 1:
             request.req_guid = _text(value, "raystack.raccoon.v1beta1.SendEventRequest.req_guid")
         elif number == 2:
@@ -106,7 +106,7 @@ def _signed(value: int, bits: int) -> int:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """The fields by number: the content of those with a length, the value of varints; others are checked only."""
+    """Yield each field's number with its bytes (length-delimited) or value (varint); other fields are only checked."""
     at = 0
     while at < len(data):
         tag, at = _take_varint(data, at)
@@ -132,7 +132,7 @@ def _check_tag(tag: int) -> tuple[int, int]:
 
 
 def _skip(data: bytes, at: int, number: int, kind: int) -> int:
-    """The position behind a field that has no length; groups are followed without recursion."""
+    """The position after a field without a length; groups are followed without recursion."""
     groups = []
     while True:
         if kind == _VARINT:

@@ -1,4 +1,4 @@
-"""Request targets as Go's net/url reads them, and the routes that gorilla/mux finds for them.
+"""Parses request targets as Go's net/url does, and cleans paths as gorilla/mux does.
 
 Sources: Go 1.22 `net/url` (`ParseRequestURI`, `URL.String`), gorilla/mux 1.8.0 (`Router.ServeHTTP`, `cleanPath`).
 """
@@ -15,11 +15,11 @@ __all__ = ["Target", "clean_path", "origin_host", "parse_target"]
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
-# Escapes of ASCII are refused in a host, but for that of the percent sign (`unescape`, `encodeHost`).
+# A host may not escape ASCII characters, except the percent sign (`unescape`, `encodeHost`).
 _BAD_HOST_ESCAPE = re.compile(rb"%(?!25)[0-7]")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PORT = re.compile(rb"(?::[0-9]*)?\Z")
-# What `shouldEscape` leaves as it is in a host, `parseHost` in brackets, and in a path.
+# The characters that `shouldEscape` leaves unescaped in a host, `parseHost` in brackets, and `shouldEscape` in a path.
 _HOST = re.compile(rb"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"%\x80-\xff]*")
 _IN_PATH = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~$&+,/:;=@")
 _IN_RAW_PATH = re.compile(rb"[A-Za-z0-9\-_.~$&+,/:;=@!'()*\[\]%]*")
@@ -30,14 +30,14 @@ class Target(NamedTuple):
     """A request's target.
 
     Attributes:
-        path: Decoded.
-        query: Without the question mark.
-        host: Of an absolute target; empty otherwise.
-        scheme: In lower case; empty where the target is a path.
-        raw_path: The path as it was sent.
-        user: Of an absolute target.
-        has_empty_query: Whether it ends with a question mark.
-        opaque: What follows the scheme where that is no path.
+        path: The decoded path.
+        query: The query without the question mark.
+        host: The host of an absolute target; otherwise empty.
+        scheme: The scheme in lower case; empty if the target is a path.
+        raw_path: The path as the client sent it.
+        user: The user information of an absolute target; otherwise empty.
+        has_empty_query: Whether the target ends with a question mark.
+        opaque: The text after the scheme if it is not a path.
     """
 
     path: bytes
@@ -50,7 +50,7 @@ class Target(NamedTuple):
     opaque: bytes = b""
 
     def redirected(self, path: bytes) -> bytes:
-        """The location of `path` on the same host, with the same query, as `URL.String` writes it."""
+        """The URL of `path` on the same host and with the same query, as `URL.String` writes it."""
         escaped = _escape(path)
         if _unescaped_as(self.raw_path, path):
             escaped = self.raw_path
@@ -70,11 +70,11 @@ def parse_target(target: bytes, *, is_connect: bool = False) -> Target:
     """Parse the target of a request line.
 
     Args:
-        target: As it was sent.
-        is_connect: Whether the method is CONNECT, which may name an authority alone.
+        target: The target as the client sent it.
+        is_connect: Whether the method is CONNECT, whose target may be only an authority.
 
     Raises:
-        ValueError: Go's server answers 400.
+        ValueError: Go's server answers 400 to this target.
     """
     is_authority = is_connect and not target.startswith(b"/")
     parsed = _parse(b"http://" + target if is_authority else target)
@@ -82,7 +82,7 @@ def parse_target(target: bytes, *, is_connect: bool = False) -> Target:
 
 
 def clean_path(path: bytes) -> bytes:
-    """The path that gorilla/mux redirects to if it differs: without empty, `.` and `..` elements."""
+    """The path without empty, `.` and `..` elements; gorilla/mux redirects to it if it differs."""
     if not path:
         return b"/"
     absolute = path if path.startswith(b"/") else b"/" + path
@@ -91,14 +91,14 @@ def clean_path(path: bytes) -> bytes:
 
 
 def origin_host(origin: bytes) -> bytes | None:
-    """The host, with its port, that an Origin header names; None if Go cannot parse it."""
+    """The host and port in an Origin header; None if Go cannot parse the header."""
     try:
         if _CONTROL.search(origin):
             return None
         scheme, rest = _split_scheme(origin.partition(b"#")[0])
         rest = rest.partition(b"?")[0]
         if not rest.startswith(b"/"):
-            # `url.Parse` takes a rootless path; its first element may have a colon after a scheme only.
+            # `url.Parse` accepts a rootless path, but its first element may contain a colon only after a scheme.
             is_bad = not scheme and b":" in rest.partition(b"/")[0]
             return None if is_bad or _BAD_ESCAPE.search(rest) else b""
         if rest.startswith(b"//") and (scheme or not rest.startswith(b"///")):
@@ -158,13 +158,13 @@ def _parse_authority(authority: bytes) -> tuple[bytes, bytes]:
 
 
 def _check_host_escapes(host: bytes) -> None:
-    """Refuse what a host, or the zone of an address in brackets, must not escape (`parseHost`)."""
+    """Refuse escapes that are not allowed in a host or in the zone of a bracketed address (`parseHost`)."""
     before, zone, after = host, b"", b""
     if host.startswith(b"["):
         address, _, after = host.rpartition(b"]")
         before, percent, zone = address.partition(b"%25")
         zone = percent + zone
-    # What a zone escapes must be allowed without, but for the space and the percent sign.
+    # A zone may only escape characters that are allowed unescaped, the space and the percent sign.
     escaped = [bytes.fromhex(match.decode()) for match in _ESCAPED.findall(zone)]
     allowed = (byte in (b" ", b"%") or (byte < b"\x80" and _HOST.fullmatch(byte)) for byte in escaped)
     if _BAD_HOST_ESCAPE.search(before) or _BAD_HOST_ESCAPE.search(after) or not all(allowed):

@@ -1,7 +1,7 @@
-"""One HTTP/2 connection with gRPC calls, answered as grpc-go answers them (1.63.2, as the server uses it).
+"""An HTTP/2 connection with gRPC calls, answered as grpc-go 1.63.2 answers them with the server's settings.
 
-The library h2 reads and writes the frames. grpcio's own server cannot stand here: it takes compressed messages, content
-types, timeouts and methods that grpc-go refuses, and refuses calls that grpc-go takes.
+The library h2 reads and writes the frames. grpcio's own server cannot be used here: it accepts compressed messages,
+content types, timeouts and methods that grpc-go refuses, and refuses calls that grpc-go accepts.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _MAX_HEADERS_BYTES = 16 << 20  # grpc-go's default
 _SETTINGS = {
     h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS_BYTES,
     h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20,
-    h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1_000,  # h2 looks at each open one for every new one
+    h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1_000,  # h2 checks every open stream for each new one
 }
 _WINDOW_BYTES = 16 << 20
 _PREFACE_S = 120.0  # grpc-go's connectionTimeout
-# grpc-go waits for the rest of a message as long as the connection lives; this bounds what half a message holds.
+# grpc-go waits for the rest of a message while the connection lives. This limits how long half a message uses memory.
 _MESSAGE_S = 600.0
-_MIN_TIMEOUT_S = 1e-6  # shorter ones have passed before grpc-go reads the message
-# grpc-go's keepalive enforcement, by default.
+_MIN_TIMEOUT_S = 1e-6  # a shorter timeout has passed before grpc-go reads the message
+# The defaults of grpc-go's keepalive enforcement.
 _MIN_PING_INTERVAL_S, _IDLE_PING_INTERVAL_S, _MAX_PING_STRIKES = 300.0, 7200.0, 2
 _PREFIX_BYTES = 5
 
@@ -48,10 +48,10 @@ _log = logging.getLogger("raccoon_fast.collector")
 
 
 class CallFailed(Exception):
-    """A call that ends with a status other than OK.
+    """Ends a call with a status other than OK.
 
     Attributes:
-        code: The status.
+        code: The gRPC status.
     """
 
     def __init__(self, code: GrpcCode, reason: str) -> None:
@@ -60,25 +60,25 @@ class CallFailed(Exception):
 
 
 class GrpcHandler:
-    """What a connection asks about its calls."""
+    """The calls' handler. A connection calls its methods."""
 
     def begin(self, head: CallHead) -> None:
-        """A call's headers came.
+        """Handle the headers of a new call.
 
         Raises:
-            CallFailed: It is answered before its message comes.
+            CallFailed: The call is answered before its message arrives.
         """
         raise NotImplementedError
 
     def refused(self, head: CallHead | None, code: str, reason: str) -> None:
-        """A call was refused before its message was whole."""
+        """Note that a call was refused before its message was complete."""
         raise NotImplementedError
 
     def answer_at_once(self, head: CallHead, message: bytes) -> bytes | None:
-        """Answer a message; None where something has to be waited for, which `answer` does.
+        """Answer a message; None if that requires waiting. Then use `answer`.
 
         Raises:
-            CallFailed: By a status.
+            CallFailed: The call ends with a status other than OK.
         """
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class GrpcHandler:
         """Answer a message.
 
         Raises:
-            CallFailed: By a status.
+            CallFailed: The call ends with a status other than OK.
         """
         raise NotImplementedError
 
@@ -96,18 +96,18 @@ class _Call:
 
     def __init__(self, head: CallHead, *, has_length: bool) -> None:
         self.head = head
-        self.has_length = has_length  # a content-length, as from a proxy that has the whole request
+        self.has_length = has_length  # a content-length, as sent by a proxy that has the complete request
         self.data = bytearray()
-        self.needed = _PREFIX_BYTES  # bytes, to tell more of the message
-        self.unacknowledged = 0  # bytes that were taken past h2
-        self.is_complete = False  # the message
-        self.is_ended = False  # by the client
+        self.needed = _PREFIX_BYTES  # bytes required before more of the message can be parsed
+        self.unacknowledged = 0  # bytes that bypassed h2
+        self.is_complete = False  # whether the message is
+        self.is_ended = False  # whether the client has ended the stream
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
 class _PastH2:
-    """The streams whose DATA frames are taken past h2, which compares a content-length with the frames that it sees."""
+    """The streams whose DATA frames may bypass h2. h2 compares content-length with the frames that it sees."""
 
     def __init__(self, calls: Mapping[int, _Call]) -> None:
         self._calls = calls
@@ -118,11 +118,11 @@ class _PastH2:
 
 
 class GrpcConnection(asyncio.Protocol):
-    """Used on the collector's event loop.
+    """A connection with its calls; used on the collector's event loop.
 
     Args:
         handler: Answers calls.
-        connections: The connections that are open.
+        connections: The open connections.
     """
 
     def __init__(self, handler: GrpcHandler, connections: set[GrpcConnection]) -> None:
@@ -156,7 +156,7 @@ class GrpcConnection(asyncio.Protocol):
         """The tasks of calls that are being answered."""
         return [call.task for call in self._calls.values() if call.task is not None]
 
-    # asyncio.Protocol
+    # Methods of asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the server's preface."""
@@ -168,7 +168,7 @@ class GrpcConnection(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End its calls."""
+        """End the connection's calls."""
         self._connections.discard(self)
         if self._preface_timer is not None:
             self._preface_timer.cancel()
@@ -177,7 +177,7 @@ class GrpcConnection(asyncio.Protocol):
         self._calls.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Handle the frames that are complete."""
+        """Handle the complete frames."""
         assert self.transport is not None
         try:
             for stream_id, part, is_last in self._splitter.split(data):
@@ -203,12 +203,12 @@ class GrpcConnection(asyncio.Protocol):
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on."""
+        """Resume reading."""
         assert self.transport is not None
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
-    # Frames
+    # Frames.
 
     def _handle(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
@@ -235,10 +235,10 @@ class GrpcConnection(asyncio.Protocol):
         elif isinstance(event, h2.events.ConnectionTerminated):
             assert self.transport is not None
             self._flush()
-            self.transport.close()  # h2 sends nothing more after the client's goodbye
+            self.transport.close()  # h2 sends nothing after the client's GOAWAY
 
     def _take_past_h2(self, stream_id: int, data: bytes | memoryview, *, is_ended: bool) -> None:
-        """Handle the payload of a DATA frame that h2 has not seen, and open its windows again."""
+        """Handle the payload of a DATA frame that bypassed h2, and reopen its flow-control windows."""
         assert self.transport is not None
         call = self._calls[stream_id]
         call.unacknowledged += len(data)
@@ -301,7 +301,7 @@ class GrpcConnection(asyncio.Protocol):
             self._succeed(stream_id, answer)
 
     def _message(self, call: _Call) -> bytes | None:
-        """The call's message, once it is whole (grpc-go, `recvAndDecompress`)."""
+        """The call's message; None while it is incomplete (grpc-go, `recvAndDecompress`)."""
         data = call.data
         size = int.from_bytes(data[1:_PREFIX_BYTES], "big")
         if len(data) >= _PREFIX_BYTES and size > MAX_REQUEST_BYTES:
@@ -313,7 +313,7 @@ class GrpcConnection(asyncio.Protocol):
                 raise self._refuse(call, GrpcCode.UNKNOWN, words)
             call.needed = _PREFIX_BYTES + size if len(data) >= _PREFIX_BYTES else _PREFIX_BYTES
             return None
-        if data[0] == 1:  # there is no decompressor, so that the encoding is none or the identity
+        if data[0] == 1:  # without a decompressor the encoding is none or identity
             raise self._refuse(call, GrpcCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
         if data[0]:
             raise self._refuse(call, GrpcCode.INTERNAL, f"grpc: received unexpected payload format {data[0]}")
@@ -346,7 +346,7 @@ class GrpcConnection(asyncio.Protocol):
             self._flush()
             self.transport.close()
 
-    # Answers
+    # Answers.
 
     async def _answer(self, stream_id: int, head: CallHead, message: bytes) -> None:
         try:
@@ -360,14 +360,14 @@ class GrpcConnection(asyncio.Protocol):
     def _succeed(self, stream_id: int, answer: bytes) -> None:
         call = self._calls.get(stream_id)
         if call is None:
-            return  # the client has cancelled it
+            return  # the client has cancelled the call
         self._h2.send_headers(stream_id, [(":status", "200"), ("content-type", call.head.content_type)])
         trailers = [("grpc-status", "0"), ("grpc-message", "")]
         self._unsent[stream_id] = (b"\0" + len(answer).to_bytes(4, "big") + answer, trailers)
         self._send_rest(stream_id)
 
     def _send_rest(self, stream_id: int) -> None:
-        """Send of an answer what the client's windows allow, and the trailers behind its end."""
+        """Send as much of an answer as the client's windows allow, and the trailers after its end."""
         unsent = self._unsent.pop(stream_id, None)
         if unsent is None:
             return
@@ -389,7 +389,7 @@ class GrpcConnection(asyncio.Protocol):
             self._leave(stream_id)
 
     def _end(self, stream_id: int, content_type: str, code: GrpcCode, reason: str, http_status: int) -> None:
-        # What gRPC over HTTP/2 calls Percent-Encoded.
+        # Percent-Encoded, as defined by gRPC over HTTP/2.
         words = urllib.parse.quote(reason.encode("utf-8", "surrogateescape"), safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")
         headers = [
             (":status", str(http_status)),
@@ -400,7 +400,7 @@ class GrpcConnection(asyncio.Protocol):
         self._h2.send_headers(stream_id, headers, end_stream=True)
 
     def _leave(self, stream_id: int) -> None:
-        """A call was answered; what its client still sends is not wanted."""
+        """End an answered call; the rest of the client's data is not wanted."""
         call = self._calls.pop(stream_id)
         self._has_answered = True
         if call.timer is not None:
@@ -409,7 +409,7 @@ class GrpcConnection(asyncio.Protocol):
             self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
 
     def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
-        # The stream is closed if its end came together with the rest.
+        # The stream is already closed if the client's end arrived together with the rest.
         with contextlib.suppress(h2.exceptions.StreamClosedError):
             self._h2.reset_stream(stream_id, code)
 

@@ -1,4 +1,4 @@
-"""Takes the payload of large messages past h2, which spends more time on a DATA frame than the rest of a call takes."""
+"""Lets payloads of large messages bypass h2, which spends more time on a DATA frame than the rest of a call takes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Container, Iterator
 
 __all__ = ["DATA_WINDOW_BYTES", "FrameSplitter", "window_update"]
 
-#: So much of what was taken past h2 may be unacknowledged, over all streams and on one, before it is acknowledged.
+#: Bytes that may bypass h2 before a window update acknowledges them, per stream and over all streams.
 DATA_WINDOW_BYTES = 256 << 10
 
 _PREFACE_BYTES = 24
 _HEAD_BYTES = 9
-_MAX_FRAME_BYTES = 16384  # grpc-go's SETTINGS_MAX_FRAME_SIZE, the default
+_MAX_FRAME_BYTES = 16384  # grpc-go's SETTINGS_MAX_FRAME_SIZE, which is the default
 _DATA, _HEADERS, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
 
 
 class FrameSplitter:
-    """Splits a connection's bytes into those for h2 and the payloads of DATA frames that h2 need not see.
+    """Splits a connection's bytes into bytes for h2 and payloads of DATA frames that bypass h2.
 
     Args:
-        streams: Those whose DATA frames are taken past h2: open, and not ended by the client.
+        streams: The streams whose DATA frames bypass h2: open, and not ended by the client.
     """
 
     def __init__(self, streams: Container[int]) -> None:
@@ -31,15 +31,15 @@ class FrameSplitter:
         self._is_in_headers = False
 
     def split(self, data: bytes) -> Iterator[tuple[int, bytes | memoryview, bool]]:
-        """Streams with a payload and whether it is the last, or 0 with whole frames for h2, in the order they came in.
+        """Yield (stream, payload, whether it is the last), or stream 0 with complete frames for h2, in wire order.
 
-        A frame that ends its stream is given to h2 as well, after its payload and without it. `streams` is asked anew
-        for each frame: what comes out has to be handled before the next is taken.
+        h2 also gets a frame that ends its stream, but after the payload and without it. `streams` is consulted for each
+        frame, so handle each item before you take the next.
         """
         if self._rest:
             data = self._rest + data
         view = memoryview(data)
-        at = start = 0  # what is from start to at is for h2
+        at = start = 0  # h2 gets the bytes from start to at
         if self._preface_left:
             at = min(self._preface_left, len(data))
             self._preface_left -= at
@@ -47,13 +47,13 @@ class FrameSplitter:
             size = int.from_bytes(view[at : at + 3], "big")
             kind, flags = data[at + 3], data[at + 4]
             if size > _MAX_FRAME_BYTES:
-                at = len(data)  # h2 refuses it
+                at = len(data)  # h2 refuses the frame
                 break
             end = at + _HEAD_BYTES + size
             if end > len(data):
                 break
             if kind == _DATA and size and not flags & _PADDED and not self._is_in_headers:
-                if start < at:  # it may begin the stream
+                if start < at:  # those bytes may open the stream
                     yield 0, view[start:at], False
                     start = at
                 stream_id = int.from_bytes(view[at + 5 : at + 9], "big") & 0x7FFFFFFF

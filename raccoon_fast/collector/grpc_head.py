@@ -1,4 +1,4 @@
-"""The headers of a gRPC call as grpc-go judges them.
+"""Checks the headers of a gRPC call as grpc-go does.
 
 Sources: grpc-go 1.63.2 (`internal/transport/http2_server.go`, `operateHeaders`; `server.go`, `handleStream`) and
 golang.org/x/net/http2 (`Framer.readMetaFrame`).
@@ -27,16 +27,16 @@ _TIMEOUT = re.compile(r"[+-]?[0-9]+")
 
 
 class ProtocolError(Exception):
-    """Headers that end the call with RST_STREAM and PROTOCOL_ERROR."""
+    """Invalid headers: the call ends with RST_STREAM and PROTOCOL_ERROR."""
 
 
 class RefusedCall(Exception):
-    """Headers that are answered with an error.
+    """Headers that the server answers with an error.
 
     Attributes:
         http_status: The HTTP status.
         code: The gRPC status.
-        content_type: The answer's.
+        content_type: The answer's content type.
     """
 
     def __init__(self, http_status: int, code: GrpcCode, reason: str, content_type: str = _CONTENT_TYPE) -> None:
@@ -47,14 +47,14 @@ class RefusedCall(Exception):
 
 
 class CallHead(NamedTuple):
-    """A call before its message.
+    """The headers of a call.
 
     Attributes:
-        path: The method's full name, with a slash before.
-        content_type: Of the answer.
-        encoding: How messages are compressed; "" and "identity" are not.
-        timeout_s: How long the client waits; None without an end.
-        metadata: The headers as they came, names with their values.
+        path: The method's full name after a slash.
+        content_type: The answer's content type.
+        encoding: The compression of messages; "" and "identity" mean none.
+        timeout_s: How long the client waits, in seconds; None without a timeout.
+        metadata: The headers as received, names with their values.
     """
 
     path: str
@@ -65,11 +65,11 @@ class CallHead(NamedTuple):
 
 
 def parse_call(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
-    """Judge the headers of a call.
+    """Check the headers of a call.
 
     Raises:
-        ProtocolError: They are not HTTP/2's.
-        RefusedCall: They are not gRPC's.
+        ProtocolError: The headers are not valid HTTP/2.
+        RefusedCall: The headers are not valid gRPC.
     """
     fields = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in headers]
     _check_fields(fields)
@@ -104,7 +104,7 @@ def _check_fields(fields: list[tuple[str, str]]) -> None:
 
 
 def _answered_content_type(values: list[str]) -> str:
-    """The answer's content type; Go goes by the last that is gRPC's."""
+    """The answer's content type. Go uses the last one that is a gRPC type."""
     answered, refused = "", ""
     for value in values:
         if value == _CONTENT_TYPE:
@@ -120,7 +120,7 @@ def _answered_content_type(values: list[str]) -> str:
 
 
 def _read_metadata(fields: list[tuple[str, str]], content_type: str) -> float | None:
-    """The timeout; None without one."""
+    """The timeout in seconds; None without one."""
     timeout_s: float | None = None
     problem = ""
     for name, value in fields:

@@ -1,4 +1,4 @@
-"""gRPC: the one method SendEvent."""
+"""The gRPC server with its only method, SendEvent."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _POLL_S = 0.001
 
 
 class GrpcServer(GrpcHandler):
-    """Listens, stops and listens again on one port; used on the collector's event loop.
+    """Listens on one port, and can stop and listen again; used on the collector's event loop.
 
     Args:
-        intake: Takes requests in.
-        context: For TLS; None accepts plain text.
+        intake: Accepts requests.
+        context: The TLS context; None accepts plain text.
     """
 
     def __init__(self, intake: Intake, context: ssl.SSLContext | None) -> None:
@@ -41,7 +41,7 @@ class GrpcServer(GrpcHandler):
         self.port = 0
 
     def start(self, port: int) -> None:
-        """Listen; port 0 is one the OS picks.
+        """Listen on `port`; 0 lets the OS pick one.
 
         Raises:
             OSError: The port is taken.
@@ -51,7 +51,7 @@ class GrpcServer(GrpcHandler):
         self._acceptor = Acceptor(listening, self._new_connection, self._context)
 
     async def stop(self, grace_s: float = 0.0) -> None:
-        """Stop listening and end all calls and connections, calls after `grace_s`."""
+        """Stop listening and end all connections; calls have `grace_s` seconds to end."""
         acceptor, self._acceptor = self._acceptor, None
         if acceptor is not None:
             await acceptor.close()
@@ -66,12 +66,12 @@ class GrpcServer(GrpcHandler):
         await self._until_disconnected(1.0)
 
     async def abort_opening(self) -> None:
-        """End the connections that are not open yet."""
+        """End connections whose handshake is not complete."""
         if self._acceptor is not None:
             await self._acceptor.abort_opening()
 
     def reset_connections(self) -> None:
-        """End every connection by a reset."""
+        """End every connection with a reset."""
         for connection in list(self._connections):
             if connection.transport is not None:
                 reset(connection.transport)
@@ -85,10 +85,10 @@ class GrpcServer(GrpcHandler):
     def _new_connection(self) -> GrpcConnection:
         return GrpcConnection(self, self._connections)
 
-    # Calls
+    # Calls.
 
     def begin(self, head: CallHead) -> None:
-        """Find the method, as grpc-go does before it reads the message."""
+        """Check the method's name, as grpc-go does before it reads the message."""
         service, slash, method = head.path.removeprefix("/").rpartition("/")
         if not slash:
             words = f'malformed method name: "{head.path}"'
@@ -104,11 +104,11 @@ class GrpcServer(GrpcHandler):
         raise CallFailed(GrpcCode.UNIMPLEMENTED, words)
 
     def refused(self, head: CallHead | None, code: str, reason: str) -> None:
-        """Tell the ledger."""
+        """Record the refusal in the ledger."""
         self._intake.ledger.rejected(self._source(head), code, reason)
 
     def answer_at_once(self, head: CallHead, message: bytes) -> bytes | None:
-        """Answer a message where nothing has to be waited for."""
+        """Answer a message if that requires no waiting."""
         intake = self._intake
         if not (intake.faults.is_empty and intake.publisher.is_immediate):
             return None
@@ -119,7 +119,7 @@ class GrpcServer(GrpcHandler):
         return answers.encode_answer(answers.success(request.req_guid), answers.PROTO)
 
     async def answer(self, head: CallHead, message: bytes) -> bytes:
-        """Answer a message, and do to the answer what faults are switched on for."""
+        """Answer a message, with the active faults applied to the answer."""
         intake = self._intake
         source = self._source(head)
 
@@ -133,7 +133,7 @@ class GrpcServer(GrpcHandler):
             raise self._failed(source, "RESOURCE_EXHAUSTED", words, message)
         request = self._decode(head, message, source)
         reason = await intake.taken(request, source)
-        # The server tells of a failure without its reason here.
+        # Here the server reports a failure without a reason.
         answer = answers.failure(request.req_guid) if reason else answers.success(request.req_guid)
         return await self._spoil(answer, Target(source, request.req_guid, len(request.message.events)))
 
@@ -143,7 +143,7 @@ class GrpcServer(GrpcHandler):
         except MalformedRequest as error:
             words = f"grpc: error unmarshalling request: {error}"
             raise self._failed(source, "INTERNAL", words, message) from None
-        if self._intake.id_header not in source.headers:  # an empty one will do
+        if self._intake.id_header not in source.headers:  # an empty header is enough
             raise self._failed(source, "UNKNOWN", "connection id header missing", message)
         return request
 

@@ -1,4 +1,4 @@
-"""An HTTP answer, as Go's net/http writes it."""
+"""HTTP answers as Go's net/http writes them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Answer(NamedTuple):
 
     Attributes:
         status: The HTTP status.
-        headers: Without Content-Length, Date and Connection.
+        headers: All headers but Content-Length, Date and Connection.
         body: The body; not sent in answer to HEAD.
-        closes: Whether the connection is closed after it.
+        closes: Whether the connection is closed after the answer.
     """
 
     status: int
@@ -31,11 +31,11 @@ class Answer(NamedTuple):
     closes: bool = False
 
     def closing(self) -> Answer:
-        """The same, with the connection closed after it."""
+        """A copy that closes the connection after it."""
         return self._replace(closes=True)
 
     def on_the_wire(self, head: Head) -> bytes:
-        """All its bytes, as an answer to the request with this head."""
+        """The bytes of the answer to the request with this head."""
         connection = ""
         if head.minor == 0:
             connection = "keep-alive" if head.keeps_alive and not self.closes else ""
@@ -46,13 +46,13 @@ class Answer(NamedTuple):
 
 
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
-    """What Go's `http.Error` writes."""
+    """The answer that Go's `http.Error` writes."""
     return Answer(
         status, (("content-type", TEXT), ("x-content-type-options", "nosniff"), *headers), text.encode() + b"\n"
     )
 
 
-# Of answers to requests of one kind, the heads are the same for a second.
+# Answers to similar requests have the same head for one second.
 @functools.lru_cache(maxsize=16)
 def _start(
     status: int, headers: tuple[tuple[str, str], ...], size: int, minor: int, connection: str, now_s: int

@@ -1,7 +1,7 @@
-"""One HTTP/1 connection: one request after the other, read and answered as Go's net/http does (Go 1.22, `conn.serve`).
+"""An HTTP/1 connection: reads and answers one request after the other as Go's net/http does (Go 1.22, `conn.serve`).
 
-No HTTP server for Python can stand here: they refuse in the parser what Go answers otherwise (a POST with an `Upgrade`
-that is not for it, unknown methods, folded headers), and a client that relies on it would fail in production only.
+HTTP servers for Python cannot be used here. Their parsers refuse requests that Go answers differently: a POST with an
+unrelated `Upgrade` header, unknown methods, folded headers. A client that relied on that would fail only in production.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from raccoon_fast.collector.websocket import MAX_REQUEST_BYTES
 
 __all__ = ["Connections", "HttpConnection"]
 
-# What net/http reads of a body that its handler left unread before it gives the connection up.
+# The bytes of an unread body that net/http reads after the handler returns, before it gives up the connection.
 _MAX_UNREAD_BYTES = 256 << 10
-# The server waits for ever; here a connection holds a file descriptor of someone's program.
+# The server waits forever, but here each connection holds a file descriptor of the user's program.
 _IDLE_S = 3600.0
 _HEAD_S = 60.0
 _BODY_S = 600.0
-# net/http's rstAvoidanceDelay: time for the client to read the answer before unread data resets the connection.
+# net/http's rstAvoidanceDelay: the client's time to read the answer before unread data resets the connection.
 _LINGER_S = 0.5
 _MAX_AHEAD_BYTES = 256 << 10
 _MAX_CACHED_HEAD_BYTES = 4096
@@ -47,17 +47,17 @@ _Answering = Callable[[], Coroutine[Any, Any, Answer | None]]
 
 _log = logging.getLogger("raccoon_fast.collector")
 
-# Most heads repeat: those of one client differ in the length of the body only.
+# Most heads repeat: those from one client differ only in the length of the body.
 _parse_short_head = functools.lru_cache(maxsize=256)(parse_head)
 
 
 @dataclass
 class Connections:
-    """What is live on the port of REST and WebSocket.
+    """The live connections and requests on the port of REST and WebSocket.
 
     Attributes:
-        open: Each has a `transport`.
-        requests: Tasks that answer requests.
+        open: The open connections; each has a `transport`.
+        requests: The tasks that answer requests.
     """
 
     open: set[Any] = field(default_factory=set)
@@ -65,13 +65,13 @@ class Connections:
 
 
 class HttpConnection(asyncio.Protocol):
-    """From the first request to the last, or to the upgrade; used on the collector's event loop.
+    """Serves a connection from its first request to its last, or to the upgrade. Used on the collector's event loop.
 
     Args:
-        app: Answers requests of Raccoon's API.
-        connections: What is live.
-        upgrade: Makes a WebSocket connection of this one, given the transport and the handshake's head.
-        inspector: An ASGI application for the paths it has; None without one.
+        app: Answers requests to Raccoon's API.
+        connections: The live connections and requests.
+        upgrade: Makes a WebSocket connection from this one, given the transport and the handshake's head.
+        inspector: An ASGI application for the paths that it serves; None without an inspector.
         is_tls: Whether the connection is encrypted.
     """
 
@@ -91,38 +91,38 @@ class HttpConnection(asyncio.Protocol):
         self._inspector = inspector
         self._is_tls = is_tls
         self._loop = asyncio.get_running_loop()
-        # What was read and not handled: bytes as they came while one reading has it all, which saves copies.
+        # Unhandled data. While a single read holds all of it, it stays a bytes object, which saves copies.
         self._buffer: bytes | bytearray = b""
         self._searched = 0
         self._head: Head | None = None
         self._is_after_post = False
-        # What came of a body whose length is known: a copy of a large one less than by the buffer.
+        # Pieces of a body of known length; one copy fewer for a large body than through the buffer.
         self._chunks: list[bytes] = []
         self._missing = 0
         self._chunked: ChunkedBody | None = None
-        self._answer: Answer | None = None  # to be sent once the body is read
+        self._answer: Answer | None = None  # to be sent after the body is read
         self._is_busy = False
         self._is_peer_slow = False
         self._is_ended = False
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = 0.0  # the timer's
+        self._due_s = 0.0  # when the timer fires
 
-    # asyncio.Protocol
+    # Methods of asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The first request is about to come."""
+        """Start to wait for the first request."""
         self.transport = cast("asyncio.Transport", transport)
         self._connections.open.add(self)
         self._deadline_s = self._loop.time() + _IDLE_S
         self._check_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A request that is being answered goes on, as the server's handlers do."""
+        """Mark the connection as lost. A request that is being answered continues, as in the server's handlers."""
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the last request is still to be answered."""
+        """Handle the data, unless the previous request is still being answered."""
         if self._is_ended:
             return  # the connection is closing
         if not self._buffer and self._head is None:
@@ -143,19 +143,19 @@ class HttpConnection(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        """The client sends no more: an answer it still waits for is sent, half a request is none."""
+        """The client sends nothing more: finish a pending answer, and ignore an incomplete request."""
         return self._is_busy
 
     def pause_writing(self) -> None:
-        """Answer no more requests to a client that does not read."""
+        """Answer no more requests while the client does not read."""
         self._is_peer_slow = True
 
     def resume_writing(self) -> None:
-        """Read on."""
+        """Resume answering."""
         self._is_peer_slow = False
         self._advance()
 
-    # Requests
+    # Requests.
 
     def _advance(self) -> None:
         assert self.transport is not None
@@ -171,7 +171,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _read_head(self) -> bool:
-        """Whether a request's head was complete."""
+        """Read a request's head. Returns False while it is incomplete."""
         if self._is_after_post and not self._skip_line_ends():
             return False
         buffer = self._buffer
@@ -202,7 +202,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _skip_line_ends(self) -> bool:
-        """Skip up to 4 line ends behind a POST, as net/http does for old clients; whether as much was read."""
+        """Skip up to 4 bytes of line ends after a POST, as net/http does for old clients. Returns True once done."""
         if len(self._buffer) < _MAX_LINE_ENDS:
             return False
         self._is_after_post = False
@@ -213,7 +213,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _begin(self, head: Head) -> None:
-        """Decide what becomes of a request once its head is read."""
+        """Handle a request whose head has been read."""
         assert self.transport is not None
         self._head = head
         self._is_after_post = head.method == "POST"
@@ -245,7 +245,7 @@ class HttpConnection(asyncio.Protocol):
             self._send(self._answer.closing(), reads=False)
 
     def _read_body(self, head: Head) -> bool:
-        """Whether the request at hand was complete."""
+        """Read the body of the current request. Returns False while it is incomplete."""
         answer = self._answer
         is_broken = False
         if self._chunked is None:
@@ -278,7 +278,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _take_rest(self, size: int) -> bool:
-        """Whether a body of known length is whole; the buffer's part of it is taken."""
+        """Take the buffer's part of a body of known length. Returns whether the body is complete."""
         if self._chunked is None and not self._chunks:
             self._chunks.append(bytes(self._buffer[:size]))
             self._buffer = self._buffer[size:]
@@ -309,21 +309,21 @@ class HttpConnection(asyncio.Protocol):
         try:
             answer = await respond()
         except asyncio.CancelledError:
-            return  # the collector is closing, and the connection is closed
+            return  # the collector is closing, and the connection is already closed
         except HandlerPanic as panic:
             self._panic(panic)
             return
         assert self.transport is not None
         if answer is None or self.transport.is_closing():
-            return  # the client waits for ever, or has gone
+            return  # the client waits forever, or has disconnected
         self._is_busy = False
         self._send(answer, head=head)
         self._advance()
 
-    # Answers
+    # Answers.
 
     def _send(self, answer: Answer, *, head: Head | None = None, reads: bool = True) -> None:
-        """Write an answer; without `reads` the rest of the request is not read, and the connection is closed."""
+        """Write an answer. With `reads=False` the rest of the request is not read, and the connection is closed."""
         assert self.transport is not None
         head = head or self._head
         assert head is not None
@@ -355,7 +355,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _linger(self) -> None:
-        """Close, but only once the client had time to read the answer: closing with unread data resets."""
+        """Close the connection after giving the client time to read the answer: closing with unread data resets it."""
         assert self.transport is not None
         self._is_ended = True
         self._head = None
@@ -369,7 +369,7 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.transport.close()
 
-    # The rest
+    # Upgrade and deadlines.
 
     def _hand_over(self, head: Head) -> None:
         """Become a WebSocket connection."""
@@ -395,17 +395,17 @@ class HttpConnection(asyncio.Protocol):
         self._check_deadline()
 
     def _check_deadline(self) -> None:
-        """End the connection when its time is over; a request that is being answered has all the time."""
+        """End the connection at its deadline; a request that is being answered has no deadline."""
         if self._timer is not None:
             if self._due_s <= self._deadline_s:
-                return  # it looks again when it fires
+                return  # the timer checks again when it fires
             self._timer.cancel()
         left_s = self._deadline_s - self._loop.time()
         if self._is_busy and left_s <= 0:
             left_s = _IDLE_S
         if left_s > 0:
             self._due_s = self._loop.time() + left_s
-            # For less than a millisecond uvloop returns a handle that does not know its time.
+            # For delays under a millisecond uvloop returns a handle that does not know its time.
             self._timer = self._loop.call_later(left_s, self._timer_fired)
         elif self.transport is not None:
             self._timer = None

@@ -1,4 +1,4 @@
-"""What the three protocols share: identifying senders, accepting requests, and applying faults to answers."""
+"""Code shared by the three protocols: identifies senders, accepts requests, and applies faults to answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Intake", "first_values", "ignore", "with_wrong_guid"]
 
 
 class Intake:
-    """Created and used on the collector's event loop."""
+    """Accepts requests; created and used on the collector's event loop."""
 
     def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
         self.options = options
@@ -36,7 +36,7 @@ class Intake:
         self._group_header = (options.group_header or "").lower()
 
     def source(self, protocol: str, headers: Mapping[str, str]) -> Source:
-        """The sender of `headers`, whose names are in lower case."""
+        """The sender of a request with `headers`, whose names are in lower case."""
         connection_id = headers.get(self.id_header, "")
         return Source(protocol, connection_id, headers.get(self._group_header) or DEFAULT_GROUP, headers)
 
@@ -45,7 +45,7 @@ class Intake:
 
         Raises:
             MalformedRequest: The request is malformed; the message has the server's words.
-            HandlerPanic: The server closes the connection and answers nothing.
+            HandlerPanic: The server closes the connection without an answer.
         """
         message = answers.decode_request(data, encoding)
         types = (event.type for event in message.events)
@@ -54,7 +54,7 @@ class Intake:
         return Request(message, self.ledger.tally(message, data if encoding == answers.PROTO else None))
 
     def target(self, data: bytes, encoding: str, source: Source) -> Target:
-        """The target of a fault that refuses a request unread; a request that cannot be decoded has no events."""
+        """The target for a fault that refuses a request unread; a request that cannot be decoded has no events."""
         try:
             message = answers.decode_request(data, encoding)
         except (MalformedRequest, HandlerPanic):
@@ -80,7 +80,7 @@ class Intake:
         answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(reason: str) -> None:
-            if not answered.done():  # cancelled: the client has gone
+            if not answered.done():  # cancelled because the client has disconnected
                 answered.set_result(reason)
 
         self.take(request, source, done)
@@ -88,7 +88,7 @@ class Intake:
 
 
 def first_values(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers by lower-case name; the first one if a name repeats, as on the server."""
+    """Headers by lower-case name; if a name repeats, its first value, as on the server."""
     values: dict[str, str] = {}
     for name, value in headers:
         values.setdefault(name.lower(), value)

@@ -1,8 +1,7 @@
-"""JSON nested deeper than Python's parser follows, made shallow, and JSON nested deeper than Go's follows, refused.
+"""Handles deeply nested JSON: flattens what is too deep for Python's parser, and refuses what is too deep for Go's.
 
-Go's encoding/json reads values that are nested 10,000 deep. Python's json stops at its recursion limit and, from 3.14
-on, only where the C stack ends. Deep values mean nothing to a request, so it is enough to check their syntax and to
-leave them out.
+Go's encoding/json accepts 10,000 levels of nesting. Python's json stops at its recursion limit or, from Python 3.14
+on, at the end of the C stack. A request does not use deep values, so it is enough to check their syntax and drop them.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from raccoon_fast.collector.decode_errors import MalformedRequest
 __all__ = ["is_too_deep", "without_depths"]
 
 _MAX_DEPTH = 10_000
-# Deeper than any member of a request: an event's event_bytes as a list of numbers is at depth 4.
+# Deeper than any member of a request: in an event_bytes that is a list, the numbers are at depth 4.
 _KEPT_DEPTH = 8
 
 _ENDS = {"{": "}", "[": "]"}
 
-# A whole string, for the brackets in it open nothing; the last one may lack its end.
+# Matches a string as one token, because brackets in it open nothing; the last string may lack its end quote.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(
@@ -29,7 +28,7 @@ _SCALAR = re.compile(
 
 
 def is_too_deep(text: str) -> bool:
-    """Say whether objects and lists are nested over 10,000 deep, which `without_depths` refuses."""
+    """Whether objects and lists are nested over 10,000 levels deep, which `without_depths` refuses."""
     if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return False
     depth = 0
@@ -45,16 +44,16 @@ def is_too_deep(text: str) -> bool:
 
 
 def without_depths(text: str) -> str:
-    """Return `text` with null in place of each object and list that is too deep to matter.
+    """Return `text` with null in place of each object and list that is too deep for a request's members.
 
     Raises:
-        MalformedRequest: It is no JSON, or nested over 10,000 deep.
+        MalformedRequest: The text is not JSON, or is nested over 10,000 levels deep.
     """
     kept: list[str] = []
     stack: list[str] = []
     at = _SPACE.match(text, 0).end()  # type: ignore[union-attr]
-    # What may come: a value ("v"), a value or the end of a list ("V"), a name ("n"), a name or the end of an object
-    # ("N"), a colon (":"), a comma or the end (",").
+    # What may come next: a value ("v"), a value or the end of a list ("V"), a name ("n"), a name or the end of an
+    # object ("N"), a colon (":"), or a comma or the end (",").
     wanted = "v"
     while True:
         char = text[at : at + 1]

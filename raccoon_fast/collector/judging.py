@@ -1,4 +1,4 @@
-"""Judges events as good or bad: whether an event's data matches its type's schema or message.
+"""Checks events: an event is bad if its data does not match its type's JSON Schema or protobuf message.
 
 A bad event is received, acknowledged and published like any other, but counted and shown separately.
 """
@@ -30,8 +30,8 @@ class Fault(NamedTuple):
     """What is wrong with an event.
 
     Attributes:
-        path: The place, as a JSON path ("$.items[2].price") or a field name; "$" for the whole value.
-        reason: The reason.
+        path: Where the fault is: a JSON path ("$.items[2].price") or a field name; "$" for the whole value.
+        reason: What is wrong there.
     """
 
     path: str
@@ -60,7 +60,7 @@ Check = Callable[[bytes], "Fault | None"]
 
 
 class EventJudge:
-    """Judges events on the collector's event loop; any thread may read the results.
+    """Checks events on the collector's event loop; any thread may read the results.
 
     Args:
         schemas: JSON Schemas by event type: the path of a file, or the schema itself.
@@ -104,7 +104,7 @@ class EventJudge:
         return self._count
 
     def judge(self, batch: Batch) -> dict[int, Fault]:
-        """Judge the events of a published batch.
+        """Check the events of a published batch.
 
         Returns:
             The faults by index of the bad event.

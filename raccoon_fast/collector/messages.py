@@ -1,4 +1,4 @@
-"""The messages of a Raccoon server as google.protobuf classes, which check our own encoder without sharing its code.
+"""The messages of a Raccoon server as google.protobuf classes. They check our own encoder without sharing its code.
 
 The classes are made from `raccoon.desc`, compiled from `protos/`, in a separate descriptor pool: a program may have
 other generated code for the same package in the default pool, which refuses a second definition.
@@ -33,7 +33,7 @@ _POOL = new_pool(resources.files("raccoon_fast.collector").joinpath("raccoon.des
 
 
 def _message_class(name: str) -> Any:
-    # Any: type checkers do not know the attributes of classes made at run time.
+    # Any: type checkers do not know the attributes of classes that are created at run time.
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 

@@ -1,4 +1,4 @@
-"""Publishes batches to the sink as the server does: five workers, a queue of a hundred batches, failures on request."""
+"""Publishes batches to the sink as the server does: five workers, a queue of 100 batches, and failures on request."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _MIN_SPREAD_S = 0.001
 
 
 class Publisher:
-    """Used on the collector's event loop.
+    """Publishes batches; used on the collector's event loop.
 
-    With acks="async" and no delay a batch is published within `submit`.
+    With acks="async" and no delay, `submit` publishes the batch before it returns.
     """
 
     def __init__(self, options: Options, sink: Sink, ledger: Ledger, faults: FaultTable, judge: EventJudge) -> None:
@@ -57,7 +57,7 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether readers of batches should wait for `when_room` first."""
+        """Whether readers should wait for `when_room` before they submit."""
         return len(self._queue) >= _QUEUE_BATCHES
 
     def submit(self, batch: Batch, done: Done) -> None:
@@ -81,7 +81,7 @@ class Publisher:
             await has_room
 
     def finish(self) -> None:
-        """Publish all batches of the workers and the queue at once."""
+        """Publish all batches in the queue and with the workers at once."""
         while self._working:
             key = next(iter(self._working))
             self._working[key][0].cancel()
@@ -124,7 +124,7 @@ class Publisher:
         try:
             for event in batch.events():
                 follow(event)
-        except Exception:  # noqa: BLE001 - whatever it is, it is not the client's fault
+        except Exception:  # noqa: BLE001 - the cause may be anything, but not the client
             _log.exception("the collector's follow callback failed for request %s", batch.message.req_guid)
 
     def _fail(self, batch: Batch, done: Done, reason: str) -> None:

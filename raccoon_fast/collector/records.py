@@ -70,12 +70,12 @@ class ReceivedRequest(NamedTuple):
     """One request that could be decoded, published or not; a resend counts again.
 
     Attributes:
-        req_guid: Its guid.
-        event_count: The number of its events.
+        req_guid: The request's guid.
+        event_count: The number of events.
         protocol: "rest", "websocket" or "grpc".
-        headers: Its headers with names in lower case: HTTP headers, those of the WebSocket handshake, or gRPC metadata.
+        headers: The headers with names in lower case: HTTP headers, WebSocket handshake headers, or gRPC metadata.
         sent_time: Its sent_time in UNIX seconds; None if it had none.
-        received_time: The time when it was read, in UNIX seconds of this machine's clock.
+        received_time: When the collector read it, in UNIX seconds of this machine's clock.
         connection_id: The client's id header; "" without one.
         group: The client's group header; "--default--" without one.
     """
@@ -129,7 +129,7 @@ class Request(NamedTuple):
 
     @property
     def req_guid(self) -> str:
-        """Its guid."""
+        """The request's guid."""
         req_guid: str = self.message.req_guid
         return req_guid
 
@@ -140,8 +140,8 @@ class Batch:
 
     Attributes:
         message: The SendEventRequest.
-        source: Who sent it.
-        received_time: The time when it was read, in UNIX seconds.
+        source: The sender.
+        received_time: When the collector read it, in UNIX seconds.
         types: See Request.types.
     """
 
@@ -159,7 +159,7 @@ class Batch:
         return float(timestamp.seconds) + float(timestamp.nanos) / 1e9
 
     def events(self) -> Iterator[ReceivedEvent]:
-        """Its events, one by one."""
+        """The events, one by one."""
         message, (protocol, connection_id, group, _) = self.message, self.source
         req_guid, sent_time = message.req_guid, self.sent_time
         for event in message.events:

@@ -1,4 +1,4 @@
-"""REST: POST /api/v1/events and GET /ping, answered word for word as the server does."""
+"""REST: POST /api/v1/events and GET /ping, with the same answers as the server."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = logging.getLogger("raccoon_fast.collector")
 
 
 class RestApp:
-    """Answers requests; one for the collector's life, used on its event loop.
+    """Answers REST requests. The collector has one instance, used on its event loop.
 
     Args:
-        intake: Takes requests in.
+        intake: Accepts requests.
     """
 
     def __init__(self, intake: Intake) -> None:
@@ -42,14 +42,14 @@ class RestApp:
         self._last_head: Head | None = None
         self._last_source: Source | None = None
 
-    # Before the body is read
+    # Before the body is read.
 
     def is_handshake(self, head: Head) -> bool:
-        """Whether a request goes to the handler of WebSocket connections."""
+        """Whether the WebSocket handler gets this request."""
         return head.method == "GET" and head.target.path == _EVENTS_PATH
 
     def refuse_handshake(self, head: Head) -> Answer | None:
-        """The answer that refuses a handshake; None where the connection becomes a WebSocket."""
+        """The answer that refuses a handshake; None if the connection becomes a WebSocket."""
         refused = refusal_of_handshake(head)
         if refused is None and (refusal := self._take_refusal(head)) is not None:
             refused = _from_refusal(refusal).closing()
@@ -60,7 +60,7 @@ class RestApp:
         return refused
 
     def early_error(self, head: Head) -> Answer | None:
-        """The answer that a fault gives to a POST of events before its body is read."""
+        """The answer that a fault gives to a POST of events before its body is read; None without such a fault."""
         if head.method != "POST" or head.target.path != _EVENTS_PATH:
             return None
         refusal = self._intake.faults.take("early_error", lambda: Target(self._source(head)))
@@ -70,7 +70,7 @@ class RestApp:
         return _from_refusal(refusal).closing()
 
     def answer_without_body(self, head: Head) -> Answer | None:
-        """The answer to a request whose body makes no difference; None for a POST of events in a known encoding."""
+        """The answer to a request whose body is irrelevant; None for a POST of events in a known encoding."""
         method, path = head.method, head.target.path
         if method == "OPTIONS" and path == b"*":
             return Answer(200)
@@ -104,26 +104,26 @@ class RestApp:
         return _TOO_LARGE
 
     def broken_body(self, head: Head) -> Answer:
-        """The answer to a body whose chunks cannot be read."""
+        """The answer to a body whose chunked encoding is invalid."""
         self._reject(head, 500, "deserialization failure: the chunked body cannot be read")
         answer = answers.failure_without_guid("deserialization failure")
         return _answer(500, head.first("content-type") or "", answer).closing()
 
-    # With the body
+    # With the body.
 
     def source_at_once(self, head: Head) -> Source | None:
-        """Who sent a POST of events with this head, if nothing has to be waited for to answer it; else None."""
+        """The sender of a POST of events with this head if it can be answered without waiting; otherwise None."""
         if not (self._intake.faults.is_empty and self._intake.publisher.is_immediate):
             return None
-        if head is not self._last_head:  # equal heads are mostly the same object
+        if head is not self._last_head:  # equal heads are usually the same object
             self._last_head, self._last_source = head, self._source(head)
         return self._last_source
 
     def answer_at_once(self, source: Source, head: Head, data: bytes) -> bytes:
-        """The whole answer to a POST of events, as `answer` gives it.
+        """The complete answer to a POST of events, as `answer` returns it.
 
         Raises:
-            HandlerPanic: There is none.
+            HandlerPanic: The server closes the connection without an answer.
         """
         content_type = source.headers["content-type"]
         encoding = _ENCODINGS[content_type]
@@ -138,10 +138,10 @@ class RestApp:
         return _answer(status, content_type, answer).on_the_wire(head)
 
     async def answer(self, head: Head, data: bytes, transport: asyncio.Transport) -> Answer | None:
-        """Answer a POST of events; None when no answer is to be sent.
+        """Answer a POST of events; None if no answer is to be sent.
 
         Raises:
-            HandlerPanic: The server closes the connection.
+            HandlerPanic: The server closes the connection without an answer.
         """
         faults = self._intake.faults
         source = self._source(head)
@@ -157,7 +157,7 @@ class RestApp:
         if request is None:
             target = Target(source)
             return await self._spoil(400, answers.unreadable("deserialization failure"), target, transport, head)
-        del data, unread  # a large body is not held while the publisher has no room
+        del data, unread  # frees a large body while the publisher's queue is full
         target = Target(source, request.req_guid, len(request.message.events))
         reason = await self._intake.taken(request, source)
         if reason:
@@ -166,7 +166,7 @@ class RestApp:
         return await self._spoil(200, answers.success(request.req_guid), target, transport, head)
 
     def _decode(self, data: bytes, encoding: str, source: Source) -> Request | None:
-        """The request, or None where it cannot be read: that is told to the ledger."""
+        """The decoded request; None if it is malformed, which the ledger then records."""
         try:
             return self._intake.decode(data, encoding, source)
         except MalformedRequest as error:
@@ -189,7 +189,7 @@ class RestApp:
         self._intake.ledger.rejected(source, str(refused.status), f"handshake of {path}: {words}")
 
     def _reject_post(self, head: Head, status: int, reason: str) -> None:
-        if head.method == "POST":  # of others nobody expects to have sent events
+        if head.method == "POST":  # clients send events only by POST
             self._reject(head, status, reason)
 
     def _reject(self, head: Head, status: int, reason: str, data: bytes = b"") -> None:
@@ -198,7 +198,7 @@ class RestApp:
     async def _spoil(
         self, status: int, answer: Any, target: Target, transport: asyncio.Transport, head: Head
     ) -> Answer | None:
-        """The answer after the faults that are switched on; None when none is to be sent."""
+        """Apply the active faults to the answer; None if no answer is to be sent."""
         faults = self._intake.faults.for_answer(lambda: target, owns_bytes=True) or _NO_FAULTS
         if faults.hang_up:
             reset(transport)

@@ -1,4 +1,4 @@
-"""Runs one server on its event loop, in a thread or in the foreground, from start to end."""
+"""Runs one server on its event loop from start to end, in a thread or in the foreground."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Runner"]
 
 _ACTION_TIMEOUT_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# On Windows a signal does not wake a waiting event loop: its handler runs when something else wakes it.
+# On Windows a signal does not wake a waiting event loop. Its handler runs when something else wakes the loop.
 _WAKE_S = 0.5 if sys.platform == "win32" else None
 
 
 class Runner:
-    """Makes a Server on a separate loop and runs it once. Thread-safe. Also the network on which faults act.
+    """Makes a Server on a separate loop and runs it once. Thread-safe. Faults also use it to control the network.
 
     Args:
         make_server: Called on the loop.
@@ -42,7 +42,7 @@ class Runner:
     def server(self) -> Server:
         """The server, once it listens.
 
-        Raises:
+        RuntimeError: The server does not listen yet.
             RuntimeError: It does not listen yet.
         """
         if self._server is None:
@@ -50,10 +50,10 @@ class Runner:
         return self._server
 
     def start(self) -> None:
-        """Run in a thread; returns when the server listens.
+        """Run in a thread; returns once the server listens.
 
         Raises:
-            RuntimeError: It has already run.
+            RuntimeError: The runner has already run.
             Exception: The error that kept the server from listening.
         """
         loop = self._claim_loop()
@@ -77,19 +77,19 @@ class Runner:
             raise
 
     def run(self, ready: Callable[[], object]) -> None:
-        """Run in this thread until `close`; in the main thread SIGINT and SIGTERM do the same.
+        """Run in this thread until `close`; in the main thread SIGINT and SIGTERM also end it.
 
         Args:
-            ready: Called when the server listens.
+            ready: Called once the server listens.
 
         Raises:
-            RuntimeError: It has already run.
+            RuntimeError: The runner has already run.
             Exception: The error that kept the server from listening.
         """
         self._run(self._claim_loop(), ready)
 
     def close(self) -> None:
-        """End the server, and return when nothing runs. Idempotent; in `ready` it returns at once."""
+        """End the server and wait until it has stopped. Idempotent; a call from `ready` returns at once."""
         loop = self._loop
         if loop is None:
             return
@@ -160,7 +160,7 @@ class Runner:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """In the main thread, where alone it is possible, let SIGINT and SIGTERM set `stop`."""
+    """Let SIGINT and SIGTERM set `stop`; works only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

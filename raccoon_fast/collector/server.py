@@ -1,4 +1,4 @@
-"""The three servers together, on one event loop."""
+"""Runs the three servers together on one event loop."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Server:
             )
 
     async def close(self) -> None:
-        """Publish accepted requests, answer the open ones if possible, and end all connections.
+        """Publish accepted requests, answer pending ones if possible, and end all connections.
 
         WebSocket connections end without a close frame, as on the server's SIGTERM.
         """
@@ -126,11 +126,11 @@ class Server:
         for request in requests:
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-        self._intake.publisher.finish()  # requests that arrived meanwhile
+        self._intake.publisher.finish()  # requests that arrived in the meantime
         self._sink.close()
 
     async def close_connections(self) -> None:
-        """End every connection; open ones by a reset."""
+        """End every connection; open ones with a reset."""
         if self._acceptor is not None:
             await self._acceptor.abort_opening()
         for connection in list(self._connections.open):
@@ -202,7 +202,7 @@ def _grpc_context(options: Options) -> ssl.SSLContext | None:
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log quietly that a client ended a TLS connection in its own way."""
+    """Log an error of a client's connection at debug level, such as a TLS connection that ended early."""
     error = context.get("exception")
     if isinstance(error, OSError) and "transport" in context:
         _log.debug("%s: %r", context.get("message"), error)

@@ -1,4 +1,4 @@
-"""Sinks of published events: memory, nothing, or a file."""
+"""Sinks for published events: memory, nothing, or a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FileSink", "MemorySink", "NullSink", "Sink", "StandardOutputSink", "
 class Sink(Protocol):
     """Receives batches on the collector's event loop; any thread may read it."""
 
-    #: Whether to keep received events for the program.
+    #: Whether the sink keeps received events for the program.
     keeps: bool
 
     def open(self) -> None:
@@ -53,27 +53,27 @@ class NullSink:
     keeps = False
 
     def open(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def publish(self, batch: Batch) -> None:
-        """Drop it."""
+        """Drop the batch."""
 
     def events(self) -> list[ReceivedEvent]:
-        """Nothing."""
+        """Always an empty list."""
         return []
 
     def clear(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class MemorySink:
-    """Keeps every event until `clear`; memory grows with them.
+    """Keeps every event until `clear`; memory grows with the number of events.
 
-    Batches are kept as parsed, and split into events when somebody reads them: splitting a thousand events costs more
-    than receiving them.
+    Batches are kept as parsed and are split into events when somebody reads them, because splitting a thousand events
+    costs more than receiving them.
     """
 
     keeps = True
@@ -84,10 +84,10 @@ class MemorySink:
         self._events: list[ReceivedEvent] = []
 
     def open(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def publish(self, batch: Batch) -> None:
-        """Keep it."""
+        """Keep the batch."""
         with self._lock:
             self._batches.append(batch)
 
@@ -115,28 +115,28 @@ class StandardOutputSink:
     keeps = False
 
     def open(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def publish(self, batch: Batch) -> None:
-        """Write its lines."""
+        """Write the batch's lines."""
         sys.stdout.buffer.write(_lines(batch))
         sys.stdout.buffer.flush()
 
     def events(self) -> list[ReceivedEvent]:
-        """Empty: events are written, not kept."""
+        """Always an empty list: events are written, not kept."""
         return []
 
     def clear(self) -> None:
         """Does nothing: written lines stay."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class FileSink:
     """Appends events to a file, one JSON object per line: req_guid, type, data (base64), protocol, received_time.
 
-    A batch is written to the operating system before it is acknowledged as published, so it survives this process; it
+    The operating system has a batch before it is acknowledged as published, so the batch survives this process. It
     is not synced to the disk.
     """
 
@@ -152,7 +152,7 @@ class FileSink:
         self._file = self._path.open("ab", buffering=0)
 
     def publish(self, batch: Batch) -> None:
-        """Write its lines with one call; if a full disk accepts only a part, truncate that part again."""
+        """Write the batch's lines with one call; if a full disk accepts only a part, truncate the file again."""
         lines = _lines(batch)
         assert self._file is not None
         start = os.fstat(self._file.fileno()).st_size
@@ -161,12 +161,12 @@ class FileSink:
             while view:
                 view = view[self._file.write(view) :]
         except OSError:
-            with contextlib.suppress(OSError):  # a pipe, or a device
+            with contextlib.suppress(OSError):  # the file is a pipe or a device
                 self._file.truncate(start)
             raise
 
     def events(self) -> list[ReceivedEvent]:
-        """Empty: events are in the file."""
+        """Always an empty list: events are in the file."""
         return []
 
     def clear(self) -> None:
@@ -195,7 +195,7 @@ def _lines(batch: Batch) -> bytes:
 
 
 def make_sink(sink: str | os.PathLike[str]) -> Sink:
-    """The sink of the option `sink`: "memory", "null", "-", or the path of a file to append to."""
+    """The sink for the option `sink`: "memory", "null", "-" (standard output), or the path of a file to append to."""
     if sink == "-":
         return StandardOutputSink()
     if sink == "memory":

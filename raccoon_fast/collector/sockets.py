@@ -19,7 +19,7 @@ _REBIND_POLL_S = 0.005
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port` (0: one the OS picks), not listening yet: connections are refused.
+    """A socket bound to `host` and `port` (0: the OS picks one). It does not listen yet, so connections are refused.
 
     Raises:
         OSError: The host is unknown, or the port is taken.
@@ -30,8 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":
-            # Otherwise the port stays in use while old connections are in TIME_WAIT. On Windows it would allow port
-            # theft.
+            # Otherwise the port stays in use while old connections are in TIME_WAIT. On Windows the option would let
+            # other programs take over the port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
@@ -60,7 +60,7 @@ async def bind_when_free(host: str, port: int) -> socket.socket:
 def reset(transport: asyncio.Transport) -> None:
     """End a connection with RST instead of FIN, discarding unsent data."""
     raw = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, ValueError):  # the connection or its transport is already gone
+    with contextlib.suppress(OSError, ValueError):  # the connection or its transport has already ended
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     transport.abort()
 

@@ -1,6 +1,6 @@
-"""One WebSocket connection: many requests, each answered in the kind of its frame.
+"""A WebSocket connection: it carries many requests, and each answer has the same frame type as its request.
 
-The handshake's checks are gorilla/websocket's (1.5.0, `Upgrader.Upgrade`), as the server uses it.
+The handshake is checked as gorilla/websocket 1.5.0 checks it (`Upgrader.Upgrade`) with the server's settings.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["EVENTS_PATH", "MAX_REQUEST_BYTES", "Registry", "WebSocketConnection"
 
 EVENTS_PATH = "/api/v1/events"
 
-# The server has no limit of its own; this one protects the memory of the program the collector is embedded in.
+# The server has no limit. This one protects the memory of the program that embeds the collector.
 MAX_REQUEST_BYTES = 64 << 20
 
 _PING = b"--ping--"
@@ -59,7 +59,7 @@ _log = logging.getLogger("raccoon_fast.collector")
 
 
 def refusal_of_handshake(head: Head) -> Answer | None:
-    """The answer that refuses a GET of the events' path; None where it is a handshake to be accepted."""
+    """The answer that refuses a GET of the events' path; None if the handshake is accepted."""
     is_upgrade = (
         head.has_token("connection", "upgrade")
         and head.has_token("upgrade", "websocket")
@@ -87,7 +87,7 @@ class _Live(NamedTuple):
 
 
 class Registry:
-    """The live connections, by group and id, and the pings they get: as on the server, all at the same time."""
+    """The live connections by group and id. Pings all of them at the same time, as the server does."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -96,7 +96,7 @@ class Registry:
         self._ticker = self._loop.call_later(intake.options.ping_interval, self._ping)
 
     def close(self) -> None:
-        """Ping no more."""
+        """Stop pinging."""
         self._ticker.cancel()
 
     def _ping(self) -> None:
@@ -105,14 +105,13 @@ class Registry:
             live.connection.ping()
 
     def newest(self, limit: int) -> list[tuple[Source, float]]:
-        """Who connected last, the newest first, and since when they are, UNIX seconds; up to `limit`."""
+        """The latest senders, newest first, up to `limit`; each with its connection time in UNIX seconds."""
         return [(live.source, live.since) for live in itertools.islice(reversed(self._live.values()), limit)]
 
     def add(self, connection: WebSocketConnection, source: Source) -> tuple[Any, str] | None:
-        """Let a connection in, or return the answer and the close reason that refuse it.
+        """Register a connection, or return the answer and the close reason that refuse it.
 
-        Its group and id stay taken until `discard`: for a client that vanished without closing, until its read
-        deadline.
+        Its group and id stay taken until `discard`. If a client vanishes without closing, that is its read deadline.
         """
         key = (source.group, source.connection_id)
         if len(self._live) >= self._intake.options.max_connections:
@@ -124,7 +123,7 @@ class Registry:
         return None
 
     def discard(self, connection: WebSocketConnection, source: Source) -> None:
-        """Forget a connection; one that was refused holds nothing."""
+        """Remove a connection; does nothing for a refused one."""
         key = (source.group, source.connection_id)
         live = self._live.get(key)
         if live is not None and live.connection is connection:
@@ -133,14 +132,14 @@ class Registry:
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """A connection from its handshake to its end; made of an HTTP connection, on the collector's event loop.
+    """A connection from its handshake to its end. An HTTP connection creates it on the collector's event loop.
 
     Args:
-        intake: Takes requests in.
+        intake: Accepts requests.
         registry: The live connections.
-        connections: What is live on the port.
-        transport: The HTTP connection's; the answer to the handshake is written to it.
-        head: The handshake, which `refusal_of_handshake` lets pass.
+        connections: The live connections on the port.
+        transport: The HTTP connection's transport; the answer to the handshake is written to it.
+        head: The handshake, already accepted by `refusal_of_handshake`.
     """
 
     def __init__(
@@ -163,10 +162,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._open_connections.add(self)
         self._shake_hands(head)
 
-    # asyncio.Protocol
+    # Methods of asyncio.Protocol.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Its group and id are free again."""
+        """Release the connection's group and id."""
         self._open_connections.discard(self)
         for timer in self._timers.values():
             timer.cancel()
@@ -174,7 +173,7 @@ class WebSocketConnection(asyncio.Protocol):
         _log.debug("websocket %r disconnected: %s", self.source.connection_id, exc)
 
     def data_received(self, data: bytes) -> None:
-        """Handle the messages that are complete, as far as the queue has room."""
+        """Handle the complete messages while the queue has room."""
         self._reader.feed(data)
         self._work()
 
@@ -184,11 +183,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_reading()
 
     def resume_writing(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._is_peer_slow = False
         self._work()
 
-    # Handshake
+    # Handshake.
 
     def _shake_hands(self, head: Head) -> None:
         key = (head.first("sec-websocket-key") or "").encode("latin-1")
@@ -212,17 +211,17 @@ class WebSocketConnection(asyncio.Protocol):
         self._write(frame(PING, _PING))
 
     def _check_deadline(self) -> None:
-        """Cut the connection at its read deadline, or at the first reading after it, as a blocked reader would."""
+        """Close the connection at its read deadline, or at the next read after it, as a blocked reader would."""
         left_s = self._deadline_s - self._loop.time()
         if left_s > 0:
             self._call_later("deadline", left_s, self._check_deadline)
         elif self._is_reading:
             self.transport.abort()
 
-    # Requests
+    # Requests.
 
     def _work(self) -> None:
-        """Handle the messages that were read, then read on; or stop reading while they cannot be handled."""
+        """Handle the messages that were read, then resume reading; pause reading while they cannot be handled."""
         try:
             while not (self._is_queue_full or self._is_peer_slow or self.transport.is_closing()):
                 message = self._reader.take()
@@ -306,7 +305,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._intake.ledger.rejected(self.source, "1009", f"over the limit of {limit} bytes", data=data)
         self._close(close_payload(_TOO_LARGE, "read limit exceeded"))
 
-    # Answers
+    # Answers.
 
     def _answer(self, opcode: int, answer: Any, events: int) -> None:
         faults = (

@@ -1,4 +1,4 @@
-"""WebSocket frames as gorilla/websocket reads them (1.5.0, `Conn.advanceFrame`), on the server's side."""
+"""Reads WebSocket frames on the server's side as gorilla/websocket 1.5.0 does (`Conn.advanceFrame`); writes frames."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1014)))
 
 
 class Message(NamedTuple):
-    """A whole message, or a control frame.
+    """A complete message, or a control frame.
 
     Attributes:
         opcode: TEXT, BINARY, CLOSE, PING or PONG.
-        data: Its payload; of CLOSE the payload to answer with.
+        data: The payload; for CLOSE, the payload of the answering close frame.
     """
 
     opcode: int
@@ -32,10 +32,10 @@ class Message(NamedTuple):
 
 
 class BrokenFrame(Exception):
-    """A frame that ends the connection.
+    """A frame that makes gorilla end the connection.
 
     Attributes:
-        close: The payload of the close frame that gorilla sends before; None where it sends none.
+        close: The payload of the close frame that gorilla sends first; None if it sends none.
     """
 
     def __init__(self, close: bytes | None = None) -> None:
@@ -44,10 +44,10 @@ class BrokenFrame(Exception):
 
 
 class FrameReader:
-    """Takes messages off a connection's bytes.
+    """Extracts messages from the bytes of a connection.
 
     Args:
-        max_bytes: What a message may have; gorilla has no limit as the server uses it.
+        max_bytes: The largest message accepted; gorilla has no limit with the server's settings.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -56,15 +56,15 @@ class FrameReader:
         self._needed = 2
         self._fragments: list[bytes] = []
         self._fragments_bytes = 0
-        self._opcode = 0  # of the fragments; 0 outside a fragmented message
+        self._opcode = 0  # of the current fragmented message; 0 if there is none
 
     def feed(self, data: bytes) -> None:
-        """Add what was read off the connection."""
+        """Add bytes read from the connection."""
         self._buffer += data
 
     @property
     def is_too_large(self) -> bool:
-        """Whether a message has come to more than `max_bytes`."""
+        """Whether a message has grown beyond `max_bytes`."""
         return len(self._buffer) + self._fragments_bytes > self._max_bytes
 
     def take(self) -> Message | None:
@@ -119,7 +119,7 @@ class FrameReader:
         self._needed = 2
         with memoryview(buffer) as view:
             key = bytes(view[start - 4 : start])
-            # Typed for bytes; a copy of a large message less.
+            # The function is typed for bytes; passing a memoryview saves a copy of a large message.
             payload = apply_mask(view[start:end], key) if length else b""
         del buffer[:end]
         return opcode, bool(first & 128), payload
@@ -148,7 +148,7 @@ class FrameReader:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A whole, unmasked frame."""
+    """A complete, unmasked frame."""
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload
@@ -163,7 +163,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def _close_answer(payload: bytes) -> bytes:
-    """What a close frame is answered with: its code, or nothing."""
+    """The payload of the answer to a close frame: its code, or nothing."""
     if len(payload) < 2:
         return b""
     (code,) = struct.unpack_from("!H", payload)
