@@ -78,7 +78,7 @@ def _ours(name: str, wire: str, guids: list[str], futures: list[asyncio.Future[A
     for guid, future in zip(guids, futures, strict=True):
         table.add(guid, future, 1.0)
 
-    success, matched = Status.SUCCESS, Verdict.MATCHED  # looked up once, as in a connection
+    success, matched = Status.SUCCESS, Verdict.MATCHED  # looked up once, as a connection does
 
     def resolve(answer: bytes) -> None:
         response = decode(answer)

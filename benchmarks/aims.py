@@ -1,4 +1,4 @@
-"""What the figures are meant to show, on a machine with two cores; whether they do is computed from a run."""
+"""The results that the benchmarks should show on a machine with two cores. Computes from a run whether they are met."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CPU = "CPU"
 
 
 class Aim(NamedTuple):
-    """A bound on a figure."""
+    """A bound for a figure."""
 
     what: str
     measured: Callable[[Results], float]
@@ -25,7 +25,7 @@ class Aim(NamedTuple):
     unit: str
 
     def is_met(self, value: float) -> bool:
-        """Whether the figure keeps the bound, as far as three digits tell."""
+        """Whether the value keeps the bound when rounded to three digits."""
         value = float(f"{value:.3g}")
         return value <= self.limit if self.bound == "at most" else value >= self.limit
 
@@ -123,7 +123,7 @@ AIMS = (
 
 
 def report(results: Results) -> str:
-    """A Markdown table of the aims that this run tells something of."""
+    """A Markdown table of the aims for which this run has figures."""
     rows = [("figure", "aim", "measured", "")]
     for aim in AIMS:
         try:

@@ -1,8 +1,7 @@
-"""A server that answers so many requests at once, in a process of its own: what a client does is the same each time.
+"""A server in a separate process that answers a fixed number of requests at once, so that clients' work is repeatable.
 
-It takes what our producers send over a WebSocket, REST and gRPC, as they send it: small requests that begin with their
-guid, and nothing else. A collector answers each request as it comes, so that it depends on the machine's moods how many
-answers a client reads at once.
+It understands only what our producers send over WebSocket, REST and gRPC: small requests that begin with their guid. A
+collector answers each request as it arrives, so the number of answers that a client reads at once varies between runs.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def answering(transport: str, together: int) -> Iterator[str]:
 
     Args:
         transport: WebSocket, REST or gRPC.
-        together: How many requests it waits for before it answers.
+        together: The number of requests that the server collects before it answers them.
     """
     with process(_serve, transport, together) as pipe:
         yield f"{_KINDS[transport][0]}://127.0.0.1:{pipe.recv()}"
@@ -55,7 +54,7 @@ _Answer = tuple["_Connection", bytes]
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; the answers of all wait in one list."""
+    """One connection; the answers of all connections wait in one list."""
 
     transport: asyncio.Transport
 
@@ -68,7 +67,7 @@ class _Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def asked(self, request: bytes, stream: int = 0) -> None:
-        """A request came whole."""
+        """Handle a complete request."""
         answer = self.answer(_ANSWER + request[_GUID_AT : _GUID_AT + _GUID_SIZE], stream)
         self._waiting.append((self, answer))
         if len(self._waiting) == self._together:
@@ -142,7 +141,7 @@ class _GRPC(_Connection):
 
     def answer(self, message: bytes, stream: int) -> bytes:
         message = b"\x00" + len(message).to_bytes(4, "big") + message
-        taken = self._taken if self._taken >= 1 << 14 else 0  # a quarter of the window, as grpc-go
+        taken = self._taken if self._taken >= 1 << 14 else 0  # a quarter of the window, as in grpc-go
         self._taken -= taken
         return b"".join(
             (

@@ -1,4 +1,4 @@
-"""Which chart each group has."""
+"""Draws the chart of each group of benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _colour(row: str, base: str) -> str:
 
 
 def _blocks(tables: Iterable[Table], columns: int = 1) -> list[Bars]:
-    """A block for each table and column."""
+    """One block of bars per table and column."""
     return [
         Bars(
             f"{table.title}: {column}",

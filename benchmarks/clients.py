@@ -1,9 +1,9 @@
-"""How events get to a Raccoon: by our producers, and the plain way of other libraries' users.
+"""Clients that send events to a Raccoon server: our producers, and typical code with other libraries.
 
-The plain way is what their documentation leads to: a google.protobuf message filled by `add`, one session or
-connection for all requests, the answer parsed and looked at; eight requests in flight where the library is
-asynchronous, as ours has. Each client is a context manager that hands out a function: it sends so many requests and
-returns when each has a SUCCESS for an answer.
+The typical code follows the libraries' documentation: it fills a google.protobuf message with `add`, uses one session
+or connection for all requests, and parses and checks each answer. With an asynchronous library it keeps eight requests
+in flight, as our clients do. Each client is a context manager that yields a function; the function sends the given
+number of requests and returns when each has been answered with SUCCESS.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 SUCCESS = 1
 
 
-# Ours
+# Our clients.
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def async_producer(url: str, events: Events) -> Iterator[Send]:
 
 @contextmanager
 def submit(url: str, events: Events) -> Iterator[Send]:
-    """A client's requests, eight in flight."""
+    """Send requests with a client, eight in flight."""
     from raccoon_fast import RAW, GrpcClient, RestClient, WebSocketClient
 
     kinds = {"http": RestClient, "ws": WebSocketClient, "grpc": GrpcClient}
@@ -95,7 +95,7 @@ def submit(url: str, events: Events) -> Iterator[Send]:
         yield send
 
 
-# REST
+# REST.
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def requests(url: str, events: Events) -> Iterator[Send]:
         yield send
 
 
-# WebSocket
+# WebSocket.
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def websockets(url: str, events: Events, loop: asyncio.AbstractEventLoop | None 
     async def send() -> None:
         req_guid, message = _message(events)
         answered = pending[req_guid] = loop.create_future()
-        await connection.send(message)  # which may wait for room, longer than the answer takes
+        await connection.send(message)  # may wait for buffer space for longer than the answer takes
         await answered
 
     connection = loop.run_until_complete(open_connection())
@@ -215,12 +215,12 @@ def picows(url: str, events: Events, loop: asyncio.AbstractEventLoop | None = No
     loop.close()
 
 
-# gRPC
+# gRPC.
 
 
 @contextmanager
 def grpc_aio(url: str, events: Events) -> Iterator[Send]:
-    """As generated stubs do it: messages in, messages out."""
+    """Like generated stubs: messages in, messages out."""
 
     def make() -> tuple[str, Any]:
         req_guid = str(uuid.uuid4())
@@ -236,7 +236,7 @@ def grpc_aio(url: str, events: Events) -> Iterator[Send]:
 
 @contextmanager
 def grpc_aio_ready_bytes(url: str, events: Events) -> Iterator[Send]:
-    """The bare calls: the same bytes each time, made beforehand, and the answers not looked at."""
+    """Bare calls: each sends the same prepared bytes, and the answers are not parsed."""
     message = google_request(GUID, events)
     with _grpc_aio(url, lambda: ("", message), None, None) as send:
         yield send
@@ -268,12 +268,12 @@ def _grpc_aio(url: str, make: Callable[[], tuple[str, Any]], serialize: Any, des
     loop.close()
 
 
-# The floor
+# The floor.
 
 
 @contextmanager
 def sendall(address: tuple[str, int], events: Events) -> Iterator[Send]:
-    """The same bytes, ready-made, to a socket that discards them: blocking, in one piece, no answer."""
+    """Write the same prepared bytes with a blocking socket to a process that discards them; no answers."""
     message = google_request(GUID, events)
     with socket.create_connection(address) as connection:
 
@@ -285,7 +285,7 @@ def sendall(address: tuple[str, int], events: Events) -> Iterator[Send]:
 
 
 def on_uvloop(client: Callable[..., Any]) -> Callable[[str, Events], Any]:
-    """A peer that would run on asyncio's own loop, on uvloop."""
+    """Run a client of another library, written for asyncio's own loop, on uvloop."""
 
     def with_loop(url: str, events: Events) -> Any:
         import uvloop

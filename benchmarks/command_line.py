@@ -1,4 +1,4 @@
-"""What the programs here that write results have in common on the command line."""
+"""Command-line options shared by the benchmark programs that write results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Parser(argparse.ArgumentParser):
-    """With --quick and --output.
+    """A parser with the options --quick and --output.
 
     Args:
         doc: The program's docstring.
-        quick: What --quick leaves out.
+        quick: The help text of --quick.
     """
 
     def __init__(self, doc: str | None, quick: str) -> None:
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--output", type=Path, default=RESULTS, help="folder for the results; made if need be")
 
     def parse(self) -> argparse.Namespace:
-        """The arguments; ends the program where they are wrong, or would let quick figures pass for real ones."""
+        """The arguments. Ends the program if they are invalid or would store quick figures as real ones."""
         chosen = self.parse_args()
         if chosen.quick and chosen.output == RESULTS:
             self.error("quick figures mean nothing: say where they go with --output")

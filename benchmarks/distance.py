@@ -19,7 +19,7 @@ from servers import far, sink
 
 ROUND_TRIPS_MS = (0, 10, 100, 300)
 BATCH = 1000
-#: By column: options of the producer.
+#: Options of the producer, by column.
 WAYS: dict[str, dict[str, int]] = {
     "1 connection": {},
     "4 connections": {"connections": 4},
@@ -79,7 +79,7 @@ def _send(url: str, round_trip_s: float, options: dict[str, int], share: float) 
             timing = stopwatch.per(max(producer.report.total.acked - before, 1))
             measured.append((1e9 / timing.wall_ns, timing.cpu_ns))
         is_over.set()
-        report = producer.close(0)  # what waits would take long on the way
+        report = producer.close(0)  # waiting would take as long as the simulated distance
         worker.join()
     total = report.total
     assert {*total.failed} <= {"closed"}, total

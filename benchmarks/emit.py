@@ -25,7 +25,7 @@ FORMS = ("bytes", "dict", "protobuf")
 BASE = "ours, emit"
 KAFKA = "confluent-kafka, produce"
 SEGMENT = "segment-analytics, track(send=False)"
-# An application's loop over so many events is what is timed; several of them make a round.
+# The application's loop over this many events is timed; a round has several loops.
 _LOOP = 1000
 _EVENTS = {BASE: 100_000, "ours, emit_many": 100_000, KAFKA: 100_000, SEGMENT: 2_000}
 _PURE_EVENTS = 20_000
@@ -58,7 +58,7 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
 
 
 def serializers(effort: Effort, left_out: LeftOut) -> list[Table]:
-    """Which JSON encoder `JSON` should be."""
+    """Compare the JSON encoders that `JSON` could use."""
     left_out.find("msgspec", "msgspec")
     clocks = Clocks("A flight's dict to JSON bytes", "encoder", "orjson")
     for name, timings in time_cases(serializer_cases, (), _LOOP, effort).items():
@@ -134,7 +134,7 @@ def _time_round(hand: Hand, loop: list[tuple[str, Any]], threads: int, events: i
 
 @contextmanager
 def _producer(name: str, form: str, events: int, url: str) -> Iterator[tuple[Hand, Callable[[], None]]]:
-    """What hands a list of events over, and what asserts that all of the round were taken."""
+    """Yield a function that emits a list of events, and one that asserts that all events of the round were accepted."""
     if name == KAFKA:
         yield from _kafka(form, events)
     elif name == SEGMENT:
@@ -173,7 +173,7 @@ def _kafka(form: str, events: int) -> Iterator[tuple[Hand, Callable[[], None]]]:
             "test.mock.num.brokers": 1,
             "log_level": 0,
             "linger.ms": 5,
-            # A round fits, so that `produce` never waits.
+            # The queue holds a whole round, so `produce` never waits.
             "queue.buffering.max.messages": 2 * events,
             "queue.buffering.max.kbytes": 1 << 20,
         }

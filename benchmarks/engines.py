@@ -1,7 +1,7 @@
 """What rows of an engine cost to send, by our sink and by what a user would write, with 1, 2 and 4 executors.
 
-    make bench-engines                                # in a venv of its own, into benchmarks/results
-    python benchmarks/engines.py --quick --output D   # a little of it; the figures mean nothing
+        make bench-engines                                # in a separate venv, into benchmarks/results
+        python benchmarks/engines.py --quick --output D   # a short run; the figures mean nothing
 
 The rows lie in the executors' memory; a row becomes an event of JSON, some 150 B, a request has 1,000. Beside the sink
 stands `foreachPartition`: one httpx.Client a partition, a protobuf message filled by `add`, or JSON with base64, posted
@@ -35,11 +35,11 @@ _PARTITIONS = 8
 
 
 class Way(NamedTuple):
-    """How rows become events.
+    """A way to turn rows into events and send them.
 
     Attributes:
-        transport: Of the collector's, by its name in `servers`.
-        write: Sends the rows of an engine to a URL, and returns when all are acknowledged.
+        transport: The transport of the collector, by its name in `servers`.
+        write: Sends an engine's rows to a URL; returns when all are acknowledged.
     """
 
     transport: str
@@ -47,11 +47,11 @@ class Way(NamedTuple):
 
 
 class Engine(Protocol):
-    """An engine that runs, with its rows in memory.
+    """A running engine with its rows in memory.
 
     Attributes:
-        rows: How many there are.
-        ways: By name; the first is what the others are compared with.
+        rows: The number of rows.
+        ways: The ways by name; the first one is the baseline.
     """
 
     rows: Any
@@ -60,14 +60,14 @@ class Engine(Protocol):
     def __init__(self, executors: int, events: int) -> None: ...
 
     def close(self) -> None:
-        """End it, with all its processes."""
+        """Stop the engine and all its processes."""
 
 
-# Spark
+# Spark.
 
 
 class Spark:
-    """Executors of one core each, in processes of their own."""
+    """Executors with one core each, in separate processes."""
 
     def __init__(self, executors: int, events: int) -> None:
         os.environ.update(
@@ -82,7 +82,7 @@ class Spark:
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.driver.memory": "1g",
-            "spark.executor.memory": "640m",  # together what the executor gets of local-cluster
+            "spark.executor.memory": "640m",  # together the memory that local-cluster gives the executor
             "spark.executor.memoryOverhead": "384m",
             "spark.executorEnv.PYTHONPATH": str(Path(__file__).parent),
             "spark.local.dir": self._folder,
@@ -116,15 +116,15 @@ class Spark:
         }
 
     def _wait_for(self, executors: int) -> None:
-        """Else the first ones to register get all the rows."""
+        """Wait for all executors; otherwise the first ones to register get all the rows."""
         deadline_s = time.monotonic() + 60.0
         infos = self._session.sparkContext._jsc.sc().statusTracker().getExecutorInfos
-        while len(infos()) < executors + 1:  # the driver is among them
+        while len(infos()) < executors + 1:  # includes the driver
             assert time.monotonic() < deadline_s, f"not all of {executors} executors came within 60 s"
             time.sleep(0.1)
 
     def close(self) -> None:
-        """See Engine."""
+        """Stop Spark and its processes."""
         self._session.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -151,7 +151,7 @@ def _by_hand(post: Callable[[Any, str, list[Any]], None]) -> Callable[[Any, str]
 
 
 def post_protobuf(client: Any, url: str, rows: list[Any]) -> None:
-    """As generated code is used."""
+    """Post rows as protobuf, as users of generated code do."""
     import json
     import time
     import uuid
@@ -168,7 +168,7 @@ def post_protobuf(client: Any, url: str, rows: list[Any]) -> None:
 
 
 def post_json(client: Any, url: str, rows: list[Any]) -> None:
-    """As the server's documentation has it."""
+    """Post rows as JSON, as the server's documentation shows."""
     import base64
     import json
     import time
@@ -191,11 +191,11 @@ def post_json(client: Any, url: str, rows: list[Any]) -> None:
 ENGINES: dict[str, Callable[[int, int], Engine]] = {"Spark": Spark}
 
 
-# Measuring
+# Measuring.
 
 
 class Figures(NamedTuple):
-    """Of one write: a second, and an event."""
+    """The figures of one write, per second and per event."""
 
     events_per_s: float
     python_us: float
@@ -203,7 +203,7 @@ class Figures(NamedTuple):
 
 
 def measure(engine: Engine, way: Way, server: Sink, events: int) -> Figures:
-    """One write of all rows, each of them received."""
+    """Write all rows once, and check that each one was received."""
     before = cpu_s()
     began_s = time.perf_counter()
     way.write(engine.rows, server.url(way.transport))
@@ -230,7 +230,7 @@ def run(name: str, effort: Effort) -> list[Table]:
                 for turn in range(effort.rounds + 1):
                     for way, how in engine.ways.items():
                         figures = measure(engine, how, server, events)
-                        if turn:  # the first one starts the workers, and what they import
+                        if turn:  # the first run starts the workers and loads their imports
                             measured[way].append(figures)
             finally:
                 engine.close()
@@ -244,7 +244,7 @@ def run(name: str, effort: Effort) -> list[Table]:
 
 
 def chart(name: str, tables: list[Table]) -> str:
-    """CPU and rates, a block for each number of executors."""
+    """Charts of CPU time and rates, with one block per number of executors."""
     blocks = []
     for table in tables[:2]:
         for column in table.columns:

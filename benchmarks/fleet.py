@@ -1,9 +1,9 @@
 """What a fleet of producers does to its servers: simulated with the policies of this package, beside a few real ones.
 
-    python benchmarks/fleet.py                    # into benchmarks/results: fleet.json, and its tables and charts
-    python benchmarks/fleet.py --quick --output D # the smallest fleets, and no real producers
+        python benchmarks/fleet.py                    # writes fleet.json, tables and charts into benchmarks/results
+        python benchmarks/fleet.py --quick --output D # only the smallest fleets, without real producers
 
-The same seed gives the same figures on every machine. docs/pages/capacity.md says what is assumed, and what follows.
+The same seed gives the same figures on every machine. docs/pages/capacity.md lists the assumptions and conclusions.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.delivery.retry_budget import RetryBudget
 
 FLEETS = (10, 1_000, 100_000)
-#: The collector's default, which is a Raccoon's.
+#: The default of the collector, which is also that of a Raccoon server.
 MAX_CONNECTIONS: int = Collector.__init__.__kwdefaults__["max_connections"]
 PING_S: float = Collector.__init__.__kwdefaults__["ping_interval"]
 
-# Steady state
+# Steady state.
 
 RATES = (1, 10, 100, 1_000, 10_000, 100_000)
 LINGERS_S = (DEFAULTS.linger_s, 0.05, 0.5)
@@ -72,7 +72,7 @@ def batching_chart(table: Table) -> str:
     return line_chart("What lingering makes of a producer's events", "requests a second", [panel], in_a_row=1)
 
 
-# Reconnecting
+# Reconnecting.
 
 POLICIES = {
     "full jitter, the default": DEFAULTS.retry,
@@ -80,12 +80,12 @@ POLICIES = {
     "every second": RetryPolicy(initial=1.0, multiplier=1.0, jitter=None),
     "full jitter from 5 s": dataclasses.replace(DEFAULTS.retry, initial=5.0),
 }
-_ACCEPTS_PER_S = 1_000.0  # of a server, TLS included
+_ACCEPTS_PER_S = 1_000.0  # per server, including TLS
 _BACKLOG = 4_096.0
 
 
 class Outage(NamedTuple):
-    """Connections that break together, and the servers that are left to take them."""
+    """Connections that break at the same time, and the servers that remain to accept them."""
 
     name: str
     producers: int
@@ -144,14 +144,14 @@ def wave_chart(outages: Sequence[Outage], waves: dict[tuple[Outage, str], Wave])
     return line_chart("Coming back after an outage", "connection attempts a second", panels, in_a_row=2)
 
 
-# Overload
+# Overload.
 
 _BEGIN_S, _END_S, _STOP_S = 10, 70, 170
-_USUAL = 0.75  # of what the server can do; twice that while it is too much
+_USUAL = 0.75  # share of the server's capacity in normal operation; twice that during the overload
 
 
 class Overload(NamedTuple):
-    """A fleet whose server gets half again what it can do, for a minute."""
+    """A fleet that sends one and a half times the server's capacity for one minute."""
 
     name: str
     producers: int
@@ -201,7 +201,7 @@ class Overload(NamedTuple):
 
 
 class OverloadResult(NamedTuple):
-    """Lines of a chart, in per cent of the capacity, and figures by their name."""
+    """The lines of a chart, in per cent of the capacity, and figures by name."""
 
     series: dict[str, list[tuple[float, float]]]
     figures: dict[str, float]
@@ -237,14 +237,14 @@ def overload_chart(results: dict[Overload, OverloadResult]) -> str:
     return line_chart(title, "% of its capacity", panels, in_a_row=2)
 
 
-# All of it
+# Running all parts.
 
 
 def simulate(*, is_quick: bool) -> dict[str, Part]:
-    """Tables and charts; no figure of them depends on the machine."""
+    """Return tables and charts; no figure in them depends on the machine."""
     outages, overloads = (OUTAGES[:1], OVERLOADS[:1]) if is_quick else (OUTAGES, OVERLOADS)
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), CONTEXT) as pool:
-        # The longest first.
+        # Starts the longest simulation first.
         running = {one: pool.submit(one.run) for one in sorted(overloads, key=lambda one: -one.producers)}
         breaking = {(outage, policy): pool.submit(outage.wave, policy) for outage in outages for policy in POLICIES}
         batched = batching(RATES[:2] if is_quick else RATES)

@@ -1,4 +1,4 @@
-"""How many requests a stream of events becomes, by the accumulator's own rules."""
+"""Computes the number of requests that a stream of events becomes, with the real accumulator's rules."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ EVENT_BYTES = 200
 
 
 def requests(events_per_s: float, linger_s: float, events: int, seed: int = 1) -> float:
-    """Requests a second of one producer whose events come one by one, at random times.
+    """Requests per second of one producer whose events arrive one by one at random times.
 
     Args:
-        events_per_s: How many come.
-        linger_s: As the Producer's.
-        events: How many are drawn.
-        seed: Of the draws.
+        events_per_s: The rate of events.
+        linger_s: The producer's linger time, in seconds.
+        events: The number of events to draw.
+        seed: The seed of the random times.
     """
     clock = Clock(seed)
     sealed = 0

@@ -1,7 +1,7 @@
-"""What a fleet makes of a server that cannot take what it is sent: attempts, acknowledgements, and what waits.
+"""Simulates a fleet whose server is overloaded or fails: counts attempts, acknowledgements and waiting requests.
 
-A producer here is what `raccoon_fast.delivery.engine` makes of the same parts (RetryPolicy, RetryBudget, Concurrency,
-Endpoint, Waiting), without bytes, sockets and a loop, so that a hundred thousand of them fit.
+A simulated producer combines the same parts as `raccoon_fast.delivery.engine` (RetryPolicy, RetryBudget, Concurrency,
+Endpoint, Waiting), without bytes, sockets and an event loop, so that 100,000 producers fit into memory.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.waiting import Waiting
 
-#: How a server that cannot take a request says so: a proxy, or the server itself whose sink is not well.
+#: How a server refuses a request: a proxy answers for it, or the server itself cannot publish to its sink.
 REFUSED, RETRY_AFTER, NOT_PUBLISHED = "503", "503, Retry-After", "INTERNAL_ERROR"
 
 
 @dataclass
 class Server:
-    """Takes so many requests a second, keeps a few waiting, and turns the others away, at some cost as well.
+    """Handles a limited number of requests per second, queues a few, and refuses the rest, which also costs work.
 
     Attributes:
-        capacity: Requests a second.
-        answer: What it says to those it turns away.
-        retry_after_s: With RETRY_AFTER.
-        queue: Requests that may wait: a Raccoon's own channel has room for 100 batches.
-        refusal_cost: Of turning one away, as a share of the work of a request.
+        capacity: Requests per second.
+        answer: The answer to refused requests.
+        retry_after_s: The value of Retry-After, in seconds; used with RETRY_AFTER.
+        queue: The number of requests that may wait; a Raccoon server's channel holds 100 batches.
+        refusal_cost: The work for a refusal, as a share of the work for a request.
     """
 
     capacity: float
@@ -44,7 +44,7 @@ class Server:
     _free_s: float = 0.0
 
     def take(self, now_s: float) -> tuple[bool, float]:
-        """Whether a request that comes now is taken, and when the answer is there."""
+        """Handle a request that arrives now. Returns whether it is accepted, and when the answer is sent."""
         start_s = max(self._free_s, now_s)
         if (start_s - now_s) * self.capacity >= self.queue:
             self._free_s = start_s + self.refusal_cost / self.capacity
@@ -55,7 +55,7 @@ class Server:
 
 @dataclass
 class FaultyServer:
-    """Takes everything, but for a share of what comes within a time."""
+    """Accepts every request, except a given share of those that arrive in a period."""
 
     share: float
     until_s: float
@@ -68,18 +68,18 @@ class FaultyServer:
 
 @dataclass
 class Tally:
-    """What became of the requests of a fleet; each ends in one of `outcomes`, or waits.
+    """Counts the outcomes of a fleet's requests; each request has one of `outcomes` or is still waiting.
 
     Attributes:
-        first: Attempts that were a request's first, by second.
+        first: First attempts, by second.
         attempts: All attempts, by second.
         acked: Acknowledgements, by second.
-        outcomes: Requests by how they ended: acked, expired, dropped (no room in the buffer), failed.
-        settled: When each request was offered, and when it ended.
-        offered: Requests that were to be sent.
-        waiting: Those that have no outcome.
-        most_waiting: The most of them at once.
-        most_buffered: The most bytes that one producer held.
+        outcomes: Requests by outcome: acked, expired, dropped (no room in the buffer), failed.
+        settled: For each request, when it was offered and when it ended.
+        offered: The number of requests offered.
+        waiting: The number of requests without an outcome.
+        most_waiting: The highest value of `waiting`.
+        most_buffered: The highest number of bytes in one producer's buffer.
     """
 
     first: Counter[int] = field(default_factory=Counter)
@@ -94,23 +94,23 @@ class Tally:
 
     @property
     def series(self) -> dict[str, Counter[int]]:
-        """What can be drawn over time."""
+        """The counts over time, for charts."""
         return {"requests": self.first, "attempts": self.attempts, "acknowledged": self.acked}
 
     def offer(self) -> None:
-        """One more."""
+        """Count an offered request."""
         self.offered += 1
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)
 
     def attempt(self, now_s: float, is_first: bool) -> None:
-        """One is sent."""
+        """Count an attempt."""
         self.attempts[int(now_s)] += 1
         if is_first:
             self.first[int(now_s)] += 1
 
     def end(self, outcome: str, accepted_s: float, now_s: float) -> None:
-        """One has its outcome."""
+        """Count a request's outcome."""
         self.outcomes[outcome] += 1
         self.waiting -= 1
         self.settled.append((accepted_s, now_s))
@@ -118,18 +118,18 @@ class Tally:
             self.acked[int(now_s)] += 1
 
     def amplification(self, begin_s: int, end_s: int) -> float:
-        """Attempts for each first attempt, between two times."""
+        """Attempts per first attempt between two times."""
         seconds = range(begin_s, end_s)
         return sum(self.attempts[second] for second in seconds) / sum(self.first[second] for second in seconds)
 
     def settled_s(self, before_s: float, share: float) -> float:
-        """When that share of what was offered before then had ended."""
+        """The time when this share of the requests offered before `before_s` had ended."""
         ended = sorted(ended_s for accepted_s, ended_s in self.settled if accepted_s < before_s)
         return ended[max(0, round(share * len(ended)) - 1)]
 
 
 class Parcel:
-    """A batch without its bytes; what Waiting and the engine look at."""
+    """A batch without its bytes, with the attributes that Waiting and the engine use."""
 
     __slots__ = ("accepted_s", "attempts", "deadline_s")
 
@@ -140,7 +140,7 @@ class Parcel:
 
 
 class _Waiting(Waiting):
-    """As it is, but for looking through all of them only when one may be overdue: many wait here."""
+    """Like Waiting, but checks all batches only when one may be overdue, because many wait here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,15 +167,15 @@ class _Waiting(Waiting):
 
 
 class Sender:
-    """One producer, its steps those of the engine. A full buffer drops what is new.
+    """One producer that takes the same steps as the engine. A full buffer drops new batches.
 
     Args:
-        clock: Of the simulation.
-        server: Where everything goes.
-        tally: Of the fleet.
-        policy: Waits between attempts.
-        budget: Its own.
-        batch_bytes: Of each batch.
+        clock: The simulation's clock.
+        server: The server that receives all requests.
+        tally: The fleet's counts.
+        policy: The waits between attempts.
+        budget: The producer's retry budget.
+        batch_bytes: The size of each batch.
     """
 
     __slots__ = (
@@ -206,7 +206,7 @@ class Sender:
         self._timer_s = float("inf")
 
     def offer(self) -> None:
-        """A batch is full, or has lingered."""
+        """Accept a batch that is full or has lingered."""
         now_s, tally = self._clock.now_s, self._tally
         tally.offer()
         if self._held + self._batch_bytes > DEFAULTS.buffer_bytes:
@@ -280,7 +280,7 @@ class Sender:
 
     def _turned_away(self, parcel: Parcel, began_s: float, now_s: float) -> None:
         self._concurrency.failed(began_s, now_s)
-        if self._server.answer == NOT_PUBLISHED:  # by the server itself, which names the request: it is well
+        if self._server.answer == NOT_PUBLISHED:  # the server itself named the request, so the server is well
             self._budget.failed()
             self._endpoint.unpublished(FAILURE, began_s, now_s)
             self._waiting.add_delayed(parcel, now_s + self._policy.delay_s(parcel.attempts))
@@ -300,7 +300,7 @@ class Sender:
             server_s = self._endpoint.ready_s(now_s)
             if self._waiting.has_ready:
                 due_s = min(due_s, server_s)
-            # The engine looks again every _RETRY_POLL_S; what it would not find there is not looked for here.
+            # The engine looks again every _RETRY_POLL_S. Looks that would find nothing are skipped here.
             poll_s = max(_RETRY_POLL_S, 1.0 - self._budget._tokens)
             due_s = min(due_s, max(self._waiting.retry_s, now_s + poll_s, server_s))
         if due_s != self._timer_s:
@@ -309,13 +309,13 @@ class Sender:
                 self._clock.at(max(due_s, now_s + 0.001), self._timer_fired, due_s)
 
     def _timer_fired(self, due_s: float) -> None:
-        if due_s == self._timer_s:  # else it was set anew since
+        if due_s == self._timer_s:  # otherwise the timer was set again in the meantime
             self._timer_s = float("inf")
             self._pump()
 
 
 class Caller:
-    """A program with a client: a request is tried as often as its policy says, and then is the program's own affair."""
+    """A program with a client: the client tries a request as often as its policy says, then gives up."""
 
     __slots__ = ("_clock", "_policy", "_server", "_tally")
 
@@ -323,7 +323,7 @@ class Caller:
         self._clock, self._server, self._tally, self._policy = clock, server, tally, policy
 
     def offer(self) -> None:
-        """The program sends a request."""
+        """Send a request."""
         self._tally.offer()
         self._attempt(self._clock.now_s, 1)
 
@@ -341,7 +341,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests a second of each producer, at random times: `usual`, `peak` from begin to end; from stop on none."""
+    """Requests per second of each producer: `peak` from `begin` to `end`, otherwise `usual`; none after `stop`."""
 
     usual: float
     peak: float
@@ -351,14 +351,14 @@ class Load:
 
 
 def send(clock: Clock, fleet: list[Sender] | list[Caller], load: Load) -> None:
-    """Let the fleet send, until every request has its outcome."""
+    """Let the fleet send until every request has an outcome."""
 
     def turn(sender: Sender | Caller) -> None:
         sender.offer()
         later(sender)
 
     def later(sender: Sender | Caller) -> None:
-        # A rate that changes meanwhile holds from that moment on: what was drawn for the old one is drawn anew.
+        # A change of the rate takes effect at once: times drawn for the old rate are drawn again.
         when_s = clock.now_s
         for rate, until_s in ((load.usual, load.begin_s), (load.peak, load.end_s), (load.usual, load.stop_s)):
             if when_s < until_s:

@@ -1,7 +1,7 @@
-"""Fifty real producers and an embedded collector, beside fifty simulated ones in the same trouble.
+"""Compares fifty real producers and an embedded collector with fifty simulated producers in the same failures.
 
-Each trouble has a process of its own: the producers on one event loop, the collector in its thread. What is compared
-are counts and waits of seconds, which a busy machine changes little.
+Each failure runs in a separate process, with the producers on one event loop and the collector in its thread. The
+compared values are counts and waits of seconds, which a busy machine changes little.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEEDS = 100
 
 
 class Seen(NamedTuple):
-    """Attempts that failed, for each producer or request, and when half, and all, were through."""
+    """Failed attempts per producer or request, and when half and all of them succeeded."""
 
     failed: float
     half_s: float
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 def compare(effort: Effort) -> Table:
-    """What was seen, what was simulated, and between what nine of ten simulations lie."""
+    """A table of real values, simulated values, and the range of 90 % of the simulations."""
     table = Table(f"{PRODUCERS} real producers and {PRODUCERS} simulated ones, {DOWN_S:g} s of trouble", "", "trouble")
     for trouble, (one, real, simulated) in TROUBLES.items():
         seen = [fresh(real) for _ in range(effort.processes)]
@@ -52,11 +52,11 @@ def compare(effort: Effort) -> Table:
     return table
 
 
-# The server is away
+# The server is down.
 
 
 class _Errors:
-    """Counts what a producer's statistics call a connection error: one that failed, or broke."""
+    """Counts connection errors in a producer's statistics: failed and broken connections."""
 
     def __init__(self) -> None:
         self.count_of: dict[str, int] = {}
@@ -69,20 +69,20 @@ class _Errors:
 
 
 def restart() -> Seen:
-    """Real: the connections are reset, and the port is closed for a while."""
+    """Measure real producers: the connections are reset, and the port is closed for a while."""
     return asyncio.run(_restart())
 
 
 async def _restart() -> Seen:
     errors = _Errors()
     with Collector(sink="null") as collector:
-        collector.faults.delay(0.3)  # so that each has something in flight, as the simulation has it
+        collector.faults.delay(0.3)  # so that each producer has a batch in flight, as in the simulation
         producers = [
             AsyncProducer(collector.ws_url, serializer=RAW, logger=None, stats=errors) for _ in range(PRODUCERS)
         ]
         emitting = [asyncio.ensure_future(_emit_steadily(producer)) for producer in producers]
         await asyncio.to_thread(collector.wait_until, lambda one: one.connections == PRODUCERS)
-        await asyncio.sleep(1.0)  # until something is in flight everywhere
+        await asyncio.sleep(1.0)  # until every producer has a batch in flight
         collector.faults.refuse()
         collector.faults.close_connections()
         began_s = time.monotonic()
@@ -92,7 +92,7 @@ async def _restart() -> Seen:
         half_s = time.monotonic() - began_s
         await asyncio.to_thread(collector.wait_until, lambda one: one.connections == PRODUCERS, 60)
         all_s = time.monotonic() - began_s
-        # The connections that were reset are the first errors of all.
+        # The first errors are the connections that were reset.
         failed = errors.count_of[TOTAL_CONN_ERR] - PRODUCERS
         for task in emitting:
             task.cancel()
@@ -107,21 +107,21 @@ async def _emit_steadily(producer: AsyncProducer) -> None:
 
 
 def simulated_restart(seed: int) -> Seen:
-    """Simulated."""
+    """Simulate it."""
     wave = reconnect(PRODUCERS, DEFAULTS.retry, Listener(1e6, 1e6, DOWN_S), seed)
     return Seen(wave.attempts.total() / PRODUCERS - 1.0, wave.share_s(0.5), wave.share_s(1.0))
 
 
-# The server refuses
+# The server refuses requests.
 
 
 def refused() -> Seen:
-    """Real: every request is answered 503 for a while."""
+    """Measure real producers: every request is answered with 503 for a while."""
     return asyncio.run(_trouble("status", 503))
 
 
 def not_published() -> Seen:
-    """Real: no request can be published for a while, and the server says so."""
+    """Measure real producers: the server cannot publish any request for a while, and says so."""
     return asyncio.run(_trouble("fail_publish", 1.0))
 
 
@@ -143,7 +143,7 @@ async def _trouble(fault: str, how: float) -> Seen:
 
 
 async def _emit_for(producer: AsyncProducer, seconds: float) -> Sequence[asyncio.Future[float]]:
-    """Emit at random times; returns when each was settled."""
+    """Emit at random times; returns when each event was settled."""
     settled = []
     until_s = time.monotonic() + seconds
     while True:
@@ -163,7 +163,7 @@ def _share(ordered: Sequence[float], share: float) -> float:
 
 
 def simulated_trouble(answer: str, seed: int) -> Seen:
-    """Simulated."""
+    """Simulate it."""
     clock, tally = Clock(seed), Tally()
     server = FaultyServer(1.0, DOWN_S, answer)
     fleet = [Sender(clock, server, tally, DEFAULTS.retry, RetryBudget(), 100) for _ in range(PRODUCERS)]

@@ -1,6 +1,6 @@
-"""How a fleet comes back after its connections broke: who tries to connect when, and when all have succeeded.
+"""Simulates how a fleet reconnects after its connections broke: when each producer tries and when all are connected.
 
-Each producer waits and probes as its own Endpoint and RetryPolicy say; the servers that accept are modelled.
+Each producer waits and probes as its own Endpoint and RetryPolicy decide; the accepting servers are a model.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from raccoon_fast.delivery.retry import RetryPolicy
 
 @dataclass
 class Listener:
-    """Servers behind one address.
+    """The servers behind one address.
 
     Attributes:
-        accepts_per_s: Connections they open in a second, handshakes included, one after the other.
-        backlog: Connections that may wait for it; further ones are refused at once.
-        up_s: They refuse every connection before.
+        accepts_per_s: Connections opened per second, one after the other, including handshakes.
+        backlog: The number of connections that may wait; further ones are refused at once.
+        up_s: The time when the servers start; they refuse connections before.
     """
 
     accepts_per_s: float
@@ -30,29 +30,29 @@ class Listener:
     _free_s: float = 0.0
 
     def connect(self, now_s: float) -> tuple[bool, float]:
-        """Whether one who asks now gets a connection, and when that is known."""
+        """Connect now. Returns whether the connection succeeds, and when that is known."""
         start_s = max(self._free_s, now_s)
         if now_s < self.up_s or (start_s - now_s) * self.accepts_per_s >= self.backlog:
             return False, now_s + ROUND_TRIP_S
-        self._free_s = start_s + 1.0 / self.accepts_per_s  # spent, whether or not anybody still waits for it
+        self._free_s = start_s + 1.0 / self.accepts_per_s  # used even if the client no longer waits for it
         opened_s = self._free_s + ROUND_TRIP_S
         return (True, opened_s) if opened_s - now_s <= CONNECT_TIMEOUT_S else (False, now_s + CONNECT_TIMEOUT_S)
 
 
 @dataclass
 class Wave:
-    """How a fleet came back.
+    """The result of a simulated reconnection.
 
     Attributes:
-        attempts: Connection attempts by tenth of a second since the connections were lost.
-        connected_s: When each got its connection, in order.
+        attempts: Connection attempts per tenth of a second after the connections were lost.
+        connected_s: The times when producers connected, in order.
     """
 
     attempts: Counter[int] = field(default_factory=Counter)
     connected_s: list[float] = field(default_factory=list)
 
     def peak_per_s(self, since_s: float = 0.0) -> float:
-        """Attempts a second in the worst tenth of one."""
+        """Attempts per second in the worst tenth of a second."""
         return 10.0 * max(count for tenth, count in self.attempts.items() if tenth >= since_s * 10)
 
     def share_s(self, share: float) -> float:
@@ -61,7 +61,7 @@ class Wave:
 
 
 def reconnect(producers: int, policy: RetryPolicy, listener: Listener, seed: int = 1) -> Wave:
-    """Break the connections of producers that all have something in flight, at once."""
+    """Break the connections of all producers at once, while each has a request in flight."""
     clock, wave = Clock(seed), Wave()
 
     def attempt(server: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""The client in Go, go/main.go, compiled where there is Go and what it imports, as Debian packages it:
+"""Compiles and runs the client in Go, go/main.go. It needs Go and these packages of Debian:
 
 apt-get install golang-go golang-google-protobuf-dev golang-google-grpc-dev golang-github-gorilla-websocket-dev
 """
@@ -26,7 +26,7 @@ _DEBIANS = "/usr/share/gocode"
 
 
 class Program:
-    """The program at work; called with how many requests it is to send."""
+    """The running program; call it with the number of requests to send."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -40,17 +40,17 @@ class Program:
         (self._cpu_ns,) = struct.unpack("<q", self._process.stdout.read(8))
 
     def cpu_ns(self) -> int:
-        """What it has used so far, user and system."""
+        """The CPU time that the program has used, user and system."""
         return self._cpu_ns
 
 
 @contextmanager
 def running(command: Sequence[str], events: list[tuple[str, bytes]]) -> Iterator[Program]:
-    """The program, about to send these events.
+    """Start the program with these events.
 
     Args:
-        command: The executable, the transport, the server's URL.
-        events: The same in every request.
+        command: The executable, the transport and the server's URL.
+        events: The events of every request.
     """
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         message = google_request(GUID, events)
@@ -62,7 +62,7 @@ def running(command: Sequence[str], events: list[tuple[str, bytes]]) -> Iterator
 
 @contextmanager
 def built() -> Iterator[str | None]:
-    """The executable, compiled; None where there is no Go, or not what is imported."""
+    """Compile the program and yield its path; None if Go or an imported package is missing."""
     with tempfile.TemporaryDirectory() as folder:
         yield _build(Path(folder)) if shutil.which("go") else None
 
@@ -87,7 +87,7 @@ def _build(folder: Path) -> str | None:
 
 
 def version() -> str:
-    """Go's; "" without it."""
+    """Go's version; "" without Go."""
     if not shutil.which("go"):
         return ""
     return subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()

@@ -1,12 +1,11 @@
-"""Counts the instructions that an event costs, and fails when they grew by over 5 % on the recorded figures.
+"""Counts the CPU instructions per event, and fails if a count is over 5 % above its recorded value.
 
     python benchmarks/guard.py            # compare (make bench-guard)
     python benchmarks/guard.py --record   # write guard.json, in a commit that says why
 
-Counted by valgrind's callgrind, all that the process does between the first round that counts and the last, the
-interpreter's work included. The counts are those of one interpreter, one
-processor architecture, one Cython and one compiler: where these are not the recorded ones there is nothing to compare
-with, and that is said.
+Valgrind's callgrind counts all instructions of the process between the first and the last counted round, including the
+interpreter's. Counts depend on the interpreter, the processor architecture, and the versions of Cython and the
+compiler. If any of these differ from the recorded ones, the program says so and compares nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _JSON_ANSWER = b'{"status":1,"code":1,"sent_time":1700000000,"data":{"req_guid":
 
 
 def events(types: int = 1) -> list[tuple[str, bytes]]:
-    """Of one type, which is one str; of several, each event's type is a str of its own, as where it was read."""
+    """Events of one type share one str. With several types, each event has its own str, as if it had just been read."""
     if types == 1:
         return [("page-view", bytes(range(200))) for _ in range(EVENTS)]
     return [(f"page-{number % types}", bytes(range(200))) for number in range(EVENTS)]
@@ -118,13 +117,13 @@ def resolve(wire: str) -> Callable[[], object]:
 
 
 def batches(transport: str, together: int) -> Callable[[], object]:
-    """From `emit_many` to settled receipts, with a server that answers so many batches at once."""
+    """Measure from `emit_many` to settled receipts, with a server that answers this many batches at once."""
     from answering import answering
 
     from raccoon_fast import RAW, Producer
     from raccoon_fast.delivery import concurrency
 
-    concurrency._SLOW_MARGIN_S = 60.0  # or fewer than the server waits for, when valgrind is slow
+    concurrency._SLOW_MARGIN_S = 60.0  # otherwise fewer are sent than the server waits for, if valgrind is slow
     url = _open.enter_context(answering(transport, together))
     producer = _open.enter_context(Producer(url, serializer=RAW, logger=None, batch_events=_BATCH))
     many = events()[:_BATCH]
@@ -137,18 +136,18 @@ def batches(transport: str, together: int) -> Callable[[], object]:
     return work
 
 
-# Servers and producers, until all is counted.
+# Servers and producers, open until all counts are done.
 _open = contextlib.ExitStack()
 
 
 class Workload(NamedTuple):
-    """What is counted.
+    """A workload to count.
 
     Attributes:
-        make: Returns what does one round.
-        arguments: Of `make`.
-        units: How many events, or batches, a round has.
-        unit: What these are.
+        make: Returns a function that runs one round.
+        arguments: The arguments of `make`.
+        units: The number of events or batches per round.
+        unit: The name of the unit.
     """
 
     make: Callable[..., Callable[[], object]]
@@ -202,8 +201,8 @@ def main() -> int:
 
 
 def work() -> None:
-    """Run every workload, with a call of getppid before and after the rounds that count."""
-    sys.setswitchinterval(60.0)  # a thread goes on until it waits, however slow valgrind makes it
+    """Run every workload, and call getppid before and after the counted rounds."""
+    sys.setswitchinterval(60.0)  # a thread then runs until it waits, even if valgrind is slow
     with _open:
         for workload in WORKLOADS.values():
             one_round = workload.make(*workload.arguments)
@@ -216,11 +215,11 @@ def work() -> None:
 
 
 def build_name() -> str:
-    """What the counts depend on, beside the code."""
+    """The facts on which the counts depend, besides the code."""
     from raccoon_fast.core import _batch_c
 
     built = Path(_batch_c.__file__).read_bytes()
-    symbol = re.search(rb"__Pyx_ImportType_(\d+(?:_\d+)+)", built)  # what it takes of another module's types
+    symbol = re.search(rb"__Pyx_ImportType_(\d+(?:_\d+)+)", built)  # sizes of types from another module
     cython = symbol[1].decode().replace("_", ".") if symbol else "unknown"
     compiler = re.search(rb"GCC: \([^)]*\) ([0-9.]+)|clang version ([0-9.]+)", built)
     compiled_by = compiler[0].decode() if compiler else "unknown compiler"
@@ -232,7 +231,7 @@ def count() -> dict[str, int]:
     """Instructions per event, answer or batch of each workload."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "counts")
-        # The counts are written, and begin anew, whenever libc's getppid is called.
+        # Each call of libc's getppid makes callgrind write the counts and start again at zero.
         valgrind = ["valgrind", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
         finished = subprocess.run(
             [*valgrind, sys.executable, __file__, "--work"],
@@ -241,7 +240,7 @@ def count() -> dict[str, int]:
             text=True,
             check=False,
         )
-        # The first is the start, then rounds that count and rounds that do not take turns.
+        # The first part is the start-up. After it, counted and uncounted parts alternate.
         parts = [out.with_name(f"counts.{2 * number}") for number in range(1, len(WORKLOADS) + 1)]
         if finished.returncode or not all(part.exists() for part in parts):
             raise SystemExit(f"callgrind failed:\n{finished.stdout}{finished.stderr}")

@@ -1,9 +1,9 @@
-"""How everything here is measured.
+"""Measures the cases of the benchmarks.
 
-Each case runs in several fresh interpreters, so that no case has the heap, the caches or the luck of another; the
-interpreters take turns, so that a machine that slows down slows all cases down. In each, a case is warmed up and then
-timed in rounds. What is reported is the median of all rounds and their quartiles. CPU time holds on a machine that is
-busy with other things, wall time does not.
+Each case runs in several fresh interpreters, so that cases do not share a heap or caches. The interpreters of all cases
+alternate, so that a slow phase of the machine affects all cases. Each interpreter warms its case up and then times it
+in rounds. The result is the median of all rounds with the quartiles. On a busy machine CPU time remains valid; wall
+time does not.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The amount of measuring.
 
     Attributes:
-        processes: Fresh interpreters for each case.
-        rounds: Timed rounds in each.
-        round_s: Seconds a round takes at least.
-        share: The part of the events, or seconds, of a full run.
-        is_quick: Only the first of several workloads: to see that all of it works.
+        processes: Fresh interpreters per case.
+        rounds: Timed rounds per interpreter.
+        round_s: The minimum duration of a round, in seconds.
+        share: The part of a full run's events or seconds.
+        is_quick: Whether to run only the first of several workloads, as a check that everything works.
     """
 
     processes: int = 3
@@ -49,7 +49,7 @@ class Effort:
         return workloads[:1] if self.is_quick else workloads
 
     def count(self, full: int) -> int:
-        """Events, or requests, in place of `full`."""
+        """The number of events or requests that replaces `full`."""
         return max(1, int(full * self.share))
 
 
@@ -57,21 +57,21 @@ QUICK = Effort(processes=1, rounds=1, round_s=0.0, share=0.002, is_quick=True)
 
 
 class Timing(NamedTuple):
-    """What one round cost, an event."""
+    """The cost of one round, per event."""
 
     cpu_ns: float
     wall_ns: float
 
 
 class Stopwatch:
-    """CPU of the whole process, or of another one, and wall time, since it was made."""
+    """CPU time of this process or another one, and wall time, since the stopwatch was created."""
 
     def __init__(self, cpu_ns: Callable[[], int] = time.process_time_ns) -> None:
         self._now_ns = cpu_ns
         self._wall_ns, self._cpu_ns = time.perf_counter_ns(), cpu_ns()
 
     def per(self, events: int) -> Timing:
-        """What it has been, an event."""
+        """The times so far, per event."""
         cpu_ns = self._now_ns() - self._cpu_ns
         return Timing(cpu_ns / events, (time.perf_counter_ns() - self._wall_ns) / events)
 
@@ -95,15 +95,15 @@ class Spread(NamedTuple):
 
 @dataclass
 class Table:
-    """Results that are looked at side by side.
+    """Results that belong side by side.
 
     Attributes:
-        title: What was measured, and on what.
-        unit: Of each value.
-        rows: What a row is.
-        base: The row the others are compared with; "" where that makes no sense.
-        is_detail: Not for the first look.
-        cells: By row, then by column.
+        title: What was measured.
+        unit: The unit of each value.
+        rows: The kind of a row.
+        base: The row that other rows are compared with; "" for none.
+        is_detail: Whether the table is left out of the overview.
+        cells: The values by row, then by column.
     """
 
     title: str
@@ -122,7 +122,7 @@ class Table:
 
 
 class Clocks:
-    """A table of CPU time, and one of wall time, of the same rounds."""
+    """A table of CPU time and a table of wall time of the same rounds."""
 
     def __init__(self, title: str, rows: str, base: str, cpu: str = "ns of CPU an event") -> None:
         self.cpu = Table(title, cpu, rows, base)
@@ -134,13 +134,13 @@ class Clocks:
 
 
 class LeftOut:
-    """Peers that are not installed: a run without them says so."""
+    """Collects the libraries that are not installed, so that a run can list them."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     def find(self, package: str, *modules: str) -> bool:
-        """Whether the modules of a package are there; that they are not is noted."""
+        """Whether the modules of a package are installed; notes the package if they are missing."""
         if all(optional(module) is not None for module in modules):
             return True
         note = f"{package} is not installed: it is left out."
@@ -150,7 +150,7 @@ class LeftOut:
 
 
 def optional(module: str) -> ModuleType | None:
-    """A module, or None where it is not installed."""
+    """The module, or None if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -158,10 +158,10 @@ def optional(module: str) -> ModuleType | None:
 
 
 def fresh(function: Callable[..., _T], *args: Any, env: Mapping[str, str] | None = None) -> _T:
-    """Call a module's function in a fresh interpreter, and return what it returns.
+    """Call a module's function in a fresh interpreter, and return its result.
 
     Raises:
-        RuntimeError: It raised, or the interpreter died.
+        RuntimeError: The function raised, or the interpreter died.
     """
     ours, theirs = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=_answer, args=(theirs, function, args))
@@ -180,7 +180,7 @@ def fresh(function: Callable[..., _T], *args: Any, env: Mapping[str, str] | None
 
 
 def in_turns(effort: Effort, measures: Mapping[str, Callable[[], Sequence[_T]]]) -> dict[str, list[_T]]:
-    """Call each measure once for each process of the effort, by turns, and gather what they return."""
+    """Call each measure once per process of the effort, alternating, and collect the results."""
     gathered: dict[str, list[_T]] = {name: [] for name in measures}
     for _ in range(effort.processes):
         for name, measure in measures.items():
@@ -191,13 +191,13 @@ def in_turns(effort: Effort, measures: Mapping[str, Callable[[], Sequence[_T]]])
 def time_cases(
     make_cases: Callable[..., Mapping[str, Callable[[], object]]], args: Sequence[Any], events: int, effort: Effort
 ) -> dict[str, list[Timing]]:
-    """Time small cases, in fresh interpreters that run all of them in turns.
+    """Time small cases in fresh interpreters, each of which runs all cases alternately.
 
     Args:
-        make_cases: A module's function; returns the cases by name, each checked to do what it says.
+        make_cases: A module's function that returns the cases by name, each already checked for correct results.
         args: Its arguments.
-        events: How many events a call of a case handles.
-        effort: How much.
+        events: The number of events that one call of a case handles.
+        effort: The amount of measuring.
     """
     gathered: dict[str, list[Timing]] = {}
     for _ in range(effort.processes):
@@ -220,7 +220,7 @@ def _time_cases(
 
 
 def _warm_up(case: Callable[[], object], round_s: float) -> int:
-    """How many calls a round has, found by making them."""
+    """The number of calls per round, found by calling."""
     calls = 1
     while True:
         _, wall_ns = _time(case, calls)

@@ -1,4 +1,4 @@
-"""The few figures that the README shows."""
+"""The figures shown in the README."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ROWS = (
 
 
 def headline(results: Results) -> str:
-    """A Markdown table of what was measured of them."""
+    """A Markdown table of the headline figures that were measured."""
     rows = [("ns of CPU an event", "raccoon_fast", "beside it")]
     for what, (group, title, column), ours, peers in _ROWS:
         cells: dict[str, float] = {}

@@ -25,7 +25,7 @@ from servers import sink
 
 RATE = 50_000
 PERCENTILES = {"p50": 0.5, "p99": 0.99}
-#: Seconds; the interpreter's default comes first.
+#: In seconds; the first one is the interpreter's default.
 SWITCH_INTERVALS = (0.005, 0.001, 0.0002)
 TRANSPORTS = ("WebSocket", "REST", "gRPC")
 _SECONDS, _WARM_UP_S = 2.0, 0.5
@@ -34,12 +34,12 @@ _DATA = bytes(200)
 
 
 class Work(NamedTuple):
-    """What a thread did in a while.
+    """The work of one thread during a run.
 
     Attributes:
-        units: How much it computed, a second.
+        units: Units computed per second.
         due_s: When the first event was due.
-        emitted: Events.
+        emitted: The number of events.
     """
 
     units: float
@@ -78,7 +78,7 @@ def _measure(make: Callable[..., Any], url: str, interval_s: float, seconds: flo
 
 
 def _run(make: Callable[..., Any], url: str, interval_s: float, seconds: float) -> tuple[float, ...]:
-    """The percentiles in milliseconds, and the share of the work that was done all the same, in percent."""
+    """The percentiles in milliseconds, and the share of the work that was still done, in percent."""
     sys.setswitchinterval(interval_s)
     alone = _work(lambda: None, seconds)
     with make(url) as (emit, settle):
@@ -92,7 +92,7 @@ def _run(make: Callable[..., Any], url: str, interval_s: float, seconds: float) 
 
 
 def _work(emit: Callable[[], object], seconds: float) -> Work:
-    """Compute for so long, and emit meanwhile."""
+    """Compute for this many seconds, and emit meanwhile."""
     units = emitted = number = 0
     now = time.perf_counter
     due_s = now()
@@ -128,7 +128,7 @@ def _ours(url: str) -> Iterator[_Made]:
         def settle(work: Work | None) -> list[float]:
             assert producer.flush(30) == 0
             batches = len({*receipts})
-            while len(acked_s) < batches:  # the last callbacks run after flush
+            while len(acked_s) < batches:  # flush returns before the last callbacks
                 time.sleep(0.001)
             latencies_s = [] if work is None else _latencies_s(map(acked_s.get, receipts), work, 1)
             receipts.clear()
@@ -167,7 +167,7 @@ def _kafka(url: str) -> Iterator[_Made]:
     def settle(work: Work | None) -> list[float]:
         nonlocal count
         assert producer.flush(30) == 0
-        while len(acked_s) < -(-count // _ONE_IN):  # those that the other thread polled
+        while len(acked_s) < -(-count // _ONE_IN):  # the events whose callbacks the other thread polled
             time.sleep(0.001)
         latencies_s = [] if work is None else _latencies_s(acked_s, work, _ONE_IN)
         acked_s.clear()
@@ -184,5 +184,5 @@ def _kafka(url: str) -> Iterator[_Made]:
 
 
 def _latencies_s(acked_s: Any, work: Work, one_in: int) -> list[float]:
-    """Event number i was due at i / RATE."""
+    """The latencies in seconds; event number i was due i / RATE seconds after the first."""
     return [acked - work.due_s - number * one_in / RATE for number, acked in enumerate(acked_s)]

@@ -48,7 +48,7 @@ def _measure(server: Sink, transport: str, rate: int, effort: Effort) -> list[tu
 
 
 def _run_at(url: str, rate: int, seconds: float) -> tuple[tuple[float, ...], int]:
-    """The percentiles in milliseconds and the share of the rate that was achieved; and how many events were sent."""
+    """The percentiles in milliseconds with the achieved share of the rate, and the number of events sent."""
     from raccoon_fast import RAW, Producer
 
     acked_s: dict[Any, float] = {}
@@ -64,7 +64,7 @@ def _run_at(url: str, rate: int, seconds: float) -> tuple[tuple[float, ...], int
         start_s, firsts, events = _emit_at(producer, rate, seconds)
         taken_s = time.perf_counter() - start_s
         assert producer.flush(30) == 0
-    # `close` has run what was left of the callbacks.
+    # `close` has run the remaining callbacks.
     bounds = [first for _, first in firsts[1:]] + [events]
     latencies_s = [
         acked_s[receipt] - start_s - number / rate
@@ -78,7 +78,7 @@ def _run_at(url: str, rate: int, seconds: float) -> tuple[tuple[float, ...], int
 
 
 def _emit_at(producer: Any, rate: int, seconds: float) -> tuple[float, list[tuple[Any, int]], int]:
-    """When the first event was due, the receipts with the number of their first event, and how many events."""
+    """When the first event was due, the receipts with the number of their first event, and the number of events."""
     emit = producer.emit
     data = bytes(200)
     total = int(rate * seconds)

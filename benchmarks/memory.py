@@ -27,20 +27,20 @@ _COUNTED_REQUESTS = 20
 _WAITING = 200_000
 _MILLION = 1_000_000
 _MILLIONS = 10
-# A variant of another, the floor, and one whose allocations are not in a process of Python.
+# These are variants of other rows, or the floor, or allocate outside a Python process.
 _NOT_COUNTED = (transports.OURS_ASYNC, transports.FLOOR, transports.GO)
 _STATM = Path("/proc/self/statm")
 
 
 def rss_mib() -> float:
-    """Resident memory in MiB; where there is no /proc, the most there ever was."""
+    """Resident memory in MiB; without /proc, the peak so far."""
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
     return peak_mib()
 
 
 def peak_mib() -> float:
-    """The most resident memory this process ever had, in MiB."""
+    """The peak of this process's resident memory, in MiB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
@@ -70,7 +70,7 @@ def _allocations(server: Sink, effort: Effort, left_out: LeftOut) -> list[Table]
 
 
 def _allocated(transport: str, name: str, url: str, effort: Effort) -> tuple[float, float, int]:
-    """Bytes and allocations an event; and how many events were sent in all."""
+    """Bytes and allocations per event, and the number of events sent in all."""
     import memray
 
     client = transports.CLIENTS[transport][name].opened

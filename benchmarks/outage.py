@@ -1,10 +1,10 @@
-"""How soon producers find a server that is back: real producers, and a collector that is away for a while.
+"""Measures how soon real producers find a collector that was down for a while and is back.
 
-    python benchmarks/outage.py            # ten producers for each transport; outages of 3 s and 12 s
+        python benchmarks/outage.py            # ten producers per transport; outages of 3 s and 12 s
     python benchmarks/outage.py --down 30
 
-The connections are reset and the port is closed, then opened again. What is shown is the time from then to the first
-acknowledgement of each producer, which should be within half of the outage, or 1 s, for half of the producers.
+The connections are reset and the port is closed, then opened again. The result is the time from the opening to the
+first acknowledgement of each producer. For half of the producers it should be at most half of the outage, or 1 s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOK_EVERY_S = 0.01
 
 
 async def outage(down_s: float, producers: int) -> dict[str, list[float]]:
-    """Seconds until the first acknowledgement after an outage, for each producer, by transport."""
+    """Seconds from the end of an outage to the first acknowledgement of each producer, by transport."""
     with Collector(sink="null") as collector:
         urls = {"WebSocket": collector.ws_url, "REST": collector.url, "gRPC": f"grpc://{collector.grpc_target}"}
         fleet = {

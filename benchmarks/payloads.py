@@ -1,4 +1,4 @@
-"""The events that are sent: bytes of fixed sizes, and real flights."""
+"""The events to send: random bytes of fixed sizes, and real flights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAYLOADS = (*SIZES, *FLIGHTS)
 GUID = "17e2ac19-df8b-4a30-b111-fd7f5073d2f5"
 SENT_TIME = (1_700_000_000, 123_456_789)
 
-# As generated code has it: SendEventRequest.Event does not exist, Event stands beside it.
+# In generated code, Event is a separate class, not SendEventRequest.Event.
 Event: Any = type(SendEventRequest().events.add())
 
 
 def events_of(payload: str, count: int) -> list[tuple[str, bytes]]:
-    """`count` events, the same at every call: random bytes of a size, or the first flights."""
+    """`count` events, the same at every call: random bytes of one size, or the first flights."""
     if payload in SIZES:
         source = random.Random(count)
         return [(TYPE, source.randbytes(SIZES[payload])) for _ in range(count)]
@@ -43,7 +43,7 @@ def flight_messages(count: int) -> list[Any]:
 
 
 def google_request(req_guid: str, events: list[tuple[str, bytes]]) -> bytes:
-    """A request as the users of google.protobuf write it: one `add` an event."""
+    """A request built as users of google.protobuf do: one `add` per event."""
     seconds, nanos = SENT_TIME
     request = SendEventRequest(req_guid=req_guid)
     request.sent_time.seconds = seconds

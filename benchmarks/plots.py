@@ -1,4 +1,4 @@
-"""Charts as plain SVG: bars side by side, and lines over an axis. Colours can be told apart by colour-blind eyes."""
+"""Draws charts as plain SVG: bars, and lines over an axis. Colour-blind readers can tell the colours apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 from results import number
 
 WIDTH = 860
-OURS, OURS_TOO, PEER, FLOOR = "#0072B2", "#56B4E9", "#E69F00", "#999999"  # of the palette of Okabe and Ito
+OURS, OURS_TOO, PEER, FLOOR = "#0072B2", "#56B4E9", "#E69F00", "#999999"  # from the palette of Okabe and Ito
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 _MARKS = ("circle", "square", "triangle", "diamond", "cross")
 _TEXT, _FAINT, _GRID = "#222222", "#666666", "#DDDDDD"
@@ -18,7 +18,7 @@ _TEXT, _FAINT, _GRID = "#222222", "#666666", "#DDDDDD"
 
 @dataclass
 class Bars:
-    """One block of bars: label, value and colour of each."""
+    """One block of bars, each with a label, a value and a colour."""
 
     title: str
     bars: list[tuple[str, float, str]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Lines:
 
 
 def bar_chart(title: str, unit: str, blocks: Iterable[Bars]) -> str:
-    """Horizontal bars; each block has a scale of its own, from zero."""
+    """Draw horizontal bars; each block has its own scale, which starts at zero."""
     label_width, value_width, row, top = 240, 150, 22, 52
     room = WIDTH - label_width - value_width
     parts: list[str] = []
@@ -64,7 +64,7 @@ def bar_chart(title: str, unit: str, blocks: Iterable[Bars]) -> str:
 
 
 def line_chart(title: str, unit: str, panels: Sequence[Lines], in_a_row: int = 3) -> str:
-    """Panels side by side, each with its axes and its legend."""
+    """Draw panels side by side, each with axes and a legend."""
     width, height, top = WIDTH / in_a_row, 250, 46
     parts: list[str] = []
     for position, panel in enumerate(panels):
@@ -119,7 +119,7 @@ def _panel(panel: Lines, left: float, top: float, width: float, height: float) -
 
 
 class _Axis:
-    """From values to places, linear or logarithmic."""
+    """Maps values to positions on a linear or logarithmic axis."""
 
     def __init__(self, values: Sequence[float], is_log: bool, start: float, end: float, is_tight: bool = False) -> None:
         self._is_log = is_log

@@ -1,4 +1,4 @@
-"""CPU of an engine's processes, as Linux counts it."""
+"""Measures the CPU time of an engine's processes on Linux."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s() -> Counter[str]:
-    """Seconds of user and system time by program, "python" and "java", of what an engine has started from this process.
+    """CPU seconds (user and system) of the engine's processes started from this one, by program: "python" or "java".
 
-    Python processes that this one has started itself, such as the collector's, are not the engine's. A process that has
-    ended, and was waited for, counts as its parent's.
+    Python processes that this process has started itself, such as the collector's, do not count. A process that has
+    ended and was waited for counts for its parent.
     """
     parents: dict[int, int] = {}
     programs: dict[int, str] = {}
@@ -22,12 +22,12 @@ def cpu_s() -> Counter[str]:
         try:
             head, _, rest = stat.read_text().rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
+            continue  # the process has ended in the meantime
         fields = rest.split()
         pid, _, program = head.partition(" (")
         parents[int(pid)] = int(fields[1])
         programs[int(pid)] = "python" if program.startswith("python") else program
-        # proc(5): utime, stime, cutime and cstime are the fields 14 to 17, of which `rest` begins with the third.
+        # proc(5): utime, stime, cutime and cstime are the fields 14 to 17; `rest` begins with the third field.
         seconds[int(pid)] = sum(map(int, fields[11:15])) * _TICK_S
     total: Counter[str] = Counter()
     for pid, program in programs.items():
@@ -38,7 +38,7 @@ def cpu_s() -> Counter[str]:
 
 
 def _top(pid: int, parents: dict[int, int]) -> int | None:
-    """The child of this process that a process is or descends from, if it does."""
+    """The child of this process that is, or is an ancestor of, the process `pid`; None if there is none."""
     while (parent := parents.get(pid)) is not None:
         if parent == os.getpid():
             return pid

@@ -1,4 +1,4 @@
-"""What a run leaves behind: results.json, and the same as Markdown."""
+"""The files that a run writes: results.json, and the same figures as Markdown."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PACKAGES = (
 
 @dataclass
 class Group:
-    """What one module of the suite measured.
+    """The results of one module of the suite.
 
     Attributes:
-        about: How, in the module's own words.
-        date: When, in UTC.
+        about: How the module measured, from its docstring.
+        date: The date of the run, in UTC.
         tables: The figures.
-        notes: What was left out.
+        notes: What the run left out.
     """
 
     about: str
@@ -39,10 +39,10 @@ class Group:
     notes: list[str]
 
     def value(self, title: str, row: str, column: str, unit: str = "") -> float:
-        """A median; the unit tells tables of one title apart.
+        """The median of a cell; the unit distinguishes tables with the same title.
 
         Raises:
-            KeyError: It was not measured.
+            KeyError: The value was not measured.
         """
         for table in self.tables:
             if table.title == title and unit in table.unit and not table.is_detail:
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass
 class Results:
-    """Groups measured on one machine with one set of packages."""
+    """The groups measured on one machine with one set of packages."""
 
     machine: dict[str, str]
     groups: dict[str, Group]
@@ -79,7 +79,7 @@ def _group(stored: Mapping[str, Any]) -> Group:
 
 
 def machine_facts() -> dict[str, str]:
-    """What the figures depend on: no names, no paths."""
+    """The facts on which the figures depend, without names or paths."""
     facts = {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {re.match(r'[0-9.]*', platform.release())[0]}, {platform.machine()}",
@@ -108,7 +108,7 @@ def today() -> str:
 
 
 def markdown(results: Results, aims: str) -> str:
-    """All of it, for people."""
+    """All results as a readable page."""
     facts = results.machine
     packages = ", ".join(f"{name} {facts[name]}" for name in _PACKAGES)
     lines = [
@@ -137,14 +137,14 @@ def markdown(results: Results, aims: str) -> str:
 
 
 class Part(NamedTuple):
-    """Tables that belong together, and their chart, as SVG."""
+    """Tables that belong together, and their chart as SVG."""
 
     tables: list[Table]
     chart: str = ""
 
 
 def write_parts(folder: Path, name: str, about: str, parts: Mapping[str, Part], notes: Iterable[str] = ()) -> None:
-    """For what is not a part of `make bench`: NAME.json, and of each part NAME-PART.md and NAME-PART.svg."""
+    """Write parts that do not belong to `make bench`: NAME.json, and NAME-PART.md and NAME-PART.svg for each part."""
     tables = [table for part in parts.values() for table in part.tables]
     Results(machine_facts(), {name: Group(about, today(), tables, list(notes))}).save(folder / f"{name}.json")
     for part, (shown, chart) in parts.items():
@@ -165,14 +165,14 @@ def _table(table: Table) -> str:
 
 
 def grid(rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; the first row is its head."""
+    """A Markdown table; the first row is its header."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     rule = "| --- |" + " ---: |" * (head.count("|") - 2)
     return "\n".join([head, rule, *body])
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no more than that of fractions."""
+    """The value with three significant digits, and no more decimals than that requires."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

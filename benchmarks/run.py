@@ -1,8 +1,8 @@
 """Runs the benchmarks and writes their results.
 
     python benchmarks/run.py                    # all groups, into benchmarks/results and the README
-    python benchmarks/run.py emit latency       # these, beside the other groups' last results
-    python benchmarks/run.py --quick --output D # a little of each: to see that all of it works
+        python benchmarks/run.py emit latency       # only these; other groups keep their last results
+        python benchmarks/run.py --quick --output D # a short run of each, to check that everything works
 
 Groups: envelope, acks, emit, transports, latency, interference, scale, distance, columns, memory,
 ingest.
@@ -38,7 +38,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such group: {', '.join(unknown)}; there are {', '.join(CHARTS)}")
     has_extensions(raise_=True)
-    # Loopback goes through no proxy, whatever the environment says and whichever library reads it.
+    # Proxies must not be used for loopback, whatever library reads the environment.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
     results = _last(chosen.output / "results.json")
@@ -63,7 +63,7 @@ def _run(name: str, effort: Effort) -> Group:
 
 
 def _last(path: Path) -> Results:
-    """The results there are, or none, if they are of another machine or other versions."""
+    """The existing results, or empty ones if those are from another machine or other versions."""
     machine = machine_facts()
     if path.exists():
         results = Results.load(path)
@@ -80,7 +80,7 @@ def _write(results: Results, folder: Path) -> None:
 
 
 def _show_in_readme(results: Results) -> None:
-    """Put the headline table between the README's marks."""
+    """Put the headline table between the markers in the README."""
     text = README.read_text(encoding="utf-8")
     start, end = map(re.escape, _MARKS)
     shown = f"{_MARKS[0]}{headline(results)}\n{_MARKS[1]}"

@@ -29,7 +29,7 @@ _EVENTS = 500_000
 
 
 class Load(NamedTuple):
-    """What one process sends."""
+    """The load of one process."""
 
     events: int = _EVENTS
     types: int = 1

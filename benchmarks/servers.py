@@ -1,6 +1,6 @@
-"""The other ends, each in a process of its own: a collector that counts and drops, a socket that discards.
+"""The servers, each in a separate process: a collector that counts and drops events, and a socket that discards bytes.
 
-And a long way to a port of this machine.
+Also has a proxy that simulates a long distance to a port of this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raccoon_fast.collector import Collector
 
 
 class Sink:
-    """A collector in another process, and what it received."""
+    """A collector in another process, with the number of events that it received."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -28,11 +28,11 @@ class Sink:
         self._expected = 0
 
     def url(self, transport: str) -> str:
-        """For a Producer."""
+        """The URL for a producer."""
         return {"REST": self.rest_url, "WebSocket": self.websocket_url, "gRPC": self.grpc_url}[transport]
 
     def expect(self, events: int) -> None:
-        """Assert that so many events came since the last time, neither less nor more."""
+        """Assert that exactly this many events arrived since the last call."""
         self._expected += events
         self._pipe.send(self._expected)
         received = self._pipe.recv()
@@ -41,23 +41,23 @@ class Sink:
 
 @contextmanager
 def sink(kind: str = "null") -> Iterator[Sink]:
-    """A collector; `kind` is its sink."""
+    """Start a collector with the sink `kind`."""
     with process(_collect, kind) as pipe:
         yield Sink(pipe)
 
 
 @contextmanager
 def discarder() -> Iterator[tuple[str, int]]:
-    """The address of a socket that reads what comes and drops it; one connection after the other."""
+    """The address of a socket that reads and discards everything; it serves one connection after the other."""
     with process(_discard) as pipe:
         yield pipe.recv()
 
 
 @contextmanager
 def far(port: int, round_trip_s: float) -> Iterator[int]:
-    """The port of a proxy to a port of this machine, over which bytes take half of the round trip each way.
+    """The port of a proxy to a port of this machine that delays all bytes by half of the round trip in each direction.
 
-    A long way, and a wide one: however many bytes are on it, none waits for another.
+    Its bandwidth is unlimited: bytes never wait for other bytes.
     """
     with process(_delay, port, round_trip_s / 2.0) as pipe:
         yield pipe.recv()
@@ -65,7 +65,7 @@ def far(port: int, round_trip_s: float) -> Iterator[int]:
 
 @contextmanager
 def process(target: object, *args: object) -> Iterator[Connection]:
-    """A process that ends when the pipe to it does, which `target` gets first."""
+    """Run `target` in a process that ends when its pipe closes; the pipe is its first argument."""
     ours, theirs = CONTEXT.Pipe()
     started = CONTEXT.Process(target=target, args=(theirs, *args))
     started.start()
@@ -73,7 +73,7 @@ def process(target: object, *args: object) -> Iterator[Connection]:
     try:
         yield ours
     finally:
-        ours.close()  # which ends it
+        ours.close()  # this ends the process
         started.join(10)
         started.kill()
 
@@ -126,7 +126,7 @@ async def _relay(pipe: Connection, port: int, delay_s: float) -> None:
 
 
 class _Way(asyncio.Protocol):
-    """One end of a connection: what comes in leaves at the other end later."""
+    """One end of a connection: received bytes leave at the other end after the delay."""
 
     def __init__(self, delay_s: float) -> None:
         self.other: _Way
@@ -139,7 +139,7 @@ class _Way(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.other.arrive()  # what waited for the connection
+        self.other.arrive()  # the data that waited for the connection
 
     def data_received(self, data: bytes) -> None:
         self._send(data)

@@ -1,6 +1,6 @@
-"""Simulated time, and what every simulated producer is set to: the defaults of the package, resolved by the package.
+"""Simulated time, and the settings of every simulated producer: the defaults that the package itself resolves.
 
-All draws come from `random`, as those of RetryPolicy do: a seed decides a run.
+All random values come from `random`, as in RetryPolicy, so a seed determines a run.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from raccoon_fast import Producer
 from raccoon_fast.delivery.endpoints import Endpoint
 from raccoon_fast.delivery.retry import RetryPolicy
 
-#: From a request's last byte to its answer, where the server takes no time.
+#: Seconds from a request's last byte to its answer, if the server needs no time.
 ROUND_TRIP_S = 0.005
-#: Of a producer that is told nothing but a URL.
+#: The options of a producer that gets only a URL.
 DEFAULTS = Producer("ws://localhost", logger=None)._options
-#: Of a client, which tries a request a few times and then tells its caller.
+#: The policy of a client, which tries a request a few times and then reports to its caller.
 CLIENT_RETRY = RetryPolicy()
 CONNECT_TIMEOUT_S = DEFAULTS.settings.link.connect_timeout_s
 FAILURE = ConnectionError("the server fails")
 
 
 class Clock:
-    """Calls what is due, in the order of its time."""
+    """Runs scheduled calls in the order of their times."""
 
     def __init__(self, seed: int) -> None:
         random.seed(seed)
@@ -38,7 +38,7 @@ class Clock:
         heapq.heappush(self._due, (when_s, next(self._order), call, args))
 
     def run(self, until_s: float = float("inf")) -> None:
-        """Go on until nothing is due before `until_s`."""
+        """Run until no call is due before `until_s`."""
         while self._due and self._due[0][0] <= until_s:
             self.now_s, _, call, args = heapq.heappop(self._due)
             call(*args)

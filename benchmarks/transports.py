@@ -36,12 +36,12 @@ GO = "Go"
 
 
 class Client(NamedTuple):
-    """A way to send.
+    """A way to send events.
 
     Attributes:
-        opened: Of the module `clients`.
-        package: What it needs; "" where that is here anyway.
-        is_variant: Only for the first workload.
+        opened: The function in the module `clients` that opens it.
+        package: The package that it needs; "" if that is always installed.
+        is_variant: Whether it runs only with the first workload.
     """
 
     opened: Callable[..., Any]
@@ -80,8 +80,8 @@ CLIENTS: dict[str, dict[str, Client]] = {
         "grpc.aio, ready bytes": Client(clients.grpc_aio_ready_bytes, "grpc"),
     },
 }
-# Requests until a client is connected, and as many again to find out how long one takes. Then it is warmed by a whole
-# run, as its memory is new until then; where there are aims for a second, as the kernel's time still falls.
+# Requests until a client is connected, and as many again to measure the time per request. Then whole runs warm it up:
+# at least one, because memory is new, and one second of them for workloads with aims, because kernel time still falls.
 _WARM_UP = 16
 _WARM_S = 1.0
 _RUNS = 2
@@ -131,7 +131,7 @@ def _measure(
 def _time_client(
     transport: str, name: str, where: Any, workload: tuple[str, int], effort: Effort
 ) -> tuple[list[Timing], int]:
-    """Timings of runs in a process of their own, and how many events it sent in all."""
+    """The timings of runs in a separate process, and the number of events that it sent in all."""
     payload, batch = workload
     timings = []
     with CLIENTS[transport][name].opened(where, events_of(payload, batch)) as send:
