@@ -1,4 +1,4 @@
-"""A client of any protocol, sync or async, to be used in one way."""
+"""Gives clients of every protocol, sync or async, the same interface."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def address_of(protocol: str, collector) -> str:
 
 
 def new_client(protocol: str, server, classes=SYNC, **options):
-    """A silent client of a Collector, or of an address, that tries once."""
+    """A client without a logger and without retries, for a Collector or an address."""
     options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 10.0, **options}
     address = server if isinstance(server, str) else address_of(protocol, server)
     return classes[protocol](address, **options)
 
 
 class OnLoop:
-    """An async client to be called as a sync one; its event loop runs only while it is called, for as long as it takes.
+    """Lets tests call an async client like a sync one; its event loop runs only during a call.
 
-    Leaving `with` closes client and loop.
+    Leaving `with` closes the client and the loop.
     """
 
     def __init__(self, client) -> None:

@@ -1,4 +1,4 @@
-"""Caddy in front of a collector, with the listeners of the other proxies."""
+"""Caddy in front of a collector, with the same listeners as the other proxies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Caddy"]
 
 
 class Caddy(Proxy):
-    """Caddy 2. Parts: `handlers` (a list, before the proxy's), `tls` (a connection policy, of listeners with TLS)."""
+    """Caddy 2. Parts: `handlers` (a list, before the proxy's own), `tls` (a connection policy for TLS listeners)."""
 
     @classmethod
     def program(cls) -> str | None:
@@ -26,14 +26,14 @@ class Caddy(Proxy):
         self._wait_until_open()
 
     def reload(self, **parts: Any) -> None:
-        """Caddy itself waits until the new configuration serves."""
+        """Replaces the configuration; Caddy itself waits until the new one serves."""
         self._write(**parts)
         command = [self.program() or "", "reload", "--force", "--config", str(self.folder / "caddy.json")]
         done = subprocess.run([*command, "--address", self._admin], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def hot_restart(self) -> None:
-        """What Caddy has for it is a reload."""
+        """Reloads: Caddy has no other hot restart."""
         self.reload()
 
     def _write(

@@ -1,4 +1,4 @@
-"""Certificates of every kind of trouble, made anew for each run."""
+"""Makes valid and broken certificates for tests, new ones in each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trustme
 
 @dataclass
 class Files:
-    """PEM files, of certificates with their keys; `foreign` and `stranger` are of `other_ca`, the others of `ca`."""
+    """PEM files of certificates and their keys. `other_ca` signed `foreign` and `stranger`; `ca` signed the others."""
 
     ca: Path
     other_ca: Path

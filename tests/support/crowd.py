@@ -1,8 +1,8 @@
-"""Many threads do all there is to do with one producer, while its server fails: make crowd THREADS=64 SECONDS=600
+"""Stress test: many threads use one producer while its server fails. Run: make crowd THREADS=64 SECONDS=600
 
-Each round has a new producer. Its threads emit, one by one and many at once, flush, ask and take part until one of them
-closes it. Then every event must have one outcome, as many as the threads were told, and each that was published must be
-one that was emitted, whole. Nothing here depends on a GIL.
+Each round has a new producer. Its threads emit single events and many at once, flush, read statistics and so on, until
+one of them closes the producer. Then every event must have exactly one outcome, the counts must match what the threads
+were told, and each published event must equal an emitted one. Nothing here depends on a GIL.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _TYPES = [f"type-{number}" for number in range(50)]
 
 
 class Crowd:
-    """One round.
+    """One round of the stress test.
 
     Args:
-        scheme: Of SCHEMES.
-        threads: How many there are.
-        seconds: How long they go on before one of them closes the producer.
-        seed: Of what they draw.
+        scheme: One of SCHEMES.
+        threads: The number of threads.
+        seconds: The time before one of the threads closes the producer.
+        seed: The seed of the threads' random choices.
     """
 
     def __init__(self, scheme: str, threads: int, seconds: float, seed: str) -> None:
@@ -60,13 +60,13 @@ class Crowd:
         )
         self._stopped = threading.Event()
         self._troubles: list[str] = []
-        # Of each thread: how many events were surely accepted, and how many may have been.
+        # For each thread: how many events were certainly accepted, and how many may have been.
         self._sure, self._unsure = [0] * threads, [0] * threads
         self._threads = [threading.Thread(target=self._guarded, args=(self._take_part, one)) for one in range(threads)]
         self._failing = threading.Thread(target=self._guarded, args=(self._fail, 0))
 
     def run(self) -> int:
-        """Returns how many events were accepted. AssertionError: something does not hold."""
+        """Returns the number of accepted events. Raises AssertionError if a check fails."""
         try:
             for thread in (*self._threads, self._failing):
                 thread.start()

@@ -1,4 +1,4 @@
-"""The Grafana dashboard without Grafana: its queries asked of a Prometheus, and drawn."""
+"""Draws the Grafana dashboard without Grafana, by sending its queries to a Prometheus."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _STEP_S = 0.25
 
 
 class Query(NamedTuple):
-    """One query of a panel, with the name that its lines get."""
+    """One query of a panel, with the name of its lines."""
 
     expression: str
     legend: str
 
 
 class Panel(NamedTuple):
-    """What is drawn at one place."""
+    """One panel of the dashboard."""
 
     title: str
     unit: str
@@ -30,7 +30,7 @@ class Panel(NamedTuple):
 
 
 def panels() -> list[Panel]:
-    """All of them, in their order; the variables are as where everything is chosen."""
+    """All panels in order; the dashboard's variables have the value "all"."""
     found = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     return [
         Panel(
@@ -50,7 +50,7 @@ def _chosen(expression: str) -> str:
 
 
 def series_of(server: PrometheusServer, panel: Panel, began_s: float, ended_s: float) -> dict[str, list[Any]]:
-    """(seconds, value) points of each line, by its legend; lines without a point are left out."""
+    """The (seconds, value) points of each line, by legend; lines without points are left out."""
     found: dict[str, list[Any]] = {}
     for query in panel.queries:
         for labels, values in server.range(query.expression, began_s, ended_s, _STEP_S):
@@ -64,7 +64,7 @@ def series_of(server: PrometheusServer, panel: Panel, began_s: float, ended_s: f
 
 
 def draw(drawn: dict[Panel, dict[str, list[Any]]]) -> str:
-    """One picture of all panels, as SVG."""
+    """Draw all panels as one SVG picture."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         from plots import Lines, line_chart

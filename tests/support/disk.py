@@ -1,4 +1,4 @@
-"""What a Spooling is made of in tests: a thread that does not run beside the test, and a clock that is set."""
+"""Parts for a Spooling under test: a thread that runs calls inline, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InlineThread:
-    """Stands in for the CallbackThread: runs what it is given at once, or when `run` is called."""
+    """Replaces the CallbackThread: runs calls at once, or when `run` is called."""
 
     def __init__(self) -> None:
         self.is_held = False
@@ -27,7 +27,7 @@ class InlineThread:
 
 
 class Timer:
-    """As asyncio.TimerHandle."""
+    """Replaces asyncio.TimerHandle."""
 
     def __init__(self, due_s: float, callback: Callable[[], None]) -> None:
         self.due_s = due_s
@@ -39,7 +39,7 @@ class Timer:
 
 
 class Clock:
-    """A monotonic clock, and the `call_later` that goes by it."""
+    """A monotonic clock with its own `call_later`."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -53,7 +53,7 @@ class Clock:
         return self._timers[-1]
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and run what is due by then."""
+        """Let time pass, and run the calls that are due by then."""
         self.now_s += seconds
         due = [timer for timer in self._timers if timer.due_s <= self.now_s]
         self._timers = [timer for timer in self._timers if timer not in due]

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves as it is told to, while it runs."""
+"""A TCP proxy with faults that a test can change while the proxy runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ UP, DOWN = "up", "down"
 
 
 class FaultProxy:
-    """Stands in front of a server on this machine. Its attributes may be set at any time.
+    """A proxy in front of a server on this machine. Its attributes may be set at any time.
 
     Attributes:
-        port: Where it listens.
-        target_port: The server's; another takes the next connections.
-        delay_s: Every piece of data waits so long.
-        bytes_per_s: No direction is faster; None is without bound.
-        swallowed: The ways, UP (to the server) and DOWN, on which nothing is passed on.
-        cut_after: By way, after how many bytes of a connection it is reset.
-        connections: How many were accepted so far.
+        port: The proxy's port.
+        target_port: The server's port; a change applies to the next connections.
+        delay_s: The delay of every piece of data, in seconds.
+        bytes_per_s: The speed limit of each direction; None for no limit.
+        swallowed: The directions whose data is dropped: UP (to the server) and DOWN.
+        cut_after: By direction, the bytes after which a connection is reset.
+        connections: The number of connections accepted so far.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -56,7 +56,7 @@ class FaultProxy:
         self._loop.close()
 
     def heal(self) -> None:
-        """No fault any more, for connections that are open as well."""
+        """Remove all faults, also from open connections."""
         self.delay_s, self.bytes_per_s = 0.0, None
         self.swallowed, self.cut_after = set(), {}
 
@@ -65,11 +65,11 @@ class FaultProxy:
         self._call(self._cut)
 
     def refuse(self) -> None:
-        """Refuse new connections, and reset the others."""
+        """Refuse new connections, and reset the open ones."""
         self._call(self._close)
 
     def accept(self) -> None:
-        """Listen again, on the same port. Idempotent."""
+        """Listen again on the same port. Idempotent."""
         self._call(self._listen)
 
     def _call(self, function: Callable[[], Any]) -> None:
@@ -115,7 +115,7 @@ class FaultProxy:
                 self._writers.discard(server_writer)
                 reset(server_writer.transport)
         except OSError:
-            pass  # the server is not there: what we accepted is reset
+            pass  # the server is down: the accepted connection is reset
         except asyncio.CancelledError:
             pass
         finally:
@@ -139,4 +139,4 @@ class FaultProxy:
             writer.write(chunk)
             await writer.drain()
             passed += len(chunk)
-        raise ConnectionResetError  # both ways end together
+        raise ConnectionResetError  # ends both directions together

@@ -1,4 +1,4 @@
-"""A filter (a WAF, an IDS) in front of a server: it refuses what holds certain bytes, and passes on the rest."""
+"""A filter (a WAF, an IDS) in front of a server: refuses requests that contain certain bytes, and forwards the rest."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import threading
 from collections.abc import Iterator
 
 EVIL = b"EVIL"
-#: How it refuses, beside an HTTP status: by a reset, by closing, or by passing nothing on any more.
+#: Ways to refuse, besides an HTTP status: reset the connection, close it, or forward nothing more.
 RESET, CLOSE, SWALLOW = "reset", "close", "swallow"
 
-_NO_LINGER = struct.pack("ii", 1, 0)  # close() resets
+_NO_LINGER = struct.pack("ii", 1, 0)  # makes close() reset the connection
 
 
 class FilterProxy:
-    """Looks into what clients send; WebSocket frames are unmasked for that (RFC 6455, 5.3).
+    """Inspects what clients send; WebSocket frames are unmasked first (RFC 6455, 5.3).
 
     Args:
-        target_port: The server's, on this machine.
+        target_port: The server's port on this machine.
         how: RESET, CLOSE, SWALLOW, or an HTTP status.
         is_websocket: Whether clients send WebSocket frames.
 
     Attributes:
-        port: Where it listens.
-        refused: How often it refused.
+        port: The filter's port.
+        refused: The number of refusals.
     """
 
     def __init__(self, target_port: int, how: str | int, *, is_websocket: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A forward proxy on this machine: HTTP CONNECT or SOCKS5, with or without a password, that refuses as it is told."""
+"""A forward proxy on this machine: HTTP CONNECT or SOCKS5, optionally with a password, and with chosen refusals."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from patience import patient
 
 
 class ForwardProxy:
-    """Runs while in `with`. Attributes may be set at any time.
+    """Runs inside `with`. Attributes may be set at any time.
 
     Args:
         kind: "http" or "socks5".
-        user, password: Demanded, if given.
-        tls: Served with, if given.
+        user, password: The credentials that clients must send, if given.
+        tls: The TLS context of the proxy's own port, if given.
 
     Attributes:
-        port: Where it listens.
-        targets: host:port of each tunnel that was asked for.
-        refusal: Answered instead of a tunnel: the bytes of an HTTP answer, or a SOCKS5 reply's code.
+        port: The proxy's port.
+        targets: host:port of each requested tunnel.
+        refusal: The answer that replaces a tunnel: the bytes of an HTTP answer, or the code of a SOCKS5 reply.
     """
 
     def __init__(self, kind: str = "http", *, user: str = "", password: str = "", tls: ssl.SSLContext | None = None):
@@ -50,11 +50,11 @@ class ForwardProxy:
         self._loop.close()
 
     def die(self) -> None:
-        """Listen no more, and reset every tunnel."""
+        """Stop listening, and reset every tunnel."""
         self._call(self._die())
 
     def live(self) -> None:
-        """Listen again, at the same port."""
+        """Listen again on the same port."""
         self._call(self._listen())
 
     def url(self, scheme: str = "", userinfo: str = "") -> str:
@@ -115,7 +115,7 @@ class ForwardProxy:
         return None
 
     async def _ask_socks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
-        """RFC 1928 and 1929."""
+        """Read a SOCKS5 request (RFC 1928 and 1929)."""
         _, count = await reader.readexactly(2)
         methods = await reader.readexactly(count)
         method = 2 if self._credentials[0] else 0

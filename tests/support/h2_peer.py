@@ -1,4 +1,4 @@
-"""An HTTP/2 server that keeps to the letter, by the library h2, and one that says whatever a test wants."""
+"""HTTP/2 servers for tests: a strict one based on the library h2, and one that sends whatever a test wants."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def message(body: bytes, *, flag: int = 0) -> bytes:
 
 @dataclass
 class Call:
-    """A request that came whole."""
+    """A complete request."""
 
     peer: Peer
     stream: int
@@ -62,7 +62,7 @@ class Peer:
 
     connection: Connection
     h2: h2.connection.H2Connection
-    #: How much of what came the windows are opened by at a time; None for all of it at once.
+    #: Bytes by which the windows are reopened at a time; None reopens them for all received bytes at once.
     trickle: int | None = None
     open_streams: int = 0
     most_streams: int = 0
@@ -90,13 +90,13 @@ def strict_server(
     trickle: int | None = None,
     on_event: Callable[[Peer, Any], None] | None = None,
 ) -> Iterator[tuple[str, list[Peer]]]:
-    """Yields host:port and its connections; at the end no client may have broken HTTP/2.
+    """Yields host:port and the server's connections. At the end it fails if a client has violated HTTP/2.
 
     Args:
-        on_call: For each request that came whole; in the connection's thread.
-        settings: Of the greeting, beside h2's own.
+        on_call: Called for each complete request, in the connection's thread.
+        settings: Initial settings in addition to h2's own.
         trickle: See Peer.
-        on_event: Sees every event of h2 before anything else does.
+        on_event: Called with every event of h2 before it is handled.
     """
     peers: list[Peer] = []
     faults: list[Exception] = []
@@ -143,7 +143,7 @@ def strict_server(
 
 
 def greet(connection: Connection, settings: bytes = b"") -> None:
-    """Be a server without h2: read the preface, send SETTINGS."""
+    """Act as a server without h2: read the preface, send SETTINGS."""
     read(connection, len(PREFACE))
     connection.sock.sendall(frame(SETTINGS, settings))
 
@@ -159,14 +159,14 @@ def read(connection: Connection, size: int) -> bytes:
 
 
 def read_frame(connection: Connection) -> tuple[int, int, int, bytes]:
-    """Type, flags, stream and payload of the next frame."""
+    """The type, flags, stream and payload of the next frame."""
     head = read(connection, 9)
     kind, flags, stream = struct.unpack(">BBI", head[3:])
     return kind, flags, stream, read(connection, int.from_bytes(head[:3], "big"))
 
 
 def read_call(connection: Connection) -> tuple[int, str]:
-    """Stream and guid of the next request."""
+    """The stream and guid of the next request."""
     bodies: dict[int, bytes] = {}
     while True:
         kind, flags, stream, payload = read_frame(connection)

@@ -1,4 +1,4 @@
-"""The inspector's page in a real browser: Debian's chromium, driven by its chromedriver."""
+"""Opens the inspector's page in a real browser: Debian's chromium, driven by its chromedriver."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLAGS = [
 
 
 class Page:
-    """The page of one collector, as its user sees it."""
+    """The page of one collector as its user sees it."""
 
     def __init__(self, browser: webdriver.Chrome, collector: Collector, query: str = "") -> None:
         self.browser = browser
@@ -62,7 +62,7 @@ class Page:
         return next(lines[1] for lines in tiles if lines[0] == name)
 
     def rows(self, section: str) -> list[list[str]]:
-        """The cells' texts, all at one moment."""
+        """The texts of all cells, read at the same moment."""
         script = (
             "return [...document.querySelectorAll(arguments[0])].map((r) => [...r.children].map((c) => c.textContent))"
         )
@@ -93,7 +93,7 @@ class Page:
 
 
 def run_browser(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with an empty profile; skips the test where there is none."""
+    """Start a browser with an empty profile; skips the test if no browser is installed."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")

@@ -1,4 +1,4 @@
-"""Numbered events through a producer, and the judge of what became of them, which reads the collector's sink."""
+"""Sends numbered events through a producer, and checks their outcomes against the collector's sink."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from raccoon_fast import RAW, Producer
 
 __all__ = ["CLOSED", "EVENTS", "FEW", "Load", "Log", "judge_a_mend", "wait_until_refused"]
 
-#: Events of a scenario under load.
+#: The number of events in a scenario under load.
 EVENTS = int(os.environ.get("RACCOON_FAST_PROXY_EVENTS", "200000"))
-#: Events of a scenario in which everything is refused first.
+#: The number of events in a scenario that first refuses everything.
 FEW = 5_000
-#: What the error says where a proxy closes the connection, as a regular expression.
+#: A regular expression for the error after a proxy has closed the connection.
 CLOSED = "closed the connection|was lost|reset the call|does not speak HTTP/2"
 
-# By base64 these are 20 digits.
+# In base64 these are 20 digits.
 _ID_BYTES = 15
-# A line that a killed collector left torn has no closing quote, or another line's text behind it.
+# A line torn by the collector's death has no closing quote, or is followed by the text of another line.
 _RECORDED = re.compile(rb'"data":"([A-Za-z0-9+/]{20})[A-Za-z0-9+/=]*"')
 _numbers = itertools.count()
 _CHUNK = 1000
@@ -38,7 +38,7 @@ _CLOSE_S = 5.0
 
 
 class Log:
-    """A logger that keeps what it is told, as (level, text)."""
+    """A logger that keeps messages as (level, text)."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -54,17 +54,17 @@ class Log:
 
 
 class Load:
-    """A producer of events that are told apart, in `with`.
+    """A producer with distinguishable events; use it in `with`.
 
     Args:
-        url: Where to, or several of them.
-        sink: The file of the collector that all of them end in.
-        size: Bytes of an event, 15 or more.
-        **options: The producer's.
+        url: The producer's URL or URLs.
+        sink: The file of the collector that receives all events.
+        size: The size of an event in bytes, 15 or more.
+        **options: Options of the producer.
 
     Attributes:
-        producer: Open until the judge closes it.
-        log: What the producer said.
+        producer: The producer; `judge` closes it.
+        log: The producer's log messages.
     """
 
     def __init__(self, url: str | list[str], sink: Path, *, size: int = 100, **options: Any) -> None:
@@ -83,7 +83,7 @@ class Load:
         self.producer.close(timeout=0)
 
     def emit(self, count: int) -> None:
-        """Hands over so many events."""
+        """Emits this many events."""
         emit, sent, padding = self.producer.emit, self._sent, self._padding
         for number in itertools.islice(_numbers, count):
             event = b"%0*d" % (_ID_BYTES, number)
@@ -93,14 +93,14 @@ class Load:
     def run(
         self, count: int, during: Callable[[], object] | None = None, *, steps: int = 0, over_s: float = 0.0
     ) -> None:
-        """Emits events, while something happens to the server.
+        """Emits events while something happens to the server.
 
         Args:
-            count: How many events.
-            during: Called `steps` times, each time when another part of the events is acknowledged. It runs on the
+            count: The number of events.
+            during: Called `steps` times, after equal parts of the events have been acknowledged. It runs on the
                 caller's thread, since Envoy ends with the thread that started it.
-            steps: How many times.
-            over_s: Seconds over which the events are spread, so that `during` finds them under way; 0.0: none.
+            steps: The number of calls.
+            over_s: Seconds over which the events are spread, so that some are under way during the calls; 0.0 for none.
         """
         failed: list[BaseException] = []
 
@@ -110,7 +110,7 @@ class Load:
                 for first in range(0, count, _CHUNK):
                     time.sleep(max(0.0, began_s + over_s * first / count - time.monotonic()))
                     self.emit(min(_CHUNK, count - first))
-            except BaseException as error:  # noqa: BLE001 - it is raised on the test's thread
+            except BaseException as error:  # noqa: BLE001 - raised again on the test's thread
                 failed.append(error)
 
         thread = threading.Thread(target=emit, name="load")
@@ -126,17 +126,17 @@ class Load:
             raise failed[0]
 
     def wait_for_acked(self, count: int, timeout_s: float = _FLUSH_S) -> None:
-        """Waits until so many events are acknowledged."""
+        """Waits until this many events are acknowledged."""
         deadline_s = time.monotonic() + timeout_s
         while self.producer.stats().total.acked < count:
             assert time.monotonic() < deadline_s, self.picture()
             time.sleep(0.002)
 
     def judge(self, flush_s: float = _FLUSH_S) -> Counter[bytes]:
-        """Ends the load and asserts that no event is lost or misjudged.
+        """Ends the load, and asserts that no event was lost or has a wrong outcome.
 
-        What was acknowledged is among what was received; the ledger is balanced; every event was acknowledged, as
-        the server is well now, so none had to expire; and no more came twice than resends can explain.
+        Every acknowledged event was received. The ledger is balanced. Every event was acknowledged, because the server
+        is healthy now and none had to expire. No more events arrived twice than the resends explain.
 
         Returns:
             How often each event was received.
@@ -160,14 +160,14 @@ class Load:
         return received
 
     def received(self) -> Counter[bytes]:
-        """How often each event was received so far."""
+        """How often each event has been received so far."""
         with self._sink.open("rb") as file:
             file.seek(self._sink_start)
             counts = Counter(_RECORDED.findall(file.read()))
         return Counter({base64.b64decode(text): times for text, times in counts.items()})
 
     def picture(self) -> str:
-        """What became of the load so far, for a failed assertion."""
+        """The state of the load, as the message of a failed assertion."""
         stats = self.producer.stats()
         lines = Counter(self.log.lines)
         said = "\n".join(f"  {times} x {level}: {text}" for (level, text), times in lines.most_common(20))
@@ -184,13 +184,13 @@ def _error_of(receipt: Any) -> BaseException | None:
 
 
 def wait_until_refused(load: Load) -> None:
-    """Waits until the producer has failed, and has had the time for several attempts more."""
+    """Waits until the producer has failed, and has had time for several more attempts."""
     wait_for(lambda: not load.producer.health().ok or load.producer.stats().total.lost > 0, "nothing fails")
     time.sleep(1.0)  # the first waits between attempts are about 0.1 s
 
 
 def judge_a_mend(load: Load, said: str, mend: Callable[[], None]) -> None:
-    """Asserts that nothing is settled while everything is refused, that it is said, and that a mend delivers all."""
+    """Asserts that nothing is settled and `said` is logged while all is refused; then `mend` must deliver all."""
     load.emit(FEW)
     wait_until_refused(load)
     producer = load.producer
@@ -199,7 +199,7 @@ def judge_a_mend(load: Load, said: str, mend: Callable[[], None]) -> None:
     health = producer.health()
     assert not health.ok
     assert re.search(said, health.servers[0].last_error, re.IGNORECASE), load.picture()
-    # What no retry mends is an error; a proxy that only closes the connection may be restarting.
+    # A failure that no retry can repair is logged as an error. A proxy that closes the connection may be restarting.
     levels = ("error", "warning") if CLOSED in said else ("error",)
     lines = [text for level, text in load.log.lines if level in levels]
     assert re.search(said, "\n".join(lines), re.IGNORECASE), load.picture()

@@ -1,4 +1,4 @@
-"""Real flights, each with a number of its own, and the judge of what became of them."""
+"""Real flights with unique numbers, and checks of their outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(rb'"number":(\d+)')
 
 
 def write_flights(folder: Path, files: int, flights: int = 25_000) -> int:
-    """Writes so many files of so many flights, a JSON object a line, numbered from 0; returns how many there are."""
+    """Writes `files` files of `flights` flights each, one JSON object per line, numbered from 0. Returns the total."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [line[1:] for line in read_flights(flights)]
     for file in range(files):
@@ -33,9 +33,9 @@ def number_of(event: ReceivedEvent) -> int:
 
 
 def judge(events: Iterable[ReceivedEvent], count: int) -> int:
-    """Asserts that nothing is lost, and that whatever came again is the same under the same guid.
+    """Asserts that no event is lost, and that repeated events are identical and have the same guid.
 
-    Returns how many came again.
+    Returns the number of repeated events.
     """
     first: dict[int, ReceivedEvent] = {}
     again = 0
@@ -51,9 +51,9 @@ def judge(events: Iterable[ReceivedEvent], count: int) -> int:
 
 @contextmanager
 def one_worker_killed(collector: Collector, kill: Callable[[int], None]) -> Iterator[list[int]]:
-    """Has `kill` kill a worker, by its pid, that is in the middle of its first task of ten batches or more.
+    """Calls `kill` with the pid of a worker in the middle of its first task with ten or more batches.
 
-    Hands out a list, which in the end has that pid.
+    Yields a list that contains that pid in the end.
     """
     killed: list[int] = []
 
@@ -73,10 +73,10 @@ def one_worker_killed(collector: Collector, kill: Callable[[int], None]) -> Iter
 
 
 def judge_a_kill(collector: Collector, killed: Sequence[int], count: int) -> None:
-    """Asserts that one was killed, that nothing is lost for it, and that its task was another's in the end."""
+    """Asserts that one worker was killed, that no event is lost, and that another worker completed its task."""
     assert killed
     again = judge(collector.events, count)
-    assert 3000 <= again <= 25_000  # what the killed task had sent, and nothing of the others
+    assert 3000 <= again <= 25_000  # sent by the killed task; other tasks repeat nothing
     by_killed = {request.req_guid for request in collector.requests if _worker_of(request) == killed[0]}
     by_others = {request.req_guid for request in collector.requests if _worker_of(request) != killed[0]}
     assert by_killed & by_others

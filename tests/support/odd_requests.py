@@ -1,8 +1,8 @@
-"""Odd requests, and what a real Raccoon server answered: replays them, and says what a server answers otherwise.
+"""Replays unusual requests, and compares the answers with recorded answers of a real Raccoon server.
 
 The file (gzip, JSON) has {"cases": [{"protocol", "kind", "name", "input", "outcome", "events"}]}. Bytes are base64, or
-a list of such and of {"repeat": [base64, count]}, joined. `outcome` is what `play` returns, `events` what the server
-published of it. UNIX seconds of an answer are replaced by 4294967295, and a server's own pings are left out.
+a list of base64 and {"repeat": [base64, count]} items to be joined. `outcome` is the result of `play`; `events` are the
+events that the server published. UNIX seconds in answers are replaced by 4294967295, and the server's pings left out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import hpack
 from patience import patient
 
 NO_TIME = 4294967295
-# Compared; others are cosmetic. Date and order are not looked at.
+# The compared headers; others are cosmetic. Date and the order are ignored.
 HTTP_HEADERS = (
     *("content-type", "connection", "allow", "location", "upgrade", "x-injected"),
     *("sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions"),
 )
 GRPC_HEADERS = (":status", "content-type", "grpc-status", "grpc-encoding", "allow")
-# Of the texts of errors, those that are Raccoon's own.
+# Raccoon's own error texts; other texts come from libraries.
 GRPC_MESSAGE = "connection id header missing"
 CLOSE_REASONS = (b"duplicate connection", b"Max connection reached")
 REASON = b"cannot deserialize request: "
@@ -49,7 +49,7 @@ def octets(value: Any) -> bytes:
     return b"".join(octets(part) for part in value)
 
 
-# What comes back, in the form of the recorded outcomes, with bytes for base64
+# Answers, in the form of the recorded outcomes, but with bytes instead of base64.
 
 
 def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def outcome_of(case: dict[str, Any]) -> dict[str, Any]:
 
 
 async def play(case: dict[str, Any], http: tuple[str, int], grpc: tuple[str, int], wait_s: float) -> dict[str, Any]:
-    """Send a case; `wait_s` without an octet is the end of an answer."""
+    """Send a case. An answer ends when nothing arrives for `wait_s` seconds."""
     given = case["input"]
     if case["protocol"] == "grpc":
         return await _play_grpc(grpc, given, wait_s)
@@ -88,7 +88,7 @@ async def _exchange(address: tuple[str, int], chunks: list[bytes], wait_s: float
     async def write() -> None:
         for index, chunk in enumerate(chunks):
             if index:
-                await answered.wait()  # a frame with the handshake is another case
+                await answered.wait()  # data sent together with the handshake is another case
             writer.write(chunk)
             await writer.drain()
 
@@ -156,7 +156,7 @@ def _frames(data: bytes) -> Iterator[tuple[Any, ...]]:
 
 async def _play_grpc(address: tuple[str, int], given: dict[str, Any], wait_s: float) -> dict[str, Any]:
     reader, writer = await asyncio.open_connection(*address, limit=1 << 22)
-    # Literals, since an encoder would change the names.
+    # Written as literals, because an encoder would change the names.
     block = b"".join(b"\0" + _hpack_text(octets(name)) + _hpack_text(octets(value)) for name, value in given["headers"])
     body, ends = octets(given["body"]), given["end_stream"]
     parts = [block[at : at + 16384] for at in range(0, len(block), 16384)]
@@ -240,11 +240,11 @@ def _hpack_text(text: bytes) -> bytes:
     return bytes(prefix) + bytes((rest,)) + text
 
 
-# What differs
+# Differences.
 
 
 def differences(protocol: str, real: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What differs between two outcomes."""
+    """List the differences between two outcomes."""
     if protocol == "grpc":
         return _grpc_differences(real, ours)
     found = []
@@ -286,13 +286,13 @@ def _grpc_differences(real: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 
 
 def _is_own(response: dict[str, Any]) -> bool:
-    """Whether a body is Raccoon's, not its libraries'."""
+    """Whether Raccoon itself wrote the body, not one of its libraries."""
     body, content_type = response["body"], response["headers"].get("content-type")
     return body == b"pong" or b'"sent_time":' in body or content_type == "application/proto"
 
 
 def _comparable(frame: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A frame without the words of libraries."""
+    """A frame without the texts of libraries."""
     if len(frame) == 3:
         return frame if frame[2].startswith(CLOSE_REASONS) else frame[:2]
     if frame[0] == 0x82:
@@ -304,7 +304,7 @@ def _comparable(frame: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
-    """Number, value and all bytes of the fields of an answer."""
+    """The number, value and complete bytes of each field in an answer."""
     at = 0
     while at < len(message):
         start = at

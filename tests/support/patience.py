@@ -1,6 +1,6 @@
-"""How long tests wait for what should happen: one factor for slow and busy machines.
+"""Sets how long tests wait for an event: one factor for slow and busy machines.
 
-RACCOON_FAST_TEST_PATIENCE multiplies every limit that only guards against waiting forever. It is 1 by default, and 3 in
+RACCOON_FAST_TEST_PATIENCE multiplies every limit that only prevents endless waiting. It is 1 by default, and 3 in
 `.ci/run`.
 """
 
@@ -22,8 +22,8 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 15.0, what: o
     """Wait until the condition holds.
 
     Args:
-        condition: Asked again and again.
-        timeout_s: Seconds to wait at most, before the factor.
+        condition: Called repeatedly.
+        timeout_s: The longest wait in seconds, before the factor is applied.
         what: The message of the AssertionError if it does not hold in time; called first if it is callable.
     """
     deadline_s = time.monotonic() + patient(timeout_s)

@@ -1,4 +1,4 @@
-"""Programs in processes of their own, for what a test cannot do to its own process."""
+"""Runs programs in separate processes, for tests that would damage their own process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def start(
     """Start a Python program.
 
     Args:
-        program: Its text, or its file.
-        arguments: sys.argv[1:].
-        before: A command that runs the program, and its options.
-        environment: Variables on top of ours.
+        program: The program's text or file.
+        arguments: The program's arguments, sys.argv[1:].
+        before: A command with options that runs the program.
+        environment: Variables added to those of this process.
     """
     script = [program] if isinstance(program, Path) else ["-c", program]
     command = [*before, sys.executable, "-W", "error", *script, *arguments]
@@ -35,7 +35,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 40.0) -> list[str]:
-    """Wait for its end, which must be a silent success. Returns the lines it wrote."""
+    """Wait for a successful end without output on stderr. Returns the lines that the program wrote."""
     try:
         out, err = process.communicate(timeout=patient(timeout_s))
     except subprocess.TimeoutExpired:
@@ -47,5 +47,5 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 40.0) -> list[str]
 
 
 def run(program: str | Path, *arguments: object, before: Sequence[object] = (), **environment: str) -> list[str]:
-    """Both."""
+    """Start a program and wait for its end; see `start` and `finish`."""
     return finish(start(program, *arguments, before=before, **environment))

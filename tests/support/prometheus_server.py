@@ -1,4 +1,4 @@
-"""Debian's Prometheus server, scraping this process's registries."""
+"""Debian's Prometheus server, which scrapes this process's registries."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ class PrometheusServer:
     """A running server.
 
     Attributes:
-        url: Where its API is.
+        url: The URL of its API.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that an expression has now. An expression that is none fails."""
+        """The labels and the current value of each series of an expression. Fails if the expression is invalid."""
         found = self._ask("query", query=promql)["result"]
         return [(one["metric"], float(one["value"][1])) for one in found]
 
     def value(self, promql: str) -> float:
-        """The sum of them."""
+        """The sum of the expression's values."""
         return sum(value for _, value in self.query(promql))
 
     def range(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[tuple[dict[str, str], list[Any]]]:
-        """Labels and (time, text of the value) pairs of each series of an expression over a time."""
+        """The labels and the (time, value as text) pairs of each series of an expression over a period."""
         found = self._ask("query_range", query=promql, start=start_s, end=end_s, step=step_s)["result"]
         return [(one["metric"], one["values"]) for one in found]
 
     def label_values(self, label: str) -> list[str]:
-        """Every value that a label has."""
+        """All values of a label."""
         return list(self._ask(f"label/{label}/values"))
 
     def wait_for(self, promql: str, value: float, timeout_s: float = 30.0) -> None:
-        """Wait until a scrape has brought an expression to this value."""
+        """Wait until a scrape has brought the expression to this value."""
         deadline_s = time.monotonic() + patient(timeout_s)
         while (now := self.value(promql)) != value:
             assert time.monotonic() < deadline_s, f"{promql} is {now}, not {value}"
@@ -63,13 +63,13 @@ class PrometheusServer:
 def prometheus_server(
     folder: Path, targets: Mapping[str, str], rules: Sequence[Path] = (), interval: str = "200ms"
 ) -> Iterator[PrometheusServer]:
-    """Start it; the test is skipped where it is not installed.
+    """Start the server; skips the test if it is not installed.
 
     Args:
-        folder: For its configuration and its data.
-        targets: host:port of what it scrapes, by job.
-        rules: Files with alerts.
-        interval: Between two scrapes, and between two looks at the alerts.
+        folder: The folder for its configuration and data.
+        targets: host:port of the scraped servers, by job.
+        rules: The files with alerts.
+        interval: The time between scrapes, and between evaluations of the alerts.
     """
     program = shutil.which("prometheus")
     if program is None:

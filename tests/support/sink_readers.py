@@ -1,4 +1,4 @@
-"""What sinks have sent, read as whoever gets it reads it."""
+"""Reads the output of metrics sinks as its receivers do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 
 def lines_of(receiver: socket.socket) -> list[str]:
-    """What has arrived: a datagram over loopback is there once it was sent."""
+    """The lines that have arrived; over loopback a datagram arrives as soon as it is sent."""
     receiver.setblocking(False)
     lines: list[str] = []
     try:
@@ -20,7 +20,7 @@ def lines_of(receiver: socket.socket) -> list[str]:
 
 
 def points(reader: InMemoryMetricReader, **wanted: str) -> dict[str, Any]:
-    """What an exporter gets, by name after "raccoon_fast.": the value of a counter or gauge, the sum of a histogram."""
+    """What an exporter gets, by name without "raccoon_fast.": a counter's or gauge's value, a histogram's sum."""
     data = reader.get_metrics_data()
     metrics = [] if data is None else data.resource_metrics[0].scope_metrics[0].metrics
     found: dict[str, Any] = {}

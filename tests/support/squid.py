@@ -1,4 +1,4 @@
-"""squid as a corporate forward proxy, in a process of its own."""
+"""squid as a corporate forward proxy, in a separate process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patience import patient
 
 __all__ = ["Squid"]
 
-_AUTHENTICATOR = Path("/usr/lib/squid/basic_ncsa_auth")  # of Debian's package
+_AUTHENTICATOR = Path("/usr/lib/squid/basic_ncsa_auth")  # from Debian's package
 _CONFIGURATION = """
 http_port 127.0.0.1:{port}
 pid_filename {folder}/squid.pid
@@ -40,12 +40,12 @@ class Squid:
     """Runs from `start` to `end`.
 
     Args:
-        user, password: Demanded, if given.
-        rules: Its access rules otherwise.
+        user, password: The credentials that clients must send, if given.
+        rules: The access rules without credentials.
     """
 
     def __init__(self, *, user: str = "", password: str = "", rules: str = "http_access allow all") -> None:
-        # Started by root it runs under another user, who must not be kept out by a folder in between.
+        # Started by root, squid runs as another user, who needs access to every parent folder.
         self.folder = folder = Path(tempfile.mkdtemp(prefix="squid-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -62,36 +62,36 @@ class Squid:
 
     @staticmethod
     def is_installed() -> bool:
-        """Whether there are the program and what checks its passwords."""
+        """Whether squid and its password checker are installed."""
         return shutil.which("squid") is not None and _AUTHENTICATOR.exists()
 
     def start(self) -> None:
-        """Starts it and waits until it listens."""
-        (self.folder / "squid.pid").unlink(missing_ok=True)  # of one that was killed
+        """Starts squid and waits until it listens."""
+        (self.folder / "squid.pid").unlink(missing_ok=True)  # left by a killed process
         with (self.folder / "squid.log").open("ab") as log:
             self._process = subprocess.Popen(["squid", "-N", "-f", self._configuration], stdout=log, stderr=log)
         self._wait_for(self._listens, "squid does not listen")
 
     def kill(self) -> None:
-        """Ends it at once, with all that goes through it."""
+        """Kills squid, with all connections through it."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
     def end(self) -> None:
-        """Ends it, if it runs, and removes its files."""
+        """Stops squid if it runs, and removes its files."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tunnels(self) -> list[str]:
-        """The targets of the tunnels that have ended, and of those that were refused."""
+        """The targets of tunnels that have ended and of refused ones."""
         path = self.folder / "access.log"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.split()[6] for line in lines if " CONNECT " in line]
 
     def wait_for_tunnels(self, count: int) -> list[str]:
-        """Waits until so many have ended; it logs them then."""
+        """Waits until this many tunnels have ended; squid logs a tunnel at its end."""
         self._wait_for(lambda: len(self.tunnels()) >= count, "squid has logged fewer tunnels")
         return self.tunnels()
 

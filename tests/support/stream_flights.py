@@ -1,8 +1,8 @@
-"""A Spark driver that streams files of flights to a server, until there is no more.
+"""A Spark driver that streams files of flights to a server until all are sent.
 
     python stream_flights.py URL FILES CHECKPOINT
 
-Run by the tests, and killed by them.
+Tests run it, and kill it.
 """
 
 from __future__ import annotations

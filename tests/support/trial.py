@@ -1,4 +1,4 @@
-"""A producer under a fault, and the judge of what became of its events."""
+"""Runs a producer under faults, and checks the outcomes of its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def port_of(collector: Collector, scheme: str) -> int:
 
 
 class Lines:
-    """A logger that keeps what it is told."""
+    """A logger that keeps its messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -34,10 +34,10 @@ class Lines:
 
 
 class Trial:
-    """A collector behind a proxy, and a producer in front of it.
+    """A collector behind a proxy, and a producer that sends to the proxy.
 
-    `judge` ends it as Kafka's own tests do: what was acknowledged is among what was received; every event that was
-    accepted has one outcome; memory is released; the producer makes progress once all is well; close is in time.
+    `judge` ends the trial and checks it as Kafka's own tests do: every acknowledged event was received; every accepted
+    event has one outcome; memory is released; the producer makes progress once the faults are gone; close is in time.
     """
 
     def __init__(self, scheme: str, collector: Collector, **options: Any) -> None:
@@ -73,7 +73,7 @@ class Trial:
 
     def judge(self, *, all_acked: bool = True) -> None:
         self.heal()
-        self.emit(1)  # makes progress
+        self.emit(1)  # shows that the producer makes progress
         assert self.producer.flush(patient(20)) == 0, self.producer.stats()
         assert self.producer._accumulator.buffered == 0
         start_s = time.monotonic()
@@ -99,7 +99,7 @@ class Trial:
 
 
 class Server:
-    """`raccoon-fast collect` in a process of its own, on ports that stay its own, writing what it gets to a file."""
+    """`raccoon-fast collect` in a separate process on fixed ports, which writes received events to a file."""
 
     def __init__(self, path: Path, *options: str) -> None:
         self._options = ["--sink", path, *options]

@@ -1,4 +1,4 @@
-"""A server's port, offered at a Unix socket."""
+"""Makes a server's port available as a Unix socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["forwarded"]
 
 @contextlib.contextmanager
 def forwarded(path: Path, port: int) -> Iterator[list[bytes]]:
-    """A Unix socket whose connections go on to a port here; yields what each began with."""
+    """A Unix socket that forwards connections to a port here; yields a list with the first bytes of each connection."""
     loop = asyncio.new_event_loop()
     heads: list[bytes] = []
     tasks: set[asyncio.Task[None]] = set()
