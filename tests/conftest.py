@@ -1,4 +1,4 @@
-"""Fixtures that more than one room of the tests uses."""
+"""Fixtures used by several folders of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README and the documentation show is so: their Python runs, their commands, files and defaults exist."""
+"""Checks the README and the documentation: Python blocks run, and commands, files and defaults exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree of errors, and that each survives a copy and a pickle."""
+"""The hierarchy of errors, and that each error survives copying and pickling."""
 
 from __future__ import annotations
 

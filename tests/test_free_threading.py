@@ -1,4 +1,4 @@
-"""Without a GIL: it stays off, whatever is imported and used. On other Pythons there is nothing to see."""
+"""Without a GIL: it stays off, whatever is imported and used. On other Pythons the tests are skipped."""
 
 from __future__ import annotations
 

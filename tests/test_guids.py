@@ -1,4 +1,4 @@
-"""Guids: random UUIDs of version 4, never twice, not in a forked child either."""
+"""Guids are random UUIDs of version 4 and never repeat, not even in a forked child."""
 
 from __future__ import annotations
 

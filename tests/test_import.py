@@ -1,4 +1,4 @@
-"""`import raccoon_fast` is cheap: nothing of a protocol is loaded before a client of that protocol is asked for."""
+"""`import raccoon_fast` is cheap: a protocol's modules are loaded only when a client of it is first used."""
 
 from __future__ import annotations
 

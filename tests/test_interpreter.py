@@ -1,4 +1,4 @@
-"""A subinterpreter is refused in one clear ImportError, and the main interpreter works afterwards."""
+"""A subinterpreter gets one clear ImportError, and the main interpreter works afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three JSON codecs against each other."""
+"""Compares the three JSON codecs with each other."""
 
 from __future__ import annotations
 

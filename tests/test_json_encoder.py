@@ -1,4 +1,4 @@
-"""JSON takes the objects that programs have in their events, and says where what it cannot encode is."""
+"""JSON accepts the usual objects in events, and names the place of what it cannot encode."""
 
 from __future__ import annotations
 

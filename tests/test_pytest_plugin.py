@@ -1,4 +1,4 @@
-"""The pytest plugin as a user's tests get it: by its entry point, in a pytest of its own."""
+"""The pytest plugin as users get it: through its entry point, in a separate pytest run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the objects of the package show of themselves: state, address, counts; never a secret."""
+"""The reprs of the package's objects show state, address and counts, and never a secret."""
 
 from __future__ import annotations
 

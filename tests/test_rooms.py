@@ -1,4 +1,4 @@
-"""The picture of the rooms is that of the imports, and no room imports from one above it."""
+"""The picture of the rooms matches the imports, and no room imports from a room above it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on troubleshooting has every warning and error that users can meet."""
+"""The page on troubleshooting lists every warning and error that users can see."""
 
 from __future__ import annotations
 

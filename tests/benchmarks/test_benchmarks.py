@@ -1,4 +1,4 @@
-"""The benchmarks run, and leave what they promise; what they measure is not looked at here."""
+"""The benchmarks run and write their files; the tests ignore the figures."""
 
 from __future__ import annotations
 

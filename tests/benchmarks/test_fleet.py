@@ -1,4 +1,4 @@
-"""The simulated fleet keeps its books, and its figures are those that are committed."""
+"""The simulated fleet's counts add up, and its figures equal the committed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast bench`: a load that comes when it is due, and what is said of it."""
+"""`raccoon-fast bench`: sends the load on time, and reports it."""
 
 from __future__ import annotations
 

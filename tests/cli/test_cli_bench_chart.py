@@ -1,4 +1,4 @@
-"""The picture of latencies, in characters and as SVG."""
+"""The chart of latencies, as text and as SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage: what is refused, in how many words, with which code; start-up; the version."""
+"""Usage errors with their texts and exit codes, start-up time, and the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The completion scripts, in the real shells."""
+"""The completion scripts in real shells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the command connects to, and as whom: by its options, and for what they leave out by the environment."""
+"""The server and credentials that the command uses: from its options, otherwise from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast demo`: that it succeeds, and that it fails when the collector loses or alters an event."""
+"""`raccoon-fast demo` succeeds, and fails when the collector loses or alters an event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast doctor`, with each trouble made real."""
+"""`raccoon-fast doctor`, with each problem set up for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of lines over a producer: one outcome each, however many requests they take."""
+"""Batches of lines sent by a producer: one outcome per batch, however many requests it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast send` of tables: Parquet, Arrow, Feather and CSV, the real command against a real collector."""
+"""`raccoon-fast send` with tables (Parquet, Arrow, Feather, CSV), the real command against a real collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`raccoon-fast spool`, the real command on spools that real producers left."""
+"""`raccoon-fast spool`, the real command on spools left by real producers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command writes, on every terminal."""
+"""The command's output on every kind of terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six clients against a real collector: what one promises, all do, unless a test says which."""
+"""The six clients against a real collector: all keep the same promises, unless a test names certain clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every wait of a request has its deadline: for a connection, for a turn, for an answer. The other bounds are 600 s."""
+"""Each wait of a request has a deadline: for a connection, a turn, an answer. All other limits are set to 600 s."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A client used before a fork: the child starts anew, the parent goes on, and neither hangs.
+"""A client used before a fork: the child starts afresh, the parent continues, and neither hangs.
 
-Each program runs in an interpreter of its own, since what a fork does depends on all that a process did before.
+Each program runs in a separate interpreter, because a fork's effects depend on everything the process did before.
 """
 
 from __future__ import annotations

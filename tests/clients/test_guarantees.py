@@ -1,4 +1,4 @@
-"""Every row of "What an answer means" in the documentation, against a server that answers so."""
+"""Every row of "What an answer means" in the documentation, against a server that gives that answer."""
 
 from __future__ import annotations
 

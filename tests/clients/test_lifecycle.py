@@ -1,4 +1,4 @@
-"""How clients begin and end: close, the interpreter's exit, signals, garbage collection, and what is left behind."""
+"""The start and end of clients: close, the interpreter's exit, signals, garbage collection, and leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options are checked when a client is made, and the message names the option."""
+"""Options are checked when a client is created, and the error names the option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a user's events to a request."""
+"""Turning a user's events into a request."""
 
 from __future__ import annotations
 

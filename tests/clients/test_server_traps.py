@@ -1,4 +1,4 @@
-"""What a real server does under stress, each made to happen on the collector, and that no event is lost by it."""
+"""Behaviour of a real server under stress, reproduced with the collector: no event is lost."""
 
 from __future__ import annotations
 

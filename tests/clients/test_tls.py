@@ -1,4 +1,4 @@
-"""TLS and mutual TLS on all three protocols, with certificates made here."""
+"""TLS and mutual TLS on all three protocols, with certificates made by the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Independent clients for the collector's tests: httpx, websockets and grpcio, none of the project's own."""
+"""Clients for the collector's tests that are independent of this project: httpx, websockets and grpcio."""
 
 from __future__ import annotations
 

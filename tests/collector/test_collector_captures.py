@@ -1,4 +1,4 @@
-"""Every exchange captured from a real server, replayed against the collector: it answers the same."""
+"""Replays every exchange captured from a real server; the collector gives the same answers."""
 
 from __future__ import annotations
 

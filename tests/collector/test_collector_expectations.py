@@ -1,4 +1,4 @@
-"""Waiting for events of a kind, and what a test is told when they do not come."""
+"""Waiting for certain events, and the error of a test when they do not arrive."""
 
 from __future__ import annotations
 

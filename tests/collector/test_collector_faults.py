@@ -1,4 +1,4 @@
-"""Each fault happens as it says, as often as it says, and not to others."""
+"""Each fault happens as documented, as often as requested, and only to the chosen requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON with the manners of Go's encoding/json."""
+"""JSON is read and written as Go's encoding/json does."""
 
 from __future__ import annotations
 

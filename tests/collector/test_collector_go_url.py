@@ -1,4 +1,4 @@
-"""Request targets as Go parses them, and where gorilla/mux redirects to."""
+"""Request targets as Go parses them, and gorilla/mux's redirects."""
 
 from __future__ import annotations
 

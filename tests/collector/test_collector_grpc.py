@@ -1,4 +1,4 @@
-"""gRPC beyond what the recorded requests show, by a client that writes HTTP/2 itself."""
+"""gRPC cases that the recorded requests do not cover, sent by a client that writes HTTP/2 itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DATA frames are taken past h2, and all others are not."""
+"""DATA frames bypass h2, and all other frames do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inspector's JSON, over HTTP."""
+"""The inspector's JSON API over HTTP."""
 
 from __future__ import annotations
 

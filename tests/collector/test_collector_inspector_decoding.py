@@ -1,4 +1,4 @@
-"""How an event's data is shown."""
+"""How the inspector shows an event's data."""
 
 from __future__ import annotations
 

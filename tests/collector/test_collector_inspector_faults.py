@@ -1,4 +1,4 @@
-"""The inspector's switches: what they say, and that the collector then does it."""
+"""The inspector's fault switches: their answers, and their effect on the collector."""
 
 from __future__ import annotations
 

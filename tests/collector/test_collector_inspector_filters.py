@@ -1,4 +1,4 @@
-"""What a search finds, and what each filter hides."""
+"""The results of a search, and the events that each filter hides."""
 
 from __future__ import annotations
 

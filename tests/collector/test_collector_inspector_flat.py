@@ -1,6 +1,6 @@
-"""The memory of the collector and of the inspector's page stays flat, whatever comes in.
+"""The memory of the collector and of the inspector's page stays constant, whatever arrives.
 
-RACCOON_FAST_INSPECTOR_EVENTS=10000000 RACCOON_FAST_INSPECTOR_TYPES=100000 is an hour's load; -s shows the figures.
+RACCOON_FAST_INSPECTOR_EVENTS=10000000 RACCOON_FAST_INSPECTOR_TYPES=100000 runs for an hour; -s shows the figures.
 """
 
 from __future__ import annotations

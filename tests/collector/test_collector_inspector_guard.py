@@ -1,4 +1,4 @@
-"""What keeps other web sites out of the inspector."""
+"""Other web sites cannot use the inspector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts by powers of two."""
+"""Histograms with powers of two as bounds."""
 
 from __future__ import annotations
 

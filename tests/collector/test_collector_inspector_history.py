@@ -1,4 +1,4 @@
-"""Counts per period of the last hour."""
+"""Counts per period over the last hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the inspector remembers, and that it stays bounded."""
+"""The inspector's memory of events and requests, and its limits."""
 
 from __future__ import annotations
 

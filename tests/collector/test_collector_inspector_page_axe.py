@@ -1,4 +1,4 @@
-"""The inspector's page, judged by axe-core in a real browser: every view, in light and in dark."""
+"""axe-core checks the inspector's page in a real browser: every view, in light and in dark mode."""
 
 from __future__ import annotations
 

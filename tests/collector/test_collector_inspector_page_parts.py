@@ -1,4 +1,4 @@
-"""Parts of the inspector's page in a real browser: what faults did, large data, distributions."""
+"""Parts of the inspector's page in a real browser: effects of faults, large data, distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kept events of a type have in common."""
+"""The fields that a type's stored events have in common."""
 
 from __future__ import annotations
 

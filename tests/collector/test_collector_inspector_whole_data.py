@@ -1,4 +1,4 @@
-"""The data of large events is kept within bounds."""
+"""The inspector stores the data of large events within a limit."""
 
 from __future__ import annotations
 

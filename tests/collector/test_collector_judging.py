@@ -1,4 +1,4 @@
-"""Good and bad events: counted, kept and shown with what is wrong with them."""
+"""Good and bad events are counted, stored and shown with their faults."""
 
 from __future__ import annotations
 

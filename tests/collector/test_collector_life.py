@@ -1,4 +1,4 @@
-"""From start to end: threads, sockets and tasks; in a thread and in the foreground."""
+"""Start and end of the collector, in a thread and in the foreground: threads, sockets and tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Over 2,000 odd requests that a real server answered: the collector answers the same, and publishes as many events."""
+"""Replays over 2,000 unusual requests that a real server answered: same answers, same number of published events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program sees of what came in."""
+"""The received events and requests as a program sees them."""
 
 from __future__ import annotations
 

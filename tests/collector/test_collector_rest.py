@@ -1,4 +1,4 @@
-"""REST beyond what the captures show."""
+"""REST cases that the captures do not cover."""
 
 from __future__ import annotations
 

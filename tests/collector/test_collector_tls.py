@@ -1,4 +1,4 @@
-"""TLS, and client certificates, on all three protocols."""
+"""TLS and client certificates on all three protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSocket beyond what the captures show."""
+"""WebSocket cases that the captures do not cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server that the contract is checked on: RACCOON_URL and RACCOON_GRPC, or else an embedded collector."""
+"""The server under test: RACCOON_URL and RACCOON_GRPC, or an embedded collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server does that these clients count on; nothing here looks behind its answers."""
+"""The behaviour that the clients require of a server, judged only by its answers."""
 
 from __future__ import annotations
 

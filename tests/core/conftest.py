@@ -1,4 +1,4 @@
-"""Both forms of the core, and google.protobuf as the judge of what they write and read."""
+"""Both forms of the core, and google.protobuf as the reference for what they write and read."""
 
 from __future__ import annotations
 

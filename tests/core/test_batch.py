@@ -1,4 +1,4 @@
-"""Batch and Accumulator: both forms alike, nothing lost, nothing twice, within the bound."""
+"""Batch and Accumulator: both forms behave the same, lose and repeat no event, and keep the limit."""
 
 from __future__ import annotations
 

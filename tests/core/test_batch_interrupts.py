@@ -1,6 +1,6 @@
-"""The pure form of Accumulator where a signal handler interrupts it: before any of its lines something else happens.
+"""The pure form of Accumulator when a signal handler interrupts it before any of its lines and uses it.
 
-The compiled form is not interrupted within a call.
+A call of the compiled form cannot be interrupted.
 """
 
 from __future__ import annotations

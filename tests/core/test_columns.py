@@ -1,4 +1,4 @@
-"""Slices, Field and encode_rows: both forms alike. json and google.protobuf are the judges."""
+"""Slices, Field and encode_rows in both forms, compared with json and google.protobuf."""
 
 from __future__ import annotations
 

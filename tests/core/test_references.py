@@ -1,7 +1,7 @@
-"""Each reference that the core takes is given back, and none is given back twice.
+"""The core releases each reference that it takes exactly once.
 
-A debug interpreter counts all references (`make debug` runs the tests of the core on one). Any other counts its blocks
-of memory, which show references that were kept, and not those that were lost.
+A debug interpreter counts all references; `make debug` runs the core's tests on one. Other interpreters count only
+memory blocks, which reveals references that were kept, but not those released twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Router: both forms alike, and each event in its own lane's accumulator."""
+"""Router: both forms behave the same, and put each event into the accumulator of its lane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inspect.signature` and `help()` know the compiled methods as they know the pure ones."""
+"""`inspect.signature` and `help()` show compiled methods like pure ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscriptions are bounded, lose the oldest and say so, and end."""
+"""Subscriptions are bounded, drop and count the oldest entries, and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a request to its outcome, over a transport that does as it is told."""
+"""From a request to its outcome, over a scripted transport."""
 
 from __future__ import annotations
 

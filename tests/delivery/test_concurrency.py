@@ -1,4 +1,4 @@
-"""The number in flight follows what latency and errors say."""
+"""The number of batches in flight follows latency and errors."""
 
 from __future__ import annotations
 

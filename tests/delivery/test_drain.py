@@ -1,4 +1,4 @@
-"""How fast events are acknowledged."""
+"""Measures how fast events are acknowledged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which server is sent to: the first that is well, with probes that are due at one before it."""
+"""The choice of the server: the first healthy one, with probes of the failed ones before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expired events are logged at once, and then now and again."""
+"""Expired events are logged at once, and later ones at intervals."""
 
 from __future__ import annotations
 

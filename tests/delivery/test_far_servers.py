@@ -1,4 +1,4 @@
-"""A producer and a server that is far away: its answers take long, however many are on their way."""
+"""A producer with a distant server: answers take long, however many are under way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is among lanes: priority, a guaranteed share, fairness among equals, places that are left free."""
+"""Which lane sends next: priority, a guaranteed share, fairness among equals, and places left free."""
 
 from __future__ import annotations
 

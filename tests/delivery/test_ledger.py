@@ -1,4 +1,4 @@
-"""What is accepted is the sum of all else, in total and by type."""
+"""The number of accepted events equals the sum of all other counts, in total and by type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forks and exits, and who is told of them."""
+"""Forks and exits, and the objects that are notified."""
 
 from __future__ import annotations
 

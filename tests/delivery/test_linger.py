@@ -1,4 +1,4 @@
-"""An open batch waits as long as it may, and no longer."""
+"""An open batch waits for its linger time, and no longer."""
 
 from __future__ import annotations
 

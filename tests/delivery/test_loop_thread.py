@@ -1,4 +1,4 @@
-"""The thread with an event loop: what is submitted runs, or is told that it does not."""
+"""The thread with an event loop: submitted calls run, or fail with an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a flush waits for: events by the order of their acceptance."""
+"""A flush waits for the events accepted before it."""
 
 from __future__ import annotations
 

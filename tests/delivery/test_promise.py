@@ -1,4 +1,4 @@
-"""A promise: settled once, by one thread, for all that wait or have left a callback."""
+"""A promise is settled once, by one thread, for all waiting threads and callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches move between memory and the disk, each with its record, receipt and count."""
+"""Batches move between memory and disk with their records, receipts and counts."""
 
 from __future__ import annotations
 

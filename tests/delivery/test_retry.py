@@ -1,4 +1,4 @@
-"""When a retry policy tries again, and how long it waits."""
+"""When a retry policy retries, and how long it waits."""
 
 from __future__ import annotations
 

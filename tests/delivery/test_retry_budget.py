@@ -1,4 +1,4 @@
-"""Retries are bounded by first attempts, by time, and by acknowledgements in a row."""
+"""First attempts, time and consecutive acknowledgements limit the number of retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt: stamped, sent, and told to statistics and listeners."""
+"""A single attempt: stamped, sent, and reported to statistics and listeners."""
 
 from __future__ import annotations
 

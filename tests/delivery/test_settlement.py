@@ -1,4 +1,4 @@
-"""A batch's receipt is settled with the last of its parts."""
+"""A batch's receipt is settled together with the last part of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which failed batch is a suspect, which suspect is convicted, and when each is sent."""
+"""Which failed batches become suspects, which suspects are convicted, and when each is sent."""
 
 from __future__ import annotations
 

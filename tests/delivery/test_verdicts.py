@@ -1,4 +1,4 @@
-"""Whose fault a failure is: the events', or that of something on the way."""
+"""Whether the events or something between client and server caused a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches that wait come out in their order, and when they are due."""
+"""Waiting batches are returned in order, once they are due."""
 
 from __future__ import annotations
 

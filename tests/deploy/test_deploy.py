@@ -1,4 +1,4 @@
-"""What is in deploy/: every query of the dashboard finds something, alerts fire, names are those that sinks send."""
+"""The files in deploy/: dashboard queries find series, alerts fire, and names match those of the sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial for each protocol, and a server in a process of its own."""
+"""A trial for each protocol, and a server in a separate process."""
 
 from __future__ import annotations
 

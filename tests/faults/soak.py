@@ -1,10 +1,10 @@
-"""Draws faults at random for as long as it is told: make soak SECONDS=60 [SEED=N] [ROUND=N]
+"""Soak test with random faults: make soak SECONDS=60 [SEED=N] [ROUND=N]
 
-Each round is a producer with options of its own, a server behind a proxy (the collector in this process, or one in a
-process of its own that is killed, stopped and started again), and a dozen steps: events, faults, waits. After each step
-the ledger must balance and memory be within its bound; at the end of the round everything is mended, and must then be
-delivered: see `judge`. Between rounds no thread and no descriptor may be left. Draws depend on the seed and the round
-alone, so that a round can be run again; what the threads make of them does not.
+Each round has a producer with random options, a server behind a proxy, and a dozen steps: events, faults, waits. The
+server is the collector in this process, or one in a separate process that is killed, stopped and restarted. After each
+step the ledger must balance and memory must be within its limit. At the end of the round all faults are removed, and
+everything must be delivered: see `judge`. Between rounds no thread and no descriptor may be left. The random choices
+depend only on the seed and the round, so a round can be repeated; the timing of the threads cannot.
 """
 
 from __future__ import annotations

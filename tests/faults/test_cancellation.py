@@ -1,4 +1,4 @@
-"""Tasks that are cancelled wherever they wait, and event loops that end under an AsyncProducer."""
+"""Tasks that are cancelled at every wait, and event loops that end while an AsyncProducer uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers whose certificate a producer cannot trust, or that have none."""
+"""Servers with a certificate that a producer cannot trust, or without one."""
 
 from __future__ import annotations
 

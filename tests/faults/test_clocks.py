@@ -1,4 +1,4 @@
-"""The wall clock jumps, and the process stands still for a while."""
+"""The wall clock jumps, or the process is paused for a while."""
 
 from __future__ import annotations
 

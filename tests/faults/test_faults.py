@@ -1,4 +1,4 @@
-"""Faults of the network and of the server, and what a producer makes of them."""
+"""Faults of the network and of the server, and how a producer handles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A filter in front of the server refuses one payload: the other events get through, and the server stays well."""
+"""A filter before the server refuses one payload: other events are delivered, and the server counts as healthy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forks that run none of Python's fork hooks, as uWSGI's and every other fork in C; and what a child lets go of."""
+"""Forks that run none of Python's fork hooks, like uWSGI's and other forks in C; and what a child releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under gevent's monkey patching, in real programs: what waits lets the other greenlets run, and nothing is lost."""
+"""Real programs with gevent's monkey patching: waits let other greenlets run, and no event is lost."""
 
 from __future__ import annotations
 

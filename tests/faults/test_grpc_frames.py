@@ -1,4 +1,4 @@
-"""HTTP/2 beneath gRPC: connections that go away, calls that are reset, statuses a proxy or a server may end with."""
+"""HTTP/2 below gRPC: lost connections, reset calls, and the statuses with which proxies and servers end calls."""
 
 from __future__ import annotations
 

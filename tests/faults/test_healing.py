@@ -1,4 +1,4 @@
-"""A server, or its sink, fails for a while and is then well for good: what waited gets through, and soon."""
+"""A server or its sink fails for a while and recovers: waiting events are delivered soon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that do not resolve, and then resolve to other addresses: the programs see a hosts file of their own."""
+"""Names that first do not resolve, and then resolve to other addresses; the programs use their own hosts file."""
 
 from __future__ import annotations
 

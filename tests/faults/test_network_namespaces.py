@@ -1,4 +1,4 @@
-"""Half-open connections between hosts that are network namespaces: the link is up, and every packet is lost."""
+"""Half-open connections between network namespaces: the link is up, and every packet is lost."""
 
 from __future__ import annotations
 

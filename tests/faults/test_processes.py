@@ -1,4 +1,4 @@
-"""A producer in the processes that frameworks make: each sends its own events, once, and none are left at its end."""
+"""Producers in the processes of frameworks: each sends its own events once, and none remain at its end."""
 
 from __future__ import annotations
 

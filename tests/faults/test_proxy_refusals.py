@@ -1,4 +1,4 @@
-"""Proxies that refuse in their own words: no verdict on the events, whatever the status."""
+"""Proxies that refuse with answers of their own: no status counts as a verdict on the events."""
 
 from __future__ import annotations
 

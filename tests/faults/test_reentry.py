@@ -1,4 +1,4 @@
-"""Signal handlers and finalizers that use a producer, at any step of whatever they interrupt: never a deadlock."""
+"""Signal handlers and finalizers use a producer at every step of the code they interrupt, without a deadlock."""
 
 from __future__ import annotations
 

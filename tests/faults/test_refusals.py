@@ -1,4 +1,4 @@
-"""Servers that refuse: for a while that they name, or until a setting is mended."""
+"""Servers that refuse: for a time that they announce, or until a setting is corrected."""
 
 from __future__ import annotations
 

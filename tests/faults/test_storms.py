@@ -1,4 +1,4 @@
-"""Many clients that lose their server at once, and a process that has run out of descriptors."""
+"""Many clients lose their server at the same time, and a process runs out of file descriptors."""
 
 from __future__ import annotations
 

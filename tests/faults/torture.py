@@ -1,4 +1,4 @@
-"""Kills, forks and signals by the thousand: nothing that was promised is lost, and nothing hangs.
+"""Thousands of kills, forks and signals: nothing promised is lost, and nothing hangs.
 
 make torture KILLS=1000 FORKS=1000 SIGNALS=10000
 """

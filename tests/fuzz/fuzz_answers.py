@@ -1,7 +1,7 @@
-"""Feeds the parsers of answers what atheris makes up: make fuzz [RUNS=10000000].
+"""Fuzzes the parsers of answers with atheris: make fuzz [RUNS=10000000].
 
-Both forms have to say the same, errors included, and google.protobuf is the judge of both. In a first pass (--guided)
-the pure form is instrumented, and every input that reaches something new is kept; the second makes up many more from
+Both forms must give the same results and errors, and both are compared with google.protobuf. The first pass (--guided)
+instruments the pure form and keeps every input that reaches new code. The second pass derives many more inputs from
 those, ten times as fast. Needs atheris (3.0, for CPython 3.11 to 3.13 on Linux and macOS), which make installs.
 """
 

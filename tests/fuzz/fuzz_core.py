@@ -1,9 +1,9 @@
 """Feeds the core random input: python tests/fuzz/fuzz_core.py --seconds 60 --seed 1.
 
-Answers and varints are compared with google.protobuf and between both forms; envelopes with google.protobuf, through
-random sequences of what can be done to them. Any difference is an AssertionError that names the seed and the round,
-and any exception other than the ones promised is one too. `make asan` runs it on a build under AddressSanitizer, which
-sees stray reads and writes.
+Answers and varints are compared with google.protobuf and between both forms. Envelopes go through random sequences of
+operations and are compared with google.protobuf. A difference is an AssertionError that names the seed and the round,
+and so is any exception that is not promised. `make asan` runs it on a build with AddressSanitizer, which detects stray
+reads and writes.
 """
 
 from __future__ import annotations

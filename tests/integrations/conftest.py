@@ -1,4 +1,4 @@
-"""Engines are large, and no part of what the other tests need: `make test-engines` has them in a venv of their own."""
+"""Fixtures for engines. Engines are large and needed only here; `make test-engines` installs them in a venv."""
 
 from __future__ import annotations
 

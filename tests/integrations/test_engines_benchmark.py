@@ -1,4 +1,4 @@
-"""The benchmark of engines runs, and leaves what it promises; what it measures is not looked at here."""
+"""The benchmark of engines runs and writes its files; the tests ignore the figures."""
 
 from __future__ import annotations
 

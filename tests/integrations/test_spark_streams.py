@@ -1,4 +1,4 @@
-"""Spark streams events: stopped, and killed, in the middle of an epoch, and started again from the checkpoint."""
+"""Spark streams events: it is stopped and killed within an epoch, and restarted from the checkpoint."""
 
 from __future__ import annotations
 

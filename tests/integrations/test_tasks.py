@@ -1,4 +1,4 @@
-"""A task of an engine, without the engine."""
+"""An engine's task, run without the engine."""
 
 from __future__ import annotations
 

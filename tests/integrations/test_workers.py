@@ -1,4 +1,4 @@
-"""Tasks borrow the producer of their process."""
+"""Tasks borrow their process's producer."""
 
 from __future__ import annotations
 

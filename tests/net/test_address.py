@@ -1,4 +1,4 @@
-"""What a URL may be, and what it means."""
+"""Valid and invalid URLs, and their meaning."""
 
 from __future__ import annotations
 

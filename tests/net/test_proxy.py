@@ -1,4 +1,4 @@
-"""Forward proxies: which one is used, what goes through it, and what is said when it refuses."""
+"""Forward proxies: which one is used, which connections use it, and the errors when it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names are looked up to, and what a look-up costs."""
+"""The results of name lookups, and their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to a name with several addresses: which one each goes to, and what happens when one is dead or back."""
+"""Connections to a name with several addresses: the address of each, and what happens when one dies or returns."""
 
 from __future__ import annotations
 

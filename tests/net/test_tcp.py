@@ -1,4 +1,4 @@
-"""Opening a connection: what is set on it, and what its failures are called."""
+"""Opening a connection: the socket's options, and the errors for failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers at Unix sockets, such as sidecars."""
+"""Servers on Unix sockets, such as sidecars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that are frozen or zipped, with real tools: they start, know their version, and speak every protocol."""
+"""Frozen and zipped programs, made with real tools: they start, know their version, and use every protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built from the source tree: the sdist, the pure wheel, the stamp. Wheels with extensions: make wheels."""
+"""Builds from the source tree: the sdist, the pure wheel, the stamp. For wheels with extensions: make wheels."""
 
 from __future__ import annotations
 

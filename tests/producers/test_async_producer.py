@@ -1,4 +1,4 @@
-"""AsyncProducer in the caller's loop, asyncio and uvloop."""
+"""AsyncProducer on the caller's loop, asyncio and uvloop."""
 
 from __future__ import annotations
 

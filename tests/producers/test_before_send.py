@@ -1,4 +1,4 @@
-"""The hook `before_send`, and the errors of serializers, in both producers."""
+"""The hook `before_send` and serializer errors in both producers."""
 
 from __future__ import annotations
 

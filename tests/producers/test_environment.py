@@ -1,4 +1,4 @@
-"""Options from environment variables: what each becomes, what goes before it, and whom an error names."""
+"""Options from environment variables: conversion, precedence, and the names in errors."""
 
 from __future__ import annotations
 

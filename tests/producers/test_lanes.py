@@ -1,4 +1,4 @@
-"""Lanes as options: what a lane may be, which one a type belongs to, which events a sample keeps."""
+"""The options of lanes, the choice of an event type's lane, and sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens, each accepted event is in exactly one place; random emits, faults, overflows and closes."""
+"""Random emits, faults, overflows and closes: each accepted event is always in exactly one place."""
 
 from __future__ import annotations
 

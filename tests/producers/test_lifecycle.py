@@ -1,4 +1,4 @@
-"""A producer's life in real processes: exit, signals, forks."""
+"""A producer in real processes: exit, signals, forks."""
 
 from __future__ import annotations
 

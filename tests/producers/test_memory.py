@@ -1,4 +1,4 @@
-"""`buffer_bytes` bounds what the process takes for events, whatever their sizes and those of their batches."""
+"""`buffer_bytes` limits the memory for events, whatever the sizes of events and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Producers keep the language's rules: they can be subclassed, mocked, wrapped; and say why they cannot be pickled."""
+"""Producers can be subclassed, mocked and wrapped, and explain why they cannot be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Producer against real collectors: batching, outcomes, overflow, the ledger."""
+"""The Producer against real collectors: batching, outcomes, overflow and the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Producers with lanes, against real collectors: what one lane goes through is nothing to the others."""
+"""Producers with lanes against real collectors: trouble in one lane does not affect the others."""
 
 from __future__ import annotations
 

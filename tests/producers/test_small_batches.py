@@ -1,4 +1,4 @@
-"""What is done once for many small batches: writes, moves of the ledger."""
+"""Work done once for many small batches: writes, and changes of the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A producer with a spool: what cannot be sent now survives, and is sent later with its guid."""
+"""A producer with a spool: unsent events survive, and are sent later under the same guid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caddy between producers and a server: what it refuses, and what happens when it or the server is replaced."""
+"""Caddy between producers and a server: its refusals, and what happens when Caddy or the server is replaced."""
 
 from __future__ import annotations
 

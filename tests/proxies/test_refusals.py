@@ -1,4 +1,4 @@
-"""Proxies that refuse requests for reasons that are not in the events: the events wait until that is mended."""
+"""Proxies refuse requests for reasons outside the events: the events wait until the cause is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""squid as the forward proxy of a company: with a password, servers with TLS behind it, and when it dies."""
+"""squid as a company's forward proxy: with a password, with TLS servers behind it, and when it dies."""
 
 from __future__ import annotations
 

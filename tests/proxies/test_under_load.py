@@ -1,6 +1,6 @@
-"""200,000 events through a proxy that limits connections, streams, bodies, times, or is replaced, or loses its server.
+"""200,000 events through a proxy that limits connections, streams, bodies or times, is replaced, or loses its server.
 
-RACCOON_FAST_PROXY_EVENTS is another number of events.
+RACCOON_FAST_PROXY_EVENTS sets another number of events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files are known by what they are, and a descriptor is replaced only where it is free or what it was."""
+"""Files are identified by device and inode; a descriptor is replaced only if it is free or still the expected file."""
 
 from __future__ import annotations
 

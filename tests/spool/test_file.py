@@ -1,4 +1,4 @@
-"""The spool's file under a program's feet: deleted, replaced, locked, forked with, its descriptors closed."""
+"""The spool's file in use while it is deleted, replaced, locked, forked with, or its descriptors are closed."""
 
 from __future__ import annotations
 

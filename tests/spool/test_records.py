@@ -1,4 +1,4 @@
-"""What is read from a spool is whole, and makes sense."""
+"""Records read from a spool are complete and valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is put on disk is found again: after kill -9, by another process, beside damage."""
+"""Stored records are found again: after kill -9, by another process, and next to damaged ones."""
 
 from __future__ import annotations
 

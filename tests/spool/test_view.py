@@ -1,4 +1,4 @@
-"""A spool seen from outside: everything is shown, and nothing of a living owner is touched."""
+"""The read-only view of a spool shows everything and changes nothing of a living owner."""
 
 from __future__ import annotations
 

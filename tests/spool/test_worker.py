@@ -1,4 +1,4 @@
-"""The disk's turns: what it refuses in one costs nothing else, and is asked for again at a bounded pace."""
+"""The spool's worker: a failed step does not affect other work, and is retried at a bounded rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of several sinks' tests."""
+"""Fixtures for the tests of several sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instruments of a library, and forks while it is at work."""
+"""A metrics library's instruments, and forks while they are in use."""
 
 from __future__ import annotations
 

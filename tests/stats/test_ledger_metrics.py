@@ -1,4 +1,4 @@
-"""The ledger in metrics: what producers do, as each sink has it, and as a real Prometheus has scraped it."""
+"""The ledger as metrics: producers' counts in each sink, and as scraped by a real Prometheus."""
 
 from __future__ import annotations
 

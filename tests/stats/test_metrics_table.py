@@ -1,4 +1,4 @@
-"""The documentation's table of metrics is what sinks hand on."""
+"""The documentation's table of metrics lists exactly what sinks report."""
 
 from __future__ import annotations
 

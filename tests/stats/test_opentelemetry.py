@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics: the real API and SDK, read as an exporter reads them."""
+"""OpenTelemetry metrics: the real API and SDK, read like an exporter does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus: the real package, scraped over HTTP as a Prometheus server does."""
+"""Prometheus metrics: the real package, scraped over HTTP like a Prometheus server does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted, and what `stats=` takes."""
+"""The counted events, and the accepted values of `stats=`."""
 
 from __future__ import annotations
 

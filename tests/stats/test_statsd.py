@@ -1,4 +1,4 @@
-"""StatsD and DogStatsD: against the real daemon, against sockets, beside forks and with what goes wrong."""
+"""StatsD and DogStatsD: against the real daemon and sockets, across forks, and with failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables need pyarrow, which an install without the extra `arrow` does not have."""
+"""Skips tests of tables if pyarrow is missing, as in an install without the extra `arrow`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From Arrow's columns to events. orjson, row by row, is the judge."""
+"""Events from Arrow columns, compared row by row with orjson."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of every library through producers and clients, as far as the server and back."""
+"""Tables of every library, sent by producers and clients to a server and compared there."""
 
 from __future__ import annotations
 

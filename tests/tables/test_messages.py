@@ -1,4 +1,4 @@
-"""Protobuf messages of columns. google.protobuf, row by row, is the judge."""
+"""Protobuf messages from columns, compared row by row with google.protobuf."""
 
 from __future__ import annotations
 

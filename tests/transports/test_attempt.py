@@ -1,4 +1,4 @@
-"""An attempt ends once, and tells in the very step that ends it."""
+"""An attempt ends once, and reports its end in the same step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transports share: a peer's own words, and what TLS says of certificates."""
+"""Code shared by transports: the peer's own texts, and TLS's errors about certificates."""
 
 from __future__ import annotations
 

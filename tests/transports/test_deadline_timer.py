@@ -1,4 +1,4 @@
-"""What is overdue is ended, once: not before its deadline, and not before the sockets were read."""
+"""Overdue requests end once: not before their deadline, and not before the sockets were read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an HTTP answer means."""
+"""The meaning of HTTP answers."""
 
 from __future__ import annotations
 

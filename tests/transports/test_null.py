@@ -1,4 +1,4 @@
-"""A producer that sends nothing: null://, and enabled=False."""
+"""Producers that send nothing: null:// and enabled=False."""
 
 from __future__ import annotations
 

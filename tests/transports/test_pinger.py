@@ -1,4 +1,4 @@
-"""Pings of our own, on a clock that the test moves."""
+"""The client's own pings, on a clock that the test controls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is written while a server's refusal of our certificate is on its way, in TLS 1.3 after the handshake.
+"""Writes while a server's refusal of our certificate is under way; in TLS 1.3 that is after the handshake.
 
-The server may reset the connection behind its alert. A write that fails for that ends the connection on every event
-loop, with the alert unread.
+The server may reset the connection after its alert. A write that fails because of that ends the connection on every
+event loop, before the alert is read.
 """
 
 from __future__ import annotations

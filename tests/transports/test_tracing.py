@@ -1,4 +1,4 @@
-"""Trace context on requests, and spans: with OpenTelemetry's API and SDK, and servers that read the headers."""
+"""Trace context on requests, and spans, with OpenTelemetry's API and SDK and servers that read the headers."""
 
 from __future__ import annotations
 

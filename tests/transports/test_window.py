@@ -1,4 +1,4 @@
-"""One request at a time after a failed publish, and slowly more again."""
+"""After a failed publish one request is sent at a time, then gradually more."""
 
 from __future__ import annotations
 

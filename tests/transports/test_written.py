@@ -1,4 +1,4 @@
-"""What a transport says of a request beside its outcome: whether it was written, and how often again."""
+"""What a transport reports besides the outcome: whether the request was written, and how often it was resent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mypy and pyright say of a user's program: the package as it is installed here, editable or from a wheel."""
+"""The reports of mypy and pyright on a user's program, with the package as installed: editable or from a wheel."""
 
 from __future__ import annotations
 

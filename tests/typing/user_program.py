@@ -1,6 +1,6 @@
-"""A program of a user's, with types, for mypy and pyright: nothing here runs.
+"""A user's program with type hints, checked by mypy and pyright; it does not run.
 
-A line that is wrong on purpose says so at its end; all others are right.
+A line with an intended error says so at its end; all other lines are correct.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gRPC over channels of the user's own: round_robin, interceptors, credentials, and how errors are named."""
+"""gRPC over the user's own channels: round_robin, interceptors, credentials, and the errors' names."""
 
 from __future__ import annotations
 

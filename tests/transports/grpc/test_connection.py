@@ -1,4 +1,4 @@
-"""HTTP/2 beneath gRPC: against a peer that keeps to the letter, and against peers that do not."""
+"""HTTP/2 below gRPC, against a strict peer and against peers that violate the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/2's frames and header blocks, against the libraries hpack and hyperframe, and against random input."""
+"""HTTP/2 frames and header blocks, compared with the libraries hpack and hyperframe, and with random input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that are known by their bytes mean what they mean to whoever reads them frame by frame."""
+"""Answers recognized by their bytes mean the same as when they are read frame by frame."""
 
 from __future__ import annotations
 

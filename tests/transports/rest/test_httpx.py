@@ -1,4 +1,4 @@
-"""httpx both ways: our requests over a user's httpx, and a user's requests over our connections."""
+"""httpx in both directions: our requests over the user's httpx, and the user's requests over our connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts over a kept connection, which need no task: they end as those do that are awaited."""
+"""Attempts over a kept connection, which need no task, end like awaited ones."""
 
 from __future__ import annotations
 

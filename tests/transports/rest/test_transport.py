@@ -1,4 +1,4 @@
-"""REST over our own connections, against servers that misbehave as the script says."""
+"""REST over our own connections, against servers with scripted faults."""
 
 from __future__ import annotations
 

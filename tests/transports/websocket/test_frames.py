@@ -1,4 +1,4 @@
-"""Frames are cut where they end, however they come; what is no answer's frame is left alone."""
+"""Frames are split correctly, however they arrive; other frames than answers are left alone."""
 
 from __future__ import annotations
 

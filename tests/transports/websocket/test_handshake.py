@@ -1,4 +1,4 @@
-"""The answer to a WebSocket handshake, in every piece it may come in."""
+"""The answer to a WebSocket handshake, split at every position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSocket: what goes onto a connection, what comes back, and what happens when the connection ends."""
+"""WebSocket: sent and received frames, and what happens when the connection ends."""
 
 from __future__ import annotations
 
