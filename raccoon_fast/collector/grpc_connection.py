@@ -107,7 +107,7 @@ class _Call:
 
 
 class _PastH2:
-    """The streams whose DATA frames may bypass h2. h2 compares content-length with the frames that it sees."""
+    """The streams whose DATA frames may bypass h2: those without a content-length, which h2 compares with frames."""
 
     def __init__(self, calls: Mapping[int, _Call]) -> None:
         self._calls = calls

@@ -118,7 +118,7 @@ class HttpConnection(asyncio.Protocol):
         self._check_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Mark the connection as lost. A request that is being answered continues, as in the server's handlers."""
+        """Forget the connection. A request that is being answered continues, as in the server's handlers."""
         self._leave()
 
     def data_received(self, data: bytes) -> None:
