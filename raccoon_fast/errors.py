@@ -2,8 +2,8 @@
 
     RaccoonError
     +-- SerializationError (ValueError, TypeError)  one event could not be encoded: fix the event
-    +-- MessageTooLargeError (ValueError)   the request is over the transport's limit: send fewer events
-    +-- BufferFull                          the producer's buffer is full: send less, or choose what to drop
+    +-- MessageTooLargeError (ValueError)   a request over the transport's limit: send fewer events
+    +-- BufferFull                          the buffer is full: send less, or choose what to drop
     +-- DecodeError (ValueError)            bytes that should be an answer are not
     +-- DeliveryError                       a request failed; `retryable` and `outcome` say more
         +-- ServerError                     the server answered, but not with SUCCESS
@@ -11,11 +11,11 @@
         +-- DroppedError                    the overflow policy dropped the batch
         +-- TransportError (ConnectionError)
         |   +-- ConnectError                no connection could be made
-        |   |   +-- TLSError               the peer is not trusted: fix the certificates, a retry does not help
+        |   |   +-- TLSError                the peer is not trusted: fix the certificates; no retry
         |   +-- ConnectionLostError         the connection ended before the answer
         |   +-- ProtocolError               the answer is not a Raccoon's
         +-- AckTimeoutError (TimeoutError)  no answer in time
-        +-- ClientClosedError (RuntimeError) the client was closed before the answer, or before it was asked
+        +-- ClientClosedError (RuntimeError) the client was closed before the call or its answer
 
 An invalid option or argument raises a plain TypeError or ValueError that names it.
 """
