@@ -84,7 +84,7 @@ def test_committed_results_are_whole() -> None:
 
 
 class TestGuard:
-    def test_says_that_there_is_no_valgrind(self, tmp_path: Path) -> None:
+    def test_reports_a_missing_valgrind(self, tmp_path: Path) -> None:
         finished = subprocess.run(
             [sys.executable, BENCHMARKS / "guard.py"],
             env={**os.environ, "PATH": str(tmp_path)},

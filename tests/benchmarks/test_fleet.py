@@ -96,16 +96,16 @@ class TestReconnecting:
         assert wave.connected_s == sorted(wave.connected_s)
         assert wave.connected_s[0] >= 2.0
 
-    def test_no_faster_than_it_is_accepted(self, waves: Any, load: Any) -> None:
+    def test_reconnects_are_no_faster_than_the_server_accepts(self, waves: Any, load: Any) -> None:
         wave = waves.reconnect(500, load.DEFAULTS.retry, waves.Listener(100.0, 1e6), 1)
         assert wave.share_s(1.0) >= 5.0
 
-    def test_who_waits_too_long_gives_up_and_comes_again(self, waves: Any, load: Any) -> None:
+    def test_a_client_that_waits_too_long_gives_up_and_reconnects(self, waves: Any, load: Any) -> None:
         wave = waves.reconnect(500, load.DEFAULTS.retry, waves.Listener(20.0, 1e6), 1)
         assert wave.attempts.total() > 500
         assert len(wave.connected_s) == 500
 
-    def test_jitter_spreads_those_who_come_back(self, waves: Any, load: Any) -> None:
+    def test_jitter_spreads_reconnecting_clients(self, waves: Any, load: Any) -> None:
         policy = load.DEFAULTS.retry
         assert policy.jitter == "full"
         jittered, together = (
@@ -115,7 +115,7 @@ class TestReconnecting:
         assert together.peak_per_s(10.0) == 10_000.0
         assert jittered.peak_per_s(10.0) < together.peak_per_s(10.0) / 20
 
-    def test_probes_come_back_in_no_higher_wave_than_full_jitter(self, waves: Any, load: Any) -> None:
+    def test_probes_make_no_higher_wave_than_full_jitter(self, waves: Any, load: Any) -> None:
         """Though they find the server sooner, and half of them within half of its outage."""
 
         class FullJitter(load.RetryPolicy):  # type: ignore[name-defined,misc]

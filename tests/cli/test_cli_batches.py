@@ -66,11 +66,11 @@ class TestBatches:
         big = b'"12345678"'
         assert collect(Input(b"111", b"222", b"3", big, b"4")) == [[b"111", b"222"], [b"3"], [big], [b"4"]]
 
-    def test_bytes_are_the_lines_own(self):
+    def test_a_batch_keeps_the_bytes_of_its_lines(self):
         text = b' {"b" : 1.50,\t"a":"\\u0041" } '
         assert collect(Input(text)) == [[text]]
 
-    def test_blank_lines_are_passed_over_and_count(self):
+    def test_blank_lines_are_skipped_but_counted(self):
         (batch,) = read_batches(Input(b"", b" \t", b"1"), event_parser("t", None), 9, pytest.fail, lambda: False)
         assert batch.events == [("t", b"1")]
         assert (batch.last_line, batch.nbytes) == (3, 1)
@@ -78,13 +78,13 @@ class TestBatches:
     def test_a_pause_closes_a_batch(self):
         assert collect(Input(b"1", None, None, b"2")) == [[b"1"], None, [b"2"]]
 
-    def test_bad_lines_are_told_and_left_out(self):
+    def test_bad_lines_are_reported_and_left_out(self):
         bad = []
         assert collect(Input(b"1", b"x", b"2"), bad=bad) == [[b"1", b"2"]]
         assert len(bad) == 1
         assert bad[0].startswith("input:2: not JSON: ")
 
-    def test_what_was_read_before_an_error_comes_first(self):
+    def test_lines_read_before_an_error_come_first(self):
         found = read_batches(
             Input(b"1", error=InputError("torn")), event_parser("t", None), 9, pytest.fail, lambda: False
         )

@@ -61,7 +61,7 @@ def keeps_up(monkeypatch):
 
 class TestLoad:
     @pytest.mark.parametrize("protocol", ["rest", "websocket", "grpc"])
-    def test_what_is_due_is_sent_and_acknowledged(self, measure, collector, protocol):
+    def test_due_events_are_sent_and_acknowledged(self, measure, collector, protocol):
         urls = {"rest": collector.url, "websocket": collector.ws_url, "grpc": f"grpc://{collector.grpc_target}"}
         code, (step,) = measure(urls[protocol], "--rate", 500, "--seconds", 0.5, "--size", 50, "--type", "load")
         assert (code, step["rate"], step["due"], step["emitted"], step["acknowledged"]) == (0, 500.0, 250, 250, 250)
@@ -104,7 +104,7 @@ class TestLoad:
         assert code == 0
         assert [(step["rate"], step["due"]) for step in steps] == [(100, 30), (200, 60), (300, 90)]
 
-    def test_a_ramp_ends_where_it_cannot_be_kept_up(self, collector, capsys):
+    def test_a_ramp_ends_at_a_rate_that_cannot_be_reached(self, collector, capsys):
         collector.faults.delay(0.05)
         options = ["--in-flight", "1", "--batch-events", "10"]  # 200 a second, at best
         assert (
@@ -116,7 +116,7 @@ class TestLoad:
         assert step["achieved"] < 250
         assert err == ("raccoon-fast bench: could not keep up with 1,000 events/s: the ramp ends here\n")
 
-    def test_what_is_due_during_a_stall_is_slow(self, measure, collector, before_the_step):
+    def test_events_due_during_a_stall_are_slow(self, measure, collector, before_the_step):
         """In a closed loop one request would be slow; here it is all that was due meanwhile."""
         before_the_step(lambda: collector.faults.delay(0.5, times=1))
         options = ["--in-flight", 1, "--batch-events", 100, "--linger", 0.002]
@@ -199,7 +199,7 @@ class TestTicks:
         assert noted == [(0.0, 2), (0.001, 3), (0.002, 3), (0.003, 2)]
         assert result == (10, 10, 0)
 
-    def test_what_comes_late_was_due_all_the_same(self, clock):
+    def test_a_late_tick_counts_events_from_their_due_time(self, clock):
         noted, _ = self.emit(clock, 1000, 0.004, emit_s=0.00125)
         assert noted == [(0.0, 1), (0.001, 1), (0.002, 1), (0.003, 1)]
         assert clock.now_s == pytest.approx(100.0 + 4 * 0.00125)
@@ -222,7 +222,7 @@ class TestTicks:
 
 
 class TestFailures:
-    def test_a_server_that_is_not_there(self, command, unused_port):
+    def test_no_server_listens(self, command, unused_port):
         run = command("bench", f"ws://127.0.0.1:{unused_port}")
         assert (run.returncode, run.stdout) == (1, "")
         assert run.stderr.startswith(f"raccoon-fast bench: cannot connect to ws://127.0.0.1:{unused_port}")
@@ -242,7 +242,7 @@ class TestFailures:
         assert set(requests.values()) == {1}
         assert out.splitlines()[0].split()[:3] == ["events/s", "achieved", "acked"]
 
-    def test_what_is_not_acknowledged_in_time(self, collector):
+    def test_events_not_acknowledged_in_time(self, collector):
         with Producer(
             collector.ws_url, serializer=RAW, overflow="raise", logger=None, retry=RetryPolicy(max_attempts=1)
         ) as producer:
@@ -253,7 +253,7 @@ class TestFailures:
         assert not step.kept_up
         assert step.latencies.max_s == 0.0
 
-    def test_what_the_producer_has_no_room_for(self, collector):
+    def test_events_the_producer_has_no_room_for(self, collector):
         with Producer(
             collector.ws_url, serializer=RAW, overflow="raise", logger=None, batch_bytes=1000, buffer_bytes=2000
         ) as producer:
@@ -279,7 +279,7 @@ class TestFailures:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
-def test_a_pause_of_its_own_is_latency(command, collector):
+def test_a_pause_of_the_benchmark_itself_counts_as_latency(command, collector):
     process = command.start("bench", collector.ws_url, "--rate", 200, "--seconds", 2, "--json")
     collector.wait_for(50)
     process.send_signal(signal.SIGSTOP)
@@ -294,7 +294,7 @@ def test_a_pause_of_its_own_is_latency(command, collector):
     assert step["latency_ms"]["p50"] > 0
 
 
-def test_what_this_machine_could_not_emit_is_a_failure(collector, capsys, monkeypatch):
+def test_events_this_machine_could_not_emit_are_failures(collector, capsys, monkeypatch):
     monkeypatch.setattr(load, "_MOST_LATE_S", -0.02)
     # 60 ns for each event, which a loop in Python does not reach.
     assert main(["bench", collector.ws_url, "--rate", "10000000", "--seconds", "0.05"]) == 1
@@ -305,7 +305,7 @@ def test_what_this_machine_could_not_emit_is_a_failure(collector, capsys, monkey
 class TestConsent:
     ELSEWHERE = "http://192.0.2.1:8080"  # for documentation (RFC 5737)
 
-    def test_a_server_elsewhere_needs_it(self, command):
+    def test_a_remote_server_needs_consent(self, command):
         run = command("bench", self.ELSEWHERE, "--rate", 5000, "--seconds", 2)
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
@@ -313,7 +313,7 @@ class TestConsent:
             "server. There is no terminal to ask on: pass --yes\n"
         )
 
-    def test_no_is_no(self, command):
+    def test_answering_no_sends_nothing(self, command):
         ours, theirs = pty.openpty()
         process = command.start("bench", self.ELSEWHERE, stdin=theirs)
         os.close(theirs)
@@ -323,7 +323,7 @@ class TestConsent:
         assert (process.returncode, out) == (1, b"nothing was sent\n")
 
     @pytest.mark.parametrize("answer", ["yes", "--yes"])
-    def test_yes_is_yes(self, collector, monkeypatch, answer):
+    def test_answering_yes_sends(self, collector, monkeypatch, answer):
         asked = []
         monkeypatch.setattr(bench, "_is_loopback", lambda url: False)
         monkeypatch.setattr(bench, "confirm", lambda question: not asked.append(question))
@@ -343,7 +343,7 @@ class TestConsent:
             ("http://no-such-host.invalid", False),
         ],
     )
-    def test_what_is_loopback(self, url, is_loopback):
+    def test_loopback_addresses(self, url, is_loopback):
         assert bench._is_loopback(url) is is_loopback
 
 

@@ -35,7 +35,7 @@ def test_lines_fit_and_parts_come_in_order(width):
     assert keys.split("   ")[-1] == "░ p99.9 to max"
 
 
-def test_the_scale_s_numbers_stand_where_they_are():
+def test_scale_labels_stand_at_their_values():
     bar, scale, _ = draw_text([Bar("x", (1.0, 2.0, 5.0, 10.0, 20.0))], 100)
     for number, character in (("1", "█"), ("2", "▓"), ("5", "▒"), ("10", "░")):
         assert scale.split(" ms")[0].index(f" {number} ") + 1 == bar.index(character), number

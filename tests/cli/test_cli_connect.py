@@ -30,7 +30,7 @@ def line(tmp_path):
     return str(path)
 
 
-def test_the_environment_says_what_the_options_leave_out(collector, variables, line):
+def test_the_environment_fills_in_missing_options(collector, variables, line):
     variables(URL=collector.url, USER_ID="me", GROUP="us", AUTH_TOKEN="secret", TIMEOUT="5")
     assert main(["send", line, "--type", "t"]) == 0
     assert main(["send", line, "--type", "t", "--group", "them", "--header", "Authorization: Basic eDp5"]) == 0
@@ -47,7 +47,7 @@ def test_header_names_of_the_environment(variables, line):
 
 
 @pytest.mark.parametrize("said_by", ["options", "environment"])
-def test_several_servers_are_failed_over_to(collector, variables, line, unused_port, said_by):
+def test_the_command_fails_over_among_several_servers(collector, variables, line, unused_port, said_by):
     urls = [f"ws://127.0.0.1:{unused_port}", collector.ws_url]
     options = [part for url in urls for part in ("--url", url)]
     if said_by == "environment":
@@ -66,7 +66,7 @@ def test_replay_takes_the_server_from_the_environment(collector, variables, tmp_
     assert collector.event_count == 1
 
 
-def test_the_demo_is_not_led_astray(variables, capsys):
+def test_the_demo_ignores_the_environment(variables, capsys):
     variables(URL="http://127.0.0.1:1", TLS_CA=__file__, USER_ID="me", SPOOL="/no/such", LINGR="x")
     assert main(["demo", "--records", "5"]) == 0
     assert capsys.readouterr().err == ""
@@ -104,7 +104,7 @@ def test_wrong_variables_are_one_line(capsys, variables, line, values, message, 
     assert err.count("\n") == 1
 
 
-def test_unknown_variables_are_warned_of(capsys, collector, variables, line):
+def test_unknown_variables_cause_a_warning(capsys, collector, variables, line):
     variables(URL=collector.url, USERID="me")
     assert main(["send", line, "--type", "t", "--json"]) == 0
     out, err = capsys.readouterr()

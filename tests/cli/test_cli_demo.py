@@ -29,7 +29,7 @@ def test_all_four_ways(command):
     }
 
 
-def test_a_server_of_ones_own(command, collector):
+def test_the_user_s_own_server(command, collector):
     run = command("demo", "--records", "600", "--url", collector.url, "--grpc", f"grpc://{collector.grpc_target}")
     assert (run.returncode, run.stderr) == (0, "")
     collector.wait_for(4 * 600)
@@ -47,7 +47,7 @@ def test_grpc_alone(command, collector):
     assert list(rows(run.stdout)) == ["gRPC"]
 
 
-def test_a_server_that_is_not_there(command):
+def test_no_server_listens(command):
     run = command("demo", "--records", "10", "--grpc", "grpc://127.0.0.1:1", "--max-attempts", "1")
     assert run.returncode == 1
     assert "gRPC: 10 events not acknowledged: " in run.stderr
@@ -96,7 +96,7 @@ def test_fails_on_a_difference_of_one_event(monkeypatch, capsys, kind, words):
     ]
 
 
-def test_fails_when_what_was_acknowledged_is_never_published(monkeypatch, capsys):
+def test_fails_when_acknowledged_events_are_never_published(monkeypatch, capsys):
     monkeypatch.setattr(demo, "new_collector", lambda: Collector(publish_failure_rate=1.0))
     monkeypatch.setattr(demo, "_ARRIVAL_TIMEOUT_S", 0.05)
     assert main(["demo", "--records", "50"]) == 1

@@ -187,7 +187,7 @@ class TestTheWayThere:
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             assert examine(collector.url).code == 0
 
-    def test_addresses_in_the_order_of_trying(self, examine, collector, monkeypatch):
+    def test_addresses_are_listed_in_the_order_tried(self, examine, collector, monkeypatch):
         real = resolver.look_up
 
         async def look_up(host, port):
@@ -223,7 +223,7 @@ class TestTheWayThere:
 
 
 class TestConsent:
-    def test_without_it_no_event_is_sent(self, examine, collector):
+    def test_no_event_is_sent_without_consent(self, examine, collector):
         report = examine(collector.url, f"grpc://{collector.grpc_target}")
         assert report.code == 0
         assert (
@@ -233,7 +233,7 @@ class TestConsent:
         assert collector.event_count == 0
 
     @pytest.mark.parametrize(("answer", "events"), [(b"y\n", 5), (b"n\n", 0)])
-    def test_it_asks_once(self, command, collector, answer, events):
+    def test_consent_is_asked_for_once(self, command, collector, answer, events):
         pty = pytest.importorskip("pty", reason="there is no pseudo-terminal here")
         ours, theirs = pty.openpty()
         process = command.start("doctor", collector.url, f"grpc://{collector.grpc_target}", stdin=theirs)
@@ -302,7 +302,7 @@ class TestTLS:
             assert fix in remedy
             assert collector.request_count == 0
 
-    def test_one_that_expires_soon(self, examine, tls_collector, authority):
+    def test_a_certificate_that_expires_soon(self, examine, tls_collector, authority):
         with tls_collector("127.0.0.1", not_after=days(10.5)) as collector:
             report = examine(collector.url, "--ca", authority.ca)
         ((status, said, remedy),) = report("tls")
@@ -358,7 +358,7 @@ class TestNetwork:
         assert said.startswith("no-such-host.invalid: ")
         assert "check the name" in remedy
 
-    def test_nothing_comes_back(self, examine):
+    def test_a_connect_without_an_answer(self, examine):
         with socket.socket() as full:  # its queue of connections
             full.bind(("127.0.0.1", 0))
             full.listen(0)
@@ -412,13 +412,13 @@ def web_server():
 
 
 class TestServer:
-    def test_it_is_no_raccoon(self, examine, web_server):
+    def test_a_server_that_is_not_raccoon(self, examine, web_server):
         report = examine(web_server)
         assert report.code == 1
         assert report("ping")[0][:2] == ("warn", "/ping answers HTTP 200: '<html>\\x1b[31mWelcome</html>'")
         assert "is this a Raccoon's port and path?" in report("rest")[0][2]
 
-    def test_its_words_do_nothing_to_the_terminal(self, command, unused_port):
+    def test_server_text_is_escaped_for_the_terminal(self, command, unused_port):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -509,7 +509,7 @@ class TestServer:
         assert "within 0.3 s" in report("rest")[0][1]
         assert "look at the server's log" in report("ack ws")[0][2]
 
-    def test_json_that_is_not_read(self, examine, collector, monkeypatch):
+    def test_a_server_that_does_not_read_json(self, examine, collector, monkeypatch):
         def refuse(data):
             raise MalformedRequest("sent_time must be RFC 3339")
 
@@ -528,14 +528,14 @@ class TestServer:
         assert abs(int(said.split()[4].replace(",", "")) - abs(hours) * 3600) <= 3
         assert "NTP" in fix
 
-    def test_grpc_where_it_would_be(self, examine, monkeypatch):
+    def test_grpc_is_found_at_its_default_port(self, examine, monkeypatch):
         with Collector() as collector:
             monkeypatch.setattr(doctor, "_GRPC_PORT", collector.grpc_port)
             report = examine(collector.url, "--yes")
             assert report.code == 0
             assert collector.counts["grpc"].events == 1
 
-    def test_no_grpc_is_no_failure(self, examine, collector):
+    def test_missing_grpc_is_not_a_failure(self, examine, collector):
         report = examine(collector.url)
         ((status, said, _),) = report("grpc")
         assert (report.code, status) == (0, "skip")

@@ -15,7 +15,7 @@ from raccoon_fast.cli.flights import flight_message, read_flights
 ROOT = Path(__file__).parents[2]
 
 
-def test_sample_is_what_its_readme_says():
+def test_sample_matches_its_readme():
     lines = read_flights()
     unpacked = hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
     assert unpacked in (ROOT / "benchmarks/data/README.md").read_text()

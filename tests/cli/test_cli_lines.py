@@ -78,7 +78,7 @@ def test_a_line_over_the_limit_comes_cut_short_and_the_next_is_whole(read, monke
 
 
 @pytest.mark.parametrize("cut", [5, 12, 40, -9, -1])
-def test_torn_gzip_is_told_after_its_last_whole_line(tmp_path, cut):
+def test_torn_gzip_is_reported_after_its_last_whole_line(tmp_path, cut):
     random.seed(1)
     text = b"".join(b'{"n":%d}\n' % random.getrandbits(64) for _ in range(50))
     path = tmp_path / "torn.gz"
@@ -94,7 +94,7 @@ def test_torn_gzip_is_told_after_its_last_whole_line(tmp_path, cut):
     assert f"past line {len(found)}:" in str(caught.value)
 
 
-def test_broken_gzip_is_told(tmp_path):
+def test_broken_gzip_is_reported(tmp_path):
     path = tmp_path / "broken.gz"
     path.write_bytes(b"\x1f\x8b" + bytes(range(64)))
     with LineReader(str(path)) as reader, pytest.raises(InputError, match="past line 0"):

@@ -73,7 +73,7 @@ class TestDelivery:
         assert all(event.type == json.loads(event.data)["kind"] for event in collector.events)
         assert run.stdout.splitlines()[0] == "events        2,500 in 3 requests"
 
-    def test_who_sends(self, command, collector):
+    def test_identity_and_headers_are_sent(self, command, collector):
         options = ["--user-id", "me", "--group", "us", "--header", "X-Extra: yes: really"]
         run = command("send", "-", "--url", collector.url, "--type", "t", *options, stdin=b"1")
         assert run.returncode == 0
@@ -107,7 +107,7 @@ class TestDelivery:
 class TestBadLines:
     BAD = b'{"n":0}\n{"n":\n\n{"n":1}\n[\n'
 
-    def test_the_first_ends_the_run_after_what_came_before(self, command, collector):
+    def test_the_first_bad_line_ends_the_run_after_the_lines_before_it(self, command, collector):
         run = command("send", "-", "--url", collector.url, "--type", "t", stdin=self.BAD)
         assert run.returncode == 2
         assert run.stderr.startswith("raccoon-fast send: stdin:2: not JSON: ")
@@ -133,7 +133,7 @@ class TestBadLines:
 
 
 class TestPace:
-    def test_a_rate_is_kept_to(self, command, collector):
+    def test_a_rate_is_kept(self, command, collector):
         lines = b"".join(b'{"n":%d}\n' % number for number in range(40))
         run = command("send", "-", "--url", collector.url, "--type", "t", "--rate", 40, "--json", stdin=lines)
         assert run.returncode == 0
@@ -141,7 +141,7 @@ class TestPace:
         assert set(Counter(event.req_guid for event in collector.events).values()) == {4}
         assert len(arrived(collector, 40)) == 40
 
-    def test_a_signal_ends_the_wait_for_it(self, command, collector):
+    def test_a_signal_ends_the_wait_for_the_rate(self, command, collector):
         lines = b"1\n" * 40
         process = command.start(
             "send", "-", "--url", collector.url, "--type", "t", "--rate", "0.1", stdin=subprocess.PIPE
@@ -157,7 +157,7 @@ class TestPace:
 
 
 class TestFromLine:
-    def test_the_lines_from_there_on(self, command, collector, file):
+    def test_only_lines_from_there_on_are_sent(self, command, collector, file):
         run = command("send", file, "--url", collector.url, "--type", "t", "--from-line", 2499)
         assert (run.returncode, run.stderr) == (0, "")
         assert arrived(collector, 2) == LINES[2498:]
@@ -169,12 +169,12 @@ class TestFromLine:
         assert command("send", *options, "--from-line", 3).returncode == 0
         assert arrived(collector, 2) == [b'{"n":0}', b'{"n":1}']
 
-    def test_an_end_before_it(self, command, collector, file):
+    def test_a_file_that_ends_before_the_line(self, command, collector, file):
         run = command("send", file, "--url", collector.url, "--type", "t", "--from-line", 2501)
         assert (run.returncode, collector.event_count) == (2, 0)
         assert run.stderr == (f"raccoon-fast send: {file} ends at line 2500: there is no line 2501 to start at\n")
 
-    def test_one_that_was_given_up_says_where_to_go_on(self, command, unused_port, file):
+    def test_an_abandoned_run_says_where_to_continue(self, command, unused_port, file):
         url = f"http://127.0.0.1:{unused_port}"
         run = command("send", file, "--url", url, "--type", "t", "--max-attempts", 1, "--in-flight", 1)
         assert run.returncode == 1
@@ -182,7 +182,7 @@ class TestFromLine:
 
 
 class TestDryRun:
-    def test_says_what_would_be_sent(self, command, file, collector):
+    def test_prints_what_would_be_sent(self, command, file, collector):
         run = command("send", file, "--url", collector.url, "--type-field", "kind", "--dry-run", "--json")
         assert (run.returncode, run.stderr, collector.request_count) == (0, "", 0)
         found = json.loads(run.stdout)
@@ -240,7 +240,7 @@ class TestOtherFormats:
         run = command("send", "-", "--url", collector.url, "--type", "t", stdin=array * 2)
         assert (run.returncode, run.stderr) == (0, "")
 
-    def test_no_hint_for_what_is_only_broken(self, command, collector):
+    def test_broken_json_gets_no_hint(self, command, collector):
         run = command("send", "-", "--url", collector.url, "--type", "t", stdin=b"nonsense\n")
         assert "looks like" not in run.stderr
 
@@ -251,7 +251,7 @@ class TestToken:
         assert run.returncode == 0
         assert collector.requests[0].headers["authorization"] == "Bearer s3cret"
 
-    def test_goes_before_the_environment_s(self, command, collector):
+    def test_takes_precedence_over_the_environment(self, command, collector):
         options = ["--url", collector.url, "--type", "t", "--token", "mine"]
         assert command("send", "-", *options, stdin=b"1", RACCOON_FAST_AUTH_TOKEN="theirs").returncode == 0
         assert collector.requests[0].headers["authorization"] == "Bearer mine"
@@ -274,7 +274,7 @@ class TestToken:
 
 
 class TestFailures:
-    def test_what_failed_is_kept_and_can_be_sent_again(self, command, file, tmp_path):
+    def test_failed_events_are_kept_and_can_be_sent_again(self, command, file, tmp_path):
         with Collector(acks="sync", publish_failure_rate=1.0) as refusing:
             options = ["--max-attempts", "1", "--failed", "failed.jsonl"]
             run = command("send", file, "--url", refusing.url, "--type", "t", "--json", *options)
@@ -305,7 +305,7 @@ class TestFailures:
         assert published | set(failed[1:]) <= set(LINES)
         assert (len(published), len(failed) - 1) == (summary["acknowledged"], sum(summary["failed"].values()))
 
-    def test_a_server_that_is_not_there(self, file, tmp_path, unused_port, impatient, capsys):
+    def test_no_server_listens(self, file, tmp_path, unused_port, impatient, capsys):
         failed = tmp_path / "failed.jsonl"
         options = ["--batch-events", "100", "--in-flight", "2", "--max-attempts", "1", "--failed", str(failed)]
         code = main(["send", str(file), "--url", f"ws://127.0.0.1:{unused_port}", "--type", "t", *options])
@@ -360,7 +360,7 @@ class TestFailures:
             ("ws://{grpc}", "closed the connection during the WebSocket handshake"),
         ],
     )
-    def test_what_is_wrong_is_said_first_and_is_the_reason(self, collector, file, impatient, capsys, url, said):
+    def test_the_cause_is_printed_first_and_is_the_reason(self, collector, file, impatient, capsys, url, said):
         places = {"rest": collector.url, "websocket": collector.ws_url, "grpc": collector.grpc_target}
         url = url.format(host=collector.url.partition("//")[2], **places)
         assert main(["send", str(file), "--url", url, "--type", "t", "--json"]) == 1
@@ -370,7 +370,7 @@ class TestFailures:
         for reason in json.loads(out)["failed"]:
             assert re.search(rf"({said}).*delivered\)$", reason)
 
-    def test_it_is_said_when_it_happens(self, command, file, pki):
+    def test_a_failure_is_printed_when_it_happens(self, command, file, pki):
         with Collector(tls_cert=pki["cert"], tls_key=pki["cert"]) as collector:
             process = command.start("send", file, "--url", collector.url, "--type", "t")
             assert b"cannot trust" in process.stderr.readline()
@@ -379,7 +379,7 @@ class TestFailures:
             out, _ = process.communicate()
             assert b"cannot trust" in out
 
-    def test_a_failure_that_is_mended_is_no_reason_later(self, file, impatient, monkeypatch, capsys):
+    def test_a_failure_that_was_fixed_is_not_the_final_reason(self, file, impatient, monkeypatch, capsys):
         """A 404 at first, then an acknowledgement, then a server that is busy until the end."""
 
         class ThenBusy(send.Summary):
@@ -442,7 +442,7 @@ class TestSignals:
         assert json.loads(out)["acknowledged"] == 2500
         assert err.decode() == f"raccoon-fast send: ended by {number.name}: nothing after line 2500 of stdin was sent\n"
 
-    def test_what_is_in_flight_has_a_while_and_is_then_kept(self, file, tmp_path, monkeypatch, capsys):
+    def test_requests_in_flight_get_a_grace_period_and_are_then_kept(self, file, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(send, "GRACE_S", 0.2)
         failed = tmp_path / "failed.jsonl"
         with Collector() as collector:
@@ -464,7 +464,7 @@ class TestSignals:
         assert sorted(failed.read_bytes().splitlines()) == sorted(LINES[:2000])
         assert "nothing after line 2000 of" in err
 
-    def test_a_second_ends_it_at_once(self, command, file):
+    def test_a_second_signal_ends_the_run_at_once(self, command, file):
         with Collector() as collector:
             collector.faults.drop_acks()
             process = command.start("send", file, "--url", collector.ws_url, "--type", "t")

@@ -117,7 +117,7 @@ def test_several_files_and_patterns(command, collector, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_that_is_no_event(command, collector, tmp_path):
+def test_a_row_that_is_not_an_event(command, collector, tmp_path):
     days = pa.array([0, 1, 5_000_000, 3, 6_000_000], pa.date32())
     file = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"n": range(5), "day": days}), file)
@@ -190,14 +190,14 @@ def test_wrong_files_and_options(command, tmp_path, names, options, message):
     assert "Traceback" not in run.stderr
 
 
-def test_stdin_goes_by_itself(command, tmp_path):
+def test_stdin_excludes_other_files(command, tmp_path):
     (tmp_path / "t.jsonl").write_bytes(b"{}\n")
     run = command("send", "-", tmp_path / "t.jsonl", "--url", "http://127.0.0.1:9", "--type", "a", stdin=b"")
     assert run.returncode == 2
     assert "- is stdin" in run.stderr
 
 
-def test_a_broken_end_is_told_by_the_row(command, collector, tmp_path):
+def test_a_broken_end_is_reported_with_its_row(command, collector, tmp_path):
     file = tmp_path / "t.csv"
     csv.write_csv(TABLE, file)
     with file.open("ab") as out:

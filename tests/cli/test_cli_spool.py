@@ -133,7 +133,7 @@ class TestVerify:
 
 class TestReplay:
     @pytest.mark.parametrize("protocol", ["rest", "websocket", "grpc"])
-    def test_what_is_left_is_sent_with_its_guids(self, command, collector, path, left, protocol):
+    def test_remaining_records_are_sent_with_their_guids(self, command, collector, path, left, protocol):
         urls = {"rest": collector.url, "websocket": collector.ws_url, "grpc": f"grpc://{collector.grpc_target}"}
         run = command("spool", "replay", path, "--url", urls[protocol], "--json")
         assert (run.returncode, run.stderr) == (0, "")
@@ -147,7 +147,7 @@ class TestReplay:
         assert again.returncode == 0
         assert again.stdout.splitlines()[0] == "acknowledged       0"
 
-    def test_what_was_taken_over_is_waited_for(self, collector, path, left, monkeypatch, capsys):
+    def test_adopted_records_are_waited_for(self, collector, path, left, monkeypatch, capsys):
         told = Spool.pop_lost
 
         def tell_late(spool):
@@ -165,7 +165,7 @@ class TestReplay:
         (owner,) = json.loads(command("spool", "ls", path, "--json").stdout)["owners"]
         assert (owner["alive"], owner["events"]) == (True, {"mine": 3})
 
-    def test_what_is_not_acknowledged_stays(self, path, left, unused_port, monkeypatch, capsys):
+    def test_unacknowledged_records_stay(self, path, left, unused_port, monkeypatch, capsys):
         monkeypatch.setattr(replay, "PATIENCE_S", 0.3)
         assert main(["spool", "replay", str(path), "--url", f"ws://127.0.0.1:{unused_port}", "--json"]) == 1
         out, err = capsys.readouterr()
@@ -188,7 +188,7 @@ class TestReplay:
         (owner,) = json.loads(capsys.readouterr().out)["owners"]
         assert owner["events"] == {"t0": 30, "t1": 30, "t2": 30}
 
-    def test_damage_is_told(self, command, collector, path, left):
+    def test_damage_is_reported(self, command, collector, path, left):
         with contextlib.closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE records SET body = x'00' WHERE req_guid = '{left[0]}'")
         db.close()
@@ -270,7 +270,7 @@ def test_wrong_usage(command, path, left, options, words):
 
 
 @pytest.mark.parametrize("action", [["ls"], ["verify"], ["replay", "--url", "http://localhost:1"], ["drop", "--yes"]])
-def test_what_is_no_spool_is_left_alone(command, tmp_path, action):
+def test_a_file_that_is_not_a_spool_is_left_alone(command, tmp_path, action):
     other = tmp_path / "other"
     other.write_text("mine" * 1000)
     run = command("spool", *action, other)

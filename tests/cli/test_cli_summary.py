@@ -27,17 +27,17 @@ class TestLatencies:
         assert exact <= latencies.percentile_s(share) * (1 + 1e-9)
         assert latencies.percentile_s(share) <= exact * 1.02 * (1 + 1e-9)
 
-    def test_memory_does_not_grow_with_their_number(self):
+    def test_memory_does_not_grow_with_the_number_of_latencies(self):
         latencies = Latencies()
         for exponent in range(-20, 20):
             for step in range(1000):
                 latencies.add(10.0**exponent * (1 + step))
         assert len(latencies._buckets) < 4000
 
-    def test_none_at_all(self):
+    def test_no_latencies(self):
         assert Latencies().percentile_s(0.5) == 0.0
 
-    def test_never_above_the_longest(self):
+    def test_percentiles_never_exceed_the_longest_latency(self):
         latencies = Latencies()
         latencies.add(0.123)
         assert latencies.percentile_s(0.5) == latencies.max_s == 0.123
@@ -65,7 +65,7 @@ class TestSummary:
         text = "\n".join(" ".join(row) for row in summary.as_rows())
         assert "not acknowledged 4: late (possibly delivered)" in text
 
-    def test_reasons_are_bounded_and_none_is_lost(self):
+    def test_reasons_are_bounded_and_all_failures_are_counted(self):
         summary = Summary()
         for number in range(1000):
             summary.count(settled(ValueError(f"reason {number}")))
@@ -73,7 +73,7 @@ class TestSummary:
         assert summary.failed["other reasons"] == 2 * 980
         assert summary.unacknowledged == 2000
 
-    def test_a_guid_makes_no_reason_of_its_own(self):
+    def test_reasons_that_differ_by_guid_only_are_one(self):
         summary = Summary()
         for guid in ("guid-1", "guid-2"):
             summary.count(settled(ValueError(f"request {guid} failed"), req_guid=guid))

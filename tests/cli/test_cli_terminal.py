@@ -100,6 +100,6 @@ def test_numbers_and_nouns_agree():
     assert counted(2, "batch", "batches") == "2 batches"
 
 
-def test_what_a_terminal_would_obey_is_escaped():
+def test_terminal_control_sequences_are_escaped():
     assert shown("plain \u00e9 \u2603") == "plain \u00e9 \u2603"
     assert shown("\x00\x1b\x7f\x9b\u2028\u202e\ud800") == r"\x00\x1b\x7f\x9b\u2028\u202e\ud800"

@@ -82,7 +82,7 @@ def new(request, kind):
 
 class TestSend:
     @pytest.mark.parametrize("data", [b"", b"\x00\xff{}", "a\n\u20ac\U0001f600".encode(), b"x" * 300_000], ids=len)
-    def test_events_arrive_as_they_were(self, new, collector, data):
+    def test_events_arrive_unchanged(self, new, collector, data):
         sent = [Event("page", data), ("\u00fcber \u20ac", b"2"), Event("click", data)]
         before_s = time.time()
         new(collector).send(sent)
@@ -103,7 +103,7 @@ class TestSend:
         assert len(set(guids)) == 3
         assert all(str(uuid.UUID(guid)) == guid and uuid.UUID(guid).version == 4 for guid in guids)
 
-    def test_a_given_guid_is_the_one_sent(self, new, collector):
+    def test_a_given_guid_is_sent(self, new, collector):
         guids = ["1", 'quote" \\ \u20ac', "g" * 1024]
         client = new(collector)
         assert [client.send(EVENTS, req_guid=guid).req_guid for guid in guids] == guids
@@ -117,7 +117,7 @@ class TestSend:
                 call(EVENTS, req_guid=guid)
         assert collector.request_count == 0
 
-    def test_events_that_are_none_are_refused(self, new, collector):
+    def test_values_that_are_not_events_are_refused(self, new, collector):
         client = new(collector)
         wrong = [
             ([], ValueError, "empty"),
@@ -144,7 +144,7 @@ class TestSend:
         new(collector).send(["page", b"%d" % i] for i in range(3))
         assert [event.data for event in collector.events] == [b"0", b"1", b"2"]
 
-    def test_its_timeout_bounds_all_attempts(self, new, collector):
+    def test_the_timeout_of_send_bounds_all_attempts(self, new, collector):
         client = new(collector, retry=SOON)
         client.send(EVENTS)
         collector.faults.drop_acks()
@@ -157,7 +157,7 @@ class TestSend:
         collector.faults.clear()
         client.send(EVENTS)
 
-    def test_the_clients_timeout_bounds_one(self, new, collector):
+    def test_the_timeout_of_the_client_bounds_one_attempt(self, new, collector):
         client = new(collector, timeout=0.3, retry=SOON)
         collector.faults.drop_acks(times=2)
         client.send(EVENTS, req_guid="g")
@@ -170,7 +170,7 @@ class TestSend:
                 client.send(EVENTS, timeout=timeout)
         assert collector.request_count == 0
 
-    def test_what_the_protocol_cannot_carry_is_refused_before_sending(self, new, collector):
+    def test_events_the_protocol_cannot_carry_are_refused_before_sending(self, new, collector):
         client = new(collector)
         events = [("big", b"x" * 3_000_000), ("big", b"y" * 2_000_000)]
         if new.protocol != "grpc":
@@ -197,7 +197,7 @@ class TestSubmit:
         assert sorted(int(event.data) for event in collector.events) == list(range(50))
         assert all(event.req_guid == f"g{int(event.data)}" for event in collector.events)
 
-    def test_a_failure_is_the_receipts_and_is_logged(self, new, collector):
+    def test_a_failure_is_on_the_receipt_and_is_logged(self, new, collector):
         lines = []
 
         class Lines:
@@ -241,7 +241,7 @@ class TestSubmit:
 
 
 class TestAcks:
-    def test_one_for_each_answer(self, new, collector):
+    def test_each_answer_is_one_ack(self, new, collector):
         client = new(collector)
         client.send(EVENTS, req_guid="before")
         acks = client.acks()
@@ -304,14 +304,14 @@ class TestIdentity:
         new(collector, app=App("i", "shop", "2")).send(EVENTS)
         assert " shop/2 (i)" in collector.requests[0].user_agent
 
-    def test_once_closed_there_is_nothing_to_name(self, new, collector):
+    def test_naming_the_app_after_close_is_an_error(self, new, collector):
         client = new(collector)
         client.send(EVENTS)
         client.close()
         with pytest.raises(ClientClosedError):
             client.set_app(None)
 
-    def test_an_app_that_is_none_is_refused(self, new, collector):
+    def test_a_wrong_app_is_refused(self, new, collector):
         with pytest.raises(TypeError, match="app"):
             new(collector).set_app(("i", "shop", "2"))
 
@@ -330,7 +330,7 @@ class TestIdentity:
             assert (request.connection_id, request.group) == ("me", "team")
             assert "x-user-id" not in request.headers
 
-    def test_without_a_user_id_there_is_a_fresh_one(self, new, collector):
+    def test_a_missing_user_id_is_generated(self, new, collector):
         new(collector).send(EVENTS)
         new(collector).send(EVENTS)
         first, second = (request.connection_id for request in collector.requests)
@@ -346,7 +346,7 @@ class TestSerializers:
         new(collector, serializer=PROTO).send([("page", message)])
         assert struct_pb2.Struct.FromString(collector.events[0].data) == message
 
-    def test_json_takes_what_json_can_say(self, new, collector):
+    def test_json_takes_values_json_can_represent(self, new, collector):
         data = {"name": "\u20ac", "n": [1, 2.5, None, True]}
         new(collector, serializer=JSON).send([("page", data)])
         assert json.loads(collector.events[0].data) == data
@@ -426,7 +426,7 @@ class TestRetry:
             assert [request.req_guid for request in collector.requests] == ["kept"] * 3
             assert collector.event_count == 1
 
-    def test_when_attempts_run_out_the_error_says_what_is_known(self, new):
+    def test_the_error_after_the_last_attempt_says_what_is_known(self, new):
         with Collector(acks="sync", publish_failure_rate=1.0) as collector:
             with pytest.raises(ServerError, match="INTERNAL_ERROR") as failed:
                 new(collector, retry=RetryPolicy(max_attempts=3, initial=0.01)).send(EVENTS, req_guid="g")
@@ -436,7 +436,7 @@ class TestRetry:
             assert error.response.code is Code.INTERNAL_ERROR
             assert collector.request_count == 3
 
-    def test_what_no_attempt_mends_is_not_tried_again(self, new, collector):
+    def test_a_permanent_error_is_not_retried(self, new, collector):
         before = collector.faults.fired.get("status", 0)
         collector.faults.status(401)
         with pytest.raises(ServerError) as refused:

@@ -148,7 +148,7 @@ def test_a_child_of_multiprocessing_delivers_what_was_submitted_when_it_ends(pro
     assert received(collector) == ["child"]
 
 
-def test_a_client_made_before_and_used_only_after(protocol, collector):
+def test_a_client_made_before_the_fork_and_used_only_after(protocol, collector):
     script = """
     client = new(app=App("i", "shop", "1"))
     pids = [fork(lambda: (client.send(events("child")), client.close())) for _ in range(3)]
@@ -189,7 +189,7 @@ def test_a_child_that_does_not_use_it_leaves_the_parents_connections_alone(proto
     assert received(collector) == ["after", "before"]
 
 
-def test_what_was_in_flight_stays_the_parents(protocol, collector):
+def test_requests_in_flight_stay_with_the_parent(protocol, collector):
     collector.faults.delay(0.3)
     script = """
     client = new()
@@ -209,7 +209,7 @@ def test_what_was_in_flight_stays_the_parents(protocol, collector):
     assert received(collector) == sorted(["before", "child", *(f"parent {i}" for i in range(5))])
 
 
-def test_a_client_closed_before_is_closed_in_the_child(protocol, collector):
+def test_a_client_closed_before_the_fork_is_closed_in_the_child(protocol, collector):
     script = """
     client = new()
     client.send(events("before"))

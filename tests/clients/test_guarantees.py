@@ -463,6 +463,6 @@ def test_a_producers_batch(row: Row, key: tuple[str, str], number: int, files: F
         assert total.acked == 1
 
 
-def test_every_protocol_is_there() -> None:
+def test_every_protocol_is_covered() -> None:
     assert {row.protocol for row in rows()} == {*ALL, "any"}
     assert {*ALL.values()} == {*PROTOCOLS}

@@ -109,7 +109,7 @@ class TestClose:
                 client.close(timeout)
             client.send(EVENTS)
 
-    def test_waits_for_what_is_in_flight(self, kind, protocol, collector):
+    def test_waits_for_requests_in_flight(self, kind, protocol, collector):
         collector.faults.delay(0.2)
         with opened(kind, protocol, collector) as client:
             receipts = [client.submit(EVENTS) for _ in range(5)]
@@ -118,7 +118,7 @@ class TestClose:
             assert [receipt.result(0).status for receipt in receipts] == [Status.SUCCESS] * 5
 
     @pytest.mark.parametrize("timeout", [0, 0.2])
-    def test_fails_what_is_not_acknowledged_in_time(self, kind, protocol, collector, timeout):
+    def test_fails_requests_not_acknowledged_in_time(self, kind, protocol, collector, timeout):
         collector.faults.drop_acks()
         with opened(kind, protocol, collector, timeout=30.0) as client:
             receipts = [client.submit(EVENTS, req_guid=f"g{i}") for i in range(20)]
@@ -143,7 +143,7 @@ class TestClose:
             assert sorted(receipt.req_guid for receipt in called) == sorted(f"g{i}" for i in range(20))
 
     @pytest.mark.parametrize("secure", ["", "s"], ids=["plain", "tls"])
-    def test_fails_what_waits_for_a_connection(self, kind, protocol, black_hole, secure):
+    def test_fails_requests_that_wait_for_a_connection(self, kind, protocol, black_hole, secure):
         with opened(kind, protocol, silent_address(protocol, black_hole, secure), timeout=30.0) as client:
             receipts = [client.submit(EVENTS) for _ in range(12)]
             began_s = time.monotonic()
@@ -219,7 +219,7 @@ class TestClose:
 @pytest.mark.parametrize(
     "new_event_loop", [asyncio.new_event_loop, loop_thread.new_event_loop], ids=["asyncio", "ours"]
 )
-def test_what_was_submitted_in_the_last_moment_begins_and_fails_by_itself(monkeypatch, new_event_loop):
+def test_a_request_submitted_just_before_close_begins_and_fails_with_its_own_error(monkeypatch, new_event_loop):
     """A task that is cancelled before its first step would end without an error of its own."""
     monkeypatch.setattr(loop_thread, "new_event_loop", new_event_loop)
     thread = loop_thread.LoopThread(resolve_logger(None))
@@ -387,7 +387,7 @@ class TestExit:
         # `close` waits for 5 s at most.
         assert time.monotonic() - began_s < patient(15)
 
-    def test_says_what_was_not_acknowledged(self, black_hole):
+    def test_reports_unacknowledged_requests(self, black_hole):
         script = """
         client = new(logger=CONSOLE)
         client.submit(events)
@@ -398,7 +398,7 @@ class TestExit:
         assert "closed with 1 request not acknowledged" in err
         assert "Traceback" not in err
 
-    def test_delivers_what_was_submitted_also_by_a_client_nobody_holds(self, protocol, collector):
+    def test_delivers_requests_of_a_client_nobody_references(self, protocol, collector):
         script = """
         def submit():
             client = new()
@@ -487,7 +487,7 @@ class TestSignals:
             assert ended(process) == ("closed True\n", "", 0)
             assert time.monotonic() - began_s < patient(5)
 
-    def test_ctrl_c_that_nobody_catches_leaves_with(self, protocol, hole):
+    def test_uncaught_ctrl_c_leaves_the_with_block(self, protocol, hole):
         script = """
         with new() as client:
             client.send(events)
@@ -540,7 +540,7 @@ class TestSignals:
             # Python 3.10 interrupts asyncio wherever it is, and leaves things open.
             assert err == "" or sys.version_info < (3, 11)
 
-    def test_sigterm_ends_the_process_as_it_does_any(self, protocol, hole):
+    def test_sigterm_ends_the_process_like_any_other(self, protocol, hole):
         script = """
         new().send(events)
         """

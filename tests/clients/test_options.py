@@ -80,7 +80,7 @@ def test_a_wrong_option_is_named(client, url, option, value, error):
 
 
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
-def test_an_unknown_option_is_named_with_the_one_meant(client, url):
+def test_an_unknown_option_is_named_with_the_likely_one(client, url):
     with pytest.raises(TypeError, match=r"^unknown option 'time_out'; did you mean timeout\?$"):
         client(url, time_out=5)
 
@@ -95,7 +95,7 @@ def test_an_unknown_option_of_a_producer(kind, name, meant):
         kind("http://h", **{name: 5})
 
 
-def test_what_a_client_does_not_take_is_not_what_was_meant():
+def test_options_of_a_producer_are_not_suggested_for_a_client():
     with pytest.raises(TypeError, match=r"^unknown option 'batch_size'$"):
         RestClient("http://h", batch_size=5)
     with pytest.raises(TypeError, match=r"^unknown option 'max_in_fligt'; did you mean max_in_flight\?$"):
@@ -126,14 +126,14 @@ QUESTIONED_OF_A_PRODUCER = [
 
 @pytest.mark.parametrize(("options", "question"), QUESTIONED)
 @pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
-def test_a_time_of_another_unit_is_questioned(caplog, client, url, options, question):
+def test_a_time_in_another_unit_causes_a_warning(caplog, client, url, options, question):
     client(url, **options)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", question)]
 
 
 @pytest.mark.parametrize(("options", "question"), QUESTIONED_OF_A_PRODUCER)
 @pytest.mark.parametrize("kind", [Producer, AsyncProducer])
-def test_a_time_of_another_unit_is_questioned_once(caplog, kind, options, question):
+def test_a_time_in_another_unit_causes_one_warning(caplog, kind, options, question):
     kind(["ws://h", "http://h"], **options)
     assert [record.getMessage() for record in caplog.records] == [question]
 
@@ -156,7 +156,7 @@ def test_usual_times_are_not_questioned(caplog, client, url):
         (5, "not int"),
     ],
 )
-def test_a_producer_s_url_that_is_no_text(kind, url, words):
+def test_a_producer_s_url_that_is_not_text(kind, url, words):
     with pytest.raises(TypeError) as caught:
         kind(url)
     assert str(caught.value) == f"url must be a str such as http://host:port, {words}"
@@ -219,7 +219,7 @@ def test_a_client_s_attributes_show_no_password(client, url):
 
 
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])
-def test_one_ssl_context_is_not_for_grpc_and_http(client):
+def test_grpc_and_http_cannot_share_one_ssl_context(client):
     """It holds what is offered by ALPN, which differs."""
     context = ssl.create_default_context()
     client(["grpcs://h", "grpcs://other"], tls=context)

@@ -76,13 +76,13 @@ def test_a_guid_of_the_callers(guid: str) -> None:
     ],
     ids=repr,
 )
-def test_a_guid_that_is_none(guid: Any, error: type[Exception]) -> None:
+def test_an_invalid_guid(guid: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"req_guid|surrogates"):
         builder().build(EVENTS, guid)
 
 
 @pytest.mark.parametrize("events", [Event("page", b""), "page", b"page", None, 7])
-def test_what_is_no_sequence_of_events(events: Any) -> None:
+def test_values_that_are_not_a_sequence_of_events(events: Any) -> None:
     with pytest.raises(TypeError, match=rf"events takes a sequence .* not {type(events).__name__}"):
         builder().build(events, None)
 
@@ -94,12 +94,12 @@ def test_nothing(events: Any) -> None:
 
 
 @pytest.mark.parametrize("event", [None, "ab", b"ab", ("page",), ("page", b"", 1), {"page": b""}, 7])
-def test_what_is_no_event(event: Any) -> None:
+def test_values_that_are_not_events(event: Any) -> None:
     with pytest.raises(TypeError, match=r"events\[1\] must be Event"):
         builder().build([EVENTS[0], event], None)
 
 
-def test_a_type_that_is_none() -> None:
+def test_an_invalid_type() -> None:
     with pytest.raises(TypeError, match=r"events\[1\]: type must be a str, not bytes"):
         builder().build([EVENTS[0], (b"page", b"")], None)
     with pytest.raises(SerializationError, match=r"events\[1\] of type '': .*empty"):
@@ -134,6 +134,6 @@ def test_the_limit_is_that_of_the_whole_message(wire: str) -> None:
     assert request.envelope.nbytes <= size
 
 
-def test_wire_is_one_of_two() -> None:
+def test_wire_must_be_proto_or_json() -> None:
     with pytest.raises(ValueError, match="wire must be"):
         builder("avro")

@@ -21,7 +21,7 @@ def websocket(collector: Collector, **options) -> WebSocketClient:
     return WebSocketClient(collector.ws_url, **options)
 
 
-def test_a_success_for_a_resend_is_not_taken_for_the_first_attempts():
+def test_a_success_for_a_resend_does_not_count_for_the_first_attempt():
     """A server that dedups by connection answers SUCCESS for a guid it has seen while its first attempt may yet fail.
 
     Sent again on the same connection, this event would be acknowledged and lost.
@@ -76,7 +76,7 @@ def test_a_half_open_connections_id_is_refused_and_waited_out():
         assert collector.event_count == 1
 
 
-def test_a_full_server_is_backed_off_from():
+def test_clients_back_off_from_a_full_server():
     with Collector(max_connections=1) as collector, websocket(collector) as first:
         first.send(EVENTS)
         with websocket(collector) as second, pytest.raises(ServerError) as full:
@@ -101,7 +101,7 @@ def test_a_server_that_pings_fast_keeps_its_client():
         assert len({request.headers["x-user-id"] for request in collector.requests}) == 1
 
 
-def test_a_connection_that_is_cut_is_resent_on():
+def test_requests_of_a_cut_connection_are_resent():
     """A server that is stopped finishes REST and gRPC calls, and cuts WebSockets without a close frame."""
     with Collector(acks="sync", publish_delay=0.2) as collector, websocket(collector) as client:
         receipts = [client.submit([("page", b"%d" % i)]) for i in range(4)]

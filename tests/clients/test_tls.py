@@ -68,7 +68,7 @@ def serving(files: Files, certificate: str = "server", **options) -> Collector:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_trusted_server_is_sent_to(protocol, files):
+def test_events_go_to_a_trusted_server(protocol, files):
     with serving(files) as collector, client_for(protocol, collector, TLS(ca=files.ca)) as client:
         client.send([("big", b"x" * 1_000_000)])
         client.send(EVENTS)
@@ -186,7 +186,7 @@ def test_a_refused_client_certificate_is_named_as_such(protocol, classes, versio
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_plain_port_is_never_spoken_to_in_plain(protocol):
+def test_nothing_goes_to_a_plain_port_in_plain_text(protocol):
     seen = []
 
     def script(connection):
@@ -207,7 +207,7 @@ def test_a_plain_port_is_never_spoken_to_in_plain(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_tls_port_is_not_spoken_to_in_plain_with_success(protocol, files):
+def test_plain_text_to_a_tls_port_fails(protocol, files):
     with serving(files) as collector:
         options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 5.0}
         plain = {
@@ -268,7 +268,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("password", [None, "", "wr0ng", "wr0ng" * 1000])
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_without_it_the_key_is_named_and_nobody_is_asked(self, files, locked, protocol, password, capfd):
+    def test_a_key_without_its_password_is_named_and_nobody_is_asked(self, files, locked, protocol, password, capfd):
         tls = TLS(ca=files.ca, cert=locked, password=password)
         with (
             serving(files, tls_client_ca=files.ca) as collector,
@@ -317,7 +317,7 @@ def test_another_name_can_be_asked_for(protocol, files):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_trailing_dot_is_the_resolvers_alone(protocol, files, monkeypatch):
+def test_a_trailing_dot_reaches_only_the_resolver(protocol, files, monkeypatch):
     real, asked = resolver.look_up, []
 
     async def look_up(host, port):

@@ -37,7 +37,7 @@ def test_events_are_returned(peer: Any, collector: Collector) -> None:
     assert len(collector.wait_for(1, where={"name": "home"})) == 1
 
 
-def test_it_waits_also_over_a_clear(peer: Any, collector: Collector) -> None:
+def test_waiting_continues_over_a_clear(peer: Any, collector: Collector) -> None:
     send(peer, collector, ("page", b"1"))
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.extend(collector.wait_for(2, type="page", where=lambda _: True)))
@@ -56,7 +56,7 @@ def test_nothing_came(collector: Collector) -> None:
         collector.wait_for(1, 0.01, type="page")
 
 
-def test_others_came(peer: Any, collector: Collector) -> None:
+def test_other_events_came(peer: Any, collector: Collector) -> None:
     send(peer, collector, ("page", b'{"name": "away", "n": 1}'), ("click", b"x" * 1000), ("click", b"y"))
     with pytest.raises(TimeoutError) as caught:
         collector.wait_for(1, 0.01, type="page", where={"name": "home"})

@@ -225,7 +225,7 @@ def test_status(peer: Any, collector: Collector) -> None:
     ("status", "code"),
     [(400, "INTERNAL"), (401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED"), (404, "UNIMPLEMENTED"), (500, "UNKNOWN")],
 )
-def test_a_status_as_grpc_has_it(status: int, code: str, peer: Any, collector: Collector) -> None:
+def test_a_status_maps_to_its_grpc_code(status: int, code: str, peer: Any, collector: Collector) -> None:
     collector.faults.status(status, times=1)
     assert failure(peer, collector).code() is grpc.StatusCode[code]
     collector.faults.status(status, grpc_code="RESOURCE_EXHAUSTED", times=1)

@@ -67,7 +67,7 @@ def test_sent_time(seconds: int, nanos: int) -> None:
     assert request.HasField("sent_time")
 
 
-def test_sent_time_is_there_when_it_is_empty() -> None:
+def test_an_empty_sent_time_is_present() -> None:
     assert fields('{"sent_time": {}}').HasField("sent_time")
     assert not fields('{"sent_time": null}').HasField("sent_time")
 
@@ -117,7 +117,7 @@ def test_refuses(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"req_guid"', '{"req_guid":', '{"req_guid": "g', '{"req_guid": "g"', "[1,"])
-def test_says_what_go_says_of_json_cut_short(text: str) -> None:
+def test_reports_truncated_json_as_go_does(text: str) -> None:
     with pytest.raises(ValueError, match=r"^unexpected end of JSON input$"):
         fields(text)
 
@@ -132,7 +132,7 @@ def test_says_what_go_says_of_json_cut_short(text: str) -> None:
     ],
     ids=["lists", "objects", "behind the value", "in a string without an end"],
 )
-def test_refuses_what_is_deeper_than_go_reads(text: str, says: str) -> None:
+def test_refuses_json_nested_deeper_than_go_reads(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         fields(text)
 
@@ -168,7 +168,7 @@ def test_encodes(answer: Any, expected: bytes) -> None:
         ('["g"]', ""),
     ],
 )
-def test_the_guid_is_what_go_had_read_when_it_failed(text: str, req_guid: str) -> None:
+def test_the_guid_is_what_go_had_read_before_it_failed(text: str, req_guid: str) -> None:
     with pytest.raises(MalformedRequest) as caught:
         decode_json_request(text.encode())
     assert caught.value.req_guid == req_guid

@@ -33,7 +33,7 @@ def test_targets(target: bytes, path: bytes, location: bytes | None) -> None:
 @pytest.mark.parametrize(
     "target", [b"", b"ping", b"/%zz", b"/\x00", b":x", b"http://h:x/", b"http://[::1/", b"http://a b/", b"http://%78/"]
 )
-def test_what_is_no_target(target: bytes) -> None:
+def test_invalid_targets(target: bytes) -> None:
     with pytest.raises(ValueError):
         parse_target(target)
 

@@ -30,7 +30,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
 
 
-def test_frames_are_told_apart_wherever_they_are_split() -> None:
+def test_frames_are_recognized_wherever_they_are_split() -> None:
     settings, ping = frame(4, 0, 0), frame(6, 0, 0, bytes(8))
     head, more, other = frame(1, 0, 3, b"h"), frame(9, 4, 3, b"m"), frame(1, 4, 1, b"h")
     data, last, padded = frame(0, 0, 1, b"abc"), frame(0, 1, 1, b"de"), frame(0, 8, 1, b"\1x\0")

@@ -164,7 +164,7 @@ def test_one_event_with_headers_and_bytes(peer: Any, new_collector: NewCollector
     assert httpx.get(f"{collector.url}/inspect/event").json()["error"].startswith("number is missing")
 
 
-def test_export_is_json_lines_of_what_the_filters_pass(peer: Any, new_collector: NewCollector) -> None:
+def test_export_writes_filtered_events_as_json_lines(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     use_all_three(peer, collector)
     response = httpx.get(f"{collector.url}/inspect/export?type=page")
@@ -240,9 +240,7 @@ def test_protobuf_events_are_decoded(peer: Any, new_collector: NewCollector) -> 
     assert (plain["format"], plain["data"], bytes.fromhex(plain["text"])) == ("hex", None, flight)
 
 
-def test_a_long_number_and_a_name_that_is_there_twice_come_as_they_were_sent(
-    peer: Any, new_collector: NewCollector
-) -> None:
+def test_long_numbers_and_duplicate_names_are_shown_as_sent(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     data = b'{"n":123456789012345678901234567890,"n":1.10}'
     peer.post(collector, SendEventRequest(events=[{"event_bytes": data}]).SerializeToString())
@@ -334,7 +332,7 @@ class TestBad:
         ]
 
     @pytest.mark.parametrize(("acks", "code"), [("sync", "INTERNAL_ERROR"), ("async", "")])
-    def test_what_was_not_published(self, acks: str, code: str, peer: Any, new_collector: NewCollector) -> None:
+    def test_unpublished_events(self, acks: str, code: str, peer: Any, new_collector: NewCollector) -> None:
         collector = new_collector(inspect=True, acks=acks, publish_failure_rate=1.0)
         peer.post(collector, peer.request("guid"))
         assert self.of(collector) == [("rest", code, "cannot publish events: injected publish failure")]
@@ -455,12 +453,12 @@ def test_many_connections_are_counted_and_some_listed(peer: Any, new_collector: 
 
 
 @pytest.mark.parametrize("path", ["/inspect", "/inspect/summary", "/inspect/page/main.js"])
-def test_without_it_its_paths_are_like_any_other(path: str, new_collector: NewCollector) -> None:
+def test_its_paths_are_ordinary_without_the_inspector(path: str, new_collector: NewCollector) -> None:
     response = httpx.get(new_collector().url + path)
     assert (response.status_code, response.text) == (404, "404 page not found\n")
 
 
-def test_without_it_nothing_of_it_is_loaded() -> None:
+def test_the_inspector_is_not_loaded_unless_used() -> None:
     script = (
         "import sys; from raccoon_fast.collector import Collector\n"
         "with Collector(): print([n for n in sys.modules if 'inspector' in n or n.startswith('starlette')])"
@@ -470,7 +468,7 @@ def test_without_it_nothing_of_it_is_loaded() -> None:
 
 
 @pytest.mark.parametrize(("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
-def test_an_address_that_others_reach_is_warned_of(
+def test_an_address_others_can_reach_causes_a_warning(
     host: str, warns: bool, new_collector: NewCollector, caplog: pytest.LogCaptureFixture
 ) -> None:
     new_collector(host=host)
@@ -512,7 +510,7 @@ def test_tls(new_collector: NewCollector, tmp_path: Path) -> None:
         assert (own.status_code, other.status_code) == (200, 403)
 
 
-def test_faults_say_whom_they_hit(peer: Any, new_collector: NewCollector) -> None:
+def test_faults_name_the_clients_they_hit(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     collector.faults.drop_acks(times=1)
     websocket = peer.websocket(collector, user_id="w")
@@ -540,7 +538,7 @@ def test_faults_say_whom_they_hit(peer: Any, new_collector: NewCollector) -> Non
     assert get(collector, "summary")["fault_hits"] == []
 
 
-def test_acks_are_those_that_were_sent(peer: Any, new_collector: NewCollector) -> None:
+def test_acks_shown_are_the_acks_sent(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     peer.call(collector)
     peer.post(collector)

@@ -36,7 +36,7 @@ def decoder() -> EventDecoder:
         '{"é": "\\u0000"}'.encode(),
     ],
 )
-def test_json_stays_as_it_was_sent(decoder: EventDecoder, data: bytes) -> None:
+def test_json_is_shown_as_sent(decoder: EventDecoder, data: bytes) -> None:
     shown = decoder.decode("page", data, len(data))
     assert (shown.format, shown.json, shown.text) == ("json", data, data.decode())
     assert (shown.message, shown.problem) == (None, "")
@@ -74,7 +74,7 @@ def test_protobuf_of_another_type_is_shown_as_bytes(decoder: EventDecoder) -> No
     assert decoder.decode(None, data, len(data)).format == "hex"
 
 
-def test_what_is_not_the_message_is_shown_by_its_looks(decoder: EventDecoder) -> None:
+def test_data_that_is_not_the_message_is_shown_by_its_form(decoder: EventDecoder) -> None:
     shown = decoder.decode("flight", b"\xff\xff", 2)
     assert (shown.format, shown.text, shown.message) == ("hex", "ff ff", FLIGHT)
     assert shown.problem.startswith(f"not a {FLIGHT}: ")
@@ -92,7 +92,7 @@ def test_what_is_not_the_message_is_shown_by_its_looks(decoder: EventDecoder) ->
         (b"\xff", ("hex", "ff")),
     ],
 )
-def test_what_is_cut_is_not_parsed(decoder: EventDecoder, data: bytes, expected: tuple[str, str]) -> None:
+def test_truncated_data_is_not_parsed(decoder: EventDecoder, data: bytes, expected: tuple[str, str]) -> None:
     for event_type in ("page", "flight"):
         shown = decoder.decode(event_type, data, 1000)
         assert (shown.format, shown.text) == expected

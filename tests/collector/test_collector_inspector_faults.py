@@ -64,7 +64,7 @@ def test_an_order_is_the_method_of_its_name(
     assert ordered.faults._table.switched_on == {}
 
 
-def test_every_fault_is_there_and_says_what_it_does(new_collector: NewCollector) -> None:
+def test_every_fault_is_listed_with_its_effect(new_collector: NewCollector) -> None:
     methods = {name for name, _ in inspect.getmembers(Faults, inspect.isfunction) if not name.startswith("_")}
     states = state(new_collector(inspect=True))
     assert set(states) == methods - {"clear", "accept", "html_502"}
@@ -77,7 +77,7 @@ def test_every_fault_is_there_and_says_what_it_does(new_collector: NewCollector)
         }
 
 
-def test_the_state_tells_of_value_times_and_what_happened(peer: Any, new_collector: NewCollector) -> None:
+def test_the_state_shows_value_times_and_effects(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     collector.faults.delay(0.01, times=3)
     collector.faults.status(503, times=1)
@@ -155,7 +155,7 @@ def test_connections_are_closed_after_the_answer(peer: Any, new_collector: NewCo
 
 
 @pytest.mark.parametrize("seconds", [3600, 0.01])
-def test_close_while_it_refuses(seconds: float, new_collector: NewCollector, event_loop_kind: str) -> None:
+def test_close_while_refusing(seconds: float, new_collector: NewCollector, event_loop_kind: str) -> None:
     collector = new_collector(inspect=True)
     order(collector, fault="refuse", seconds=seconds)
     collector.close()

@@ -42,7 +42,7 @@ EVENTS = [
         ({"search": "who", "type": "page", "protocol": "websocket"}, [], {"type": 1, "protocol": 1, "search": 1}),
     ],
 )
-def test_what_is_found_and_what_is_hidden(query: dict[str, str], numbers: list[int], hidden: dict[str, int]) -> None:
+def test_filters_find_and_hide_events(query: dict[str, str], numbers: list[int], hidden: dict[str, int]) -> None:
     found = Filters(query, EventDecoder()).find(EVENTS)
     assert ([it.number for it in found.events], found.hidden) == (numbers, hidden)
 
@@ -54,6 +54,6 @@ def test_what_is_found_and_what_is_hidden(query: dict[str, str], numbers: list[i
         ({"quality": ""}, "quality must be one of good, bad, not ''"),
     ],
 )
-def test_what_is_no_choice_is_refused(query: dict[str, str], words: str) -> None:
+def test_an_invalid_choice_is_refused(query: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Filters(query, EventDecoder())

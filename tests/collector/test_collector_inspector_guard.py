@@ -28,7 +28,7 @@ def test_names_and_addresses_of_this_machine_are_answered(host: str, new_collect
     ["evil.example", "evil.example:{}", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost", "[", ""],
 )
 @pytest.mark.parametrize("path", ["/inspect", "/inspect/summary", "/inspect/page/main.js", "/inspect/nothing"])
-def test_a_name_that_a_site_has_pointed_here_is_refused(host: str, path: str, new_collector: NewCollector) -> None:
+def test_a_foreign_name_that_resolves_here_is_refused(host: str, path: str, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     response = httpx.get(collector.url + path, headers={"host": host.format(collector.port)})
     assert response.status_code == 403
@@ -111,7 +111,7 @@ def test_every_answer_has_the_headers(path: str, new_collector: NewCollector) ->
     assert "access-control-allow-origin" not in headers
 
 
-def test_the_servers_own_paths_have_none_of_them(peer: Any, new_collector: NewCollector) -> None:
+def test_the_server_s_own_paths_have_no_such_headers(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     response = httpx.get(f"{collector.url}/ping", headers={"host": "raccoon.example"})
     assert response.status_code == 200

@@ -207,13 +207,13 @@ def test_a_clock_that_jumps_back_stops_nothing(journal: Journal) -> None:
     assert journal.events(MAX_EVENTS)[0].number == MAX_EVENTS + 1
 
 
-def test_of_large_data_the_beginning_is_kept(journal: Journal) -> None:
+def test_only_the_beginning_of_large_data_is_kept(journal: Journal) -> None:
     journal.published(batch(journal, "a", data=b"0" * (MAX_DATA_BYTES + 1)))
     (event,) = journal.events(1)
     assert (event.size, len(event.data)) == (MAX_DATA_BYTES + 1, MAX_DATA_BYTES)
 
 
-def test_latencies_are_of_the_last_requests_with_a_sent_time(journal: Journal) -> None:
+def test_latencies_cover_the_last_requests_with_a_sent_time(journal: Journal) -> None:
     assert journal.latencies == {}
     journal.received(batch(journal, "a"))
     for i in range(1, 1101):

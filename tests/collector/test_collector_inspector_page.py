@@ -87,7 +87,7 @@ def test_an_event_is_opened_as_json(open_page: Any, new_collector: NewCollector)
     page.wait(lambda: len(page.all("#events .data pre")) == 2)
 
 
-def test_what_is_open_stays_while_more_comes(open_page: Any, new_collector: NewCollector) -> None:
+def test_an_open_event_stays_while_more_arrive(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, ("page", b'{"first": true}'))
     page = open_page(collector)
@@ -102,7 +102,7 @@ def test_what_is_open_stays_while_more_comes(open_page: Any, new_collector: NewC
     assert page.all("#events .data pre") == []
 
 
-def test_what_comes_is_text_wherever_it_is_shown(open_page: Any, peer: Any, new_collector: NewCollector) -> None:
+def test_received_content_is_shown_as_text_everywhere(open_page: Any, peer: Any, new_collector: NewCollector) -> None:
     """In data, types, guids, ids, headers and reasons; as JSON, as text and in what was rejected."""
     collector = new_collector(inspect=True, group_header="X-User-Group")
     page = open_page(collector)
@@ -153,7 +153,7 @@ def test_a_type_is_picked(open_page: Any, new_collector: NewCollector) -> None:
     page.wait(lambda: [row[2] for row in page.rows("events")] == ["rare & odd"])
 
 
-def test_the_type_is_suggested_while_it_is_typed(open_page: Any, new_collector: NewCollector) -> None:
+def test_types_are_suggested_while_typing(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, *((f"shop.page_{number}", b"1") for number in range(3000)))
     page = open_page(collector)
@@ -189,7 +189,7 @@ def send_of_all_kinds(collector: Collector) -> None:
         ("protocol=nonsense", [3, 2, 1]),
     ],
 )
-def test_a_link_shows_what_it_says_and_a_reload_keeps_it(
+def test_a_link_restores_its_view_and_a_reload_keeps_it(
     query: str, numbers: list[int], open_page: Any, new_collector: NewCollector
 ) -> None:
     collector = new_collector(inspect=True, schemas={"order": SHOP_SCHEMA})
@@ -294,7 +294,7 @@ def test_nothing_found_says_which_filter_hides_what(open_page: Any, new_collecto
     page.wait(lambda: page.text("#types .note").startswith("None of 2 types has"))
 
 
-def test_pause_keeps_what_is_shown(open_page: Any, new_collector: NewCollector) -> None:
+def test_pause_freezes_the_view(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, ("old", b"1"), ("page", b"2"))
     page = open_page(collector)
@@ -374,7 +374,7 @@ def test_characters_that_hide_are_shown(open_page: Any, peer: Any, new_collector
     page.wait(lambda: page.run("return window.copied") == f'"{evil}"')
 
 
-def test_escape_closes_what_is_open(open_page: Any, new_collector: NewCollector) -> None:
+def test_escape_closes_the_open_event(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, ("page", b"{}"), ("page", b"{}"))
     page = open_page(collector)
@@ -512,7 +512,7 @@ def test_faults_of_others_show_and_go_off_together(open_page: Any, new_collector
     assert collector.faults._table.switched_on == {}
 
 
-def test_a_wrong_argument_is_said_and_leaves_the_switch_off(open_page: Any, new_collector: NewCollector) -> None:
+def test_a_wrong_argument_is_reported_and_leaves_the_switch_off(open_page: Any, new_collector: NewCollector) -> None:
     page = open_page(new_collector(inspect=True))
     page.find("#faults summary").click()
     page.wait(lambda: page.all("#fault-list li"))
@@ -565,9 +565,7 @@ def test_pause_and_resume(open_page: Any, new_collector: NewCollector) -> None:
     page.wait(lambda: page.tile("Events") == "1" and page.text("#state") == "Live")
 
 
-def test_a_collector_that_is_gone_is_said_and_one_that_is_back_is_live(
-    open_page: Any, new_collector: NewCollector
-) -> None:
+def test_a_lost_collector_is_reported_and_a_returned_one_is_live(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     page = open_page(collector)
     collector.close()
@@ -614,7 +612,7 @@ def test_keyboard(open_page: Any, new_collector: NewCollector) -> None:
     page.wait(lambda: page.focused().is_selected())
 
 
-def test_everything_has_a_name(open_page: Any, new_collector: NewCollector) -> None:
+def test_every_control_has_a_name(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, ("page", b"{}"))
     page = open_page(collector)

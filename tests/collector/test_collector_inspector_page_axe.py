@@ -102,7 +102,7 @@ def test_every_view_is_clean(width: int, scheme: str, axe: str, open_page: Any, 
     assert page.browser.find_element(By.CSS_SELECTOR, "html").is_displayed()
 
 
-def test_it_finds_what_is_wrong(axe: str, open_page: Any, new_collector: NewCollector) -> None:
+def test_axe_finds_violations(axe: str, open_page: Any, new_collector: NewCollector) -> None:
     page = open_page(new_collector(inspect=True))
     page.run("document.querySelector('main').append(document.createElement('button'))")
     page.run("document.querySelector('h1').style.color = '#eee'")

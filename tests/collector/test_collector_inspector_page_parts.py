@@ -22,7 +22,7 @@ def send(collector: Collector, *events: tuple[str, bytes], **options: Any) -> No
         client.send(events)
 
 
-def test_faults_are_shown_beside_the_events_with_what_they_did_to_whom(
+def test_faults_are_shown_beside_events_with_their_effect_and_client(
     open_page: Any, new_collector: NewCollector
 ) -> None:
     collector = new_collector(inspect=True)
@@ -81,7 +81,7 @@ def test_large_data_is_opened_on_demand(open_page: Any, new_collector: NewCollec
     assert page.run(shown) == large.replace("\u202e", "⟨U+202E⟩")
 
 
-def test_large_data_that_is_not_kept_is_said(open_page: Any, new_collector: NewCollector) -> None:
+def test_the_page_says_when_large_data_was_not_kept(open_page: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
     send(collector, ("huge", b"y" * (5 << 20)))
     page = open_page(collector)

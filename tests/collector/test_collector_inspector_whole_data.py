@@ -12,7 +12,7 @@ def test_the_oldest_make_room() -> None:
     assert [number for number in range(20) if whole.get(number) is not None] == list(range(12, 20))
 
 
-def test_what_is_too_large_is_left_out() -> None:
+def test_data_too_large_is_left_out() -> None:
     whole = WholeData()
     whole.add(1, b"x")
     whole.add(2, bytes(MAX_WHOLE_BYTES + 1))

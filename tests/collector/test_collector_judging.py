@@ -52,7 +52,7 @@ def test_an_event_that_does_not_match_its_schema_is_acknowledged_and_bad(
     collector.assert_no_bad_events()
 
 
-def test_the_last_are_kept_and_all_are_counted(peer: Any, new_collector: NewCollector) -> None:
+def test_the_last_bad_events_are_kept_and_all_are_counted(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(schemas={"page": PAGE}, sink="null")
     send(peer, collector, *[("page", b'{"name": %d}' % number) for number in range(MAX_BAD_EVENTS + 5)])
     assert collector.bad_event_count == MAX_BAD_EVENTS + 5
@@ -78,7 +78,7 @@ def test_a_schema_in_a_file(tmp_path: Path, peer: Any, new_collector: NewCollect
         ({"page": DESCRIPTORS}, ValueError, "is not JSON"),
     ],
 )
-def test_what_is_no_schema_is_refused(schemas: Any, error: type[Exception], words: str) -> None:
+def test_an_invalid_schema_is_refused(schemas: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Collector(schemas=schemas)
 

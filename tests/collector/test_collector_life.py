@@ -99,7 +99,7 @@ def test_close_is_quick_whatever_clients_do(peer: Any, event_loop_kind: str) -> 
         assert silent.recv(1) == b""
 
 
-def test_close_publishes_what_was_taken_and_answers(peer: Any, event_loop_kind: str, tmp_path: Path) -> None:
+def test_close_publishes_and_answers_accepted_requests(peer: Any, event_loop_kind: str, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     collector = Collector(acks="sync", publish_delay=60, sink=path).start()
     websocket = peer.websocket(collector)
@@ -137,7 +137,7 @@ def test_it_serves_once() -> None:
         collector.start()
 
 
-def test_addresses_are_known_once_it_runs() -> None:
+def test_addresses_are_known_once_the_collector_runs() -> None:
     collector = Collector()
     for name in ("port", "grpc_port", "url", "ws_url", "grpc_target"):
         with pytest.raises(RuntimeError, match="not started"):
@@ -158,7 +158,7 @@ def test_another_collector_takes_over_the_ports(peer: Any, new_collector: NewCol
 
 
 @pytest.mark.parametrize("option", ["port", "grpc_port"])
-def test_a_taken_port_is_said_and_nothing_stays(option: str, event_loop_kind: str, capfd: Any) -> None:
+def test_a_taken_port_is_reported_and_nothing_stays_open(option: str, event_loop_kind: str, capfd: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
@@ -167,7 +167,7 @@ def test_a_taken_port_is_said_and_nothing_stays(option: str, event_loop_kind: st
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unknown_host_is_said() -> None:
+def test_an_unknown_host_is_reported() -> None:
     with pytest.raises(OSError):
         Collector(host="no-such-host.invalid").start()
 
@@ -215,7 +215,7 @@ def test_signal_handlers_are_left_alone_by_start() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_grpc_aio_clients_on_other_loops_make_no_noise(peer: Any, caplog: Any, capfd: Any) -> None:
+def test_grpc_aio_clients_on_other_loops_log_nothing(peer: Any, caplog: Any, capfd: Any) -> None:
     """One process, several event loops that use grpc.aio: older grpcio wakes them all for an event of one."""
 
     async def talk(target: str) -> None:
@@ -286,7 +286,7 @@ def test_in_the_foreground_of_another_thread_until_close(peer: Any) -> None:
     assert not thread.is_alive()
 
 
-def test_close_from_ready_ends_it() -> None:
+def test_close_from_ready_ends_the_run() -> None:
     Collector().run(ready=lambda it: it.close())
 
 
@@ -308,7 +308,7 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=patient(50))
 
 
-def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
+def test_a_program_that_forgets_to_close_still_ends() -> None:
     done = run_python("from raccoon_fast.collector import Collector; c = Collector().start(); print(c.event_count)")
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)
 
@@ -319,7 +319,7 @@ def test_a_collector_that_never_starts_leaves_nothing_to_warn_of(tmp_path: Path)
     assert not (tmp_path / "x").exists()
 
 
-def test_it_imports_none_of_the_clients_and_not_the_core() -> None:
+def test_the_collector_imports_neither_clients_nor_core() -> None:
     done = run_python(
         "import sys, raccoon_fast.collector; "
         "print([n for n in ('clients', 'core', 'delivery', 'transports') if f'raccoon_fast.{n}' in sys.modules])"

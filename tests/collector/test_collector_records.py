@@ -66,7 +66,7 @@ def test_headers_that_identify_are_configurable(peer: Any, new_collector: NewCol
     assert (event.connection_id, event.group) == ("d", "t")
 
 
-def test_a_request_that_is_not_published_is_received_all_the_same(peer: Any, new_collector: NewCollector) -> None:
+def test_an_unpublished_request_counts_as_received(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(acks="sync", publish_failure_rate=1.0)
     assert peer.post(collector).status_code == 500
     assert (collector.request_count, collector.event_count) == (1, 0)
@@ -112,7 +112,7 @@ def test_wait_for_waits_for_the_count(peer: Any, new_collector: NewCollector) ->
     assert not waiting.is_alive()
 
 
-def test_wait_for_says_how_far_it_came(peer: Any, new_collector: NewCollector) -> None:
+def test_wait_for_reports_its_progress(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector()
     peer.post(collector)
     with pytest.raises(TimeoutError, match=r"^1 of 2 events arrived within 0\.05 s$"):
@@ -142,7 +142,7 @@ def test_the_null_sink_counts_and_keeps_nothing(peer: Any, new_collector: NewCol
 
 
 @pytest.mark.parametrize("acks", ["async", "sync"])
-def test_the_file_has_what_was_acknowledged(acks: str, peer: Any, new_collector: NewCollector, tmp_path: Path) -> None:
+def test_the_file_holds_acknowledged_events(acks: str, peer: Any, new_collector: NewCollector, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"was": "there"}\n')
     collector = new_collector(acks=acks, sink=path)
@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_written_fails_the_publishing(peer: Any, new_colle
     assert collector.event_count == 0
 
 
-def test_of_a_batch_that_does_not_fit_on_the_disk_nothing_stays_in_the_file(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_on_the_disk_leaves_nothing_in_the_file(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     script = """
 import resource, signal, sys
@@ -192,6 +192,6 @@ sink.close()
     assert [json.loads(line)["req_guid"] for line in path.read_text().splitlines()] == ["a"] * 5 + ["c"]
 
 
-def test_a_file_that_cannot_be_opened_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), Collector(sink=tmp_path / "missing" / "events.jsonl"):
         pass

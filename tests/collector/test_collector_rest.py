@@ -125,7 +125,7 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(peer: Any, new_collecto
     assert collector.request_count == 1
 
 
-def test_what_is_not_http_is_answered_400(peer: Any, new_collector: NewCollector) -> None:
+def test_bytes_that_are_not_http_are_answered_400(peer: Any, new_collector: NewCollector) -> None:
     connection = peer.tcp(new_collector().port)
     connection.sendall(b"\x16\x03\x01\x00\x00\r\n\r\n")
     assert read_all(connection).startswith(b"HTTP/1.1 400 ")
@@ -236,7 +236,7 @@ JSON_BODY = b'{"req_guid":"j","sent_time":{"seconds":1,"nanos":2},"events":[{"ev
         ("application/proto\r\nContent-Type: text/plain", b""),
     ],
 )
-def test_what_is_answered_at_once_is_answered_as_anything_else(
+def test_an_immediate_answer_is_like_any_other(
     content_type: str, body: bytes | None, peer: Any, new_collector: NewCollector
 ) -> None:
     request = post(peer.request() if body is None else body, content_type)

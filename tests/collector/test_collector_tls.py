@@ -139,7 +139,7 @@ def test_connections_over_tls_can_be_reset(files: Files, peer: Any, event_loop_k
                     below_tls.recv(1)
 
 
-def test_files_that_are_not_what_they_should_be_are_said_at_the_start(files: Files, tmp_path: Path) -> None:
+def test_invalid_files_are_reported_at_the_start(files: Files, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("nothing")
     with pytest.raises(ssl.SSLError):

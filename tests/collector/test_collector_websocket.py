@@ -194,7 +194,7 @@ def test_a_client_that_pongs_lives_on(peer: Any, new_collector: NewCollector) ->
     assert collector.connections == 1
 
 
-def test_sync_answers_come_out_of_order_and_all(peer: Any, new_collector: NewCollector) -> None:
+def test_sync_answers_all_come_in_any_order(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(acks="sync")
     websocket = peer.websocket(collector)
     guids = [str(i) for i in range(200)]
@@ -264,7 +264,7 @@ def test_after_a_full_queue_the_connection_is_read_on(peer: Any, new_collector: 
     assert collector.event_count == 400
 
 
-def test_a_deadline_that_passes_while_the_connection_is_not_read_ends_it_then(
+def test_a_deadline_that_passes_while_reading_is_stopped_ends_the_connection(
     peer: Any, new_collector: NewCollector
 ) -> None:
     collector = new_collector(acks="sync", publish_delay=0.1, pong_wait=0.3)

@@ -82,14 +82,14 @@ def test_another_content_type_is_refused(server: Any, content_type: str | None) 
     ("body", "content_type", "decode"),
     [(b"\xff\xff", "application/proto", decode_proto_answer), (b"{", "application/json", decode_json_answer)],
 )
-def test_what_cannot_be_read_over_rest(server: Any, body: bytes, content_type: str, decode: Callable[..., Any]) -> None:
+def test_unreadable_rest_requests(server: Any, body: bytes, content_type: str, decode: Callable[..., Any]) -> None:
     answer = post(server, body, content_type)
     response = decode(answer.content)
     assert (answer.status_code, response.status, response.code) == (400, Status.ERROR, Code.BAD_REQUEST)
     assert response.req_guid == ""
 
 
-def test_an_empty_request_is_one(server: Any) -> None:
+def test_an_empty_request_is_acknowledged(server: Any) -> None:
     answer = post(server, b"", "application/proto")
     assert (answer.status_code, decode_proto_answer(answer.content).status) == (200, Status.SUCCESS)
 
@@ -98,7 +98,7 @@ def test_another_path_is_not_found(server: Any) -> None:
     assert post(server, b"", "application/proto", "/api/v1/other").status_code == 404
 
 
-def test_what_cannot_be_read_over_a_websocket_has_no_guid_and_the_connection_stays(server: Any) -> None:
+def test_an_unreadable_websocket_message_is_answered_without_a_guid_and_the_connection_stays(server: Any) -> None:
     with websocket(server, str(uuid.uuid4())) as connection:
         for frame, decode in (
             (b"\xff\xff", decode_proto_answer),

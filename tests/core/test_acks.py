@@ -31,7 +31,7 @@ def test_an_acknowledgement_hands_back_its_entry_once(table):
     assert (table.duplicates, table.late, table.unknown) == (1, 0, 0)
 
 
-def test_an_entry_of_none_is_matched_too(table):
+def test_none_is_a_valid_entry(table):
     table.add("a", None, 1.0)
     assert verdict(table, "a") == ("MATCHED", None)
 
@@ -65,7 +65,7 @@ def test_an_acknowledged_guid_is_refused(table):
         table.add("a", 2, 2.0)
 
 
-def test_a_guid_answered_with_an_error_may_go_again(table):
+def test_a_guid_answered_with_an_error_may_be_sent_again(table):
     table.add("a", 1, 1.0)
     assert verdict(table, "a", ok=False) == ("MATCHED", 1)
     assert not table.seen("a")
@@ -78,7 +78,7 @@ def test_a_guid_answered_with_an_error_may_go_again(table):
 
 @pytest.mark.parametrize("give_up", [lambda t: t.expire(1.0), lambda t: t.discard("a"), lambda t: t.drain()])
 @pytest.mark.parametrize("ok", [True, False])
-def test_a_guid_that_was_given_up_is_late_for_good(table, give_up, ok):
+def test_an_abandoned_guid_stays_late(table, give_up, ok):
     table.add("a", 1, 1.0)
     assert give_up(table) in ([("a", 1)], 1)
     assert "a" not in table
@@ -90,12 +90,12 @@ def test_a_guid_that_was_given_up_is_late_for_good(table, give_up, ok):
         table.add("a", 2, 2.0)
 
 
-def test_discard_of_what_is_not_pending_changes_nothing(table):
+def test_discarding_a_guid_that_is_not_pending_changes_nothing(table):
     assert table.discard("a") is None
     assert verdict(table, "a") == ("UNKNOWN", None)
 
 
-def test_a_deadline_has_passed_when_it_is_now(table):
+def test_a_deadline_has_passed_at_its_exact_time(table):
     table.add("a", 1, 2.0)
     assert table.expire(math.nextafter(2.0, 0.0)) == []
     assert table.expire(2.0) == [("a", 1)]
@@ -123,7 +123,7 @@ def test_drain_hands_out_all_in_the_order_of_adding(table):
     assert table.drain() == []
 
 
-def test_no_more_than_remember_guids_are_remembered_and_the_oldest_goes_first(impl):
+def test_remember_bounds_the_remembered_guids_and_evicts_the_oldest(impl):
     table = impl.acks.AckTable(remember=3)
     for guid in "abcd":
         table.add(guid, guid, 1.0)
@@ -135,7 +135,7 @@ def test_no_more_than_remember_guids_are_remembered_and_the_oldest_goes_first(im
     assert verdict(table, "a") == ("MATCHED", "again")
 
 
-def test_a_guid_that_went_again_is_remembered_once(impl):
+def test_a_guid_sent_again_is_remembered_once(impl):
     table = impl.acks.AckTable(remember=2)
     for ok in (False, False, True):
         table.add("a", 1, 1.0)
@@ -161,7 +161,7 @@ def test_a_guid_forgotten_while_it_is_pending_again_is_remembered_anew(impl):
     assert not table.seen("b")
 
 
-def test_what_is_pending_is_not_bounded_by_remember(impl):
+def test_remember_does_not_bound_pending_guids(impl):
     table = impl.acks.AckTable(remember=1)
     for i in range(100):
         table.add(str(i), i, 1.0)
@@ -183,7 +183,7 @@ def test_a_guid_that_is_not_text_is_refused(table, req_guid):
 
 
 @pytest.mark.parametrize(("deadline", "error"), [(math.nan, ValueError), ("1x", ValueError), (None, TypeError)])
-def test_a_deadline_that_is_no_time_is_refused(table, deadline, error):
+def test_an_invalid_deadline_is_refused(table, deadline, error):
     with pytest.raises(error):
         table.add("a", 1, deadline)
     assert not table.seen("a")
@@ -265,5 +265,5 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_it_behaves_as_the_model(impl):
+def test_the_table_behaves_like_its_model(impl):
     run_state_machine_as_test(lambda: Model(impl.acks), settings=settings(max_examples=60, stateful_step_count=50))

@@ -44,7 +44,7 @@ def decoded(impl, data):
 
 @given(ANSWERS)
 @pytest.mark.slow
-def test_what_google_protobuf_writes_is_read(impl, messages, fields):
+def test_reads_what_google_protobuf_writes(impl, messages, fields):
     data = messages.SendEventResponse(**fields).SerializeToString()
     response = impl.answers.decode_proto_answer(data)
     assert type(response) is Response
@@ -99,7 +99,7 @@ RECORDED = [
 
 
 @pytest.mark.parametrize(("recorded", "expected"), RECORDED)
-def test_what_servers_sent(impl, recorded, expected):
+def test_reads_what_servers_sent(impl, recorded, expected):
     if isinstance(recorded, str):
         assert impl.answers.decode_proto_answer(bytes.fromhex(recorded)) == expected
     else:
@@ -228,7 +228,7 @@ def test_an_enum_number_without_a_name_is_kept(impl):
     assert response == impl.answers.decode_json_answer(b'{"status":99,"code":100}')
 
 
-def test_each_answer_has_a_data_of_its_own(impl):
+def test_each_answer_has_its_own_data(impl):
     for decode, data in ((impl.answers.decode_proto_answer, b""), (impl.answers.decode_json_answer, b"{}")):
         decode(data).data["x"] = "y"
         assert decode(data).data == {}
@@ -314,6 +314,6 @@ WRONG_JSON = [
 
 
 @pytest.mark.parametrize("data", WRONG_JSON, ids=lambda data: repr(data[:40]))
-def test_json_that_is_no_answer_is_refused(impl, data):
+def test_json_that_is_not_an_answer_is_refused(impl, data):
     with pytest.raises(DecodeError, match="an answer"):
         impl.answers.decode_json_answer(data)

@@ -32,7 +32,7 @@ def message_of(batch) -> bytes:
 
 
 class TestBatch:
-    def test_it_begins_empty(self, impl, wire):
+    def test_a_new_batch_is_empty(self, impl, wire):
         batch = impl.batch.Batch(wire)
         assert (batch.wire, batch.count, batch.nbytes, dict(batch.types), batch.events()) == (wire, 0, 0, {}, [])
         assert (batch.receipt, batch.settlement, batch.req_guid) == (None, None, "")
@@ -48,7 +48,7 @@ class TestBatch:
         assert batch.count == len(events)
 
     @pytest.mark.parametrize("how", [list, iter, None], ids=["list", "iterator", "one by one"])
-    def test_types_are_known_again_whatever_object_they_are(self, impl, wire, how):
+    def test_equal_types_are_recognized_whatever_object_they_are(self, impl, wire, how):
         """Programs take types out of what they read: each is a str of its own."""
         rand = random.Random(1)
         names = ["a", "page", "page2", "é", "\u20ac", "x" * 30, "x" * 31, "y" * 200, "t\x00t"]
@@ -99,14 +99,14 @@ class TestBatch:
         assert batch.envelope.body() == body
         del frame
 
-    def test_clear_makes_it_new(self, impl, wire):
+    def test_clear_makes_a_batch_new(self, impl, wire):
         batch = impl.batch.Batch(wire)
         batch.add("a", b"data")
         batch.receipt = batch.settlement = batch.req_guid = "x"
         batch.accepted_s = batch.deadline_s = 1.0
         batch.attempts, batch.outcome, batch.trouble = 3, Outcome.DELIVERED, object()
         batch.clear()
-        self.test_it_begins_empty(impl, wire)
+        self.test_a_new_batch_is_empty(impl, wire)
         assert (batch.count, batch.nbytes, dict(batch.types), batch.receipt, batch.req_guid) == (0, 0, {}, None, "")
         assert (batch.settlement, batch.accepted_s, batch.deadline_s, batch.attempts) == (None, 0.0, 0.0, 0)
         assert (batch.outcome, batch.trouble) == (Outcome.NOT_DELIVERED, None)
@@ -159,7 +159,7 @@ class TestBatch:
             impl.batch.Batch("xml")
 
     @given(body=st.binary(min_size=1, max_size=60), wire=st.sampled_from(WIRES))
-    def test_what_is_no_body_is_refused_when_read(self, impl, body, wire):
+    def test_an_invalid_body_is_refused_when_read(self, impl, body, wire):
         batch = impl.batch.Batch(wire)
         batch.load(body, {"a": 1})
         try:
@@ -250,7 +250,7 @@ class TestAccumulator:
             assert batch.envelope.payload() == roomy.envelope.payload()
             assert batch.envelope.prefixed(b"h" * 200) == roomy.envelope.prefixed(b"h" * 200)
 
-    def test_one_event_a_batch(self, impl, wire):
+    def test_one_event_per_batch(self, impl, wire):
         sink = Sink(impl, wire, max_events=1)
         assert len(sink.accumulator.emit_many([("a", b"x")] * 3)) == 3
         assert (len(sink.opened), sink.sealings, sink.accumulator.sealed) == (3, 3, 3)
@@ -272,7 +272,7 @@ class TestAccumulator:
         sink.accumulator.emit_many([("a", bytes(200))] * 3)
         assert [batch.count for batch in sink.take_all()] == [1, 2]
 
-    def test_a_larger_event_is_alone(self, impl, wire):
+    def test_a_larger_event_has_its_own_batch(self, impl, wire):
         sink = Sink(impl, wire, max_bytes=1000)
         sink.accumulator.emit_many([("a", b"x"), ("a", bytes(2000)), ("a", b"y")])
         sink.accumulator.seal()
@@ -318,7 +318,7 @@ class TestAccumulator:
         sent = [event for batch in sink.take_all() for event in batch.events()]
         assert sent == [("a", b"%d" % number) for number in range(10)]
 
-    def test_some_end_with_the_one_that_is_refused(self, impl, wire):
+    def test_some_end_at_the_refused_event(self, impl, wire):
         refusal, receipts = object(), {}
         sink = Sink(impl, wire, buffer_bytes=1000)
         sink.accumulator.on_full = lambda *_: refusal
@@ -329,7 +329,7 @@ class TestAccumulator:
         assert sink.accumulator.emit_some(events, 10, refusal, receipts) == (1, None)
         assert sink.accumulator.accepted == 3
 
-    def test_some_go_through_those_that_are_dropped(self, impl, wire):
+    def test_some_skip_dropped_events(self, impl, wire):
         receipts = {}
         sink = Sink(impl, wire, buffer_bytes=1000)
         sink.accumulator.on_full = lambda *_: "dropped"
@@ -409,7 +409,7 @@ class TestAccumulator:
         assert sink.accumulator.buffered == 2000 // size * size
         assert sink.accumulator.accepted == 2000 // size
 
-    def test_when_there_is_room_again_it_is_accepted(self, impl, wire):
+    def test_an_event_is_accepted_once_there_is_room(self, impl, wire):
         sink = Sink(impl, wire, buffer_bytes=2000)
         sink.accumulator.on_full = lambda *_: sink.accumulator.seal() or sink.accumulator.release(500) is None
         for _ in range(100):
@@ -524,7 +524,7 @@ class TestAccumulator:
         assert (accumulator.accepted, accumulator.buffered, accumulator.open_count) == (0, 0, 0)
 
     @given(seed=st.integers(), wire=st.sampled_from(WIRES))
-    def test_both_forms_are_alike_and_keep_every_event_once_in_order(self, impl, seed, wire):
+    def test_both_forms_keep_every_event_once_in_order(self, impl, seed, wire):
         forms = [impl._replace(batch=form) for form in (impl.batch, _batch_py)]
         rand = random.Random(seed)
         limits = {
@@ -660,7 +660,7 @@ class TestPairs:
 
     @pytest.mark.parametrize("wrong", NO_PAIRS, ids=lambda wrong: type(wrong).__name__)
     @pytest.mark.parametrize("before", [0, 3])
-    def test_what_is_no_pair_is_refused_with_its_place(self, accumulator, accept, wrong, before):
+    def test_a_value_that_is_not_a_pair_is_refused_with_its_index(self, accumulator, accept, wrong, before):
         with pytest.raises(TypeError) as caught:
             accept([*[("a", b"x")] * before, wrong, ("a", b"x")])
         assert str(caught.value).startswith(f"events[{before}] must be Event(type, data) or a (type, data) pair, not ")
@@ -668,21 +668,21 @@ class TestPairs:
         assert accumulator.accepted in (0, before)
 
     @pytest.mark.parametrize("wrong", [5, None, b"a", ("a",)])
-    def test_a_type_that_is_no_text_is_refused_with_its_place(self, accept, wrong):
+    def test_a_type_that_is_not_text_is_refused_with_its_index(self, accept, wrong):
         with pytest.raises(TypeError, match=r"^events\[1\]: type must be a str, not "):
             accept([("a", b"x"), (wrong, b"x")])
 
-    def test_what_is_a_pair(self, accumulator, accept):
+    def test_pairs_that_are_accepted(self, accumulator, accept):
         accept([("a", b"x"), ["b", b"y"], Event("c", b"z")])
         assert accumulator.accepted in (0, 3)
 
-    def test_places_go_on_over_several_calls(self, accumulator):
+    def test_indexes_continue_over_several_calls(self, accumulator):
         events = iter([("a", b"x"), ("a", b"x"), 5])
         assert accumulator.emit_some(events, 2, object(), {}) == (2, None)
         with pytest.raises(TypeError, match=r"^events\[2\] must be"):
             accumulator.emit_some(events, 2, object(), {}, 2)
 
     @pytest.mark.parametrize("wrong", [Event("a", b"x"), "", "ab", b"", 5, None])
-    def test_what_is_no_events(self, accumulator, wrong):
+    def test_values_that_are_not_events(self, accumulator, wrong):
         with pytest.raises(TypeError, match=r"^events takes a sequence of Event\(type, data\), not "):
             accumulator.emit_many(wrong)

@@ -185,7 +185,7 @@ def test_an_exception_before_any_line_of_these(buffer_bytes: int, act: str) -> N
     assert at > 3
 
 
-def test_it_goes_on_in_other_threads_after_an_exception_that_left_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_threads_continue_after_an_exception_that_left_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batch_py, "_PATIENCE_S", 0.001)
     given = Given(1 << 20)
     given.accumulator._lock.acquire()  # and nobody noted that it has it
@@ -196,7 +196,7 @@ def test_it_goes_on_in_other_threads_after_an_exception_that_left_the_lock(monke
     assert given.accumulator.open_count == 2
 
 
-def test_an_event_that_cannot_wait_for_the_lock_overtakes_none_of_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_cannot_wait_for_the_lock_keeps_its_thread_s_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batch_py, "_PATIENCE_S", 0.001)
     accumulator = Given(10_000).accumulator
     accumulator.emit("a", b"1")

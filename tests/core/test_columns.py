@@ -62,7 +62,7 @@ def number_field(impl, kind, code, values, before=b"", **options):
     )
 
 
-def test_slices_are_what_lies_between_their_offsets(impl):
+def test_a_slice_is_the_bytes_between_its_offsets(impl):
     data = b"one" + b"" + b"three"
     for width, code in ((4, "i"), (8, "q")):
         slices = impl.columns.Slices(data, array.array(code, [0, 3, 3, 8]), 1, 2, width)
@@ -125,7 +125,7 @@ def test_a_field_needs_its_buffers(impl, kind, options):
         impl.columns.Field(kind, b"", 2, **options)
 
 
-def test_no_more_rows_than_a_field_has(impl):
+def test_rows_beyond_the_length_of_a_field_are_refused(impl):
     field = number_field(impl, "integer", "q", [1, 2])
     with pytest.raises(ValueError, match="a field has 2 rows, and 3 are asked for"):
         impl.columns.encode_rows([field], 3)
@@ -134,7 +134,7 @@ def test_no_more_rows_than_a_field_has(impl):
 
 
 @given(values=st.lists(st.none() | st.text(), max_size=20))
-def test_text_is_written_as_json_writes_it(impl, values):
+def test_text_is_written_as_json(impl, values):
     encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in values]
     rows = rows_of(impl, [text_field(impl, "string", encoded, b'{"a":', null=b"null")], len(values), b"}")
     expected = [json.dumps({"a": value}, ensure_ascii=False, separators=(",", ":")) for value in values]
@@ -247,7 +247,7 @@ def test_a_router_takes_each_to_its_accumulator(impl):
     assert taken(two) == [[("b", b"2"), ("b", b"4")]]
 
 
-def test_where_an_event_cannot_be_accepted_is_known(impl):
+def test_the_index_of_an_event_that_is_not_accepted_is_known(impl):
     accumulator = new_accumulator(impl)
     for types, datas, at, error in (
         ("a", [b"1", b"x" * 2000], 1, "the event takes 20"),
@@ -295,7 +295,7 @@ def test_a_batch_takes_slices(impl):
     assert batch.count == 3
 
 
-def test_a_buffer_is_held_as_long_as_it_is_read(impl):
+def test_a_buffer_is_held_while_it_is_read(impl):
     data = bytearray(b"abc")
     slices = impl.columns.Slices(data, array.array("i", [0, 3]), 0, 1, 4)
     with pytest.raises(BufferError):

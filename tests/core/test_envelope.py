@@ -85,7 +85,7 @@ def stamped(make, events, req_guid=GUID, time=NOW):
 
 @given(events=EVENTS, req_guid=st.text(max_size=40), seconds=SECONDS, nanos=NANOS, capacity=st.integers(0, 300))
 @pytest.mark.slow
-def test_proto_is_what_google_protobuf_writes(impl, messages, events, req_guid, seconds, nanos, capacity):
+def test_proto_matches_google_protobuf(impl, messages, events, req_guid, seconds, nanos, capacity):
     request = messages.SendEventRequest(req_guid=req_guid, sent_time={"seconds": seconds, "nanos": nanos})
     for type_, data in events:
         request.events.add(type=type_, event_bytes=data)
@@ -103,7 +103,7 @@ def test_proto_is_what_google_protobuf_writes(impl, messages, events, req_guid, 
 
 
 @given(events=EVENTS, req_guid=st.text(max_size=40), seconds=SECONDS, nanos=NANOS, capacity=st.integers(0, 300))
-def test_json_is_what_a_server_reads(impl, events, req_guid, seconds, nanos, capacity):
+def test_a_server_reads_the_json(impl, events, req_guid, seconds, nanos, capacity):
     one_by_one = impl.envelope.JsonEnvelope(capacity)
     for type_, data in events:
         one_by_one.add(type_, data)
@@ -259,7 +259,7 @@ def test_a_wrong_event_changes_nothing(make, read, type_, data, error, text):
 
 
 @pytest.mark.parametrize("item", [None, 1, (), ("t",), ("t", b"", 1), ["t"], "t", "xyz"])
-def test_what_is_no_pair_is_refused(make, item):
+def test_a_value_that_is_not_a_pair_is_refused(make, item):
     envelope = make()
     with pytest.raises((TypeError, ValueError)):
         envelope.add_many([("a", b"1"), item])
@@ -267,12 +267,12 @@ def test_what_is_no_pair_is_refused(make, item):
 
 
 @pytest.mark.parametrize("events", [None, 1])
-def test_what_is_not_iterable_is_refused(make, events):
+def test_a_value_that_is_not_iterable_is_refused(make, events):
     with pytest.raises(TypeError):
         make().add_many(events)
 
 
-def test_an_error_of_the_events_themselves_is_handed_on(make, read):
+def test_an_error_raised_by_the_events_is_passed_on(make, read):
     def events():
         yield "a", b"1"
         raise KeyError("mine")
@@ -355,7 +355,7 @@ def test_a_list_that_changes_while_it_is_added(make, read):
     assert [data for _, data in read(envelope.payload())[3]] == [b"1", b"2", b"of a pair", b"4", b"of a pair"]
 
 
-def test_the_forms_that_the_pure_form_keeps_are_bounded():
+def test_the_cache_of_the_pure_form_is_bounded():
     envelope = _envelope_py.ProtoEnvelope()
     envelope.add_many(("t", b"x" * size) for size in range(1000))
     assert len(envelope._forms["t"][1]) <= 256
@@ -407,7 +407,7 @@ def test_no_events_are_a_message_too(make, read):
 
 
 @pytest.mark.parametrize("req_guid", ["x" * MAX_GUID_BYTES, "\x01" * MAX_GUID_BYTES, "é" * (MAX_GUID_BYTES // 2)])
-def test_the_longest_guids_go_through_every_shape(make, read, req_guid):
+def test_every_shape_takes_the_longest_guids(make, read, req_guid):
     events = [("t", b"abc"), ("u", b"d" * 3000)]
     envelope = stamped(make, events, req_guid)
     expected = (req_guid, *NOW, events)
@@ -515,7 +515,7 @@ def test_a_head_is_bytes(make, head):
 
 @pytest.mark.parametrize("opcode", [1, 2])
 @pytest.mark.parametrize("around", [0, 126, 65536])
-def test_a_frame_is_what_a_websocket_server_reads(make, read, opcode, around):
+def test_a_websocket_server_reads_the_frame(make, read, opcode, around):
     for extra in range(-90, 12):
         if around + extra < 0:
             continue
@@ -663,7 +663,7 @@ def test_exported_says_whether_views_are_alive(impl, make):
     assert envelope.exported is False
 
 
-def test_clear_makes_it_new(make, read):
+def test_clear_makes_an_envelope_new(make, read):
     envelope = stamped(make, [("t", b"abc" * 1000)])
     envelope.clear()
     assert envelope.count == 0
@@ -778,7 +778,7 @@ class Model(RuleBasedStateMachine):
         assert self.envelope.exported is False
 
 
-def test_it_behaves_as_the_model(make, read):
+def test_an_envelope_behaves_like_its_model(make, read):
     run_state_machine_as_test(lambda: Model(make, read), settings=settings(max_examples=40, stateful_step_count=30))
 
 

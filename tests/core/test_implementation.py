@@ -129,7 +129,7 @@ class TestCompiled:
 
 
 @pytest.mark.parametrize("facade", FACADES)
-def test_a_facade_offers_what_both_forms_do(impl, facade):
+def test_a_facade_offers_the_names_of_both_forms(impl, facade):
     public = set(import_module(f"raccoon_fast.core.{facade}").__all__)
     form = getattr(impl, facade)
     assert set(form.__all__) <= public

@@ -60,7 +60,7 @@ def many_types(count: int) -> list[tuple[str, bytes]]:
     return [(f"type-{number}", b"abc") for number in range(count)]
 
 
-def test_it_sees_what_is_kept() -> None:
+def test_the_check_sees_a_kept_reference() -> None:
     kept: list[object] = []
     with pytest.raises(AssertionError):
         keeps_all_references(lambda: kept.append(object()))
@@ -91,7 +91,7 @@ def test_views_of_an_envelope(impl: Any, wire: str, how: str) -> None:
     keeps_all_references(action)
 
 
-def test_what_an_envelope_refuses(impl: Any, wire: str) -> None:
+def test_events_an_envelope_refuses(impl: Any, wire: str) -> None:
     make = {"proto": impl.envelope.ProtoEnvelope, "json": impl.envelope.JsonEnvelope}[wire]
     envelope = make()
     envelope.stamp("guid", 1, 2)
@@ -118,7 +118,7 @@ def test_what_an_envelope_refuses(impl: Any, wire: str) -> None:
     keeps_all_references(action)
 
 
-def test_an_envelope_of_more_types_than_it_knows(impl: Any, wire: str) -> None:
+def test_an_envelope_with_more_types_than_it_caches(impl: Any, wire: str) -> None:
     batch = impl.batch.Batch(wire, 0)
     events = many_types(100)
 
@@ -196,7 +196,7 @@ class TestAccumulator:
 
         keeps_all_references(action)
 
-    def test_what_is_refused(self, impl: Any, wire: str) -> None:
+    def test_refused_events(self, impl: Any, wire: str) -> None:
         accumulator = self.new(impl, wire, answers=True)
 
         def action() -> None:

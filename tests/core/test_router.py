@@ -87,7 +87,7 @@ def test_each_event_is_in_its_lane(impl, how, rounds):
     assert max(Counter(lanes.found).values(), default=1) == 1  # a type is looked up once
 
 
-def test_receipts_are_told_once_each(impl):
+def test_each_receipt_is_reported_once(impl):
     lanes = Lanes(impl, max_events=10)
     receipts = lanes.router.emit_many([("a", b"1"), ("b", b"2"), ("a", b"3"), ("c", b"4"), ("b2", b"5")])
     assert [receipt.partition("-")[0] for receipt in receipts] == ["a", "b", "default"]
@@ -102,7 +102,7 @@ def test_a_long_list_of_one_lane(impl):
 
 
 @pytest.mark.parametrize("how", [list, iter])
-def test_errors_name_the_place(impl, how):
+def test_errors_name_the_index(impl, how):
     lanes = Lanes(impl)
     with pytest.raises(TypeError, match=r"events\[2\]"):
         lanes.router.emit_many(how([("a", b"1"), ("b", b"2"), ("c",)]))
@@ -117,7 +117,7 @@ def test_errors_name_the_place(impl, how):
     assert sum(len(events) for events in lanes.taken().values()) == 3
 
 
-def test_what_is_no_accumulator_is_called(impl):
+def test_a_target_that_is_not_an_accumulator_is_called(impl):
     called = []
     router = impl.batch.Router({"x": lambda *args: called.append(args) or "left out"}, None)
     assert router.emit("x", 1) == "left out"
@@ -142,7 +142,7 @@ def test_a_type_of_a_subclass_is_looked_up_as_plain_text(impl):
     assert lanes.taken() == {"a": [("a", b"1"), ("a", b"2")], "b": [("b", b"3")], "default": []}
 
 
-def test_what_find_raises_is_the_caller_s(impl):
+def test_errors_of_find_reach_the_caller(impl):
     def find(event_type):
         raise LookupError(event_type)
 
@@ -163,7 +163,7 @@ def test_a_full_lane_refuses_and_the_others_go_on(impl):
     assert (len(taken["a"]), len(taken["b"])) == (2, 2)
 
 
-def test_serializer_errors_are_rescued_with_type_and_place(impl):
+def test_serializer_errors_are_rescued_with_type_and_index(impl):
     asked = []
 
     def rescue(data, event_type, index):

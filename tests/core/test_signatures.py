@@ -59,7 +59,7 @@ def test_a_producer_s_shortcuts_look_as_its_methods_do():
 @pytest.mark.parametrize(
     "method", ["emit", "emit_many", "emit_table", "emit_batch", "flush", "close", "stats", "health", "acks"]
 )
-def test_a_producer_s_methods_say_all(method):
+def test_a_producer_s_methods_are_fully_documented(method):
     shown = pydoc.plain(pydoc.render_doc(getattr(Producer, method)))
     assert method in shown
     assert len(shown.splitlines()) > 3

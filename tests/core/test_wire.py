@@ -65,7 +65,7 @@ def test_bits_beyond_the_64th_are_dropped(impl):
     assert impl.wire.take_varint(b"\xff" * 9 + b"\x7f", 0, 10) == (2**64 - 1, 10)
 
 
-def test_a_longer_encoding_than_need_be_is_read(impl):
+def test_a_longer_encoding_than_necessary_is_read(impl):
     assert impl.wire.take_varint(b"\x81\x80\x00", 0, 3) == (1, 3)
 
 
@@ -79,7 +79,7 @@ def test_the_largest_tag_is_read(impl):
     assert impl.wire.take_tag(b"\xff\xff\xff\xff\x0f", 0, 5) == (2**32 - 1, 5)
 
 
-def test_a_length_reaches_up_to_the_end_and_no_further(impl):
+def test_a_length_must_not_exceed_the_data(impl):
     assert impl.wire.take_length(b"\x03abc", 0, 4) == (3, 1)
     for data, end in ((b"\x03abc", 3), (b"\x7f", 1), (b"\xff\xff\xff\xff\x0f", 5), (b"\xff" * 9 + b"\x01", 10)):
         with pytest.raises(DecodeError, match="cut off"):
