@@ -50,7 +50,7 @@ def test_get_waits_for_so_long() -> None:
     timer.join()
 
 
-def test_a_waiting_reader_is_told_of_the_end() -> None:
+def test_a_waiting_reader_sees_the_end() -> None:
     acks = stream()
     timer = threading.Timer(0.01, acks.end)
     timer.start()

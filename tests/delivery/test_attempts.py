@@ -103,7 +103,7 @@ def outcome_of(*steps: Step, policy: RetryPolicy = SOON, timeout_s: float | None
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_what_may_pass_is_tried_again(failure: Step) -> None:
+def test_a_transient_error_is_retried(failure: Step) -> None:
     response, transport = outcome_of(failure, failure, None)
     assert (response.status, len(transport.attempts)) == (Status.SUCCESS, 3)
 
@@ -115,7 +115,7 @@ def test_what_may_pass_is_tried_again(failure: Step) -> None:
         (refused(Code.BAD_REQUEST), Outcome.NOT_DELIVERED),
     ],
 )
-def test_what_is_final_is_not(failure: Step, outcome: Outcome) -> None:
+def test_a_final_error_is_not_retried(failure: Step, outcome: Outcome) -> None:
     error, transport = outcome_of(failure)
     assert isinstance(error, ServerError)
     assert (error.req_guid, error.attempts, error.outcome, len(transport.attempts)) == ("g", 1, outcome, 1)
@@ -138,7 +138,7 @@ def test_waits_grow_as_the_policy_says() -> None:
     assert third - second >= 0.15
 
 
-def test_a_message_too_large_is_said_with_its_size() -> None:
+def test_a_message_too_large_is_reported_with_its_size() -> None:
     error, transport = outcome_of(MessageTooLargeError("413"))
     assert isinstance(error, MessageTooLargeError)
     assert (error.size, len(transport.attempts)) == (20, 1)
@@ -162,7 +162,7 @@ def test_an_attempt_has_no_more_time_than_is_left() -> None:
     assert transport.attempts[0][1] == 5.0
 
 
-def test_retry_after_is_kept_to_by_all() -> None:
+def test_all_requests_obey_retry_after() -> None:
     async def main() -> None:
         busy = ServerError("429", retryable=True, outcome=Outcome.NOT_DELIVERED, retry_after_s=0.2)
         transport = Scripted(busy, None, None)
@@ -191,7 +191,7 @@ def test_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     run(main)
 
 
-def test_failed_connects_are_one_pace_for_all() -> None:
+def test_all_requests_share_the_backoff_of_failed_connects() -> None:
     async def main() -> None:
         began_s: dict[str, list[float]] = {}
 
@@ -212,7 +212,7 @@ def test_failed_connects_are_one_pace_for_all() -> None:
     run(main)
 
 
-def test_a_duplicate_id_is_waited_out_and_is_no_attempt() -> None:
+def test_waiting_for_a_duplicate_id_is_not_an_attempt() -> None:
     lost = ConnectionLostError("lost")
     policy = RetryPolicy(max_attempts=2, initial=0.01)
     response, transport = outcome_of(*[duplicate_id()] * 4, lost, None, policy=policy)
@@ -238,7 +238,7 @@ def written(error: Exception, resends: int = 0) -> Step:
     return fail
 
 
-def test_what_was_never_written_costs_no_attempt() -> None:
+def test_a_request_never_written_costs_no_attempt() -> None:
     lost = ConnectionLostError("closed", outcome=Outcome.NOT_DELIVERED)
     response, transport = outcome_of(*[unwritten(), lost] * 4, written(ConnectionLostError("lost")), None)
     assert (response.status, len(transport.attempts)) == (Status.SUCCESS, 10)
@@ -269,7 +269,7 @@ def test_a_request_that_was_written_and_refused_is_an_attempt() -> None:
     assert (error.attempts, error.outcome, len(transport.attempts)) == (3, Outcome.NOT_DELIVERED, 3)
 
 
-def test_what_a_transport_sent_again_by_itself_is_counted() -> None:
+def test_resends_by_a_transport_are_counted() -> None:
     error, transport = outcome_of(
         written(ConnectionLostError("1"), 1), written(ConnectError("2"), 2), ConnectError("3")
     )
@@ -277,7 +277,7 @@ def test_what_a_transport_sent_again_by_itself_is_counted() -> None:
     assert error.outcome is Outcome.POSSIBLY_DELIVERED
 
 
-def test_too_large_does_not_lower_what_an_earlier_attempt_left_possible() -> None:
+def test_a_message_too_large_keeps_the_worse_outcome_of_an_earlier_attempt() -> None:
     error, _ = outcome_of(ConnectionLostError("lost"), MessageTooLargeError("413"))
     assert isinstance(error, MessageTooLargeError)
     assert error.outcome is Outcome.POSSIBLY_DELIVERED

@@ -23,7 +23,7 @@ def test_it_starts_at_the_maximum_and_never_exceeds_it() -> None:
     assert concurrency.limit == 8
 
 
-def test_an_error_halves_it_and_one_is_the_least() -> None:
+def test_an_error_halves_the_bound_down_to_one() -> None:
     concurrency = Concurrency(8)
     limits = []
     for now_s in range(5):
@@ -32,14 +32,14 @@ def test_an_error_halves_it_and_one_is_the_least() -> None:
     assert limits == [4, 2, 1, 1, 1]
 
 
-def test_what_was_in_flight_together_fails_once() -> None:
+def test_errors_of_one_flight_count_once() -> None:
     concurrency = Concurrency(8)
     for _ in range(8):
         concurrency.failed(1.0, 2.0)
     assert concurrency.limit == 4
 
 
-def test_acknowledgements_raise_it_again_by_one_for_each_round() -> None:
+def test_acknowledgements_raise_the_bound_by_one_per_round() -> None:
     concurrency = Concurrency(8)
     concurrency.failed(0.0, 1.0)
     now_s = ack(concurrency, 0.01, 5, now_s=2.0)
@@ -48,7 +48,7 @@ def test_acknowledgements_raise_it_again_by_one_for_each_round() -> None:
     assert concurrency.limit == 8
 
 
-def test_latency_that_grows_lowers_it() -> None:
+def test_growing_latency_lowers_the_bound() -> None:
     concurrency = Concurrency(8)
     now_s = ack(concurrency, 0.01, 10)
     ack(concurrency, 0.2, 5, now_s)
@@ -80,7 +80,7 @@ def most(concurrency: Concurrency, nbytes: int) -> int:
     return batches
 
 
-def test_no_more_bytes_are_in_flight_than_carry_a_gigabit() -> None:
+def test_bytes_in_flight_are_bounded_for_a_gigabit_per_second() -> None:
     concurrency = Concurrency(8)
     for latency_s, batches in ((0.001, 3), (0.005, 4), (0.010, 7), (0.050, 8)):
         ack(concurrency, latency_s, 100)
@@ -144,7 +144,7 @@ def adaptive(connections: int = 1) -> Concurrency:
 
 class TestFarServers:
     @pytest.mark.parametrize("round_trip_s", [0.03, 0.1, 0.3])
-    def test_as_many_are_in_flight_as_the_way_holds(self, round_trip_s: float) -> None:
+    def test_the_number_in_flight_fills_the_link(self, round_trip_s: float) -> None:
         link = Link(adaptive(), round_trip_s, 400_000.0)
         link.run(20 * round_trip_s)
         events_per_s = 1000 * len(link.run(2.0)) / 2.0
@@ -159,7 +159,7 @@ class TestFarServers:
         assert max(link.run(100 * round_trip_s)) < 2.0 * link.least_s
 
     @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.01, 0.1, 0.3])
-    def test_a_slow_server_gets_little_more_than_without(self, round_trip_s: float) -> None:
+    def test_a_slow_server_gets_little_more_than_with_a_fixed_bound(self, round_trip_s: float) -> None:
         """It is busy with eight; below that the bound falls as it does for every server."""
         links = [Link(concurrency, round_trip_s, 20_000.0) for concurrency in (adaptive(), Concurrency(8))]
         for link in links:
@@ -169,17 +169,17 @@ class TestFarServers:
 
     @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.003])
     @pytest.mark.parametrize("nbytes", [2 * KB, 200 * KB])
-    def test_nearby_no_more_are_in_flight(self, round_trip_s: float, nbytes: int) -> None:
+    def test_a_nearby_server_gets_no_more_in_flight(self, round_trip_s: float, nbytes: int) -> None:
         link = Link(adaptive(), round_trip_s, 1_000_000.0, nbytes)
         link.run(5.0)
         assert link.concurrency.limit == 8
 
-    def test_none_more_without_a_backlog(self) -> None:
+    def test_the_bound_does_not_grow_without_a_backlog(self) -> None:
         link = Link(adaptive(), 0.1, 1e6)
         link.run(5.0, most=7)
         assert link.concurrency.limit == 8
 
-    def test_no_more_bytes_than_are_allowed_nor_batches(self) -> None:
+    def test_bytes_and_batches_stay_within_their_limits(self) -> None:
         for nbytes, batches in ((2 * KB, 128), (1_000 * KB, 17)):
             link = Link(adaptive(), 0.5, 1e6, nbytes)
             link.run(20.0)
@@ -202,7 +202,7 @@ class TestFarServers:
             link.concurrency.acked(link.now_s - 0.25, link.now_s)
         assert link.concurrency.limit >= before > 60
 
-    def test_errors_halve_it_and_it_comes_back(self) -> None:
+    def test_errors_halve_the_bound_and_it_recovers(self) -> None:
         link = Link(adaptive(), 0.1, 400_000.0)
         link.run(5.0)
         before = link.concurrency.limit
@@ -211,7 +211,7 @@ class TestFarServers:
         link.run(3.0)
         assert link.concurrency.limit > 0.8 * before
 
-    def test_a_way_that_became_longer_for_good(self) -> None:
+    def test_a_link_that_became_longer_for_good(self) -> None:
         link = Link(adaptive(), 0.05, 400_000.0)
         link.run(3.0)
         link.round_trip_s = 0.15

@@ -7,7 +7,7 @@ import pytest
 from raccoon_fast.delivery.drain import Drain
 
 
-def test_it_is_not_known_within_the_first_second() -> None:
+def test_the_rate_is_unknown_within_the_first_second() -> None:
     drain = Drain(0.0)
     drain.acked(1_000)
     drain.tick(0.5)
@@ -16,7 +16,7 @@ def test_it_is_not_known_within_the_first_second() -> None:
     assert drain.per_s == 500.0
 
 
-def test_it_follows_what_is_seen() -> None:
+def test_the_rate_follows_acknowledgements() -> None:
     drain = Drain(0.0)
     for second in range(1, 60):
         drain.acked(1_000 if second < 30 else 100)

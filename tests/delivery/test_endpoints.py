@@ -14,7 +14,7 @@ def endpoint(transports: int = 1) -> Endpoint:
     return Endpoint(parse_address("ws://h", "WebSocket"), [None] * transports, POLICY, 1.0)  # type: ignore[list-item]
 
 
-def test_the_first_that_is_well() -> None:
+def test_the_first_healthy_server_is_used() -> None:
     first, second = endpoint(), endpoint()
     endpoints = Endpoints([first, second])
     assert endpoints.choose(0.0) is first
@@ -25,7 +25,7 @@ def test_the_first_that_is_well() -> None:
     assert endpoints.next_s(1.0) == 2.0
 
 
-def test_a_server_that_failed_is_probed_with_backoff_by_one_batch_at_a_time() -> None:
+def test_a_failed_server_is_probed_with_backoff_by_one_batch_at_a_time() -> None:
     one = endpoint()
     one.failed(FAULT, 0.0, 0.0)
     assert (one.healthy, one.last_error, one.ready_s(0.5)) == (False, FAULT, 1.0)
@@ -39,14 +39,14 @@ def test_a_server_that_failed_is_probed_with_backoff_by_one_batch_at_a_time() ->
     assert one.ready_s(29.0) == 37.0
 
 
-def test_what_was_in_flight_together_fails_once() -> None:
+def test_failures_of_one_flight_count_once() -> None:
     one = endpoint()
     for _ in range(8):
         one.failed(FAULT, 0.0, 1.0)
     assert one.ready_s(1.0) == 2.0
 
 
-def test_without_another_server_one_probe_is_enough() -> None:
+def test_one_probe_is_enough_without_another_server() -> None:
     one = endpoint()
     one.failed(FAULT, 0.0, 0.0)
     one.begin()
@@ -54,7 +54,7 @@ def test_without_another_server_one_probe_is_enough() -> None:
     assert (one.healthy, one.last_error, one.ready_s(1.0)) == (True, None, 1.0)
 
 
-def test_beside_a_server_that_is_well_three_probes_in_a_row_are_needed() -> None:
+def test_three_probes_in_a_row_are_needed_beside_a_healthy_server() -> None:
     first, second = endpoint(), endpoint()
     endpoints = Endpoints([first, second])
     first.failed(FAULT, 0.0, 0.0)
@@ -69,7 +69,7 @@ def test_beside_a_server_that_is_well_three_probes_in_a_row_are_needed() -> None
     assert first.healthy
 
 
-def test_a_probe_that_fails_begins_the_count_anew() -> None:
+def test_a_failed_probe_restarts_the_count() -> None:
     first, second = endpoint(), endpoint()
     endpoints = Endpoints([first, second])
     first.failed(FAULT, 0.0, 0.0)
@@ -83,7 +83,7 @@ def test_a_probe_that_fails_begins_the_count_anew() -> None:
     assert not first.healthy
 
 
-def test_a_probe_that_told_nothing_may_be_made_again() -> None:
+def test_an_inconclusive_probe_may_be_repeated() -> None:
     one = endpoint()
     one.failed(FAULT, 0.0, 0.0)
     one.begin()
@@ -117,7 +117,7 @@ def test_the_least_busy_connection_is_taken() -> None:
     assert one.in_flight == 4
 
 
-def test_a_sink_that_fails_now_and_then_is_no_failure_of_the_server() -> None:
+def test_occasional_sink_failures_are_not_server_failures() -> None:
     one = endpoint()
     for second in range(20):
         one.unpublished(FAULT, second, second + 0.5)
@@ -142,7 +142,7 @@ def test_a_sink_that_fails_three_times_in_a_row_is_probed() -> None:
     assert one.healthy
 
 
-def test_it_is_told_whether_the_batch_may_be_the_reason() -> None:
+def test_a_failure_says_whether_the_batch_may_be_the_cause() -> None:
     one = endpoint()
     one.failed(FAULT, 0.0, 0.0, with_batch=True)
     assert one.failed_with_batch
@@ -150,7 +150,7 @@ def test_it_is_told_whether_the_batch_may_be_the_reason() -> None:
     assert not one.failed_with_batch
 
 
-def test_a_transport_apart_is_made_when_it_is_needed() -> None:
+def test_a_separate_transport_is_made_on_demand() -> None:
     apart = object()
     one = Endpoint(parse_address("ws://h", "WebSocket"), [None], POLICY, 1.0, lambda: apart)  # type: ignore
     assert one.apart is None
@@ -162,7 +162,7 @@ def test_a_transport_apart_is_made_when_it_is_needed() -> None:
     assert (one.open_apart(), one.apart) == (only, None)
 
 
-def test_which_one_is_well() -> None:
+def test_well_lists_healthy_endpoints() -> None:
     first, second = endpoint(), endpoint()
     endpoints = Endpoints([first, second])
     first.failed(FAULT, 0.0, 0.0)

@@ -80,7 +80,7 @@ class House:
             self.answer()
 
 
-def test_a_single_lane_has_all() -> None:
+def test_a_single_lane_gets_every_slot() -> None:
     house = House(NORMAL)
     house.add(0, 20)
     assert house.fill() == [0] * LIMIT
@@ -94,7 +94,7 @@ def test_high_goes_before_normal_and_that_before_low() -> None:
 
 
 @pytest.mark.parametrize(("limit", "most"), [(8, 6), (4, 3), (2, 1), (1, 1), (16, 12)])
-def test_lower_ones_leave_places_free(limit: int, most: int) -> None:
+def test_lower_lanes_leave_slots_free(limit: int, most: int) -> None:
     house = House(HIGH, NORMAL)
     house.add(1, 20)
     assert len(house.fill(limit)) == most
@@ -102,7 +102,7 @@ def test_lower_ones_leave_places_free(limit: int, most: int) -> None:
     assert house.fill(limit) == ([0] if limit > 1 else [])
 
 
-def test_the_lowest_take_no_place_that_normal_ones_leave_free() -> None:
+def test_low_lanes_take_no_slot_that_normal_lanes_leave_free() -> None:
     house = House(HIGH, NORMAL, LOW)
     house.add(1, 200)
     house.add(2, 200)
@@ -116,7 +116,7 @@ def test_the_lowest_take_no_place_that_normal_ones_leave_free() -> None:
 
 @pytest.mark.parametrize("sizes", [(1000, 1000), (10_000, 500), (500, 10_000)])
 @pytest.mark.parametrize("limit", [1, 8])
-def test_a_lower_one_has_its_share_while_the_higher_have_more_than_enough(sizes: tuple[int, int], limit: int) -> None:
+def test_a_lower_lane_has_its_share_while_higher_lanes_have_a_backlog(sizes: tuple[int, int], limit: int) -> None:
     house = House(HIGH, LOW)
     house.add(0, 20_000, sizes[0])
     house.add(1, 20_000, sizes[1])
@@ -124,7 +124,7 @@ def test_a_lower_one_has_its_share_while_the_higher_have_more_than_enough(sizes:
     assert house.sent[1] / house.sent.total() == pytest.approx(SHARE / (1 + SHARE), rel=0.2)
 
 
-def test_each_lower_one_has_its_share() -> None:
+def test_each_lower_lane_has_its_share() -> None:
     house = House(HIGH, NORMAL, LOW)
     for lane in range(3):
         house.add(lane, 5_000)
@@ -176,7 +176,7 @@ def test_large_batches_have_no_more_than_small_ones() -> None:
     sizes=st.lists(st.integers(1, 100_000), min_size=5, max_size=5),
     limit=st.integers(1, 20),
 )
-def test_none_starves_whatever_the_lanes(ranks: list[int], sizes: list[int], limit: int) -> None:
+def test_no_lane_starves(ranks: list[int], sizes: list[int], limit: int) -> None:
     house = House(*ranks)
     for lane in range(len(ranks)):
         house.add(lane, 3_000, sizes[lane])

@@ -40,7 +40,7 @@ def total_of(counts: Counts) -> int:
 
 
 @given(st.lists(st.tuples(TYPES, st.lists(st.sampled_from(STATES), min_size=1, max_size=6))), TYPES)
-def test_it_always_balances(batches: list[tuple[dict[str, int], list[str]]], waiting: dict[str, int]) -> None:
+def test_the_ledger_always_balances(batches: list[tuple[dict[str, int], list[str]]], waiting: dict[str, int]) -> None:
     ledger = Ledger()
     for types, way in batches:
         ledger.add(types, way[0])
@@ -57,7 +57,7 @@ def test_it_always_balances(batches: list[tuple[dict[str, int], list[str]]], wai
         assert sum(getattr(counts, name) for counts in by_type.values()) == getattr(total, name)
 
 
-def test_what_is_lost_and_what_is_not_settled() -> None:
+def test_lost_and_unsettled_events() -> None:
     counts = Counts(10, acked=1, failed={"closed": 2}, dropped={"drop_oldest": 1}, expired=1, queued=3, in_flight=2)
     assert (counts.lost, counts.unsettled) == (4, 5)
 
@@ -145,7 +145,7 @@ def _traced(trace: Callable[..., object], act: Callable[[], object]) -> None:
         sys.settrace(before)
 
 
-def test_a_change_of_another_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_wait_for_a_change_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger()
     waiting = ["event"]
     looks = 0
@@ -173,7 +173,7 @@ def test_a_change_of_another_thread_is_waited_for(monkeypatch: pytest.MonkeyPatc
     changer.join()
 
 
-def test_a_change_that_this_thread_was_interrupted_in_is_not_waited_for() -> None:
+def test_readers_do_not_wait_for_an_interrupted_change_of_their_own_thread() -> None:
     ledger = Ledger()
     with ledger.change():
         assert ledger.consistent(lambda: 3) == 3

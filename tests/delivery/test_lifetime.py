@@ -30,17 +30,17 @@ def program(tmp_path: Path) -> Path:
     return tmp_path / "program.py"
 
 
-def test_what_has_begun_is_closed_at_exit_though_nobody_holds_it(program: Path) -> None:
+def test_a_started_object_is_closed_at_exit_though_nobody_references_it(program: Path) -> None:
     program.write_text(HEAD + 'One("made")\nlifetime.began(One("begun"))\ngc.collect()\nprint("exit", flush=True)')
     assert run(program) == ["exit", "close begun"]
 
 
-def test_what_has_ended_is_not(program: Path) -> None:
+def test_an_ended_object_is_not_closed_at_exit(program: Path) -> None:
     program.write_text(HEAD + 'one = One("ended")\nlifetime.began(one)\nlifetime.ended(one)')
     assert run(program) == []
 
 
-def test_a_fork_is_told_to_all_and_what_the_parent_opened_stays_the_parent_s(program: Path) -> None:
+def test_a_fork_notifies_all_objects_and_the_parent_keeps_its_resources(program: Path) -> None:
     program.write_text(
         HEAD
         + """
@@ -59,7 +59,7 @@ print("parent", flush=True)
     assert said[2:] == ["close made", "parent", "close begun"]
 
 
-def test_a_process_of_multiprocessing_closes_what_it_began(program: Path) -> None:
+def test_a_process_of_multiprocessing_closes_its_objects(program: Path) -> None:
     program.write_text(
         HEAD
         + """
@@ -72,7 +72,7 @@ process.join()
     assert run(program) == ["forked child", "close child"]
 
 
-def test_all_are_closed_side_by_side_within_one_deadline_whatever_one_of_them_does(program: Path) -> None:
+def test_all_objects_are_closed_concurrently_within_one_deadline(program: Path) -> None:
     program.write_text(
         HEAD
         + """

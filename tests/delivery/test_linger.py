@@ -48,7 +48,7 @@ class Lingering:
         await asyncio.wait_for(until(), patient(10))
 
 
-def test_it_is_sealed_when_its_first_event_has_waited() -> None:
+def test_a_batch_is_sealed_when_its_first_event_has_waited() -> None:
     async def main() -> None:
         lingering = Lingering()
         lingering.accumulator.emit("a", b"x")
@@ -60,7 +60,7 @@ def test_it_is_sealed_when_its_first_event_has_waited() -> None:
     asyncio.run(main())
 
 
-def test_one_that_follows_a_full_one_has_all_of_its_time() -> None:
+def test_a_batch_after_a_full_one_has_its_whole_linger() -> None:
     async def main() -> None:
         lingering = Lingering()
         lingering.accumulator.emit("a", b"x")
@@ -73,7 +73,7 @@ def test_one_that_follows_a_full_one_has_all_of_its_time() -> None:
     asyncio.run(main())
 
 
-def test_where_none_is_open_nothing_is_sealed_and_the_next_one_is_watched() -> None:
+def test_the_linger_waits_for_the_next_batch_when_none_is_open() -> None:
     async def main() -> None:
         lingering = Lingering()
         lingering.accumulator.emit_many([("a", b"x")] * 3)

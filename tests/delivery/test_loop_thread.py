@@ -31,7 +31,7 @@ async def where() -> str:
     return threading.current_thread().name
 
 
-def test_it_runs_coroutines_on_its_thread(thread):
+def test_coroutines_run_on_the_loop_s_thread(thread):
     assert thread.submit(where).result(patient(5)) == "raccoon_fast-loop"
 
 
@@ -70,7 +70,7 @@ class Interrupted:
             raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_it_is_submitted_leaves_nothing_that_runs(thread):
+def test_ctrl_c_during_submit_leaves_nothing_running(thread):
     async def wait():
         await asyncio.sleep(60)
 
@@ -101,7 +101,7 @@ class Logger:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("own")])
-def test_what_is_raised_on_it_goes_no_further(error):
+def test_exceptions_on_the_loop_do_not_leave_its_thread(error):
     logger = Logger()
     thread = LoopThread(resolve_logger(logger))
 
@@ -133,7 +133,7 @@ def test_a_call_of_the_loop_s_stop_does_not_end_it():
     assert all("stop()" in line for line in logger.errors)
 
 
-def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(monkeypatch):
+def test_a_broken_loop_ends_and_settles_submitted_coroutines(monkeypatch):
     monkeypatch.setattr(loop_thread, "new_event_loop", asyncio.SelectorEventLoop)
     thread = LoopThread(resolve_logger(None))
     thread.submit(where).result(patient(5))
@@ -162,7 +162,7 @@ def test_a_loop_that_cannot_run_any_more_is_over_and_settles_what_was_submitted(
     thread.stop(30.0)
 
 
-def test_stop_cancels_what_runs_and_refuses_what_comes(thread):
+def test_stop_cancels_running_coroutines_and_refuses_new_ones(thread):
     outcome = []
 
     async def wait():
@@ -189,7 +189,7 @@ def test_stop_from_the_loop_does_not_wait_for_itself(thread):
     thread.submit(stop).result(patient(5))
 
 
-def test_what_nobody_handles_is_logged():
+def test_unhandled_exceptions_are_logged():
     logger = Logger()
     thread = LoopThread(resolve_logger(logger))
 

@@ -37,7 +37,7 @@ def receipt(future: Any, callbacks: CallbackThread) -> Receipt:
     return Receipt("g", future, callbacks)
 
 
-def test_an_outcome_that_is_there(receipt: Receipt, future: Any) -> None:
+def test_an_available_outcome(receipt: Receipt, future: Any) -> None:
     assert (receipt.done(), repr(receipt)) == (False, "<Receipt g pending>")
     future.set_result(ACK)
     assert (receipt.done(), repr(receipt)) == (True, "<Receipt g acknowledged>")

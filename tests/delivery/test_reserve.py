@@ -104,7 +104,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "house" / "spool"
 
 
-def test_what_comes_back_may_have_been_delivered(path: Path) -> None:
+def test_a_batch_back_from_disk_is_possibly_delivered(path: Path) -> None:
     """The outcome is not stored, so nothing that returns from the disk claims to know it."""
 
     async def main() -> None:
@@ -200,7 +200,7 @@ NONSENSE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("changed", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("wire", ["proto", "json"])
-def test_a_record_that_makes_no_sense_strands_nothing_behind_it(path: Path, changed: dict[str, Any], wire: str) -> None:
+def test_a_nonsensical_record_blocks_none_of_the_later_ones(path: Path, changed: dict[str, Any], wire: str) -> None:
     async def main() -> None:
         put_by_another(path, **changed)
         put_by_another(path)
@@ -223,7 +223,7 @@ def test_a_record_that_makes_no_sense_strands_nothing_behind_it(path: Path, chan
     run(main())
 
 
-def test_what_is_lost_on_disk_fails_its_receipt(path: Path) -> None:
+def test_a_batch_lost_on_disk_fails_its_receipt(path: Path) -> None:
     async def main() -> None:
         house = House(path)
         batches = [house.queued(guid) for guid in ("well", "damaged")]
@@ -268,7 +268,7 @@ def test_a_batch_whose_record_is_gone_is_stored_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["stored", "refused"])
-def test_what_waits_in_memory_under_durable_is_bounded(path: Path, refuses: bool) -> None:
+def test_durable_bounds_the_batches_that_wait_in_memory(path: Path, refuses: bool) -> None:
     """Also while the disk refuses, when batches are sent without being stored."""
 
     async def main() -> None:
@@ -291,7 +291,7 @@ def test_what_waits_in_memory_under_durable_is_bounded(path: Path, refuses: bool
     run(main())
 
 
-def test_close_leaves_what_is_stored_and_fails_what_is_not(path: Path) -> None:
+def test_close_keeps_stored_batches_and_fails_the_others(path: Path) -> None:
     async def main() -> None:
         house = House(path)
         stored, refused = house.queued("stored"), house.queued("refused")
@@ -308,7 +308,7 @@ def test_close_leaves_what_is_stored_and_fails_what_is_not(path: Path) -> None:
     run(main())
 
 
-def test_close_tells_of_what_nobody_will_find(path: Path) -> None:
+def test_close_reports_records_nobody_will_find(path: Path) -> None:
     async def main() -> None:
         house = House(path)
         batch = house.queued("g")

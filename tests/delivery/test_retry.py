@@ -22,7 +22,7 @@ def test_full_jitter_is_anything_up_to_that() -> None:
     assert 1.8 < sum(delays) / len(delays) < 2.2
 
 
-def test_what_a_server_asks_for_is_kept_to_and_spread() -> None:
+def test_a_delay_requested_by_a_server_is_obeyed_and_spread() -> None:
     pauses = [RetryPolicy(initial=0.1).pause_s(10.0) for _ in range(2000)]
     assert 10.0 <= min(pauses) < 10.1
     assert 14.9 < max(pauses) <= 15.0
@@ -30,7 +30,7 @@ def test_what_a_server_asks_for_is_kept_to_and_spread() -> None:
 
 
 @pytest.mark.parametrize("multiplier", [2, 2.0, 1e300])
-def test_hours_of_failures_are_no_overflow(multiplier: float) -> None:
+def test_hours_of_failures_cause_no_overflow(multiplier: float) -> None:
     assert RetryPolicy(maximum=30.0, multiplier=multiplier, jitter=None).delay_s(1_000_000) == 30.0
     assert RetryPolicy(initial=0.0, multiplier=multiplier, jitter=None).delay_s(1_000_000) == 0.0
 
@@ -61,7 +61,7 @@ def test_a_wrong_option_is_named(option: str, value: object, error: type[Excepti
 class TestProbes:
     """Waits before a server that is down is tried again."""
 
-    def test_without_jitter_they_grow_by_the_policy_but_no_longer_than_it_is_down(self) -> None:
+    def test_without_jitter_waits_grow_by_the_policy_up_to_the_length_of_the_outage(self) -> None:
         policy = RetryPolicy(initial=0.1, multiplier=2.0, maximum=30.0, jitter=None)
         assert [policy.probe_s(failures, 0.0) for failures in (1, 2, 4, 5, 10)] == [0.1, 0.2, 0.8, 1.0, 1.0]
         assert policy.probe_s(10, 12.0) == 12.0

@@ -12,7 +12,7 @@ def taken(budget: RetryBudget) -> int:
     return count
 
 
-def test_a_reserve_is_there_at_first() -> None:
+def test_a_new_budget_has_a_reserve() -> None:
     assert taken(RetryBudget(reserve=16)) == 16
 
 
@@ -24,7 +24,7 @@ def test_first_attempts_pay_for_a_share_of_retries() -> None:
     assert taken(budget) == 10
 
 
-def test_what_is_unused_does_not_grow_over_the_reserve() -> None:
+def test_the_unused_budget_does_not_exceed_the_reserve() -> None:
     budget = RetryBudget(share=0.25, reserve=16)
     for _ in range(1000):
         budget.first_attempts()
@@ -32,7 +32,7 @@ def test_what_is_unused_does_not_grow_over_the_reserve() -> None:
     assert taken(budget) == 16
 
 
-def test_time_alone_pays_for_one_a_second() -> None:
+def test_time_alone_pays_for_one_retry_per_second() -> None:
     budget = RetryBudget()
     taken(budget)
     budget.tick(0.5)
@@ -62,14 +62,14 @@ def test_a_failure_ends_the_row() -> None:
     assert taken(budget) == 0
 
 
-def test_what_is_earned_does_not_grow_over_the_reserve() -> None:
+def test_the_earned_budget_does_not_exceed_the_reserve() -> None:
     budget = RetryBudget(reserve=16)
     for _ in range(1000):
         budget.acked()
     assert taken(budget) == 16
 
 
-def test_acknowledgements_and_first_attempts_count_alike_together_and_one_by_one() -> None:
+def test_acknowledgements_and_first_attempts_count_the_same_in_bulk() -> None:
     for many in range(1, 20):
         together, one_by_one = RetryBudget(share=0.25), RetryBudget(share=0.25)
         for budget in (together, one_by_one):

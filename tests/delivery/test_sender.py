@@ -149,7 +149,7 @@ def test_an_answer_inside_an_error_is_an_answer(sender: Sender, listener: Listen
     ],
     ids=["no answer", "no Raccoon's", "about the connection"],
 )
-def test_what_is_no_answer_to_the_request_is_told_to_nobody(
+def test_an_unrelated_answer_is_reported_to_no_listener(
     sender: Sender, figures: Figures, listener: Listener, failure: Exception
 ) -> None:
     with pytest.raises(type(failure)):

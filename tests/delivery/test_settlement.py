@@ -36,7 +36,7 @@ def test_parts(settlement: Settlement) -> None:
     assert settlement.extra_requests == 4
 
 
-def test_events_refused_are_gathered(settlement: Settlement) -> None:
+def test_refused_events_are_collected(settlement: Settlement) -> None:
     settlement.split(3)
     settlement.rejected([("a", b"1")], "why")
     settlement.acked(ACK)
@@ -47,7 +47,7 @@ def test_events_refused_are_gathered(settlement: Settlement) -> None:
     assert error.req_guid == "g"
 
 
-def test_a_failure_of_a_part_is_that_of_the_batch(settlement: Settlement) -> None:
+def test_a_failed_part_fails_the_batch(settlement: Settlement) -> None:
     settlement.split(2)
     failure = DroppedError("dropped")
     settlement.failed(failure)
@@ -55,7 +55,7 @@ def test_a_failure_of_a_part_is_that_of_the_batch(settlement: Settlement) -> Non
     assert settlement.receipt.exception() is failure
 
 
-def test_what_was_possibly_delivered_stays_so(settlement: Settlement) -> None:
+def test_possibly_delivered_stays_possibly_delivered(settlement: Settlement) -> None:
     settlement.split(2)
     settlement.rejected([("a", b"1")], "why", Outcome.POSSIBLY_DELIVERED)
     settlement.rejected([("b", b"2")], "what")

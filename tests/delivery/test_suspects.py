@@ -39,7 +39,7 @@ def test_a_second_failure_while_others_get_through(error: DeliveryError) -> None
 
 
 @pytest.mark.parametrize("error", LOAD, ids=lambda error: str(error.status))
-def test_what_asks_for_less_load_makes_no_suspect_so_soon(error: DeliveryError) -> None:
+def test_errors_about_load_make_a_suspect_later(error: DeliveryError) -> None:
     trouble = new_trouble(error, 0)
     assert [failed(trouble, error, acked) for acked in range(5)] == [False, False, False, True, True]
 
@@ -76,12 +76,12 @@ def test_failures_that_are_about_load_convict_later() -> None:
     assert [trouble.of_part().failed_alone(LOAD[0], SERVER), trouble.is_convicted] == [False, True]
 
 
-def test_nobody_is_convicted_where_nobody_got_through() -> None:
+def test_no_batch_is_convicted_when_none_got_through() -> None:
     trouble = new_trouble(RESET, 0)
     assert not any(trouble.failed_alone(RESET, SERVER) for _ in range(20))
 
 
-def test_what_another_server_acknowledged_says_nothing() -> None:
+def test_acknowledgements_of_another_server_do_not_count() -> None:
     trouble = new_trouble(FORBIDDEN, 7)
     for acked in range(20):
         OTHER.acked = acked
@@ -135,7 +135,7 @@ def test_one_at_a_time() -> None:
     assert suspects.due_s == 0.0
 
 
-def test_what_is_overdue_is_handed_out_once() -> None:
+def test_an_overdue_suspect_is_returned_once() -> None:
     suspects = Suspects(POLICY)
     early, late = suspect(deadline_s=5.0), suspect(deadline_s=9.0)
     suspects.add(late, 0.0)

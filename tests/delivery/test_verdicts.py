@@ -24,7 +24,7 @@ def test_a_raccoons_bad_request_is_a_verdict(status: int | None) -> None:
     assert reason_of(answered(status)) == "BAD_REQUEST"
 
 
-def test_so_is_what_grpc_go_says_of_a_request_it_cannot_read() -> None:
+def test_grpc_go_s_error_for_an_unreadable_request_is_a_verdict() -> None:
     assert is_poison(answered("INTERNAL", code=0, said=UNREAD))
 
 
@@ -49,7 +49,7 @@ def test_so_is_what_grpc_go_says_of_a_request_it_cannot_read() -> None:
     ],
     ids=lambda error: f"{type(error).__name__} {getattr(error, 'status', '')} {getattr(error, 'said', '')}",
 )
-def test_nothing_else_is(error: DeliveryError) -> None:
+def test_no_other_error_is_a_verdict(error: DeliveryError) -> None:
     assert not is_poison(error)
 
 
@@ -63,5 +63,5 @@ def test_nothing_else_is(error: DeliveryError) -> None:
         (ConnectError("no"), "ConnectError"),
     ],
 )
-def test_what_a_failure_is_counted_under(error: DeliveryError, reason: str) -> None:
+def test_the_reason_under_which_a_failure_is_counted(error: DeliveryError, reason: str) -> None:
     assert reason_of(error) == reason

@@ -22,7 +22,7 @@ def test_nothing_waits_at_first() -> None:
     assert waiting.pop_all() == []
 
 
-def test_ready_ones_keep_their_order_but_for_those_put_first() -> None:
+def test_ready_batches_keep_their_order_except_those_put_first() -> None:
     waiting = Waiting()
     first, second, third = batch(), batch(), batch()
     waiting.add(second)
@@ -32,7 +32,7 @@ def test_ready_ones_keep_their_order_but_for_those_put_first() -> None:
     assert not waiting.has_ready
 
 
-def test_delayed_ones_come_by_time() -> None:
+def test_delayed_batches_come_by_time() -> None:
     waiting = Waiting()
     late, early, as_early = batch(), batch(), batch()
     waiting.add_delayed(late, 3.0)
@@ -42,7 +42,7 @@ def test_delayed_ones_come_by_time() -> None:
     assert [waiting.pop_delayed() for _ in range(3)] == [early, as_early, late]
 
 
-def test_overdue_ones_leave_both() -> None:
+def test_overdue_batches_leave_both_queues() -> None:
     waiting = Waiting()
     ready, overdue, delayed, overdue_delayed = batch(10.0), batch(2.0), batch(10.0), batch(1.0)
     waiting.add(overdue)
@@ -56,7 +56,7 @@ def test_overdue_ones_leave_both() -> None:
     assert waiting.pop_all() == [ready, delayed]
 
 
-def test_a_deadline_is_that_of_what_waits_however_it_came() -> None:
+def test_the_deadline_covers_ready_and_delayed_batches() -> None:
     waiting = Waiting()
     waiting.add(batch(5.0))
     waiting.add_first(batch(4.0))
@@ -69,7 +69,7 @@ def test_a_deadline_is_that_of_what_waits_however_it_came() -> None:
     assert waiting.deadline_s == 7.0
 
 
-def test_random_ones_are_overdue_when_their_time_is_over() -> None:
+def test_random_batches_are_overdue_after_their_deadline() -> None:
     draw = random.Random(1)
     waiting = Waiting()
     held: list[Any] = []
@@ -98,7 +98,7 @@ class Watched:
         return 100.0
 
 
-def test_those_that_wait_for_a_sick_server_are_not_looked_at_again_and_again() -> None:
+def test_batches_that_wait_for_a_failed_server_are_not_scanned_again() -> None:
     waiting = Waiting()
     for number in range(1000):
         waiting.add_delayed(Watched(), float(number))  # type: ignore[arg-type]

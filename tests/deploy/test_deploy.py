@@ -47,7 +47,7 @@ def exposed_names() -> set[str]:
     return names | {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}
 
 
-def test_queries_name_what_is_there() -> None:
+def test_queries_name_existing_metrics() -> None:
     text = DASHBOARD.read_text(encoding="utf-8") + ALERTS.read_text(encoding="utf-8")
     used = {*re.findall(r"raccoon_fast_\w+", text)}
     assert len(used) > 20
@@ -207,7 +207,7 @@ def mapped(name: str, kind: str) -> tuple[str, float]:
 
 
 @pytest.mark.parametrize("prefix", ["", "shop.web."])
-def test_the_mapping_gives_statsd_s_names_those_of_prometheus(prefix: str) -> None:
+def test_the_mapping_converts_statsd_names_to_prometheus_names(prefix: str) -> None:
     for one in LEDGER:
         name = f"raccoon_fast_{one.name.replace('.', '_')}"
         if one.kind == "histogram":

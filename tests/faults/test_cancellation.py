@@ -91,7 +91,7 @@ def test_a_flush_that_is_cancelled_leaves_nothing(collector: Collector, run: Run
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_whatever_close_was_at_when_it_was_cancelled_all_have_an_outcome(
+def test_a_close_cancelled_at_any_step_gives_every_event_an_outcome(
     collector: Collector, run: Run, scheme: str
 ) -> None:
     collector.faults.delay(0.003)
@@ -142,7 +142,7 @@ def test_a_close_that_is_cancelled_again_and_again_ends(collector: Collector, ru
         assert not [link for link in links if link.is_relative_to(tmp_path)]  # every spool was closed
 
 
-def test_two_closes_are_one(collector: Collector, run: Run) -> None:
+def test_concurrent_closes_share_one_close(collector: Collector, run: Run) -> None:
     collector.faults.delay(0.05)
 
     async def main() -> None:
@@ -156,7 +156,7 @@ def test_two_closes_are_one(collector: Collector, run: Run) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_loop_that_is_closed_first_is_said_and_nothing_hangs(collector: Collector, scheme: str) -> None:
+def test_a_loop_closed_first_is_reported_and_nothing_hangs(collector: Collector, scheme: str) -> None:
     program = """
 import asyncio, sys, warnings
 from raccoon_fast import RAW, AsyncProducer
@@ -196,7 +196,7 @@ print("exit")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_thread_of_its_own_loop_is_refused(collector: Collector, run: Run, scheme: str) -> None:
+def test_a_thread_with_another_loop_is_refused(collector: Collector, run: Run, scheme: str) -> None:
     async def main() -> None:
         async with new_producer(url_of(collector, scheme)) as producer:
             await producer.emit("a", b"x")

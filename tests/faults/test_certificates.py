@@ -30,7 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     ids=["unknown CA", "expired", "another host", "plain port"],
 )
 @pytest.mark.parametrize("scheme", ["wss", "https", "grpcs"])
-def test_it_is_said_once_and_nothing_is_lost_while_it_is_mended(
+def test_a_certificate_error_is_logged_once_and_loses_nothing(
     new_trial: Callable[..., Trial], scheme: str, files: Files, certificate: str | None, said: str
 ) -> None:
     bad = {} if certificate is None else dict.fromkeys(("tls_cert", "tls_key"), getattr(files, certificate))

@@ -98,7 +98,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("scheme", ["ws", "http"], indirect=True)
     @pytest.mark.parametrize("fault", ["duplicate_acks", "reorder_acks", "unknown_acks"])
-    def test_out_of_order_or_twice_or_for_nobody(self, new_trial: NewTrial, fault: str) -> None:
+    def test_out_of_order_duplicated_or_unmatched(self, new_trial: NewTrial, fault: str) -> None:
         trial = new_trial()
         getattr(trial.collector.faults, fault)()
         trial.emit(200)
@@ -113,7 +113,7 @@ class TestAnswers:
         trial.judge()
 
     @pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"\xff\xff\xff", b'{"status":1}'])
-    def test_not_of_a_raccoon(self, new_trial: NewTrial, body: bytes) -> None:
+    def test_answers_that_are_not_raccoon_s(self, new_trial: NewTrial, body: bytes) -> None:
         trial = new_trial(timeout=0.2)
         trial.collector.faults.bad_answer(body, times=3)
         trial.emit()
@@ -130,7 +130,7 @@ class TestAnswers:
         trial.judge()
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-    def test_trouble_that_passes(self, new_trial: NewTrial, status: int) -> None:
+    def test_transient_errors(self, new_trial: NewTrial, status: int) -> None:
         trial = new_trial()
         trial.collector.faults.status(status, times=3)
         trial.emit()
@@ -138,7 +138,7 @@ class TestAnswers:
         trial.judge()
 
     @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
-    def test_a_wrong_setting_loses_nothing_while_it_is_mended(self, new_trial: NewTrial, status: int) -> None:
+    def test_a_wrong_setting_loses_nothing_until_it_is_fixed(self, new_trial: NewTrial, status: int) -> None:
         trial = new_trial()
         trial.collector.faults.status(status)
         receipts = trial.emit()

@@ -113,7 +113,7 @@ def test_an_async_producer(collector: Collector, how: str | int) -> None:
 
 
 @pytest.mark.parametrize("how", [403, 451])
-def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Collector, how: int) -> None:
+def test_an_event_refused_by_a_permanent_status_is_named_at_once(collector: Collector, how: int) -> None:
     with filtered(collector, "http", how) as urls, Producer(urls, serializer=RAW, logger=None) as producer:
         error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
@@ -125,7 +125,9 @@ def test_what_is_refused_by_a_status_that_stays_is_named_at_once(collector: Coll
 
 
 @pytest.mark.parametrize(("scheme", "how"), [("http", RESET), ("grpc", CLOSE), ("ws", RESET), ("http", 502)])
-def test_what_may_yet_get_through_ends_at_its_deadline(collector: Collector, scheme: str, how: str | int) -> None:
+def test_a_batch_that_may_still_get_through_ends_at_its_deadline(
+    collector: Collector, scheme: str, how: str | int
+) -> None:
     with filtered(collector, scheme, how) as urls:
         producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(4.0))
         error = emit(producer).exception(patient(30))
@@ -137,7 +139,9 @@ def test_what_may_yet_get_through_ends_at_its_deadline(collector: Collector, sch
 
 
 @pytest.mark.parametrize(("scheme", "how"), [("http", 403), ("grpc", RESET), ("ws", CLOSE)])
-def test_with_a_spool_it_ends_in_quarantine(collector: Collector, scheme: str, how: str | int, tmp_path: Path) -> None:
+def test_a_refused_batch_goes_to_quarantine_with_a_spool(
+    collector: Collector, scheme: str, how: str | int, tmp_path: Path
+) -> None:
     path = tmp_path / "spool.db"
     with filtered(collector, scheme, how) as urls:
         producer = Producer(

@@ -88,7 +88,7 @@ assert producer.close().total.acked == 6
 
     @pytest.mark.parametrize("form", ["", "1"], ids=["compiled", "pure"])
     @pytest.mark.parametrize("call", ["emit('a', b'x')", "emit_many([('a', b'x')])", "emit_batch([('a', b'x')])"])
-    def test_whichever_call_is_the_first(self, collector: Collector, call: str, form: str) -> None:
+    def test_any_first_call_in_a_child(self, collector: Collector, call: str, form: str) -> None:
         program = f"""
 producer = Producer(url, serializer=RAW, logger=None, linger=60)
 for number in range(5): producer.emit("parent", b"%d" % number)
@@ -133,7 +133,7 @@ client.close()
         assert {kind for kind, _ in received(collector)} == {"parent", "child"}
         assert len({request.req_guid for request in collector.requests}) == 3
 
-    def test_exit_is_not_held_up(self, collector: Collector) -> None:
+    def test_exit_is_not_delayed(self, collector: Collector) -> None:
         program = """
 producer = Producer(url, serializer=RAW, logger=None)
 producer.emit("a", b"x")
@@ -192,7 +192,7 @@ os._exit(0)
         process.stdout.close()
 
 
-def test_an_async_producer_s_child_lets_go_of_the_spool_and_begins_anew(collector: Collector, tmp_path: Path) -> None:
+def test_an_async_producer_s_child_releases_the_spool_and_starts_fresh(collector: Collector, tmp_path: Path) -> None:
     program = f"""
 import asyncio
 async def fill():

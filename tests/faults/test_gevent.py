@@ -143,7 +143,7 @@ assert called == [receipt]
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit", "gevent.wait(timeout=0.1)"])
-def test_exit_delivers_what_waits(collector: Collector, end: str) -> None:
+def test_exit_delivers_waiting_events(collector: Collector, end: str) -> None:
     program = f"""
 producer = Producer(url, serializer=RAW, logger=None, linger=60)
 for number in range(50):

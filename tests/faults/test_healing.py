@@ -109,7 +109,7 @@ class TestExpiry:
         receipts = [producer.emit("page", b"%d" % number) for number in range(1_000)]
         return producer, receipts[0]
 
-    def test_it_is_logged_when_it_happens(self, collector: Collector, url: str) -> None:
+    def test_an_expiry_is_logged_when_it_happens(self, collector: Collector, url: str) -> None:
         log = Lines()
         producer, receipt = self.expire(collector, url, log)
         with producer:
@@ -127,7 +127,7 @@ class TestExpiry:
         assert sum(int(line.split()[0].replace(",", "")) for line in warnings) == 1_000
         assert "last failure: " in warnings[0]
 
-    def test_what_is_closed_meanwhile_names_the_last_failure_too(self, collector: Collector, url: str) -> None:
+    def test_events_failed_by_close_name_the_last_failure_too(self, collector: Collector, url: str) -> None:
         collector.faults.fail_publish()
         producer = Producer(url, serializer=RAW, logger=None)
         receipt = producer.emit("page", b"x")
@@ -139,7 +139,7 @@ class TestExpiry:
         assert "INTERNAL_ERROR" in str(error)
         assert str(error.__cause__) in str(error)
 
-    def test_what_was_never_sent_names_what_the_server_failed_with(self, collector: Collector, scheme: str) -> None:
+    def test_an_unsent_event_names_the_failure_of_its_server(self, collector: Collector, scheme: str) -> None:
         port = port_of(collector, scheme)
         collector.close()
         producer = Producer(f"{scheme}://127.0.0.1:{port}", serializer=RAW, logger=None, batch_events=10)
@@ -151,7 +151,7 @@ class TestExpiry:
         assert "cannot connect" in str(error)
 
 
-def test_a_backlog_that_will_not_be_in_time_is_no_health(collector: Collector, url: str) -> None:
+def test_a_backlog_that_will_expire_is_unhealthy(collector: Collector, url: str) -> None:
     with Producer(
         url, serializer=RAW, logger=None, batch_events=10, max_in_flight=1, delivery_timeout=30.0
     ) as producer:
@@ -167,7 +167,7 @@ def test_a_backlog_that_will_not_be_in_time_is_no_health(collector: Collector, u
         assert producer.health().ok
 
 
-def test_a_batch_near_its_deadline_does_not_make_a_server_that_is_well_fail(collector: Collector, url: str) -> None:
+def test_a_batch_near_its_deadline_does_not_fail_a_healthy_server(collector: Collector, url: str) -> None:
     log = Lines()
     with Producer(url, serializer=RAW, logger=log, batch_events=10, max_in_flight=1, delivery_timeout=4.0) as producer:
         producer.emit("page", b"x").result(timeout=patient(10))

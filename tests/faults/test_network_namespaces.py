@@ -160,7 +160,7 @@ def received(sink: Path) -> int:
     return len(sink.read_bytes().splitlines()) if sink.exists() else 0
 
 
-def test_with_data_in_flight_it_is_found_by_the_missing_acknowledgement(hosts: Hosts, sink: Path) -> None:
+def test_a_missing_acknowledgement_reveals_a_dead_link_with_data_in_flight(hosts: Hosts, sink: Path) -> None:
     client = Client(hosts, SCHEMES, {}, timeout=0.5)
     client.do("emit", "flush")
     hosts.lose_packets()
@@ -170,7 +170,7 @@ def test_with_data_in_flight_it_is_found_by_the_missing_acknowledgement(hosts: H
     wait_until(lambda: received(sink) >= 3 * 40)
 
 
-def test_with_data_in_flight_it_is_found_by_the_kernel(hosts: Hosts, sink: Path) -> None:
+def test_the_kernel_reveals_a_dead_link_with_data_in_flight(hosts: Hosts, sink: Path) -> None:
     """Keepalive is silent while data is in flight, and the kernel alone would try for a quarter of an hour."""
     client = Client(hosts, ("ws", "http"), {"TCP_USER_TIMEOUT": 1000}, timeout=60.0)
     client.do("emit", "flush")
@@ -193,7 +193,7 @@ def test_with_data_in_flight_it_is_found_by_the_kernel(hosts: Hosts, sink: Path)
     ],
     ids=["keepalive", "ping"],
 )
-def test_while_idle_it_is_found_before_the_next_batch(
+def test_an_idle_dead_link_is_found_before_the_next_batch(
     hosts: Hosts, sink: Path, schemes: tuple[str, ...], keepalive: dict[str, int], options: dict[str, Any]
 ) -> None:
     client = Client(hosts, schemes, keepalive, timeout=60.0, **options)

@@ -74,7 +74,7 @@ def url_of(scheme: str, collector: Collector) -> str:
 
 @pytest.mark.parametrize("status", [400, 403, 411, 421, 422, 431, 451])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_another_server_gets_the_events_and_it_is_said_once(scheme: str, status: int) -> None:
+def test_another_server_gets_the_events_and_the_refusal_is_logged_once(scheme: str, status: int) -> None:
     proxy, log = Proxy(), Errors()
     proxy.status = status
     with proxy.serve(scheme) as refusing, Collector() as collector:
@@ -114,7 +114,7 @@ def test_a_server_that_refuses_everything_convicts_no_batch(scheme: str, durable
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_is_stored_stays_stored(scheme: str, tmp_path: Path) -> None:
+def test_stored_events_stay_stored(scheme: str, tmp_path: Path) -> None:
     proxy = Proxy()
     options = {"logger": None, "spool": tmp_path / "spool", "durable": True, **OPTIONS}
     with proxy.serve(scheme) as refusing:

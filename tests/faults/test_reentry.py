@@ -29,7 +29,9 @@ def collector() -> Iterator[Collector]:
 @FORMS
 @BEFORE
 @pytest.mark.parametrize("mode", ["emit", "stats", "flush", "acks", "callback", "result", "batch"])
-def test_a_signal_handler_that_does_what_it_interrupts(collector: Collector, mode: str, before: str, form: str) -> None:
+def test_a_signal_handler_repeats_the_call_it_interrupts(
+    collector: Collector, mode: str, before: str, form: str
+) -> None:
     if before:
         pytest.importorskip("gevent")
         if mode in ("flush", "result"):

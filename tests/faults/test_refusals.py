@@ -34,7 +34,7 @@ class TestRetryAfter:
         ],
         ids=["seconds", "date", "absurd", "absurd date"],
     )
-    def test_it_is_kept_to_within_five_minutes(
+    def test_retry_after_is_obeyed_up_to_five_minutes(
         self, new_trial: NewTrial, seconds_or_date: object, least_s: float, most_s: float
     ) -> None:
         trial = new_trial()
@@ -47,7 +47,7 @@ class TestRetryAfter:
         assert trial.producer.close(timeout=0).total.failed == {"closed": 20}
 
     @pytest.mark.parametrize("value", [-5, "-1e9", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "nan"])
-    def test_what_is_none_changes_nothing(self, new_trial: NewTrial, value: object) -> None:
+    def test_an_invalid_value_changes_nothing(self, new_trial: NewTrial, value: object) -> None:
         trial = new_trial()
         trial.collector.faults.status(503, retry_after=value, times=3)
         trial.emit(20)
@@ -73,7 +73,7 @@ def test_an_acknowledgement_to_another_request_does_not_end_the_pause(new_trial:
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
-def test_a_wrong_setting_is_said_once_and_a_redirect_is_not_followed(new_trial: NewTrial, status: int) -> None:
+def test_a_wrong_setting_is_logged_once_and_a_redirect_is_not_followed(new_trial: NewTrial, status: int) -> None:
     log = Lines()
     with Collector() as elsewhere:
         trial = new_trial(logger=log)

@@ -42,7 +42,7 @@ def test_committed_results_are_whole() -> None:
         assert all([*cells] == ["1 executor", "2 executors", "4 executors"] for cells in table["cells"].values())
 
 
-def test_cpu_is_that_of_what_an_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_time_covers_processes_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python process below another program is counted, one that was started from here is not."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     processes = importlib.import_module("processes")

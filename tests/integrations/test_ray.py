@@ -72,7 +72,7 @@ def test_wrong_options_are_found_at_once(options: dict[str, Any], error: type[Ex
         RaccoonDatasink(**{"url": "ws://h", "event_type": "a", **options})
 
 
-def test_a_column_that_is_not_there_fails_the_task(ray: Any, collector: Collector) -> None:
+def test_a_missing_column_fails_the_task(ray: Any, collector: Collector) -> None:
     with pytest.raises(ValueError, match="column 'kind' is not there; the columns are t, n"):
         rows(ray, t=["a"], n=[1]).write_datasink(RaccoonDatasink(collector.ws_url, type_column="kind"))
     assert collector.request_count == 0

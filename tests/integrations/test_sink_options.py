@@ -37,7 +37,7 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception], message:
         SinkOptions(**{"url": "ws://h", "columns": COLUMNS, "key": None, **options})
 
 
-def test_they_travel_and_show_no_secret() -> None:
+def test_options_can_be_pickled_and_show_no_secret() -> None:
     options = SinkOptions("ws://h", COLUMNS, ("k",), auth="s3cret", headers={"x-key": "s3cret"})
     again = pickle.loads(pickle.dumps(options))
     assert again.key == ("k",)

@@ -98,7 +98,7 @@ def test_no_guid_names_other_events(events: list[tuple[str, bytes]]) -> None:
     max_bytes=st.integers(1, 1000),
     data=st.data(),
 )
-def test_cut_is_the_rows_own(sizes: list[int], max_events: int, max_bytes: int, data: st.DataObject) -> None:
+def test_cuts_depend_only_on_the_rows(sizes: list[int], max_events: int, max_bytes: int, data: st.DataObject) -> None:
     columns = Columns("a", serializer="raw")
     rows = [bytes([index]) * size for index, size in enumerate(sizes)]
     whole = [*cut(columns, [pa.record_batch({"b": rows})], max_events, max_bytes)]
@@ -143,7 +143,7 @@ def test_an_event_that_is_refused_fails_the_task(collector: Collector) -> None:
     assert (str(again), again.sample) == (str(error), error.sample)
 
 
-def test_a_server_that_is_not_there_fails_the_task_in_time(collector: Collector) -> None:
+def test_a_missing_server_fails_the_task_in_time(collector: Collector) -> None:
     collector.faults.drop_acks()
     options = sink(collector.url, delivery_timeout=0.5, timeout=0.2, batch_bytes=1000, buffer_bytes=2000)
     began_s = time.monotonic()
@@ -166,7 +166,7 @@ def test_an_event_no_server_takes_fails_the_task(collector: Collector) -> None:
     assert caught.value.sample == bytes(300)
 
 
-def test_an_error_of_the_engine_s_goes_through_as_it_is(collector: Collector) -> None:
+def test_an_error_of_the_engine_passes_through_unchanged(collector: Collector) -> None:
     def batches() -> Any:
         yield numbers(20)
         raise KeyError("a row")

@@ -32,7 +32,7 @@ def is_closed(worker: Worker) -> bool:
     return bool(worker.producer._closed)
 
 
-def test_tasks_share_a_producer_one_after_the_other_and_at_once(options: SinkOptions) -> None:
+def test_consecutive_and_concurrent_tasks_share_a_producer(options: SinkOptions) -> None:
     with borrow(options, Scope("q", 0, 0)) as first:
         pass
     with borrow(options, Scope("q", 0, 1)) as second, borrow(options, Scope("q", 0, 2)) as third:
@@ -50,7 +50,7 @@ def test_another_sink_has_another(options: SinkOptions, collector: Collector) ->
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_guids_never_go_out_twice_on_a_connection(options: SinkOptions, epoch: int) -> None:
+def test_a_repeated_task_gets_a_new_producer(options: SinkOptions, epoch: int) -> None:
     with borrow(options, Scope("q", 1, 0)) as first:
         pass
     with borrow(options, Scope("q", epoch, 0)) as second:
@@ -58,7 +58,7 @@ def test_guids_never_go_out_twice_on_a_connection(options: SinkOptions, epoch: i
         assert is_closed(first)
 
 
-def test_a_failed_task_s_producer_is_no_other_s(options: SinkOptions) -> None:
+def test_new_tasks_do_not_reuse_a_failed_task_s_producer(options: SinkOptions) -> None:
     with borrow(options, Scope("q", 0, 0)) as first:
         with pytest.raises(KeyError), borrow(options, Scope("q", 0, 1)) as second:
             raise KeyError
@@ -70,7 +70,7 @@ def test_a_failed_task_s_producer_is_no_other_s(options: SinkOptions) -> None:
     assert not is_closed(third)
 
 
-def test_what_is_remembered_is_bounded(options: SinkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_per_producer_are_bounded(options: SinkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_MAX_TASKS", 3)
     seen = []
     for partition in range(7):
@@ -108,7 +108,7 @@ def _send_in_child(options: Any, done: Any) -> None:
         done.put(str(worker.producer.emit_batch([("a", b"child")]).result(patient(10)).status))
 
 
-def test_a_forked_child_begins_anew(options: SinkOptions, collector: Collector) -> None:
+def test_a_forked_child_starts_fresh(options: SinkOptions, collector: Collector) -> None:
     context = multiprocessing.get_context("fork")
     done = context.SimpleQueue()
     with borrow(options, Scope("q", 0, 0)) as worker, workers._lock:  # held by a thread that the child does not have

@@ -38,7 +38,7 @@ from raccoon_fast.net.address import Address, parse_address, protocol_of
         ("ws+unix:///r", "WebSocket", Address("ws", "localhost", 0, "/api/v1/events", False, None, "/r")),
     ],
 )
-def test_what_it_means(url: str, protocol: str, expected: Address) -> None:
+def test_valid_urls(url: str, protocol: str, expected: Address) -> None:
     assert parse_address(url, protocol) == expected
 
 
@@ -80,7 +80,7 @@ def test_what_it_means(url: str, protocol: str, expected: Address) -> None:
         ("unix:///" + "r" * 107, "REST", "at most 107 bytes"),
     ],
 )
-def test_what_is_none_is_refused(url: str, protocol: str, said: str) -> None:
+def test_invalid_urls_are_refused(url: str, protocol: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_address(url, protocol)
 
@@ -174,7 +174,7 @@ ODD = [
 
 @pytest.mark.parametrize("url", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("protocol", ["REST", "WebSocket", "gRPC"])
-def test_nor_one_that_should_have_been_percent_encoded(url: str, protocol: str) -> None:
+def test_a_password_that_needs_percent_encoding_is_never_shown(url: str, protocol: str) -> None:
     with pytest.raises(ValueError, match="url") as caught:
         parse_address(url, protocol)
     assert "secret" not in f"{caught.value!r}"

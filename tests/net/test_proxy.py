@@ -68,7 +68,7 @@ def failure_of(client: Any, said: str) -> ConnectError:
         ("http://us%40er:p%3Ass@proxy:1", Proxy("http", "proxy", 1, ("us@er", "p:ss"))),
     ],
 )
-def test_what_a_url_means(url: str, expected: Proxy) -> None:
+def test_valid_urls(url: str, expected: Proxy) -> None:
     proxy = parse_proxy(url)
     assert proxy == expected
     assert "p:ss" not in f"{proxy} {proxy!r}"
@@ -77,7 +77,7 @@ def test_what_a_url_means(url: str, expected: Proxy) -> None:
 @pytest.mark.parametrize(
     "url", ["proxy:3128", "ftp://proxy", "socks4://proxy", "http://", "http://proxy:0", "http://proxy:x", "http://a..b"]
 )
-def test_what_is_none_is_refused_without_its_password(url: str) -> None:
+def test_invalid_urls_are_refused_without_their_password(url: str) -> None:
     for one in (url, url.replace("//", "//user:s3cret@")):
         with pytest.raises(ValueError, match="HTTP_PROXY") as caught:
             parse_proxy(one, "HTTP_PROXY")
@@ -103,7 +103,7 @@ def test_socks_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "grpc://h", None),
     ],
 )
-def test_what_the_environment_says(
+def test_the_proxy_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, expected: str | None
 ) -> None:
     for name, value in variables.items():
@@ -114,7 +114,7 @@ def test_what_the_environment_says(
     assert proxy_for(address, None, trust_env=False) is None
 
 
-def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://a:1")
     monkeypatch.setenv("NO_PROXY", "*")
     found = proxy_for(parse_address("http://h", "REST"), "http://mine:1", trust_env=True)
@@ -152,7 +152,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://a", ",, ", False),
     ],
 )
-def test_who_is_exempt(monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, is_exempt: bool) -> None:
+def test_hosts_exempt_from_the_proxy(monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, is_exempt: bool) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://proxy:1")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert (proxy_for(parse_address(url, "REST"), None, trust_env=True) is None) == is_exempt
@@ -288,7 +288,7 @@ def test_a_proxy_that_dies_under_load(kind: str, protocol: str, plain: Collector
     ],
 )
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_its_words_are_told(protocol: str, refusal: bytes, said: str, plain: Collector) -> None:
+def test_the_error_quotes_the_proxy_s_reason(protocol: str, refusal: bytes, said: str, plain: Collector) -> None:
     with ForwardProxy() as proxy:
         proxy.refusal = refusal
         error = failure_of(client_of(protocol, plain, proxy=proxy.url(userinfo="user:s3cret")), said)
@@ -298,7 +298,7 @@ def test_its_words_are_told(protocol: str, refusal: bytes, said: str, plain: Col
     assert error.retryable
 
 
-def test_words_that_quote_the_password(plain: Collector) -> None:
+def test_a_reason_that_quotes_the_password_is_redacted(plain: Collector) -> None:
     with ForwardProxy() as proxy:
         quoted = b"for user:s3cret (dXNlcjpzM2NyZXQ=)"
         proxy.refusal = b"HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n\r\n" + quoted
@@ -317,7 +317,7 @@ def test_a_wrong_password(kind: str, plain: Collector) -> None:
                 assert '407 Proxy Authentication Required; Basic realm="corp"; it wants a user' in str(error)
 
 
-def test_what_socks_refuses(plain: Collector) -> None:
+def test_socks_refusals(plain: Collector) -> None:
     with ForwardProxy("socks5") as proxy:
         proxy.refusal = 2
         with client_of("grpc", plain, proxy=proxy.url()) as client, pytest.raises(ConnectError, match="not allowed"):
@@ -325,7 +325,7 @@ def test_what_socks_refuses(plain: Collector) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
-def test_a_proxy_that_is_not_there(scheme: str, plain: Collector) -> None:
+def test_no_proxy_listens(scheme: str, plain: Collector) -> None:
     url = f"{scheme}://127.0.0.1:1"
     failure_of(client_of("rest", plain, proxy=url), f"through the proxy {url}: .*refused")
     failure_of(client_of("rest", plain, proxy=f"{scheme}://nobody.invalid:1"), r"cannot resolve nobody\.invalid")
@@ -351,7 +351,7 @@ def test_bytes_before_the_handshake_are_refused(files: Files) -> None:
         failure_of(new_client("rest", "https://localhost", **options), "no tunnel")
 
 
-def test_what_the_server_says_first_is_not_lost(run) -> None:
+def test_the_server_s_first_bytes_are_not_lost(run) -> None:
     """HTTP/2 servers greet at once: that may come along with the proxy's answer."""
     from raccoon_fast.clients.options import Settings
     from raccoon_fast.net.tcp import open_tcp

@@ -28,7 +28,7 @@ def test_an_address_is_not_looked_up(run, monkeypatch: pytest.MonkeyPatch, found
     assert run(look_up(found[4][0], 80)) == [found]
 
 
-def test_what_needs_no_look_up() -> None:
+def test_literal_addresses_are_recognized() -> None:
     assert is_literal("127.0.0.1")
     assert is_literal("::1")
     assert not is_literal("fe80::1%lo")  # its zone is a name
@@ -36,7 +36,7 @@ def test_what_needs_no_look_up() -> None:
     assert not is_literal("1")
 
 
-def test_each_look_up_asks_again_and_those_at_once_share_one(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_lookup_asks_again_and_concurrent_lookups_share_one(run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     may_answer = threading.Event()
 
@@ -59,12 +59,12 @@ def test_each_look_up_asks_again_and_those_at_once_share_one(run, monkeypatch: p
     assert asked == ["a.test"] * 2
 
 
-def test_a_failure_is_the_systems(run) -> None:
+def test_a_lookup_failure_is_the_system_s_error(run) -> None:
     with pytest.raises(socket.gaierror):
         run(look_up("nobody.invalid", 80))
 
 
-def test_where_no_thread_can_be_started_the_loop_looks_up(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_resolves_when_no_thread_can_start(run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 

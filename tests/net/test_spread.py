@@ -75,7 +75,7 @@ def connect(one: Spread, host: str) -> Connection:
     return connection
 
 
-def test_each_goes_where_there_are_fewest() -> None:
+def test_each_connection_goes_to_the_address_with_the_fewest() -> None:
     def test(one: Spread, kept: list[Connection]) -> None:
         went = []
         for _ in range(6):
@@ -99,7 +99,7 @@ def test_families_alternate() -> None:
     on_loop(test)
 
 
-def test_one_that_failed_is_tried_last_and_each_time_for_longer(clock: Clock) -> None:
+def test_a_failed_address_is_tried_last_for_longer_each_time(clock: Clock) -> None:
     def test(one: Spread, kept: list[Connection]) -> None:
         assert first(one, *HOSTS) == HOSTS[0]
         for seconds in (10, 20, 30, 30):
@@ -125,7 +125,7 @@ def test_a_connection_that_ended_is_replaced_elsewhere(clock: Clock) -> None:
     on_loop(test)
 
 
-def test_those_too_many_at_an_address_move_until_the_counts_are_even(clock: Clock) -> None:
+def test_excess_connections_move_until_the_counts_are_even(clock: Clock) -> None:
     def test(one: Spread, kept: list[Connection]) -> None:
         kept += [connect(one, HOSTS[1]) for _ in range(5)] + [connect(one, HOSTS[2])]
         one.failed([HOSTS[0]])
@@ -136,7 +136,7 @@ def test_those_too_many_at_an_address_move_until_the_counts_are_even(clock: Cloc
     on_loop(test)
 
 
-def test_it_starts_afresh_on_another_loop() -> None:
+def test_counts_start_fresh_on_another_loop() -> None:
     one = Spread()
     kept: list[Connection] = []
 
@@ -214,7 +214,7 @@ def test_a_short_timeout_is_shared_out(names: dict[str, list[str]]) -> None:
             client.send([("t", b"x")])
 
 
-def test_an_error_names_what_was_tried(names: dict[str, list[str]]) -> None:
+def test_an_error_names_the_addresses_tried(names: dict[str, list[str]]) -> None:
     names["two.test"] = ["127.0.0.8", "127.0.0.9"]
     tried = pytest.raises(ConnectionError, match=r"\(tried 127.0.0.8, 127.0.0.9\)")
     with new_client("rest", "http://two.test:1", connect_timeout=5.0) as client, tried:
@@ -222,7 +222,7 @@ def test_an_error_names_what_was_tried(names: dict[str, list[str]]) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_three_servers_share_the_load_and_one_that_was_away_gets_its_share_back(
+def test_three_servers_share_the_load_and_a_returned_one_regains_its_share(
     names: dict[str, list[str]], three: list[Collector], monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setattr(spread, "_AVOID_S", (0.2, 0.4))

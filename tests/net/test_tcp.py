@@ -100,7 +100,7 @@ def test_the_shorter_timeout_counts(run, bound: str) -> None:
     assert to.stats.counts == [("total_conn_err", 1)]
 
 
-def test_a_certificate_nobody_vouches_for(run) -> None:
+def test_an_untrusted_certificate(run) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
 
@@ -124,7 +124,7 @@ def test_plain_text_where_tls_was_asked_for(run) -> None:
         run(open_tcp(link(f"https://{host}"), Peer, 10.0))
 
 
-def test_a_connection_that_has_ended_already_is_no_failure_to_connect(run) -> None:
+def test_a_connection_that_ended_early_is_not_a_connect_error(run) -> None:
     """Its user sees why it ended, and can tell that from a server that is not there."""
 
     class Leaving(Peer):
@@ -142,7 +142,7 @@ def test_a_connection_that_has_ended_already_is_no_failure_to_connect(run) -> No
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_cancelled_one_leaves_no_connection(run, scheme: str) -> None:
+def test_a_cancelled_connect_leaves_no_connection(run, scheme: str) -> None:
     """Cancelled after each number of steps that it may take; the server sees every connection end."""
     began: list[tuple[str, int]] = []
     ended: list[tuple[str, int]] = []

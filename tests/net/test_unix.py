@@ -41,12 +41,12 @@ def test_a_producer(tmp_path: Path, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_socket_that_is_not_there(tmp_path: Path, protocol: str) -> None:
+def test_a_missing_socket(tmp_path: Path, protocol: str) -> None:
     with new_client(protocol, f"unix://{tmp_path}/none") as client, pytest.raises(ConnectError, match="unix:///"):
         client.send([("t", b"x")])
 
 
-def test_what_goes_over_tcp_only(tmp_path: Path) -> None:
+def test_options_for_tcp_only(tmp_path: Path) -> None:
     for options in ({"proxy": "http://proxy:3128"}, {"server_hostname": "a.test"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             new_client("rest", f"unix://{tmp_path}/r", **options)

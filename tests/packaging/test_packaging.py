@@ -85,14 +85,14 @@ class TestSdist:
         assert {f"raccoon_fast/collector/inspector/page/{name}" for name in ("index.html", "main.js")} <= expected
         assert expected - shipped == set()
 
-    def test_holds_what_a_test_run_needs(self, shipped):
+    def test_holds_everything_a_test_run_needs(self, shipped):
         expected = sources(".py", ".json", under="tests") | sources(".proto", under="protos")
         expected |= sources(".py", ".gz", ".jsonl", under="benchmarks")
         expected |= sources(".py", under="examples")
         assert expected - shipped == set()
         assert {"pyproject.toml", "setup.py", "Makefile", "LICENSE", "CHANGELOG.md"} <= shipped
 
-    def test_wheels_of_a_release_are_tested_beside_all_of_it_but_the_package(self, shipped):
+    def test_release_wheels_are_tested_beside_all_shipped_files_but_the_package(self, shipped):
         listed = re.search(
             r"^test-sources = (\[.*?\])", (ROOT / "cibuildwheel.toml").read_text(), re.MULTILINE | re.DOTALL
         )
@@ -160,7 +160,7 @@ class TestPureWheel:
         again = build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH=str(EPOCH))
         assert again.read_bytes() == wheel.read_bytes()
 
-    def test_a_stamp_that_lies_about_is_written_anew(self, tree):
+    def test_a_stale_stamp_is_rewritten(self, tree):
         (tree / "raccoon_fast/_build_info.py").write_text('NAME = "other"\n')
         wheel = build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH="0")
         stamp = zipfile.ZipFile(wheel).read("raccoon_fast/_build_info.py").decode()
@@ -182,7 +182,7 @@ class TestBuildSwitch:
         assert not [name for name in names if name.endswith((".so", ".pyd"))]
         assert f"there was no C compiler: '{self.NO_COMPILER}' was not found" in why(wheel)
 
-    def test_what_was_missing_is_told_where_it_is_used(self, tree, tmp_path):
+    def test_the_missing_build_tool_is_named_at_runtime(self, tree, tmp_path):
         zipfile.ZipFile(build(tree, "build_wheel", CC=self.NO_COMPILER)).extractall(tmp_path / "site")
         script = (
             f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom raccoon_fast.cli import main; main()"
@@ -208,7 +208,7 @@ class TestBuildSwitch:
         (tree / "setup.py").write_text(setup.replace('sysconfig.get_path("include")', '"/nonexistent"'))
         assert "Python's headers were missing: no Python.h in " in why(build(tree, "build_wheel", CC=str(compiler)))
 
-    def test_auto_leaves_all_of_them_out_if_one_cannot_be_compiled(self, tree):
+    def test_auto_leaves_all_extensions_out_if_one_cannot_be_compiled(self, tree):
         compiler = tree / "cc"
         compiler.write_text('#!/bin/sh\ncase "$*" in *_acks_py*) exit 1;; esac\nexec cc -O0 -g0 "$@" -O0\n')
         compiler.chmod(0o755)
@@ -221,6 +221,6 @@ class TestBuildSwitch:
         with pytest.raises(RuntimeError, match="RACCOON_FAST_BUILD must be require, auto or skip, not 'yes'"):
             build(tree, "build_wheel", RACCOON_FAST_BUILD="yes")
 
-    def test_a_date_that_is_none_is_refused(self, tree):
+    def test_an_invalid_date_is_refused(self, tree):
         with pytest.raises(RuntimeError, match="SOURCE_DATE_EPOCH must be UNIX seconds, not 'today'"):
             build(tree, "build_wheel", RACCOON_FAST_BUILD="skip", SOURCE_DATE_EPOCH="today")
