@@ -38,7 +38,7 @@ def callbacks(logger: Logger) -> Iterator[CallbackThread]:
     assert [one for one in threading.enumerate() if one.name == "raccoon_fast-callbacks"] == []
 
 
-def test_in_order_on_one_thread_that_the_first_starts(callbacks: CallbackThread) -> None:
+def test_callbacks_run_in_order_on_one_thread_started_by_the_first(callbacks: CallbackThread) -> None:
     before = threading.active_count()
     seen: list[Any] = []
     assert threading.active_count() == before
@@ -48,7 +48,7 @@ def test_in_order_on_one_thread_that_the_first_starts(callbacks: CallbackThread)
     assert seen == [(number, "raccoon_fast-callbacks") for number in range(100)]
 
 
-def test_one_that_raises_is_logged_and_hurts_no_other(callbacks: CallbackThread, logger: Logger) -> None:
+def test_a_callback_that_raises_is_logged_and_affects_no_other(callbacks: CallbackThread, logger: Logger) -> None:
     seen: list[int] = []
     callbacks.submit(lambda it: 1 // it, 0)
     callbacks.submit(seen.append, 1)
@@ -58,7 +58,7 @@ def test_one_that_raises_is_logged_and_hurts_no_other(callbacks: CallbackThread,
     assert "ZeroDivisionError" in logger.errors[0]
 
 
-def test_stop_runs_what_was_submitted_and_is_bounded(callbacks: CallbackThread) -> None:
+def test_stop_runs_submitted_callbacks_and_is_bounded(callbacks: CallbackThread) -> None:
     release = threading.Event()
     seen: list[int] = []
     callbacks.submit(lambda _: release.wait(patient(30)), None)

@@ -83,12 +83,12 @@ class TestFirstUse:
         run = subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True)
         return [line for line in run.stderr.splitlines() if " version " in line]
 
-    def test_pure_by_choice_is_no_warning(self):
+    def test_the_pure_form_by_choice_causes_no_warning(self):
         (line,) = self.lines(pure=False, switch="1")
         assert line.startswith(f"DEBUG version {client_info().version}, pure Python, about 12 times slower: RACCOON_")
 
     @pytest.mark.skipif(not raccoon_fast.has_extensions(), reason="tells of the compiled form")
-    def test_compiled_is_no_warning(self):
+    def test_the_compiled_form_causes_no_warning(self):
         assert self.lines(pure=False, switch="") == [f"DEBUG version {client_info().version}, compiled"]
 
     @pytest.mark.skipif(not raccoon_fast.has_extensions(), reason="RACCOON_FAST_NO_EXTENSIONS is set")
@@ -121,7 +121,7 @@ class TestUserAgent:
             (App("~", "a+b_c.d", "1.0+local"), " a+b_c.d/1.0+local (~)"),
         ],
     )
-    def test_what_is_not_allowed_is_replaced(self, app, rest):
+    def test_forbidden_characters_are_replaced(self, app, rest):
         assert user_agent(app) == f"{OURS}{rest}"
 
     def test_every_character_keeps_to_the_grammar(self):

@@ -69,7 +69,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def test_there_is_something_to_test() -> None:
+def test_pages_and_programs_are_found() -> None:
     assert len(PAGES) > 15
     assert len(python_of(PAGES[0])) == 3
 

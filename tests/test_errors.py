@@ -41,7 +41,7 @@ def test_copies_are_equal(error, again):
     assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
 
 
-def test_every_error_is_here():
+def test_every_error_is_tested():
     public = {getattr(errors, name) for name in errors.__all__}
     classes = {one for one in public if isinstance(one, type) and issubclass(one, Exception)}
     assert classes - {type(error) for error in ERRORS} == {errors.RaccoonError, errors.TransportError}

@@ -13,7 +13,7 @@ def test_text_is_the_name_on_every_python(member):
     assert f"{member:>30}" == member.name.rjust(30)
 
 
-def test_a_number_all_the_same():
+def test_enum_members_are_numbers():
     assert Status.SUCCESS == 1
     assert (f"{Status.SUCCESS:d}", f"{Code.INTERNAL_ERROR:03d}", "%d" % Status.ERROR) == ("1", "003", "2")  # noqa: UP031
 

@@ -10,7 +10,7 @@ import pytest
 from raccoon_fast.guids import new_guid
 
 
-def test_they_are_uuids_of_version_4_in_their_usual_text() -> None:
+def test_guids_are_version_4_uuids_in_canonical_text() -> None:
     for _ in range(200):
         guid = new_guid()
         parsed = uuid.UUID(guid)
@@ -28,7 +28,7 @@ def test_every_other_bit_is_random() -> None:
     assert seen_set & seen_clear == everything & ~fixed
 
 
-def test_none_comes_twice() -> None:
+def test_guids_are_unique() -> None:
     guids = [new_guid() for _ in range(5000)]
     assert len({*guids}) == len(guids)
 

@@ -60,6 +60,6 @@ def test_client_info_stays_the_function_whatever_was_imported_first():
     loaded_after("from raccoon_fast.client_info import user_agent; from raccoon_fast import client_info; client_info()")
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     loaded_after("import raccoon_fast; [getattr(raccoon_fast, name) for name in raccoon_fast.__all__]")
     loaded_after("from raccoon_fast import *; RestClient, client_info")

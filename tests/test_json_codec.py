@@ -105,29 +105,29 @@ class TestEncode:
             (Point(1, "a"), '{"x":1,"name":"a"}'),
         ],
     )
-    def test_what_is_written(self, each, value, text):
+    def test_encoded_values(self, each, value, text):
         assert each.encode(value) == each.dumps(value) == text.encode()
 
-    def test_subclasses_are_written_as_what_they_are(self, each):
+    def test_subclasses_are_encoded_as_their_base_type(self, each):
         values = {kind: type(kind.__name__, (kind,), {}) for kind in (str, int, list, dict)}
         assert each.encode([values[str]("a"), values[int](5), values[list]([1]), values[dict](b=2)]) == (
             b'["a",5,[1],{"b":2}]'
         )
 
     @pytest.mark.parametrize("value", [object(), "\ud800", {"a": ["\udfff"]}, 1j, range(3)])
-    def test_what_json_has_nothing_for_is_a_type_error(self, each, value):
+    def test_a_value_json_cannot_represent_is_a_type_error(self, each, value):
         with pytest.raises(TypeError):
             each.encode(value)
         with pytest.raises(TypeError):
             each.dumps(value)
 
-    def test_what_has_no_end_is_a_type_error(self, each):
+    def test_a_circular_value_is_a_type_error(self, each):
         circle: list[object] = []
         circle.append(circle)
         with pytest.raises(TypeError):
             each.encode(circle)
 
-    def test_default_takes_what_is_unknown(self, each):
+    def test_default_takes_unknown_values(self, each):
         def default(value: object) -> str:
             if isinstance(value, complex):
                 return f"{value.real:.0f}"
@@ -139,7 +139,7 @@ class TestEncode:
         with pytest.raises(TypeError):
             each.dumps(object(), default)
 
-    def test_a_fragment_is_written_as_it_is(self, each):
+    def test_a_fragment_is_written_unchanged(self, each):
         assert each.dumps([each.Fragment(b'{"a":[1]}'), 2]) == b'[{"a":[1]},2]'
 
 
@@ -164,18 +164,18 @@ class TestDecode:
             b'{"a"}', b"1\x00",
         ],
     )  # fmt: skip
-    def test_what_is_no_json_is_refused(self, each, data):
+    def test_invalid_json_is_refused(self, each, data):
         with pytest.raises(json_codec.JSONDecodeError):
             each.loads(data)
 
     @pytest.mark.parametrize(("data", "column"), [(b"[1, x]", 5), ('"é" y'.encode(), 5), (b'{"a":1', 7), (b"", 1)])
-    def test_an_error_says_where(self, each, data, column):
+    def test_an_error_names_the_position(self, each, data, column):
         with pytest.raises(json_codec.JSONDecodeError) as caught:
             each.loads(data)
         assert (caught.value.lineno, caught.value.colno) == (1, column)
         assert "byte" not in caught.value.msg
 
-    def test_half_a_pair_in_a_string_is_found_beside_whole_ones(self, each):
+    def test_an_escaped_backslash_is_not_a_lone_surrogate(self, each):
         assert each.loads(b'"\\ud83d\\ude00 \\\\ud800"') == "\U0001f600 \\ud800"
 
 

@@ -73,7 +73,7 @@ UUID = uuid.UUID(int=7)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_it_takes(data: Any, encoded: Any) -> None:
+def test_accepted_values(data: Any, encoded: Any) -> None:
     assert json.loads(JSON({"of": data})) == {"of": encoded}
 
 
@@ -108,7 +108,7 @@ def test_a_scalar_of_numpy_that_the_encoder_does_not_know(monkeypatch: pytest.Mo
         ((1, (object(),)), "$[1][0]", "object"),
     ],
 )
-def test_its_errors_name_the_path(data: Any, path: str, why: str) -> None:
+def test_errors_name_the_path(data: Any, path: str, why: str) -> None:
     with pytest.raises(SerializationError, match=why) as caught:
         JSON(data)
     assert caught.value.path == path
@@ -124,7 +124,7 @@ def test_a_path_without_an_end_is_cut() -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_no_value_is_told() -> None:
+def test_errors_contain_no_values() -> None:
     with pytest.raises(SerializationError) as caught:
         JSON({"password": "secret", "card": [1234, object()]})
     assert "secret" not in str(caught.value)
@@ -144,7 +144,7 @@ class TestWithOptions:
         with pytest.raises(SerializationError, match=r"\$.o: object: only complex numbers are known here"):
             serializer({"o": object()})
 
-    def test_what_default_raises_is_the_cause(self) -> None:
+    def test_an_error_of_default_is_the_cause(self) -> None:
         def default(value: object) -> object:
             raise LookupError("no such thing")
 
@@ -152,10 +152,10 @@ class TestWithOptions:
             JSON.with_options(default=default)(object())
         assert isinstance(caught.value.__cause__, LookupError)
 
-    def test_option_is_of_orjson(self) -> None:
+    def test_option_is_passed_to_orjson(self) -> None:
         assert JSON.with_options(option=orjson.OPT_NON_STR_KEYS)({1: 2}) == b'{"1":2}'
 
-    def test_json_itself_stays_as_it_is(self) -> None:
+    def test_json_itself_stays_unchanged(self) -> None:
         JSON.with_options(default=as_pair)
         with pytest.raises(SerializationError):
             JSON(1j)

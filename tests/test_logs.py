@@ -73,7 +73,7 @@ class TestConsole:
         resolve_logger(CONSOLE).info("a")
         assert len(writes) == 1
 
-    def test_no_stderr_and_a_closed_one_are_survived(self, monkeypatch):
+    def test_a_missing_or_closed_stderr_is_tolerated(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)
         log_at_every_level(CONSOLE)
         closed = io.StringIO()
@@ -86,7 +86,7 @@ class TestConsole:
 
 
 class TestResolve:
-    def test_none_is_silence(self, capsys):
+    def test_none_logs_nothing(self, capsys):
         log_at_every_level(None)
         assert capsys.readouterr() == ("", "")
 
@@ -95,7 +95,7 @@ class TestResolve:
         log_at_every_level(mine)
         assert mine.seen == [(level, f"{level} of 4") for level in LEVELS]
 
-    def test_without_debug_and_warning_one_is_dropped_and_one_is_an_error(self):
+    def test_a_logger_without_debug_and_warning_drops_debug_and_logs_warnings_as_errors(self):
         mine = Two()
         log_at_every_level(mine)
         assert mine.seen == [("info", "info of 4"), ("error", "warning of 4"), ("error", "error of 4")]
@@ -221,7 +221,7 @@ resolve_logger().info("connected to %s", "a server")
             'logging.getLogger("raccoon_fast").addFilter(lambda record: False)',
         ],
     )
-    def test_what_the_program_has_turned_off_is_off(self, before):
+    def test_a_level_turned_off_by_the_program_stays_off(self, before):
         assert self.shown(before) == []
 
     def test_none_is_silent(self):

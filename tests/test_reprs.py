@@ -72,7 +72,7 @@ def test_an_async_producer():
 
 
 @pytest.mark.parametrize("kind", [Producer, AsyncProducer, raccoon_fast.RestClient, raccoon_fast.AsyncRestClient])
-def test_what_was_refused_in_the_making(kind):
+def test_an_object_whose_constructor_failed(kind):
     """A debugger shows it while the error is looked at."""
     refused = kind.__new__(kind)
     with pytest.raises(TypeError):

@@ -19,7 +19,7 @@ _SPEC.loader.exec_module(rooms)
 PACKAGE = Path(raccoon_fast.__file__).parent
 
 
-def test_the_picture_is_that_of_the_imports() -> None:
+def test_the_picture_matches_the_imports() -> None:
     picture = ROOT / "docs" / "pages" / "assets" / "rooms.svg"
     assert picture.read_text("utf-8") == rooms.draw(rooms.arrows(PACKAGE)), f"python docs/rooms.py > {picture}"
 

@@ -60,13 +60,13 @@ class TestJson:
         assert JSON(datetime(2026, 1, 31, 12, tzinfo=timezone.utc)) == b'"2026-01-31T12:00:00Z"'
 
     @pytest.mark.parametrize("data", [object(), {"a": 1j}, "\ud800"])
-    def test_what_json_cannot_say_is_a_type_error(self, data):
+    def test_a_value_json_cannot_represent_is_a_type_error(self, data):
         with pytest.raises(TypeError):
             JSON(data)
 
 
 class TestRaw:
-    def test_bytes_pass_as_they_are(self):
+    def test_bytes_pass_unchanged(self):
         data = b"\x00\xff"
         assert RAW(data) is data
 
@@ -80,7 +80,7 @@ class TestRaw:
             type("MyBytes", (bytes,), {})(b"abc"),
         ],
     )
-    def test_buffers_become_bytes_of_their_own(self, data):
+    def test_buffers_are_copied_to_bytes(self, data):
         encoded = RAW(data)
         assert type(encoded) is bytes
         assert encoded == bytes(data)
@@ -91,7 +91,7 @@ class TestRaw:
         buffer[0] = 0
         assert encoded == b"abc"
 
-    def test_text_is_told_to_encode(self):
+    def test_the_error_for_text_says_to_encode_it(self):
         with pytest.raises(TypeError, match=r"RAW takes bytes.*not str.*\.encode\(\)"):
             RAW("text")
 
@@ -126,7 +126,7 @@ class TestResolve:
         assert [repr(serializer) for serializer in BUILTINS] == ["PROTO", "JSON", "RAW"]
 
 
-def test_no_encoder_is_imported_before_it_is_asked_for():
+def test_encoders_are_imported_on_demand():
     script = (
         "import sys; from raccoon_fast.serializers import JSON, PROTO, RAW; RAW(b'a'); "
         "assert not {'orjson', 'msgspec', 'google.protobuf', 'json'} & set(sys.modules); "

@@ -55,7 +55,7 @@ def test_a_thread_is_listed_under_its_name_while_it_runs() -> None:
     assert "raccoon-test" not in [one.name for one in threading.enumerate()]
 
 
-def test_a_thread_starts_where_the_standard_library_s_would_wait_for_the_code_it_interrupts() -> None:
+def test_a_thread_starts_where_threading_thread_would_deadlock() -> None:
     """As in a finalizer that runs within `threading.Thread.start`."""
     ended = threading.Event()
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def test_a_tally_misses_nothing_that_threads_count_at_once() -> None:
     assert 1 <= seen[0] <= seen[-1] <= 8 * 5000
 
 
-def test_a_snapshot_has_each_item_that_is_there_all_the_while() -> None:
+def test_a_snapshot_has_each_item_present_throughout() -> None:
     items = deque(range(20))
 
     def change(number: int) -> None:
@@ -115,7 +115,7 @@ def test_a_snapshot_has_each_item_that_is_there_all_the_while() -> None:
     assert threads.snapshot(items) == [*range(20)]
 
 
-def test_what_a_thread_raises_is_shown_and_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thread_that_raises_shows_its_error_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     def leave() -> None:
         raise SystemExit(3)
 
@@ -154,7 +154,7 @@ class TestCondition:
             assert time.monotonic() - begun_s < patient(0.9)  # not by the slice that a Ctrl-C may take
             thread.join()
 
-    def test_a_signal_handler_may_wait_for_what_the_code_it_interrupts_waits_for(self) -> None:
+    def test_a_signal_handler_may_wait_on_the_condition_it_interrupts(self) -> None:
         program = """
 import signal, threading, time
 from raccoon_fast import threads
@@ -202,7 +202,7 @@ class TestGreen:
     def _gevent(self) -> None:
         pytest.importorskip("gevent")
 
-    def test_a_thread_is_one_of_the_system_and_is_joined_as_a_greenlet_waits(self) -> None:
+    def test_a_thread_is_a_system_thread_and_joining_lets_greenlets_run(self) -> None:
         program = """
 idents = set()
 def work():
@@ -219,7 +219,7 @@ assert time.monotonic() - started < 0.4
 """
         run(HEAD + program)
 
-    def test_one_that_may_be_green_is_a_greenlet_but_where_a_thread_has_none(self) -> None:
+    def test_a_green_thread_is_a_greenlet_except_inside_a_system_thread(self) -> None:
         program = """
 idents = []
 def work():
@@ -238,7 +238,7 @@ assert idents[0] == native_ident() != idents[1]
 """
         run(HEAD + program)
 
-    def test_what_a_thread_raises_is_shown(self) -> None:
+    def test_the_error_of_a_thread_is_shown(self) -> None:
         program = """
 shown = []
 sys.excepthook = lambda kind, error, traceback: shown.append(kind)
@@ -275,7 +275,7 @@ assert got == [7]
 """
         assert run(HEAD + program) == ["timed out"]
 
-    def test_a_queue_keeps_every_item_in_each_one_s_order(self) -> None:
+    def test_a_queue_keeps_every_item_in_its_producer_s_order(self) -> None:
         program = """
 items = threads.new_queue()
 def put(who):
@@ -311,7 +311,7 @@ assert condition.waiting == 0
 """
         run(HEAD + program)
 
-    def test_a_queue_that_waits_does_not_keep_the_hub(self) -> None:
+    def test_a_waiting_queue_does_not_block_the_hub(self) -> None:
         program = """
 items = threads.new_queue()
 gevent.spawn(items.get)

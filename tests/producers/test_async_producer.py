@@ -39,7 +39,7 @@ def producer_of(url: Any, **options: Any) -> AsyncProducer:
     return AsyncProducer(url, **{"serializer": RAW, "logger": None, "retry": QUICK, "linger": 0.001, **options})
 
 
-def test_events_arrive_as_they_were_emitted(collector: Collector, run: Run) -> None:
+def test_events_arrive_as_emitted(collector: Collector, run: Run) -> None:
     urls = [collector.ws_url, collector.url, f"grpc://{collector.grpc_target}"]
 
     async def main(url: str) -> None:
@@ -90,7 +90,7 @@ def test_emit_waits_for_room(collector: Collector, run: Run) -> None:
     run(main())
 
 
-def test_a_batch_of_the_caller_s(collector: Collector, run: Run) -> None:
+def test_a_batch_built_by_the_caller(collector: Collector, run: Run) -> None:
     collector.faults.drop_acks()
     events = [("a", bytes(1000))] * 5
 
@@ -165,7 +165,7 @@ def test_drop_newest(collector: Collector, run: Run) -> None:
     run(main())
 
 
-def test_emit_many_accounts_for_what_is_dropped_in_between(collector: Collector, run: Run) -> None:
+def test_emit_many_accounts_for_events_dropped_in_between(collector: Collector, run: Run) -> None:
     collector.faults.drop_acks()
 
     async def main() -> None:
@@ -206,7 +206,7 @@ def test_emit_many_waits_for_room_and_lets_the_loop_run(collector: Collector, ru
     assert sorted(int(event.data[:4]) for event in collector.events) == [*range(200)]
 
 
-def test_emit_many_keeps_what_came_before_an_error(collector: Collector, run: Run) -> None:
+def test_emit_many_keeps_events_before_an_error(collector: Collector, run: Run) -> None:
     def events(known: int) -> Iterator[tuple[str, bytes]]:
         for number in range(known):
             yield "a", b"%d" % number
@@ -224,7 +224,7 @@ def test_emit_many_keeps_what_came_before_an_error(collector: Collector, run: Ru
     assert len(collector.events) == 12
 
 
-def test_a_cancelled_close_fails_what_is_left_at_once(collector: Collector, run: Run) -> None:
+def test_a_cancelled_close_fails_the_remaining_events_at_once(collector: Collector, run: Run) -> None:
     collector.faults.drop_acks()
 
     async def main() -> None:
@@ -276,7 +276,7 @@ def test_callbacks_and_acks(collector: Collector, run: Run) -> None:
     run(main())
 
 
-def test_a_failure_that_nobody_asks_for_is_no_noise(collector: Collector, run: Run) -> None:
+def test_an_unread_failure_logs_nothing(collector: Collector, run: Run) -> None:
     complaints: list[dict[str, Any]] = []
     collector.faults.reject_events("a")
 
@@ -310,7 +310,7 @@ def test_another_loop_is_refused(collector: Collector) -> None:
     first.close()
 
 
-def test_nothing_is_sent_by_what_was_never_used(collector: Collector, run: Run) -> None:
+def test_an_unused_producer_sends_nothing(collector: Collector, run: Run) -> None:
     async def main() -> None:
         async with producer_of(collector.ws_url) as producer:
             assert await producer.flush() == 0

@@ -73,7 +73,7 @@ def scrub(event: Event) -> Event | tuple[str, Any] | None:
     return event.type, event.data.replace(b"secret", b"***")
 
 
-def test_it_scrubs_renames_and_leaves_out(collector: Collector, driver: Driver) -> None:
+def test_the_hook_scrubs_renames_and_drops(collector: Collector, driver: Driver) -> None:
     def script(call: Any) -> None:
         call("emit", "a", b"a secret")
         left_out = call("emit", "bot", b"1")
@@ -94,7 +94,7 @@ def test_it_scrubs_renames_and_leaves_out(collector: Collector, driver: Driver) 
 
 
 @pytest.mark.parametrize("name", ["emit", "emit_many", "emit_batch"])
-def test_what_it_raises_is_the_caller_s(collector: Collector, driver: Driver, name: str) -> None:
+def test_errors_of_the_hook_reach_the_caller(collector: Collector, driver: Driver, name: str) -> None:
     def script(call: Any) -> None:
         with pytest.raises(LookupError, match="not that one"):
             call(name, *(("bad", b"1") if name == "emit" else ([("a", b"0"), ("bot", b""), ("bad", b"1")],)))
@@ -106,7 +106,7 @@ def test_what_it_raises_is_the_caller_s(collector: Collector, driver: Driver, na
 
 
 @pytest.mark.parametrize("returned", ["text", ("a",), (1, b"x"), 3, ["a", b"x"]])
-def test_what_is_no_event_is_refused(collector: Collector, driver: Driver, returned: Any) -> None:
+def test_values_that_are_not_events_are_refused(collector: Collector, driver: Driver, returned: Any) -> None:
     def script(call: Any) -> None:
         with pytest.raises(TypeError, match="before_send must return"):
             call("emit", "a", b"x")
@@ -115,7 +115,7 @@ def test_what_is_no_event_is_refused(collector: Collector, driver: Driver, retur
 
 
 @pytest.mark.parametrize("event_type", ["", 3, None])
-def test_it_is_not_called_with_what_is_no_type(collector: Collector, driver: Driver, event_type: Any) -> None:
+def test_the_hook_is_not_called_with_an_invalid_type(collector: Collector, driver: Driver, event_type: Any) -> None:
     def script(call: Any) -> None:
         with pytest.raises((TypeError, ValueError), match="event's type"):
             call("emit", event_type, b"x")
@@ -125,7 +125,7 @@ def test_it_is_not_called_with_what_is_no_type(collector: Collector, driver: Dri
     assert seen == []
 
 
-def test_it_gets_the_event_before_the_serializer(collector: Collector, driver: Driver) -> None:
+def test_the_hook_gets_the_event_before_the_serializer(collector: Collector, driver: Driver) -> None:
     report = driver.run(
         collector.url,
         lambda call: call("emit", "a", {"n": 1}),
@@ -166,7 +166,7 @@ def test_an_event_that_waits_for_room_is_looked_at_once(collector: Collector) ->
     assert [data[:1] for data in seen[:10]] == [b"%d" % number for number in range(10)]
 
 
-def test_an_override_of_emit_is_called_with_the_event_as_it_was(collector: Collector) -> None:
+def test_an_override_of_emit_gets_the_original_event(collector: Collector) -> None:
     seen = []
 
     class Mine(Producer):
@@ -180,7 +180,7 @@ def test_an_override_of_emit_is_called_with_the_event_as_it_was(collector: Colle
     assert (producer.report.total.acked, producer.report.total.filtered) == (1, 1)
 
 
-def test_without_it_the_accumulator_is_called_itself(collector: Collector) -> None:
+def test_without_a_hook_the_accumulator_is_called_directly(collector: Collector) -> None:
     with Producer(collector.url, **OPTIONS) as producer:
         assert producer.emit.__self__ is producer._accumulator  # type: ignore[attr-defined]
     with Producer(collector.url, before_send=lambda event: event, **OPTIONS) as producer:
@@ -201,7 +201,7 @@ class TestErrorsOfJson:
     )
 
     @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "before_send", "lanes", "sampled"])
-    def test_they_name_type_index_and_path(self, driver: Driver, options: dict[str, Any]) -> None:
+    def test_errors_name_type_index_and_path(self, driver: Driver, options: dict[str, Any]) -> None:
         events = [("a", 1), ("b", 2), ("b", {"x": [object()]})]
 
         def script(call: Any) -> None:
@@ -217,7 +217,7 @@ class TestErrorsOfJson:
 
         assert driver.run("null://", script, serializer=JSON, **options).total.accepted == 4
 
-    def test_those_of_another_serializer_are_as_they_are(self, driver: Driver) -> None:
+    def test_errors_of_another_serializer_are_unchanged(self, driver: Driver) -> None:
         def serializer(data: object) -> bytes:
             raise TypeError("mine")
 

@@ -149,7 +149,7 @@ with Producer.from_env(logger=None) as producer:
         ('{"default": {}}', "'default' is the lane of all other events"),
     ],
 )
-def test_lanes_that_are_none(variables, text, message):
+def test_invalid_lanes(variables, text, message):
     variables(URL="http://a.test", LANES=text)
     with pytest.raises(ValueError, match=rf"^RACCOON_FAST_LANES:? .*{message}"):
         Producer.from_env(**QUIET)
@@ -171,7 +171,7 @@ def test_events_go_where_the_variable_says(variables):
         assert [(event.type, event.protocol) for event in collector.events] == [("a", "rest"), ("b", "websocket")]
 
 
-def test_arguments_go_before_variables_which_are_then_not_read(variables):
+def test_arguments_override_variables_and_those_are_not_read(variables):
     variables(URL="ftp://x", LINGER="soon", TLS_CA="/no/such/file", STATSD_PORT="x", DURABLE="perhaps", SPOOL="")
     producer = Producer.from_env(url="ws://127.0.0.1:1", linger=0.5, tls=None, stats=None, durable=False, **QUIET)
     assert producer._options.linger_s == 0.5
@@ -225,7 +225,7 @@ def test_an_error_of_an_argument_names_no_variable(variables):
         Producer.from_env(lingr=0, **QUIET)
 
 
-def test_unknown_variables_are_warned_of(variables):
+def test_unknown_variables_cause_a_warning(variables):
     variables(URL="ws://127.0.0.1:1", LINGR="1", NO_EXTENSIONS="", BUILD="auto", XYZZY="1")
     log = Recorder()
     Producer.from_env(serializer=RAW, logger=log)
@@ -236,11 +236,11 @@ def test_unknown_variables_are_warned_of(variables):
     assert unknown_variables({"RACCOON_URL": "x", "PATH": "y"}) == []
 
 
-def test_set_to_nothing_is_not_set():
+def test_an_empty_variable_is_not_set():
     assert Environment((), None, {"RACCOON_FAST_LINGER": "", "RACCOON_FAST_GROUP": ""}).options == {}
 
 
-def test_only_what_is_wanted_is_read():
+def test_only_wanted_variables_are_read():
     found = Environment((), ("group",), {"RACCOON_FAST_LINGER": "x", "RACCOON_FAST_GROUP": "us"})
     assert found.options == {"group": "us"}
 

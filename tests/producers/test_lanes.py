@@ -32,7 +32,7 @@ from raccoon_fast.producers.lanes import LaneTable, Sampler
         ({"on_delivery": 3}, TypeError, "on_delivery takes a callable"),
     ],
 )
-def test_a_lane_names_what_is_wrong(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_a_lane_names_its_wrong_option(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Lane(**options)
 
@@ -58,14 +58,14 @@ def test_a_lane_names_what_is_wrong(options: dict[str, Any], error: type[Excepti
     ],
 )
 @pytest.mark.parametrize("kind", [Producer, AsyncProducer])
-def test_a_producer_names_what_is_wrong(
+def test_a_producer_names_its_wrong_option(
     kind: type[Any], options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         kind("http://127.0.0.1:1", logger=None, **options)
 
 
-def test_what_a_lane_leaves_out_is_the_producer_s(tmp_path: Path) -> None:
+def test_a_lane_inherits_the_producer_s_options(tmp_path: Path) -> None:
     lanes = {
         "a": Lane(),
         "b": Lane(priority="high", linger=1, batch_events=5, buffer_bytes=1 << 20, ttl=3, durable=False, sample=0.5),
@@ -86,7 +86,7 @@ class TestTable:
     def table(self, lane_of: Callable[[str], Any] | None = None) -> LaneTable:
         return LaneTable(["default", "payment", "log"], ["d", "p", "l"], lane_of)
 
-    def test_a_type_of_a_lane_s_name_is_in_it(self) -> None:
+    def test_a_type_named_like_a_lane_is_in_that_lane(self) -> None:
         table = self.table()
         assert [table.target(name) for name in ("payment", "log", "page", "default", "")] == ["p", "l", "d", "d", "d"]
         assert table.routes["payment"] == "p"
@@ -104,11 +104,11 @@ class TestTable:
         assert asked == ["l.1", "l.2", "d", "x"]
 
     @pytest.mark.parametrize("answer", ["lgo", 3, b"log"])
-    def test_an_answer_that_is_no_lane_is_told(self, answer: object) -> None:
+    def test_an_answer_that_is_not_a_lane_is_an_error(self, answer: object) -> None:
         with pytest.raises(ValueError, match=r"lane_of returned .* for the event type 'x': it must be one of payment,"):
             self.table(lambda event_type: answer).target("x")
 
-    def test_it_remembers_so_many_types_and_no_more(self) -> None:
+    def test_the_table_remembers_a_bounded_number_of_types(self) -> None:
         table = self.table()
         for number in range(20_000):
             assert table.target(f"type-{number}") == "d"
@@ -118,7 +118,7 @@ class TestTable:
 
 class TestSampler:
     @given(key=st.one_of(st.text(), st.binary(), st.integers()), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-    def test_a_key_decides_always_alike(self, key: object, shares: tuple[float, float]) -> None:
+    def test_a_key_always_decides_the_same(self, key: object, shares: tuple[float, float]) -> None:
         smaller, larger = (Sampler(share, lambda event: key) for share in sorted(shares))
         assert smaller.keeps("a", 1) == smaller.keeps("b", 2)
         assert larger.keeps("a", 1) >= smaller.keeps("a", 1)
@@ -142,11 +142,11 @@ class TestSampler:
             kept = sum(Sampler(0.25, key, draw).keeps("a", b"") for _ in range(4000))
             assert 900 <= kept <= 1100
 
-    def test_the_key_is_of_the_event(self) -> None:
+    def test_the_key_function_gets_the_event(self) -> None:
         seen: list[Event] = []
         Sampler(0.5, seen.append).keeps("a", b"x")
         assert seen == [Event("a", b"x")]
 
-    def test_a_key_of_no_known_type_is_told(self) -> None:
+    def test_a_key_of_a_wrong_type_is_an_error(self) -> None:
         with pytest.raises(TypeError, match="sample_key must return text, bytes, an int or None, not float"):
             Sampler(0.5, lambda event: 1.5).keeps("a", b"")

@@ -65,7 +65,7 @@ def events(collector: Collector) -> Counter[tuple[str, bytes]]:
 class TestExit:
     @pytest.mark.parametrize("scheme", SCHEMES)
     @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError('mine')"])
-    def test_what_waits_is_delivered(self, collector: Collector, scheme: str, end: str) -> None:
+    def test_waiting_events_are_delivered(self, collector: Collector, scheme: str, end: str) -> None:
         code, _, err = run(f"for i in range(50): producer.emit('a', b'%d' % i)\n{end}", url_of(collector, scheme))
         assert events(collector) == {("a", b"%d" % number): 1 for number in range(50)}
         assert code == {"": 0, "sys.exit(3)": 3}.get(end, 1)
@@ -73,9 +73,7 @@ class TestExit:
         assert "LOG" not in err
 
     @pytest.mark.parametrize("scheme", SCHEMES)
-    def test_against_a_server_that_does_not_answer_it_is_bounded_and_said(
-        self, collector: Collector, scheme: str
-    ) -> None:
+    def test_exit_with_an_unresponsive_server_is_bounded_and_reported(self, collector: Collector, scheme: str) -> None:
         collector.faults.drop_acks()
         start_s = time.monotonic()
         code, _, err = run("producer.emit('a', b'x')", url_of(collector, scheme))
@@ -88,12 +86,12 @@ class TestExit:
         program = "producer.emit('a', b'x').add_done_callback(lambda it: print(it.result(0).status.name, flush=True))"
         assert run(program, collector.ws_url) == (0, "SUCCESS\n", "")
 
-    def test_a_producer_nobody_holds_delivers_all_the_same(self, collector: Collector) -> None:
+    def test_a_producer_nobody_references_still_delivers(self, collector: Collector) -> None:
         program = "import gc\nfor i in range(9): producer.emit('a', b'%d' % i)\ndel producer\ngc.collect()"
         assert run(program, collector.ws_url) == (0, "", "")
         assert collector.event_count == 9
 
-    def test_one_that_never_emitted_is_nothing(self, collector: Collector) -> None:
+    def test_a_producer_that_never_emitted_prints_nothing(self, collector: Collector) -> None:
         assert run("", collector.ws_url) == (0, "", "")
 
 
@@ -122,7 +120,7 @@ except KeyboardInterrupt:
         assert (process.returncode, err) == (0, "")
         assert int(out) >= 1
 
-    def test_sigterm_with_a_handler_that_exits_delivers_what_waits(self, collector: Collector) -> None:
+    def test_sigterm_with_a_handler_that_exits_delivers_waiting_events(self, collector: Collector) -> None:
         program = """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 for i in range(50): producer.emit('a', b'%d' % i)
@@ -137,7 +135,7 @@ while True:
         _, err = process.communicate(timeout=patient(20))
         assert (process.returncode, err, collector.event_count) == (0, "", 50)
 
-    def test_ctrl_c_that_nobody_catches_delivers_what_waits(self, collector: Collector) -> None:
+    def test_uncaught_ctrl_c_delivers_waiting_events(self, collector: Collector) -> None:
         # Briefly, again and again: a signal just before time.sleep() is seen only after it.
         waits = "while True:\n    time.sleep(0.05)"
         process = start(f"producer.emit('a', b'x')\nprint('ready', flush=True)\n{waits}", collector.ws_url)
@@ -150,7 +148,7 @@ while True:
         assert collector.event_count == 1
 
     @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGTERM)", "os._exit(1)"])
-    def test_without_an_exit_of_python_only_what_is_stored_survives(
+    def test_only_stored_events_survive_a_process_that_skips_exit(
         self, collector: Collector, tmp_path: Path, end: str
     ) -> None:
         collector.faults.refuse()
@@ -266,7 +264,7 @@ assert producer.close().total.acked == 1
         assert events(collector) == {("parent", b"x"): 1} | {("child", b"%d" % number): 1 for number in range(30)}
 
     @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-    def test_a_child_of_multiprocessing_delivers_what_waits_when_it_ends(
+    def test_a_child_of_multiprocessing_delivers_waiting_events_when_it_ends(
         self, collector: Collector, tmp_path: Path, method: str
     ) -> None:
         program = f"""
@@ -333,7 +331,7 @@ producer.close(timeout=0)
     assert max(grown) < (32 << 20) + (32 << 20)
 
 
-def test_a_flush_that_does_not_wait_sends_what_waits_though_the_loop_is_held_up(collector: Collector) -> None:
+def test_a_flush_without_waiting_sends_events_though_the_loop_is_blocked(collector: Collector) -> None:
     gate = threading.Event()
     with Producer(collector.ws_url, serializer=RAW, logger=None, linger=60.0) as producer:
         producer.emit("a", b"first")
@@ -357,7 +355,7 @@ def garbage() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("garbage")
 @pytest.mark.parametrize("state", ["queued", "in flight", "waiting", "spooled", "durable"])
-def test_what_a_dead_loop_held_is_delivered_by_the_next_one(
+def test_the_next_loop_delivers_events_of_a_dead_loop(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     log = Lines()

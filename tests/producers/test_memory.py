@@ -227,7 +227,7 @@ def test_events_go_out_under_their_own_type(collector: Collector) -> None:
     assert report.total.acked == 10
 
 
-def test_a_spool_and_a_restart_count_alike(collector: Collector, tmp_path: Any) -> None:
+def test_a_spool_and_a_restart_count_the_same(collector: Collector, tmp_path: Any) -> None:
     options: dict[str, Any] = {"serializer": RAW, "logger": None, "max_types": 3, "spool": tmp_path / "spool"}
     collector.faults.refuse()
     first = Producer(collector.ws_url, batch_events=4, **options)

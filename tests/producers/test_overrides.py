@@ -122,7 +122,7 @@ def test_a_mock_of_one_object_is_left_alone(collector: Collector) -> None:
     assert datas(collector) == [b"real"]
 
 
-def test_a_wrapper_as_instrumentation_makes_one(collector: Collector) -> None:
+def test_an_instrumentation_wrapper_sees_every_event(collector: Collector) -> None:
     seen = []
     original = Producer.emit
 
@@ -136,14 +136,14 @@ def test_a_wrapper_as_instrumentation_makes_one(collector: Collector) -> None:
     assert (seen, datas(collector)) == ([("a", b"x")], [b"x"])
 
 
-def test_it_is_called_through_its_class(collector: Collector) -> None:
+def test_emit_can_be_called_through_the_class(collector: Collector) -> None:
     with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
         Producer.emit(producer, "a", b"x")
         Producer.emit_many(producer, [("a", b"y")])
     assert datas(collector) == [b"x", b"y"]
 
 
-def test_it_describes_itself() -> None:
+def test_emit_describes_itself() -> None:
     assert [*inspect.signature(Producer.emit).parameters] == ["self", "type", "data"]
     assert mock.create_autospec(Producer, instance=True).emit("a", b"x") is not None
 
@@ -151,7 +151,7 @@ def test_it_describes_itself() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"type": "page"}, "ab", frozenset("ax"), 5, ("a", b"x", b"y")], ids=["dict", "str", "set", "int", "three"]
 )
-def test_what_is_no_pair_is_refused_as_send_does(collector: Collector, wrong: Any) -> None:
+def test_a_value_that_is_not_a_pair_is_refused_as_by_send(collector: Collector, wrong: Any) -> None:
     events = [("a", b"x"), wrong]
 
     async def of_async() -> list[str]:
@@ -176,7 +176,7 @@ def test_what_is_no_pair_is_refused_as_send_does(collector: Collector, wrong: An
 
 
 @pytest.mark.parametrize("wrong", [Event("a", b"x"), "ab", 5])
-def test_what_is_no_events_is_refused_as_send_does(collector: Collector, wrong: Any) -> None:
+def test_values_that_are_not_events_are_refused_as_by_send(collector: Collector, wrong: Any) -> None:
     with Producer(collector.ws_url, serializer=RAW, logger=None) as producer:
         for call in (producer.emit_many, producer.emit_batch):
             with pytest.raises(TypeError, match=r"^events takes a sequence of"):
@@ -198,7 +198,7 @@ MADE = [
 
 @pytest.mark.parametrize(("cls", "url"), MADE, ids=lambda one: getattr(one, "__name__", ""))
 @pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_what_holds_connections_cannot_be_pickled_and_says_what_to_do(cls: Any, url: str, how: Any) -> None:
+def test_pickling_an_object_with_connections_says_what_to_do(cls: Any, url: str, how: Any) -> None:
     one = cls(url, logger=None)
     with pytest.raises(TypeError, match=f"^{cls.__name__} cannot be pickled .* create a {cls.__name__} there$"):
         how(one)

@@ -78,7 +78,7 @@ def assert_balanced(producer: Producer) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_events_arrive_as_they_were_emitted(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+def test_events_arrive_as_emitted(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
     producer = new_producer(url_of(collector, scheme), batch_events=100)
     sent = [(f"type-{number % 3}", b"%d" % number) for number in range(1050)]
     receipts = producer.emit_many(sent[:1000])
@@ -114,9 +114,7 @@ def test_a_batch_is_sealed_by_linger(collector: Collector, new_producer: NewProd
     assert [request.event_count for request in collector.requests] == [1, 1]
 
 
-def test_a_batch_may_be_sealed_and_sent_before_its_opening_is_told(
-    collector: Collector, new_producer: NewProducer
-) -> None:
+def test_a_batch_may_be_sent_before_its_opening_is_reported(collector: Collector, new_producer: NewProducer) -> None:
     """As the linger of the batch before it does, when it ends in that very moment."""
     producer = new_producer(collector.ws_url, linger=60.0)
     producer.emit("a", b"first")
@@ -150,7 +148,7 @@ def test_wire_json_and_the_json_serializer(collector: Collector, new_producer: N
     assert [event.data for event in collector.events] == [b'{"n":1}']
 
 
-def test_a_serializer_s_error_is_the_caller_s(collector: Collector, new_producer: NewProducer) -> None:
+def test_a_serializer_s_error_reaches_the_caller(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.ws_url, serializer=JSON)
     with pytest.raises(TypeError):
         producer.emit("a", object())
@@ -262,7 +260,7 @@ def test_a_batch_too_large_is_split(collector: Collector, new_producer: NewProdu
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_limit_that_was_met_is_kept_to(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+def test_a_discovered_size_limit_is_obeyed(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
     collector.faults.too_large(3000)
     producer = new_producer(url_of(collector, scheme), linger=60.0)
     producer.emit_many([("a", bytes(500))] * 40)
@@ -365,9 +363,7 @@ def test_a_policy_without_a_bound_gives_nothing_up(new_producer: NewProducer, co
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_server_far_away_has_as_much_in_flight_as_it_may(
-    scheme: str, collector: Collector, new_producer: NewProducer
-) -> None:
+def test_a_far_server_uses_all_of_max_in_flight(scheme: str, collector: Collector, new_producer: NewProducer) -> None:
     collector.faults.delay(0.3)
     producer = new_producer(url_of(collector, scheme), batch_events=50, batch_bytes=4_000_000)
     producer.emit_many([("a", bytes(5000))] * 50 * 24)
@@ -461,7 +457,7 @@ class TestOverflow:
         stalled.faults.clear()
         assert_balanced(producer)
 
-    def test_a_batch_of_the_caller_s(self, stalled: Collector, new_producer: NewProducer) -> None:
+    def test_a_batch_built_by_the_caller(self, stalled: Collector, new_producer: NewProducer) -> None:
         options = {"batch_bytes": 10_000, "buffer_bytes": 20_000, "timeout": 60, "block_timeout": 0.05}
         events = [("a", bytes(1000)), ("b", bytes(1000))]
         raising, blocking, dropping, oldest = (
@@ -550,7 +546,7 @@ class TestOverflow:
         assert not closing.is_alive()
         assert_balanced(producer)
 
-    def test_a_flush_ends_when_all_it_waits_for_is_dropped(self, new_producer: NewProducer) -> None:
+    def test_a_flush_ends_when_all_its_events_are_dropped(self, new_producer: NewProducer) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         once = RetryPolicy(max_attempts=1, initial=600.0, maximum=600.0, jitter=None)
@@ -587,7 +583,7 @@ def test_as_many_connections_as_were_asked_for(scheme: str, new_producer: NewPro
         producer.close()
 
 
-def test_close_is_bounded_and_reports_what_is_left(collector: Collector, new_producer: NewProducer) -> None:
+def test_close_is_bounded_and_reports_remaining_events(collector: Collector, new_producer: NewProducer) -> None:
     collector.faults.drop_acks()
     producer = new_producer(collector.ws_url, batch_events=2)
     receipts = producer.emit_many(("a", b"x") for _ in range(7))
@@ -636,7 +632,7 @@ def test_acks(collector: Collector, new_producer: NewProducer) -> None:
         assert {ack.req_guid for ack in acks} == {receipt.req_guid for receipt in receipts}
 
 
-def test_several_servers_are_failed_over_to_and_back(new_producer: NewProducer) -> None:
+def test_the_producer_fails_over_among_servers_and_back(new_producer: NewProducer) -> None:
     with Collector() as first, Collector() as second:
         first.faults.refuse()
         producer = new_producer([first.ws_url, f"grpc://{second.grpc_target}"])
@@ -680,7 +676,7 @@ def test_a_producer_that_emits_nothing_starts_nothing(collector: Collector, new_
     assert producer.close().total.accepted == 0
 
 
-def test_a_loop_that_is_blocked_is_bad_health(collector: Collector, new_producer: NewProducer) -> None:
+def test_a_blocked_loop_is_unhealthy(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.ws_url, timeout=0.05)
     producer.emit("page", b"1")
     assert producer.flush() == 0
@@ -706,7 +702,7 @@ def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProd
     assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
 
 
-def test_who_waits_for_room_is_woken_once_an_eighth_of_the_buffer_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_threads_are_woken_once_an_eighth_of_the_buffer_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch that is released would wake it otherwise, which costs as much as the batch."""
     with Producer("ws://127.0.0.1:1", buffer_bytes=8_000_000, logger=None) as producer:
         woken: list[int] = []

@@ -68,7 +68,7 @@ def records(path: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_each_lane_has_batches_of_its_own(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+def test_each_lane_has_its_own_batches(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
     told: list[Any] = []
     lanes = {"payment": Lane(priority="high", on_delivery=told.append), "log": Lane(batch_events=3, priority="low")}
     producer = new_producer(
@@ -116,7 +116,7 @@ def test_the_same_on_an_event_loop(collector: Collector) -> None:
     assert len(collector.events) == report.total.acked
 
 
-def test_without_lanes_all_is_in_the_default_one(collector: Collector, new_producer: NewProducer) -> None:
+def test_without_lanes_every_event_is_in_the_default_lane(collector: Collector, new_producer: NewProducer) -> None:
     producer = new_producer(collector.url)
     producer.emit("a", b"")
     report = producer.close()
@@ -154,7 +154,7 @@ def test_a_noisy_lane_evicts_and_delays_no_other(collector: Collector, new_produ
     assert_balanced(producer.close())
 
 
-def test_who_waits_for_room_in_its_lane_goes_on_when_there_is_some(collector: Collector) -> None:
+def test_an_emit_that_waits_for_its_lane_continues_once_there_is_room(collector: Collector) -> None:
     collector.faults.delay(0.02)
 
     async def main() -> Any:
@@ -185,7 +185,7 @@ def test_the_time_to_live_of_a_lane(collector: Collector, new_producer: NewProdu
     assert (report.by_lane["page"].expired, report.by_lane["default"].acked) == (1, 1)
 
 
-def test_an_attempt_under_way_is_not_cut_by_it(collector: Collector, new_producer: NewProducer) -> None:
+def test_the_time_to_live_does_not_cut_a_running_attempt(collector: Collector, new_producer: NewProducer) -> None:
     """It would close the connection that other lanes are on."""
     collector.faults.delay(1.0)
     producer = new_producer(collector.ws_url, lanes={"page": Lane(ttl=0.5)})
@@ -229,7 +229,7 @@ def test_a_batch_of_several_lanes_goes_with_the_highest(collector: Collector, ne
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_high_goes_next_whatever_waits(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
+def test_the_high_lane_goes_next(collector: Collector, new_producer: NewProducer, scheme: str) -> None:
     collector.faults.delay(0.05)
     lanes = {"payment": Lane(priority="high"), "debug": Lane(priority="low")}
     producer = new_producer(url_of(collector, scheme), lanes=lanes, batch_events=1, max_in_flight=1)
@@ -248,7 +248,7 @@ def test_high_goes_next_whatever_waits(collector: Collector, new_producer: NewPr
     assert Counter(types) == {"debug": 20, "page": 20, "payment": 5}
 
 
-def test_high_is_not_kept_waiting_by_twice_what_the_server_takes(new_producer: NewProducer) -> None:
+def test_load_at_twice_the_server_s_capacity_does_not_delay_the_high_lane(new_producer: NewProducer) -> None:
     """How many batches the server takes between a payment's acceptance and its acknowledgement is what it waits for."""
     with Collector(acks="sync", publish_delay=0.02) as collector:  # five at a time: 250 batches a second
         lanes = {
@@ -309,7 +309,7 @@ def test_a_flush_waits_for_every_lane(collector: Collector, new_producer: NewPro
     assert len(collector.events) == 3
 
 
-def test_what_is_left_of_each_lane_fails_at_close(new_producer: NewProducer) -> None:
+def test_remaining_events_of_each_lane_fail_at_close(new_producer: NewProducer) -> None:
     lanes = {"a": Lane(priority="high"), "b": Lane(linger=60.0)}
     producer = new_producer("http://127.0.0.1:1", lanes=lanes)
     receipts = [producer.emit(kind, b"") for kind in ("a", "b", "c")]
@@ -333,7 +333,7 @@ class TestSpool:
         assert producer.flush() == 0
         wait_until(lambda: not records(path))
 
-    def test_what_has_lived_its_time_is_not_kept_on_disk(self, new_producer: NewProducer, tmp_path: Path) -> None:
+    def test_expired_events_are_not_kept_on_disk(self, new_producer: NewProducer, tmp_path: Path) -> None:
         path = tmp_path / "spool"
         lanes = {"page": Lane(ttl=0.1), "log": Lane(ttl=0.1, durable=True)}
         producer = new_producer("http://127.0.0.1:1", spool=path, lanes=lanes, delivery_timeout=0.2)
@@ -344,7 +344,7 @@ class TestSpool:
         wait_until(lambda: records(path) == {'{"payment": 1}': 1})
         assert_balanced(producer.stats())
 
-    def test_the_next_process_knows_the_lanes_of_what_it_finds(
+    def test_the_next_process_knows_the_lanes_of_adopted_records(
         self, collector: Collector, new_producer: NewProducer, tmp_path: Path
     ) -> None:
         path = tmp_path / "spool"
@@ -362,7 +362,7 @@ class TestSpool:
         report = second.close()
         assert (report.by_lane["page"].expired, report.by_lane["payment"].acked) == (1, 1)
 
-    def test_a_lane_moves_to_disk_what_has_no_room(
+    def test_a_lane_moves_overflow_to_disk(
         self, collector: Collector, new_producer: NewProducer, tmp_path: Path
     ) -> None:
         collector.faults.refuse()
@@ -378,7 +378,7 @@ class TestSpool:
         wait_until(lambda: producer.stats().total.acked == 201)
         assert_balanced(producer.close())
 
-    def test_what_is_on_disk_comes_back_though_a_lane_is_never_empty(
+    def test_spooled_events_come_back_though_a_lane_is_never_empty(
         self, new_producer: NewProducer, tmp_path: Path
     ) -> None:
         path = tmp_path / "spool"

@@ -58,7 +58,7 @@ def test_large_batches_are_written_one_by_one(transport: str, monkeypatch: pytes
         assert collector.event_count == (BATCHES + 1) * BATCH
 
 
-def test_what_is_acknowledged_together_is_one_move_of_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_acknowledged_together_are_one_ledger_move(monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[tuple[dict[str, int], str]] = []
     move = Ledger.move
 

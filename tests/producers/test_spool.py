@@ -63,7 +63,7 @@ def assert_balanced(producer: Producer) -> None:
         assert settled + counts.spooled + counts.queued + counts.in_flight == counts.accepted
 
 
-def test_close_leaves_what_is_not_acknowledged_to_the_next_producer(
+def test_close_leaves_unacknowledged_events_to_the_next_producer(
     collector: Collector, new_producer: NewProducer
 ) -> None:
     collector.faults.refuse()
@@ -89,7 +89,7 @@ def test_close_leaves_what_is_not_acknowledged_to_the_next_producer(
     assert third.close().total.accepted == 0
 
 
-def test_what_would_expire_is_kept_and_sent_when_the_server_is_back(
+def test_expiring_events_are_kept_and_sent_when_the_server_is_back(
     collector: Collector, new_producer: NewProducer
 ) -> None:
     collector.faults.refuse()
@@ -146,7 +146,7 @@ def test_a_full_spool_blocks(collector: Collector, new_producer: NewProducer) ->
     assert producer.close().total.acked == 200
 
 
-def test_overflow_is_said_to_need_a_spool() -> None:
+def test_overflow_to_disk_needs_a_spool() -> None:
     with pytest.raises(ValueError, match="needs spool"):
         Producer("ws://localhost", overflow="spool")
     with pytest.raises(ValueError, match="needs spool"):
@@ -252,7 +252,7 @@ def test_durable_holds_a_few_batches_in_memory_and_the_others_on_disk(
     assert producer.close().total.spooled == 0
 
 
-def test_durable_removes_what_is_acknowledged(collector: Collector, new_producer: NewProducer, path: Path) -> None:
+def test_durable_removes_acknowledged_records(collector: Collector, new_producer: NewProducer, path: Path) -> None:
     producer = new_producer(collector.ws_url, durable=True, batch_events=7)
     producer.emit_many(("a", b"%d" % number) for number in range(1000))
     assert producer.close().total.acked == 1000
@@ -316,7 +316,7 @@ def test_a_spool_that_cannot_be_opened_stops_nothing(
     assert any("cannot be used" in error for error in errors)
 
 
-def test_what_expires_has_expired_where_the_spool_cannot_be_opened(
+def test_events_expire_when_the_spool_cannot_be_opened(
     collector: Collector, new_producer: NewProducer, tmp_path: Path
 ) -> None:
     collector.faults.refuse()

@@ -144,7 +144,7 @@ def test_headers_over_its_limit(
 
 @pytest.mark.parametrize("scheme", SECURE)
 @pytest.mark.parametrize("certificate", [None, "stranger"], ids=["none", "unknown CA"])
-def test_a_client_certificate_that_it_does_not_accept(
+def test_a_client_certificate_the_proxy_rejects(
     proxy_class: type[Proxy],
     scheme: str,
     certificate: str | None,
@@ -169,7 +169,7 @@ def test_plain_text_to_a_tls_port(proxy_class: type[Proxy], scheme: str, new_pro
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws", "grpc"])
-def test_the_next_server_takes_what_a_proxy_refuses(
+def test_the_next_server_takes_events_a_proxy_refuses(
     proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, files: Files, backend: Backend
 ) -> None:
     proxy = new_proxy(proxy_class, **refusals("rule", files)[proxy_class])
@@ -179,7 +179,7 @@ def test_the_next_server_takes_what_a_proxy_refuses(
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws", "grpc"])
-def test_what_is_durable_stays_in_the_spool(
+def test_durable_events_stay_in_the_spool(
     proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, new_load: NewLoad, files: Files, tmp_path: Path
 ) -> None:
     """A producer ends while the proxy refuses everything; the next one delivers what it left."""

@@ -71,7 +71,7 @@ def test_with_a_password(new_squid: Callable[..., Squid], server: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_it_refuses(new_squid: Callable[..., Squid], protocol: str) -> None:
+def test_refusals_of_squid(new_squid: Callable[..., Squid], protocol: str) -> None:
     squid = new_squid(user="user", password="right")
     url = {"rest": "https://localhost:1", "websocket": "wss://localhost:1", "grpc": "grpcs://localhost:1"}[protocol]
     for userinfo, said in (
@@ -97,7 +97,7 @@ def test_a_target_that_its_rules_forbid(new_squid: Callable[..., Squid]) -> None
         client.send([("t", b"x")])
 
 
-def test_the_environment_in_a_program_of_its_own(new_squid: Callable[..., Squid], server: Any) -> None:
+def test_the_environment_of_a_separate_program(new_squid: Callable[..., Squid], server: Any) -> None:
     url, port, options, collector = server
     squid = new_squid(user="user", password="secret")
     program = """
@@ -119,7 +119,7 @@ with Producer(url, serializer=RAW, **({"tls": TLS(ca=ca)} if ca else {})) as pro
     assert squid.wait_for_tunnels(1) == [f"localhost:{port}"]
 
 
-def test_it_dies_under_load(new_squid: Callable[..., Squid], server: Any) -> None:
+def test_squid_dies_under_load(new_squid: Callable[..., Squid], server: Any) -> None:
     url, _, options, collector = server
     squid = new_squid(user="user", password="secret")
     quick = RetryPolicy(max_attempts=10_000, initial=0.01, maximum=0.1)

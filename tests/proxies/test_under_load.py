@@ -97,7 +97,7 @@ BURSTS = 5
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_idle_connections_that_it_closes(
+def test_idle_connections_closed_by_the_proxy(
     proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, new_load: NewLoad
 ) -> None:
     load = new_load(new_proxy(proxy_class, **TIMES[proxy_class]), scheme)

@@ -123,7 +123,7 @@ def test_records_move_into_a_file_that_replaced_theirs(path: Path, new_spool: Ca
     assert len(found_by_the_next(path)) == 8
 
 
-def test_a_file_that_is_no_database_in_its_place_is_set_aside(path: Path, new_spool: Callable[[], Spool]) -> None:
+def test_a_file_that_is_not_a_database_is_set_aside(path: Path, new_spool: Callable[[], Spool]) -> None:
     spool = new_spool()
     spool.give_back(spool.put([record(number) for number in range(3)]))
     unlink(path, ["", "-wal", "-shm"])
@@ -151,7 +151,7 @@ def test_without_its_directory_records_are_read_but_not_stored(
     assert found_by_the_next(path) == {"guid-0", "guid-1", "guid-2", "guid-4"}
 
 
-def test_records_that_nobody_can_find_are_told_at_the_end(path: Path, new_spool: Callable[[], Spool]) -> None:
+def test_records_nobody_can_find_are_reported_at_the_end(path: Path, new_spool: Callable[[], Spool]) -> None:
     spool = new_spool()
     spool.give_back(spool.put([record(number) for number in range(3)]))
     shutil.rmtree(path.parent)
@@ -204,7 +204,7 @@ class TestLocked:
             db.execute("BEGIN IMMEDIATE")
             yield db
 
-    def test_it_is_waited_for(
+    def test_a_locked_file_is_waited_for(
         self, other: sqlite3.Connection, new_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tries = []
@@ -219,7 +219,7 @@ class TestLocked:
         new_spool().put([record(1)])
         assert len(tries) == 3
 
-    def test_not_for_ever(
+    def test_the_wait_for_a_lock_is_bounded(
         self, other: sqlite3.Connection, new_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(spool_file, "_BUSY_S", 0.05)
@@ -275,7 +275,7 @@ def program(tmp_path: Path) -> Path:
     return tmp_path / "program.py"
 
 
-def test_what_a_child_stores_survives_its_parent_s_close_and_its_own_death(program: Path) -> None:
+def test_a_child_s_records_survive_its_parent_s_close_and_its_own_death(program: Path) -> None:
     """The locks of a connection are not inherited: with the parent's the child's log was deleted under it."""
     program.write_text(
         FORK
@@ -325,7 +325,7 @@ print(found_by_the_next())
 
 
 @pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no hooks"])
-def test_a_child_that_closes_all_descriptors_stores_all_the_same(program: Path, hooks: bool) -> None:
+def test_a_child_that_closes_all_descriptors_still_stores(program: Path, hooks: bool) -> None:
     """As a daemon does. SQLite would keep using the descriptor of the parent's shared memory."""
     program.write_text(
         FORK
@@ -350,7 +350,7 @@ print(found_by_the_next())
     assert run(program) == ["['child', 'parent']"]
 
 
-def test_a_child_forked_while_sqlite_worked_does_without(program: Path) -> None:
+def test_a_child_forked_during_sqlite_work_goes_without_a_spool(program: Path) -> None:
     program.write_text(
         FORK
         + """
@@ -393,7 +393,7 @@ print(found_by_the_next())
     assert run(program) == ["['more', 'parent']"]
 
 
-def test_descriptors_that_something_else_has_now_are_left_to_it(program: Path) -> None:
+def test_reused_descriptors_are_left_alone(program: Path) -> None:
     program.write_text(
         FORK
         + """

@@ -20,7 +20,7 @@ def columns(**changed: Any) -> list[Any]:
     return [row["req_guid"], row["wire"], row["accepted_at"], row["types"], checksum, row["body"]]
 
 
-def test_a_record_that_is_well() -> None:
+def test_a_valid_record() -> None:
     batch = Batch("proto")
     batch.add("a", b"x")
     assert (batch.envelope.body(), text_of(batch.types)) == (BODY, '{"a": 1}')
@@ -52,7 +52,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize(("changed", "fault"), NONSENSE.values(), ids=NONSENSE)
-def test_a_record_whose_checksum_holds_and_that_makes_no_sense(changed: dict[str, Any], fault: str) -> None:
+def test_a_nonsensical_record_with_a_valid_checksum(changed: dict[str, Any], fault: str) -> None:
     assert fault in fault_of(columns(**changed))
 
 
@@ -87,7 +87,7 @@ COUNTS = [
 
 
 @pytest.mark.parametrize("text", COUNTS, ids=lambda text: repr(text)[:20])
-def test_counts_that_make_no_sense_are_no_counts(text: Any) -> None:
+def test_nonsensical_counts_are_ignored(text: Any) -> None:
     assert counts_of(text) == {}
     assert fault_of(columns(types=text)) == "its counts by type make no sense"
 
@@ -97,7 +97,7 @@ def test_counts() -> None:
 
 
 @pytest.mark.parametrize("wire", ["proto", "json"])
-def test_events_that_are_not_what_the_counts_say(wire: str) -> None:
+def test_events_that_differ_from_their_counts(wire: str) -> None:
     batch = Batch(wire)
     batch.add_many([("a", b"x"), ("b", b"y"), ("a", b"z")])
     record = Record("guid", wire, 1.5, {"a": 2, "b": 1}, batch.envelope.body())

@@ -46,7 +46,7 @@ def run(program: str, *args: object, **options: object) -> subprocess.CompletedP
     )
 
 
-def test_what_was_put_is_found_in_order_by_the_next(path: Path) -> None:
+def test_the_next_owner_finds_stored_records_in_order(path: Path) -> None:
     first = new_spool(path)
     records = [record(number) for number in range(5)]
     numbers = first.put(records[:2]) + first.put(records[2:])
@@ -72,7 +72,7 @@ def test_take_is_bounded_and_hands_out_once(path: Path) -> None:
     spool.close()
 
 
-def test_what_was_removed_is_gone(path: Path) -> None:
+def test_removed_records_are_gone(path: Path) -> None:
     spool = new_spool(path)
     numbers = spool.put([record(number) for number in range(3)])
     spool.remove(numbers[:2])
@@ -176,7 +176,7 @@ def test_a_dead_owner_is_adopted_once(path: Path) -> None:
         spool.close()
 
 
-def test_two_of_one_process_beside_another_process(path: Path) -> None:
+def test_two_owners_in_one_process_beside_another_process(path: Path) -> None:
     program = """
 import os, signal, subprocess, sys
 from pathlib import Path
@@ -288,7 +288,7 @@ def test_quarantine_is_bounded(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_the_file_is_live_traffic_goes_on(path: Path, seed: int) -> None:
+def test_live_traffic_continues_with_any_file(path: Path, seed: int) -> None:
     rand = random.Random(seed)
     spool = new_spool(path)
     spool.put([record(number, 5000) for number in range(20)])

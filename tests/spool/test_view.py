@@ -130,7 +130,7 @@ def test_drop_by_owner_and_age(path: Path, fill: Fill) -> None:
         assert view.owners() == []
 
 
-def test_what_belongs_to_a_living_owner_stays(path: Path, fill: Fill) -> None:
+def test_records_of_a_living_owner_stay(path: Path, fill: Fill) -> None:
     living = fill(record("1", "a"))
     with SpoolView(path) as view:
         assert view.orphans().records == 0
@@ -138,7 +138,7 @@ def test_what_belongs_to_a_living_owner_stays(path: Path, fill: Fill) -> None:
     assert [one.req_guid for one in living.take(1000)] == ["1"]
 
 
-def test_what_was_taken_over_before_it_was_dropped_stays(path: Path, fill: Fill, monkeypatch) -> None:
+def test_records_adopted_before_the_drop_stay(path: Path, fill: Fill, monkeypatch) -> None:
     fill(*(record(str(number), "a") for number in range(200))).close()
     with SpoolView(path) as view:
         find = view._orphans
@@ -164,7 +164,7 @@ def test_many_are_dropped_in_several_transactions(path: Path, fill: Fill) -> Non
     assert statements.count("COMMIT") == 5
 
 
-def test_damage_is_told_and_then_in_quarantine(path: Path, fill: Fill) -> None:
+def test_damage_is_reported_and_then_in_quarantine(path: Path, fill: Fill) -> None:
     fill(record("1", "a"), record("2", "a"), record("3", "b")).close()
     damage(path, "UPDATE records SET body = zeroblob(3) WHERE req_guid = '2'")
     damage(path, "UPDATE records SET accepted_at = 'noon' WHERE req_guid = '3'")
@@ -192,7 +192,7 @@ def test_a_damaged_record_of_several_types_is_dropped_only_as_a_whole(path: Path
         assert view.drop(Filter()) == {"a": 1, "b": 1}
 
 
-def test_a_damaged_file_is_told(path: Path, fill: Fill) -> None:
+def test_a_damaged_file_is_reported(path: Path, fill: Fill) -> None:
     fill(*(record(f"{number:04}", *["a"] * 100) for number in range(100))).close()
     data = bytearray(path.read_bytes())
     data[40_000:60_000] = bytes(20_000)
@@ -223,7 +223,7 @@ def test_files_set_aside_are_shown(path: Path, fill: Fill) -> None:
         ("PRAGMA user_version = 7", "another release"),
     ],
 )
-def test_what_is_no_spool_is_left_alone(path: Path, fill: Fill, content: bytes | str, message: str) -> None:
+def test_a_file_that_is_not_a_spool_is_left_alone(path: Path, fill: Fill, content: bytes | str, message: str) -> None:
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
@@ -236,7 +236,7 @@ def test_what_is_no_spool_is_left_alone(path: Path, fill: Fill, content: bytes |
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_not_there_is_not_made(path: Path) -> None:
+def test_a_missing_file_is_not_created(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such spool"):
         SpoolView(path)
     assert not path.exists()

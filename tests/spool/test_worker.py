@@ -142,7 +142,7 @@ REFUSALS = [SpoolError("it is locked"), sqlite3.ProgrammingError("what nobody fo
 
 
 @pytest.mark.parametrize("error", REFUSALS, ids=["refused", "unexpected", "memory"])
-def test_a_step_that_fails_costs_none_of_the_others(run: Any, error: BaseException) -> None:
+def test_a_failed_step_does_not_affect_the_others(run: Any, error: BaseException) -> None:
     async def main(house: House) -> None:
         kept, removed, aside = numbers(await house.store("kept", "removed", "aside"))
         house.thread.is_held = True
@@ -300,7 +300,7 @@ def test_close_tries_once_more_and_does_not_wait_for_the_pace(run: Any) -> None:
     run(main)
 
 
-def test_what_the_loop_cannot_be_told_of_hurts_nobody(tmp_path: Path) -> None:
+def test_a_result_the_loop_cannot_receive_causes_no_error(tmp_path: Path) -> None:
     async def main() -> House:
         house = House(tmp_path / "spool")
         await turn()

@@ -35,7 +35,7 @@ def test_a_fork_waits_until_the_library_holds_no_lock():
     sink.close(5)
 
 
-def test_each_name_gets_what_is_its_own():
+def test_each_instrument_gets_its_own_values():
     seen = []
     timings = {"t": lambda ms: seen.append(("t", ms))}
     sink = InstrumentSink(timings, {"a": lambda n: seen.append(("a", n))}, seen.append, 60, None)

@@ -59,7 +59,7 @@ def value(registry: CollectorRegistry) -> Value:
     return value
 
 
-def test_a_scrape_shows_what_is_dropped_and_what_expires(tmp_path: Any, nobody: int) -> None:
+def test_a_scrape_shows_dropped_and_expired_events(tmp_path: Any, nobody: int) -> None:
     """No server is there: of 200,000 events some have no room, and the others are too old in the end."""
     registry = CollectorRegistry()
     http, thread = start_http_server(0, "127.0.0.1", registry)
@@ -97,7 +97,7 @@ def test_a_scrape_shows_what_is_dropped_and_what_expires(tmp_path: Any, nobody: 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_all_is_there_while_it_is_sent_and_after(
+def test_all_metrics_exist_during_and_after_sending(
     collector: Collector, registry: CollectorRegistry, value: Value, scheme: str
 ) -> None:
     with Prometheus(registry, flush_interval=0.01) as stats:
@@ -149,7 +149,7 @@ def test_an_async_producer_left_open_is_freed_and_counted(
     assert value("events_queued") in (None, 0, 20)  # 20 where an object keeps it still
 
 
-def test_what_waits_is_seen_and_why_it_is_tried_again(nobody: int, registry: CollectorRegistry, value: Value) -> None:
+def test_waiting_events_and_retry_reasons_are_shown(nobody: int, registry: CollectorRegistry, value: Value) -> None:
     with (
         Prometheus(registry, flush_interval=0.01) as stats,
         Producer(f"ws://127.0.0.1:{nobody}", **OPTIONS, stats=stats) as producer,
@@ -338,7 +338,7 @@ def test_statsd_gets_growth_gauges_and_samples(sink: type[StatsD], kind: str, co
     assert sum(line.startswith("total_bytes_sent:") and line.endswith("|c|#env:test") for line in lines) == 1
 
 
-def test_counters_are_there_at_zero_before_they_grow(nobody: int) -> None:
+def test_counters_start_at_zero(nobody: int) -> None:
     """Not an interval later: what is lost at once would else be the first that anybody sees of the counter."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
@@ -385,7 +385,7 @@ def test_the_daemon_takes_every_line(statsd_daemon: Any, collector: Collector) -
     assert statsd_daemon.timers()["shop.batch.events;lane=default"] == [10.0, 10.0]
 
 
-def test_opentelemetry_observes_it(collector: Collector, nobody: int) -> None:
+def test_opentelemetry_observes_the_ledger(collector: Collector, nobody: int) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     with OpenTelemetry(provider, attributes={"to": "test"}, flush_interval=0.01) as stats:
@@ -437,7 +437,7 @@ class Own:
                 self.samples.append(one)
 
 
-def test_a_sink_of_the_user_s_gets_it(collector: Collector) -> None:
+def test_a_sink_of_the_user_gets_the_ledger(collector: Collector) -> None:
     own = Own()
     with Producer(collector.url, **OPTIONS, stats=own, batch_events=10) as producer:
         producer.emit_many([("page", b"x")] * 20)
@@ -474,7 +474,9 @@ def test_a_fault_of_a_sink_is_logged_once_and_costs_nothing(collector: Collector
     assert lines == ["stats.ledger: no room; further failures are not logged"] * 2
 
 
-def test_it_is_read_at_an_interval_and_not_per_event(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_is_read_at_an_interval_and_not_per_event(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads = []
     plain = LedgerTotals.read
     monkeypatch.setattr(LedgerTotals, "read", lambda self: reads.append(1) or plain(self))
@@ -488,7 +490,7 @@ def test_it_is_read_at_an_interval_and_not_per_event(collector: Collector, monke
     assert len(reads) <= 3  # when it began, and when the producer and the sink were closed
 
 
-def test_types_are_told_apart_on_demand_and_bounded(collector: Collector, registry: CollectorRegistry) -> None:
+def test_types_are_separated_on_demand_and_bounded(collector: Collector, registry: CollectorRegistry) -> None:
     with (
         Prometheus(registry, flush_interval=60, by_type=3) as stats,
         Producer(collector.url, **OPTIONS, stats=stats) as producer,
@@ -520,7 +522,7 @@ def test_wrong_options_are_named(sink: Any, options: dict[str, Any], error: type
         sink(**more, **options)
 
 
-def test_labels_of_the_ledger_s_own_are_refused(registry: CollectorRegistry) -> None:
+def test_labels_the_ledger_uses_are_refused(registry: CollectorRegistry) -> None:
     with pytest.raises(ValueError, match="labels must not use the names of the ledger's labels: lane, reason"):
         Prometheus(registry, labels={"lane": "a", "reason": "b"})
 

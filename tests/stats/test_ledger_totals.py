@@ -26,7 +26,7 @@ def test_reasons_are_bounded() -> None:
     assert totals.read().counters == counters
 
 
-def test_what_was_counted_never_goes_down() -> None:
+def test_totals_never_decrease() -> None:
     class Source:
         acked = 10
 

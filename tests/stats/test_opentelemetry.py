@@ -38,7 +38,7 @@ def points(reader):
     return {metric.name: (metric.unit, *metric.data.data_points) for metric in scope.metrics}
 
 
-def test_what_a_producer_does_is_measured(reader, provider):
+def test_a_producer_is_measured(reader, provider):
     with (
         Collector() as collector,
         OpenTelemetry(provider, attributes={"to": "test"}) as telemetry,
@@ -123,7 +123,7 @@ def test_the_global_provider_may_come_later():
     assert (done.stdout, done.stderr) == ("[('raccoon_fast.total_bytes_sent', 7)]\n", "")
 
 
-def test_a_forked_child_has_nothing_of_what_its_parent_had_gathered(reader, provider):
+def test_a_forked_child_starts_without_its_parent_s_measurements(reader, provider):
     telemetry = OpenTelemetry(provider, flush_interval=60)
     telemetry.count(stats.TOTAL_CONN_ERR, 1)
     pid = os.fork()

@@ -58,7 +58,7 @@ def scrape(registry):
     thread.join()
 
 
-def test_all_counters_are_there_from_the_start(registry, scrape):
+def test_all_counters_exist_from_the_start(registry, scrape):
     Prometheus(registry).close()
     found = scrape()
     assert {name.split(" ")[0] for name in found} >= {
@@ -69,7 +69,7 @@ def test_all_counters_are_there_from_the_start(registry, scrape):
     assert set(found.values()) == {0.0}
 
 
-def test_what_a_producer_does_is_scraped(registry, scrape):
+def test_a_producer_is_scraped(registry, scrape):
     with Collector() as collector:
         prometheus = Prometheus(registry)
         with Producer(collector.url, serializer=RAW, batch_events=10, stats=prometheus) as producer:
@@ -84,7 +84,7 @@ def test_what_a_producer_does_is_scraped(registry, scrape):
     assert found["raccoon_fast_total_conn_err_total"] == 0
 
 
-def test_it_flushes_by_itself(registry, scrape):
+def test_the_sink_flushes_by_itself(registry, scrape):
     with Prometheus(registry, flush_interval=0.01) as prometheus:
         prometheus.count(stats.TOTAL_CONN_ERR, 3)
         while not (found := scrape()["raccoon_fast_total_conn_err_total"]):
@@ -101,7 +101,7 @@ def test_buckets_are_in_milliseconds(registry, scrape):
     assert buckets == {"1.0": 1, "10.0": 2, "+Inf": 3}
 
 
-def test_several_share_a_registry_under_labels_of_their_own(registry, scrape):
+def test_several_sinks_share_a_registry_under_their_own_labels(registry, scrape):
     with Prometheus(registry, labels={"to": "a", "of": "x"}) as first:
         first.count(stats.TOTAL_BYTES_SENT, 1)
     with Prometheus(registry, labels={"of": "y", "to": "b"}) as second:
@@ -126,7 +126,7 @@ def test_other_names_are_passed_over(registry, scrape):
     assert prometheus.dropped == 0
 
 
-def test_the_caller_is_not_held_up_by_the_registry(registry, scrape):
+def test_the_registry_does_not_delay_the_caller(registry, scrape):
     prometheus = Prometheus(registry, flush_interval=0.001)
     metric = registry._names_to_collectors["raccoon_fast_total_conn_err_total"]
     with metric._value._lock:  # as by a scrape that takes long
@@ -168,7 +168,7 @@ def run(script, **environment):
 
 
 class TestFork:
-    def test_a_child_has_nothing_of_what_its_parent_had_gathered(self, registry, scrape):
+    def test_a_child_starts_without_its_parent_s_measurements(self, registry, scrape):
         prometheus = Prometheus(registry, flush_interval=60)
         prometheus.count(stats.TOTAL_CONN_ERR, 1)
         pid = os.fork()

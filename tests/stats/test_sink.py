@@ -21,7 +21,7 @@ class Recorder:
     error = info
 
 
-def test_names_are_the_documented_ones():
+def test_names_match_the_documentation():
     assert stats.SENT_TT_MS == "sent_tt_ms"
     assert stats.ACK_TT_MS == "ack_tt_ms"
     assert stats.TOTAL_BYTES_SENT == "total_bytes_sent"
@@ -29,7 +29,7 @@ def test_names_are_the_documented_ones():
     assert stats.TOTAL_CONN_ERR == "total_conn_err"
 
 
-def test_sinks_that_tell_what_each_is_know_all_of_them():
+def test_sinks_with_descriptions_describe_every_name():
     names = {value for name, value in vars(stats).items() if name.isupper() and isinstance(value, str)}
     assert {*stats.TIMINGS, *stats.COUNTERS} == names
 

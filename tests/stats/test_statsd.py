@@ -227,7 +227,7 @@ class TestTrouble:
         assert line.startswith(f"statsd at 127.0.0.1:{port_of(receiver)}: ")
         assert "Name or service not known" in line
 
-    def test_caller_is_not_held_up_by_a_look_up_that_hangs(self, monkeypatch):
+    def test_a_hanging_lookup_does_not_delay_the_caller(self, monkeypatch):
         hanging = threading.Event()
         release = threading.Event()
 
@@ -289,7 +289,7 @@ class TestLifeCycle:
         assert threading.active_count() == before
         statsd.close()
 
-    def test_close_ends_the_thread_and_ignores_what_comes_after(self, receiver):
+    def test_close_ends_the_thread_and_ignores_later_samples(self, receiver):
         before = set(threading.enumerate())
         statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
         statsd.count("a", 1)
@@ -304,7 +304,7 @@ class TestLifeCycle:
         assert lines_of(receiver) == ["a:1|c"]
         assert set(threading.enumerate()) == before
 
-    def test_interpreter_exit_sends_what_is_left(self, receiver):
+    def test_interpreter_exit_sends_remaining_samples(self, receiver):
         script = f"""
             from raccoon_fast.stats.statsd import StatsD
             StatsD("127.0.0.1", {port_of(receiver)}, flush_interval=60).count("a", 7)
@@ -464,7 +464,7 @@ class TestDogStatsD:
         ("url", "host", "port"),
         [("udp://agent:99", "agent", 99), ("udp://agent", "agent", 8126), ("", "other", 8126)],
     )
-    def test_the_url_goes_before_the_host(self, variables, url, host, port):
+    def test_the_url_overrides_the_host(self, variables, url, host, port):
         variables(DOGSTATSD_URL=url, AGENT_HOST="other", DOGSTATSD_PORT="8126")
         assert DogStatsD()._target == f"statsd at {host}:{port}"
         assert DogStatsD("mine")._target == "statsd at mine:8126"

@@ -75,7 +75,7 @@ def test_any_columns_are_encoded_as_orjson_does(data: st.DataObject) -> None:
     assert [data for _, data in events(Columns("a"), table.slice(start))] == expected
 
 
-def test_what_python_has_no_type_for() -> None:
+def test_values_python_has_no_type_for() -> None:
     amounts = [decimal.Decimal("1.50"), None, decimal.Decimal("-12345678901234567890.01")]
     assert as_json(d=pa.array(amounts, pa.decimal128(30, 2))) == [
         b'{"d":1.50}',
@@ -103,7 +103,7 @@ def test_keys_are_escaped_and_stand_in_the_order_asked_for() -> None:
     assert events(Columns("t", data_columns=["c", 'a"']), table) == [("t", b'{"c":null,"a\\"":1}')]
 
 
-def test_the_type_column_is_no_data() -> None:
+def test_the_type_column_is_left_out_of_the_data() -> None:
     table = pa.table({"t": pa.array(["x", "y", "x"]).dictionary_encode(), "n": [1, 2, 3]})
     assert events(Columns(type_column="t"), table) == [("x", b'{"n":1}'), ("y", b'{"n":2}'), ("x", b'{"n":3}')]
     plain = events(Columns(type_column="t"), table.cast(pa.schema([("t", pa.string()), ("n", pa.int64())])))
@@ -152,7 +152,7 @@ def test_null_bytes_are_refused() -> None:
         (pa.month_day_nano_interval(), "it has nothing for month_day_nano"),
     ],
 )
-def test_what_json_has_nothing_for_is_refused(kind: pa.DataType, what: str) -> None:
+def test_values_json_cannot_represent_are_refused(kind: pa.DataType, what: str) -> None:
     with pytest.raises(ValueError, match=f"column 'c' cannot be JSON: .*{what}"):
         Columns("a").check(pa.schema([("n", pa.int32()), ("c", kind)]))
 
@@ -175,7 +175,7 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
         Columns(**arguments)
 
 
-def test_columns_that_are_not_there_once() -> None:
+def test_missing_and_duplicate_columns() -> None:
     schema = pa.schema([("n", pa.int32()), ("n", pa.int32()), ("t", pa.string())])
     with pytest.raises(ValueError, match="column 'n' is there more than once"):
         Columns("a").check(schema)

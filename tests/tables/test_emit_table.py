@@ -195,7 +195,7 @@ def test_before_send_gets_bytes_of_a_raw_column(collector: Collector, is_async: 
 
 
 @both
-def test_what_before_send_returns_must_fit(collector: Collector, is_async: bool) -> None:
+def test_the_result_of_before_send_must_fit(collector: Collector, is_async: bool) -> None:
     report, error = emit(
         collector,
         pa.table({"n": [1, 2]}),
@@ -247,7 +247,7 @@ def test_lanes_without_samples_are_routed_by_the_core(collector: Collector, is_a
         ([[], [0], [2**40]], pa.list_(pa.timestamp("s")), "cannot be JSON"),
     ],
 )
-def test_a_row_that_is_no_event_is_named(
+def test_a_row_that_is_not_an_event_is_named(
     collector: Collector, column: Any, kind: pa.DataType, why: str, is_async: bool
 ) -> None:
     if pa.types.is_map(kind):
@@ -314,7 +314,7 @@ def test_overflow_applies_to_each_event(collector: Collector, overflow: str, is_
         (pa.table({"b": [b"1"]}), {"event_type": "t"}, ValueError, "column 'b' cannot be JSON"),
     ],
 )
-def test_what_is_no_table_is_refused(
+def test_a_value_that_is_not_a_table_is_refused(
     collector: Collector, table: Any, arguments: Any, error: Any, message: str, is_async: bool
 ) -> None:
     report, raised = emit(collector, table, is_async=is_async, **arguments)
@@ -340,7 +340,7 @@ def test_a_closed_producer_takes_no_table(collector: Collector, is_async: bool) 
     asyncio.run(main())
 
 
-def test_a_stream_is_read_as_it_is_sent(collector: Collector) -> None:
+def test_a_stream_is_read_while_sending(collector: Collector) -> None:
     read: list[int] = []
     schema = pa.schema([("n", pa.int64())])
 
@@ -388,7 +388,7 @@ def test_clients_send_a_table_as_one_request(collector: Collector, client_class:
     asyncio.run(main())
 
 
-def test_a_table_among_events_says_where_it_belongs() -> None:
+def test_a_table_given_as_events_names_the_right_method() -> None:
     producer: Any = Producer("null://")
     with pytest.raises(TypeError, match="emit_table of a producer and send_table of a client take it"):
         producer.emit_batch(of_pandas())

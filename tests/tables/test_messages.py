@@ -263,7 +263,7 @@ def test_a_oneof_has_one_value() -> None:
         ("map int32", pa.array([{"a": 1}]), r"the field 'f' \(map\)"),
     ],
 )
-def test_what_a_field_does_not_take_is_found_before_anything_is_sent(kind: str, column: pa.Array, message: str) -> None:
+def test_a_value_of_a_wrong_type_is_found_before_anything_is_sent(kind: str, column: pa.Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Columns("t", message=new_class([("f", 1, kind)])).check(pa.table({"f": column}).schema)
 

@@ -15,7 +15,7 @@ from raccoon_fast.transports.attempt import Attempt
 RESPONSE = Response(Status.SUCCESS, Code.OK)
 
 
-def test_it_tells_in_the_step_that_ends_it() -> None:
+def test_callbacks_run_in_the_step_that_ends_the_attempt() -> None:
     told: list[Attempt] = []
     attempt = Attempt()
     attempt.add_done_callback(told.append)
@@ -34,7 +34,7 @@ def test_it_tells_in_the_step_that_ends_it() -> None:
         (Attempt.cancel, asyncio.CancelledError),
     ],
 )
-def test_it_raises_what_it_ended_with(end: Callable[[Attempt], Any], error: type[BaseException]) -> None:
+def test_result_raises_the_error_of_the_attempt(end: Callable[[Attempt], Any], error: type[BaseException]) -> None:
     attempt = Attempt()
     end(attempt)
     assert attempt.cancelled() is (error is asyncio.CancelledError)
@@ -42,7 +42,7 @@ def test_it_raises_what_it_ended_with(end: Callable[[Attempt], Any], error: type
         attempt.result()
 
 
-def test_it_is_given_up_once() -> None:
+def test_an_attempt_is_cancelled_once() -> None:
     told: list[Attempt] = []
     attempt = Attempt()
     attempt.add_done_callback(told.append)
@@ -51,7 +51,7 @@ def test_it_is_given_up_once() -> None:
     assert told == [attempt]
 
 
-def test_one_that_has_ended_before_tells_soon_and_not_at_once() -> None:
+def test_a_callback_added_after_the_end_runs_soon_and_not_at_once() -> None:
     async def main() -> None:
         attempt = Attempt()
         attempt.set_result(RESPONSE)
@@ -64,7 +64,7 @@ def test_one_that_has_ended_before_tells_soon_and_not_at_once() -> None:
     asyncio.run(main())
 
 
-def test_a_fault_of_who_is_told_is_not_the_transports() -> None:
+def test_an_error_of_a_callback_does_not_reach_the_transport() -> None:
     async def main() -> None:
         seen: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))

@@ -61,11 +61,11 @@ def alert(reason: str) -> ssl.SSLError:
         (b"x" * 5000, "x" * 200),
     ],
 )
-def test_words_are_one_line_and_bounded(said: bytes | str, words: str) -> None:
+def test_quoted_text_is_one_line_and_bounded(said: bytes | str, words: str) -> None:
     assert link().words(said) == words
 
 
-def test_words_do_not_repeat_what_is_secret() -> None:
+def test_quoted_text_contains_no_secrets() -> None:
     """A proxy may show the request's headers on its error page."""
     one = link(headers={"X-Api-Key": "key-of-mine", "X-Short": "a"}, authorization=lambda: "Bearer " + "t" * 3000)
     one.request_headers()
@@ -101,6 +101,6 @@ def test_a_failed_handshake() -> None:
     assert "TLS port?" in str(connect_error(alert("WRONG_VERSION_NUMBER"), ADDRESS))
 
 
-def test_what_was_possible_stays_possible() -> None:
+def test_possibly_delivered_stays_possibly_delivered() -> None:
     no, perhaps = Outcome.NOT_DELIVERED, Outcome.POSSIBLY_DELIVERED
     assert [worse(no, no), worse(no, perhaps), worse(perhaps, no)] == [no, perhaps, perhaps]

@@ -52,7 +52,7 @@ def run(request: pytest.FixtureRequest) -> Any:
     return run_
 
 
-def test_it_fires_once_its_deadline_is_past(run: Any) -> None:
+def test_the_timer_fires_after_its_deadline(run: Any) -> None:
     async def main() -> None:
         watched = Watched()
         watched.timer.watch(watched.now_s + 0.02)
@@ -75,7 +75,7 @@ def test_the_earliest_of_several_deadlines_counts(run: Any) -> None:
     run(main)
 
 
-def test_what_expire_returns_is_watched_next(run: Any) -> None:
+def test_the_deadline_expire_returns_is_watched_next(run: Any) -> None:
     async def main() -> None:
         now_s = asyncio.get_running_loop().time()
         watched = Watched([now_s + 0.03, now_s + 0.06, None])
@@ -87,7 +87,7 @@ def test_what_expire_returns_is_watched_next(run: Any) -> None:
     run(main)
 
 
-def test_it_can_be_watched_again_after_it_fired_and_after_it_was_stopped(run: Any) -> None:
+def test_the_timer_can_be_restarted_after_firing_and_after_stopping(run: Any) -> None:
     async def main() -> None:
         watched = Watched()
         watched.timer.watch(watched.now_s)
@@ -101,7 +101,7 @@ def test_it_can_be_watched_again_after_it_fired_and_after_it_was_stopped(run: An
     run(main)
 
 
-def test_stopped_it_does_not_fire_however_far_it_got(run: Any) -> None:
+def test_a_stopped_timer_does_not_fire(run: Any) -> None:
     async def main() -> None:
         # Before the deadline, and in the grace that follows it.
         for waited_s in (0.0, 0.002):
@@ -116,7 +116,7 @@ def test_stopped_it_does_not_fire_however_far_it_got(run: Any) -> None:
     run(main)
 
 
-def test_after_the_loop_was_held_up_sockets_are_read_first(run: Any) -> None:
+def test_sockets_are_read_before_timers_fire_after_a_blocked_loop(run: Any) -> None:
     """An answer that is there is no late one, though its deadline passed meanwhile."""
 
     async def main() -> None:

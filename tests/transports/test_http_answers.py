@@ -22,7 +22,7 @@ def read(status: int, body: bytes, content_type: str = "application/proto", retr
     return read_answer(status, body, headers.__getitem__, wire=wire, req_guid="g", address=ADDRESS, words=repr)
 
 
-def test_statuses_that_may_pass() -> None:
+def test_transient_statuses() -> None:
     retryable = [status for status in range(100, 700) if status_is_retryable(status)]
     assert retryable == [408, 429, *range(500, 600)]
 
@@ -56,18 +56,18 @@ def test_retry_after_a_date() -> None:
 @pytest.mark.parametrize("wire", ["proto", "json"])
 @pytest.mark.parametrize("body", [answer("g"), JSON], ids=["proto", "json"])
 @pytest.mark.parametrize("content_type", ["application/proto", "application/json; charset=utf-8", "", "text/odd"])
-def test_an_answer_is_read_whatever_it_is_called(wire: str, body: bytes, content_type: str) -> None:
+def test_an_answer_of_any_content_type_is_read(wire: str, body: bytes, content_type: str) -> None:
     response = read(200, body, content_type, wire=wire)
     assert (response.status, response.code, response.req_guid) == (Status.SUCCESS, Code.OK, "g")
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"{}", b"\x00", b"<html>", b"[1]", b'{"status":0,"code":0}'])
-def test_200_alone_is_no_acknowledgement(body: bytes) -> None:
+def test_a_bare_200_is_not_an_acknowledgement(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="not a Raccoon's answer"):
         read(200, body)
 
 
-def test_an_answer_to_another_request_is_no_acknowledgement() -> None:
+def test_an_answer_to_another_request_is_not_an_acknowledgement() -> None:
     with pytest.raises(ProtocolError, match="answered for 'other' when asked about 'g'"):
         read(200, answer("other"))
 
@@ -96,7 +96,7 @@ def test_other_statuses(status: int, retryable: bool, outcome: Outcome, said: st
     assert error.retry_after_s == 2.0
 
 
-def test_a_reason_that_was_given_is_told() -> None:
+def test_the_error_contains_the_given_reason() -> None:
     with pytest.raises(ServerError, match="400: BAD_REQUEST, no such thing") as caught:
         read(400, answer(None, status=2, code=2, reason="no such thing"))
     assert caught.value.response.reason == "no such thing"

@@ -58,7 +58,7 @@ def test_in_the_caller_s_loop(url: str, options: dict[str, Any]) -> None:
     assert asyncio.run(main()) == Counts(6, discarded=6)
 
 
-def test_a_spool_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_spool_stays_untouched(tmp_path: Path) -> None:
     """Its batches were accepted to be sent."""
     path = tmp_path / "spool"
     with Producer(URL, spool=path, serializer=JSON, logger=None) as producer:
@@ -77,14 +77,14 @@ def test_a_spool_is_left_as_it_is(tmp_path: Path) -> None:
         assert collector.events[0].data == b"1"
 
 
-def test_options_of_a_server_stay_where_they_are() -> None:
+def test_options_of_a_server_are_accepted() -> None:
     options: dict[str, Any] = {"tls": TLS(), "server_hostname": "a.test", "auth": "token", "stats": StatsD("127.0.0.1")}
     with Producer("null://", logger=None, serializer=JSON, **options) as producer:
         producer.emit("a", 1)
     assert producer.report.total.discarded == 1
 
 
-def test_what_is_wrong_is_refused_all_the_same() -> None:
+def test_wrong_options_are_still_refused() -> None:
     with pytest.raises(ValueError, match="url must start with"):
         Producer("nowhere://", enabled=False)
     with pytest.raises(ValueError, match="overflow must be one of"):
@@ -94,13 +94,13 @@ def test_what_is_wrong_is_refused_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("urls", [["null://", URL], [URL, "null://"]])
-def test_it_stands_beside_no_server(urls: list[str]) -> None:
+def test_null_cannot_be_combined_with_a_server(urls: list[str]) -> None:
     """It would take what that server cannot take just now."""
     with pytest.raises(ValueError, match="null:// alone"):
         Producer(urls)
 
 
-def test_nothing_stands_behind_it() -> None:
+def test_a_null_url_has_no_host_or_path() -> None:
     with pytest.raises(ValueError, match="null:// without a path"):
         Producer("null://user:secret@host")
     with pytest.raises(ValueError) as caught:
@@ -109,7 +109,7 @@ def test_nothing_stands_behind_it() -> None:
 
 
 @pytest.mark.parametrize("has_url", [False, True])
-def test_a_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch, has_url: bool) -> None:
+def test_a_variable_turns_the_producer_off(monkeypatch: pytest.MonkeyPatch, has_url: bool) -> None:
     monkeypatch.setenv("RACCOON_FAST_ENABLED", "0")
     if has_url:
         monkeypatch.setenv("RACCOON_FAST_URL", URL)
@@ -120,7 +120,7 @@ def test_a_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch, has_url: bool)
     assert producer.report.total == Counts(1, discarded=1)
 
 
-def test_a_variable_that_is_no_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_boolean_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACCOON_FAST_ENABLED", "maybe")
     with pytest.raises(ValueError, match="RACCOON_FAST_ENABLED must be 1 or 0"):
         Producer.from_env(url=URL)

@@ -92,7 +92,7 @@ def test_an_interval_after_the_last_answer(given: Given) -> None:
     assert given.missed == []
 
 
-def test_a_late_pong_is_told_once_and_no_sooner_than_due(given: Given) -> None:
+def test_a_late_pong_is_reported_once_and_not_early(given: Given) -> None:
     given.pinger.start()
     given.clock.pass_to(13.0)
     assert given.missed == []
@@ -139,7 +139,7 @@ def test_never(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("until_s", "warned"), [(39.0, False), (45.0, True)])
-def test_a_loop_that_was_held_up_is_told(given: Given, until_s: float, warned: bool) -> None:
+def test_a_blocked_loop_is_reported(given: Given, until_s: float, warned: bool) -> None:
     given.pinger.start()
     given.clock.now_s = until_s
     given.clock.pass_to(until_s)
@@ -188,7 +188,7 @@ class TestPolite:
             sent = self.pass_to(polite, polite.clock.now_s + 50.0)
         assert sent == [10.0, 60.0, 110.0, 160.0, 210.0]
 
-    def test_none_while_answers_come(self, polite: Given) -> None:
+    def test_no_ping_while_answers_come(self, polite: Given) -> None:
         for _ in range(20):
             polite.answered_s = polite.clock.now_s
             assert self.pass_to(polite, polite.clock.now_s + 9.0) == []

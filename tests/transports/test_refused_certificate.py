@@ -89,7 +89,7 @@ def alert() -> ssl.SSLError:
     return error
 
 
-def test_a_websocket_s_handshake_goes_with_the_end_of_that_of_tls() -> None:
+def test_a_refused_certificate_ends_the_websocket_handshake() -> None:
     async def made() -> TlsTransport:
         transport = TlsTransport(None)
         connection = WebSocketConnection(link("wss", "WebSocket"), Keepalive(None, 10.0), 8, {"X-User-ID": "me"})
@@ -131,7 +131,7 @@ def test_nothing_is_written_where_the_server_has_ended_the_connection(sockets: A
     assert error.outcome is Outcome.NOT_DELIVERED
 
 
-def test_what_is_open_or_no_tls_is_written_to(sockets: Any) -> None:
+def test_open_or_plain_connections_are_written_to(sockets: Any) -> None:
     ours, peer = sockets
     transport: Any = TlsTransport(ours)
 

@@ -256,7 +256,7 @@ def test_with_both_a_batch_carries_its_own_span(
     assert peer.seen[0]["traceparent"] == header_of(context)
 
 
-def test_what_fails_ends_its_span_as_an_error(exporter: InMemorySpanExporter) -> None:
+def test_a_failure_ends_its_span_as_an_error(exporter: InMemorySpanExporter) -> None:
     retry = RetryPolicy(max_attempts=1)
     secret = "http://user:hunter2-secret@127.0.0.1:1"
     with RestClient(secret, spans=True, retry=retry, **OPTIONS) as client, pytest.raises(ConnectError):

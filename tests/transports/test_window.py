@@ -5,7 +5,7 @@ from __future__ import annotations
 from raccoon_fast.transports.window import Window
 
 
-def test_it_opens_one_by_one_as_acknowledgements_come() -> None:
+def test_the_window_opens_by_one_per_acknowledgement() -> None:
     window = Window(3)
     window.succeeded()
     assert window.limit == 3
@@ -17,7 +17,7 @@ def test_it_opens_one_by_one_as_acknowledgements_come() -> None:
     assert limits == [1] * 63 + [2] * 64 + [3] * 73
 
 
-def test_a_failure_begins_the_count_anew() -> None:
+def test_a_failure_restarts_the_count() -> None:
     window = Window(2)
     window.failed()
     for _ in range(63):
@@ -30,7 +30,7 @@ def test_a_failure_begins_the_count_anew() -> None:
     assert window.limit == 2
 
 
-def test_the_smallest() -> None:
+def test_the_smallest_window() -> None:
     window = Window(1)
     window.failed()
     for _ in range(100):
@@ -38,7 +38,7 @@ def test_the_smallest() -> None:
     assert window.limit == 1
 
 
-def test_it_says_when_acknowledgements_have_to_be_told() -> None:
+def test_the_window_says_when_it_needs_acknowledgements() -> None:
     window = Window(2)
     assert not window.is_narrow
     window.failed()

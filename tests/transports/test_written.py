@@ -79,7 +79,7 @@ def silent(kind: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_where_nobody_listens_nothing_is_written(kind: str, run: Any) -> None:
+def test_nothing_is_written_without_a_listening_server(kind: str, run: Any) -> None:
     async def main(host: str) -> None:
         sent, one = request("g"), transport(kind, host)
         with pytest.raises(ConnectError) as no:
@@ -93,7 +93,7 @@ def test_where_nobody_listens_nothing_is_written(kind: str, run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_gets_no_answer_was_written(kind: str, run: Any) -> None:
+def test_an_unanswered_request_was_written(kind: str, run: Any) -> None:
     async def main(host: str) -> None:
         sent, one = request("g"), transport(kind, host)
         with pytest.raises(AckTimeoutError) as no:
@@ -106,7 +106,7 @@ def test_what_gets_no_answer_was_written(kind: str, run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rest", "websocket", "grpc"])
-def test_what_waits_for_its_turn_was_not(kind: str, run: Any) -> None:
+def test_a_request_that_waits_its_turn_was_not_written(kind: str, run: Any) -> None:
     async def main(host: str) -> None:
         one = transport(kind, host)
         first, second = request("a"), request("b")

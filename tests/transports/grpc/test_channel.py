@@ -165,7 +165,7 @@ def test_call_credentials(files: Files) -> None:
         assert collector.event_count == 1
 
 
-def test_metadata_is_that_of_the_own_transport() -> None:
+def test_metadata_matches_the_own_transport() -> None:
     seen: list[dict[str, Any]] = []
 
     def behaviour(message: Any, context: grpc.ServicerContext) -> bytes:
@@ -208,7 +208,7 @@ def test_each_status_is_named_as_by_the_own_transport(code: grpc.StatusCode) -> 
     )
 
 
-def test_what_is_no_answer_is_named_so() -> None:
+def test_an_invalid_answer_is_a_protocol_error() -> None:
     for body in (b"\xff", answer("another guid")):
         with server(lambda message, context, body=body: body) as target:
             assert isinstance(failure_of(target), ProtocolError)
@@ -230,7 +230,7 @@ def test_an_answer_that_does_not_come(collector: Collector) -> None:
     assert error.outcome is Outcome.POSSIBLY_DELIVERED
 
 
-def test_nobody_is_there() -> None:
+def test_no_server_listens() -> None:
     error: Any = failure_of("127.0.0.1:1")
     assert isinstance(error, ConnectError)
     assert "failed to connect" in str(error)
@@ -256,7 +256,7 @@ def test_an_interceptor_that_fails(collector: Collector) -> None:
     ("made", "said", "retryable"),
     [(lambda: None, "must return a grpc.aio.Channel, not None", False), (lambda: 1 / 0, "ZeroDivisionError", True)],
 )
-def test_a_callable_that_makes_none(made: Any, said: str, retryable: bool) -> None:
+def test_a_callable_that_does_not_return_a_channel(made: Any, said: str, retryable: bool) -> None:
     error: Any = failure_of("127.0.0.1:1", channel=made)
     assert isinstance(error, ConnectError)
     assert said in str(error)
@@ -349,7 +349,7 @@ else:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_forked_after_its_use_is_told_that_grpcio_does_not_work(collector: Collector) -> None:
+def test_a_child_forked_after_use_gets_an_error_about_grpcio(collector: Collector) -> None:
     """It would hang, or crash the child."""
     program = """
 import os, sys

@@ -111,7 +111,7 @@ class TestWindows:
             ({Codes.MAX_CONCURRENT_STREAMS: 3, Codes.INITIAL_WINDOW_SIZE: 30_000}, 2000),
         ],
     )
-    def test_what_a_server_takes_is_kept_to(self, settings: dict[int, int], trickle: int | None) -> None:
+    def test_the_server_s_window_is_obeyed(self, settings: dict[int, int], trickle: int | None) -> None:
         guids = []
 
         def on_call(call: Call) -> None:
@@ -129,7 +129,7 @@ class TestWindows:
         with strict_server() as (target, _):
             deliver(target, batches=1, events=1, size=2_900_000)
 
-    def test_a_window_that_is_lowered_while_it_is_used(self) -> None:
+    def test_a_window_lowered_in_use(self) -> None:
         """It is negative then, and nothing may be sent until it is positive again (RFC 9113, 6.9.2)."""
         asked = []
 
@@ -157,7 +157,7 @@ class TestWindows:
             wait_until(lambda: resets == [(1, struct.pack(">I", 8))])
         assert late.value.outcome is Outcome.NOT_DELIVERED
 
-    def test_answers_use_no_more_than_they_give_back(self) -> None:
+    def test_answers_give_back_the_window_they_use(self) -> None:
         """A connection's window is 65,535 bytes; these answers are ten times as much."""
 
         def on_call(call: Call) -> None:
@@ -193,7 +193,7 @@ class TestStrictPeer:
             rpc.send(EVENTS)
         assert seen == ["v v"]
 
-    def test_what_is_secret_is_marked_so(self) -> None:
+    def test_secret_headers_are_marked_as_sensitive(self) -> None:
         seen = []
 
         def on_call(call: Call) -> None:
@@ -206,7 +206,7 @@ class TestStrictPeer:
         assert tuple(field) == ("authorization", "Bearer hush")
         assert not field.indexable  # type: ignore[attr-defined]
 
-    def test_each_connection_has_an_id_of_its_own_and_each_call_on_it_the_same(self) -> None:
+    def test_each_connection_has_its_own_id_shared_by_its_calls(self) -> None:
         ids = []
 
         def on_call(call: Call) -> None:
@@ -221,7 +221,7 @@ class TestStrictPeer:
             assert len(peers) == 2
         assert ids[0] == ids[1] != ids[2] == ids[3]
 
-    def test_cancelled_it_is_told_so(self, run) -> None:
+    def test_the_server_learns_of_a_cancelled_call(self, run) -> None:
         called = threading.Event()
 
         async def main(target: str) -> None:
@@ -239,7 +239,7 @@ class TestStrictPeer:
             run(main(target))
         assert peers[0].resets == [h2.errors.ErrorCodes.CANCEL]
 
-    def test_late_it_is_told_so(self) -> None:
+    def test_the_server_learns_of_an_overdue_call(self) -> None:
         with strict_server(lambda call: None) as (target, peers), client(target, timeout=0.2) as rpc:
             with pytest.raises(AckTimeoutError) as late:
                 rpc.send(EVENTS)
@@ -247,7 +247,7 @@ class TestStrictPeer:
         assert peers[0].resets == [h2.errors.ErrorCodes.CANCEL]
         assert late.value.outcome is Outcome.POSSIBLY_DELIVERED
 
-    def test_a_connection_over_which_nothing_comes_is_not_used_again(self) -> None:
+    def test_a_silent_connection_is_not_used_again(self) -> None:
         calls = []
 
         def on_call(call: Call) -> None:
@@ -263,7 +263,7 @@ class TestStrictPeer:
             rpc.send(EVENTS)
         assert len(peers) == 2
 
-    def test_answered_before_it_was_sent_whole(self) -> None:
+    def test_an_answer_before_the_request_is_complete(self) -> None:
         def on_event(peer: Peer, event: object) -> None:
             if isinstance(event, h2.events.RequestReceived):
                 trailers = [*HEAD, ("grpc-status", "8"), ("grpc-message", "not%20now")]
@@ -299,7 +299,7 @@ class TestStrictPeer:
 
 class TestGoingAway:
     @pytest.mark.parametrize("words", [b"", b"max_age"])
-    def test_what_is_in_flight_is_answered_and_what_comes_after_goes_elsewhere(self, words: bytes) -> None:
+    def test_calls_in_flight_are_answered_and_later_calls_use_another_connection(self, words: bytes) -> None:
         calls = []
 
         def on_call(call: Call) -> None:
@@ -315,7 +315,7 @@ class TestGoingAway:
         assert len({call.request.req_guid for call in calls}) == 40
 
     @pytest.mark.parametrize("how", ["goaway", "reset"])
-    def test_what_was_refused_goes_onto_a_new_connection(self, how: str) -> None:
+    def test_refused_calls_go_to_a_new_connection(self, how: str) -> None:
         guids = []
 
         def script(connection: Connection) -> None:
@@ -335,7 +335,7 @@ class TestGoingAway:
             result = rpc.send(EVENTS)
         assert guids == [result.req_guid] * 2
 
-    def test_what_waits_moves_from_connection_to_connection(self) -> None:
+    def test_waiting_calls_move_between_connections(self) -> None:
         """nginx ends each after keepalive_requests, whatever waits for its turn, or was written already."""
         served: list[str] = []
         last = 2 * 10 - 1
@@ -357,7 +357,7 @@ class TestGoingAway:
         assert len(peers) >= 20
         assert set(served) == {receipt.req_guid for receipt in receipts}
 
-    def test_what_is_not_written_is_no_resend(self) -> None:
+    def test_a_call_not_yet_written_does_not_count_as_resent(self) -> None:
         guids: list[str] = []
 
         def script(connection: Connection) -> None:
@@ -378,7 +378,7 @@ class TestGoingAway:
         assert isinstance(error, ConnectionLostError)
         assert (error.attempts, guids) == (1, [first.req_guid, second.req_guid])
 
-    def test_a_server_that_refuses_one_call_for_good_is_not_asked_without_end(self) -> None:
+    def test_a_call_refused_every_time_is_not_retried_forever(self) -> None:
         asked: list[str] = []
 
         def on_call(call: Call) -> None:
@@ -423,7 +423,7 @@ class TestGoingAway:
         with tcp_server(script) as target:
             run(main(target))
 
-    def test_refused_again_it_is_told(self) -> None:
+    def test_a_call_refused_again_fails(self) -> None:
         def script(connection: Connection) -> None:
             greet(connection)
             while True:
@@ -517,7 +517,7 @@ def unusual(stream: int, guid: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", unusual(1, ""))
 @pytest.mark.parametrize("step", [0, 1])
-def test_an_unusual_answer_is_one(kind: str, step: int) -> None:
+def test_an_unusual_answer_is_accepted(kind: str, step: int) -> None:
     def script(connection: Connection) -> None:
         greet(connection)
         while True:
@@ -582,7 +582,7 @@ def bad(stream: int) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("kind", bad(1))
-def test_what_is_not_http2_ends_the_connection_and_is_said(kind: str) -> None:
+def test_bytes_that_are_not_http2_end_the_connection_with_an_error(kind: str) -> None:
     told = []
 
     def script(connection: Connection) -> None:
@@ -739,7 +739,7 @@ class TestTable:
 
         return script
 
-    def test_a_server_that_uses_one_is_offered_one(self) -> None:
+    def test_a_server_that_uses_a_table_is_offered_one(self) -> None:
         offers: list[int] = []
         retry = RetryPolicy(max_attempts=2, initial=0.01)
         with tcp_server(self.serve(offers)) as target, client(target, retry=retry) as rpc:
@@ -747,7 +747,7 @@ class TestTable:
                 rpc.send(EVENTS)
         assert offers == [0, 4096]
 
-    def test_also_on_each_connection_after_that(self) -> None:
+    def test_later_connections_are_offered_a_table_too(self) -> None:
         offers: list[int] = []
         retry = RetryPolicy(max_attempts=2, initial=0.01)
         with tcp_server(self.serve(offers, ends=4)) as target, client(target, retry=retry) as rpc:
@@ -755,7 +755,7 @@ class TestTable:
                 rpc.send(EVENTS)
         assert offers == [0, 4096, 4096, 4096]
 
-    def test_answers_to_what_was_given_up_fill_it_too(self, run) -> None:
+    def test_answers_to_abandoned_calls_fill_the_table_too(self, run) -> None:
         """A block that nobody waits for has to be decoded as well (RFC 9113, 4.3)."""
         fields = [(":status", "200"), ("x-filled", "long enough to be indexed")]
         called = threading.Event()
@@ -805,7 +805,7 @@ class TestGreeting:
         "said",
         [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x16", frame(PING, bytes(8)), b"\xff" * 100],
     )
-    def test_that_is_none(self, said: bytes) -> None:
+    def test_bytes_that_are_not_a_greeting(self, said: bytes) -> None:
         def script(connection: Connection) -> None:
             connection.sock.sendall(said)
             connection.wait_closed()
@@ -819,7 +819,7 @@ class TestGreeting:
         assert "HTTP/2" in str(no.value)
         assert no.value.outcome is Outcome.NOT_DELIVERED
 
-    def test_that_does_not_come(self) -> None:
+    def test_a_missing_greeting(self) -> None:
         with (
             tcp_server(Connection.wait_closed) as target,
             client(target, connect_timeout=0.2) as rpc,
@@ -827,7 +827,7 @@ class TestGreeting:
         ):
             rpc.send(EVENTS)
 
-    def test_a_connection_that_ends_before_it(self) -> None:
+    def test_a_connection_that_ends_before_the_greeting(self) -> None:
         with (
             tcp_server(lambda connection: None) as target,
             client(target) as rpc,
@@ -837,7 +837,7 @@ class TestGreeting:
 
 
 @pytest.mark.parametrize("offered", [["h2"], ["h2", "http/1.1"], ["http/1.1"], ["spdy/3"], []])
-def test_what_tls_agrees_on_is_http2(tmp_path: Path, offered: list[str]) -> None:
+def test_tls_must_negotiate_http2(tmp_path: Path, offered: list[str]) -> None:
     """RFC 9113, 3.2: HTTP/2 over TLS is negotiated by ALPN; not a byte of it goes to who did not choose it."""
     files = make_certificates(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -901,7 +901,7 @@ class TestAnswers:
             (302, "UNKNOWN", False),
         ],
     )
-    def test_of_a_proxy(self, status: int, code: str, retryable: bool) -> None:
+    def test_an_answer_of_a_proxy(self, status: int, code: str, retryable: bool) -> None:
         error = self.error([(":status", str(status)), ("content-type", "text/html")], b"<html>")
         assert isinstance(error, ServerError)
         assert (error.status, error.retryable) == (code, retryable)
@@ -938,7 +938,7 @@ class TestAnswers:
         error = self.error([*HEAD, *said]) if trailers_only else self.error(HEAD, trailers=said)
         assert (error.status, error.retryable, error.retry_after_s) == ("UNAVAILABLE", retryable, wait_s)
 
-    def test_what_is_asked_for_is_waited_for(self) -> None:
+    def test_the_requested_wait_is_obeyed(self) -> None:
         began_s: list[float] = []
 
         def on_call(call: Call) -> None:
@@ -954,7 +954,7 @@ class TestAnswers:
             rpc.send(EVENTS)
         assert 0.99 <= began_s[1] - began_s[0] < 20.0
 
-    def test_too_large_by_whoever_says_it(self) -> None:
+    def test_too_large_from_a_proxy_or_the_server(self) -> None:
         for fields in ([(":status", "413")], [*HEAD, ("grpc-status", "2"), ("grpc-message", "Payload Too Large")]):
             error = self.error(fields)
             assert isinstance(error, MessageTooLargeError)
@@ -970,7 +970,7 @@ class TestAnswers:
             assert "without a gRPC status" in str(error)
 
     @pytest.mark.parametrize("number", ["17", "-1", "abc", "00", "9" * 5000])
-    def test_of_a_status_that_is_none(self, number: str) -> None:
+    def test_an_answer_with_an_invalid_status(self, number: str) -> None:
         error = self.error(HEAD, trailers=[("grpc-status", number)])
         assert isinstance(error, ServerError)
         assert error.status == "UNKNOWN"
@@ -990,13 +990,13 @@ class TestAnswers:
             b"\0\0\0\0\x09",
         ],
     )
-    def test_that_is_not_one_plain_message(self, body: bytes) -> None:
+    def test_an_answer_that_is_not_one_plain_message(self, body: bytes) -> None:
         error = self.error(HEAD, body, [("grpc-status", "0")])
         assert isinstance(error, ProtocolError)
         assert "not one plain message" in str(error)
         assert error.retryable
 
-    def test_that_is_too_large(self) -> None:
+    def test_an_answer_too_large(self) -> None:
         sent = []
 
         def script(connection: Connection) -> None:
@@ -1019,7 +1019,7 @@ class TestAnswers:
             )
 
 
-def test_a_server_that_asks_and_does_not_listen() -> None:
+def test_a_server_that_pings_without_reading() -> None:
     """What it is answered is not kept for it without bound."""
     ended = threading.Event()
 
@@ -1071,7 +1071,7 @@ class TestPings:
                 wait_until(lambda: stats.errors == 1)
         assert len(connections) == 2
 
-    def test_a_server_of_grpc_go_s_policy_finds_none_too_many(self) -> None:
+    def test_pings_stay_within_the_policy_of_grpc_go(self) -> None:
         """The collector counts them as grpc-go does, and ends a connection after three too many."""
         pings = []
         original = HTTP2Connection._ping

@@ -39,7 +39,7 @@ NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~", min_size=
 
 
 @given(FIELDS, st.booleans())
-def test_what_we_write_hpack_reads(fields: list[tuple[bytes, bytes]], secret: bool) -> None:
+def test_hpack_reads_our_blocks(fields: list[tuple[bytes, bytes]], secret: bool) -> None:
     block = b"".join(encode_header(name, value, secret=secret) for name, value in fields)
     read = list(Decoder().decode(block, raw=True))
     assert [tuple(field) for field in read] == fields
@@ -47,7 +47,7 @@ def test_what_we_write_hpack_reads(fields: list[tuple[bytes, bytes]], secret: bo
 
 
 @given(st.lists(st.tuples(NAMES, ASCII), max_size=8), st.booleans())
-def test_what_hpack_writes_we_read(fields: list[tuple[bytes, bytes]], huffman: bool) -> None:
+def test_we_read_blocks_of_hpack(fields: list[tuple[bytes, bytes]], huffman: bool) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
     assert list(read_block(encoder.encode(fields, huffman=huffman))) == fields
@@ -61,7 +61,7 @@ def test_any_block_is_read_or_refused(block: bytes) -> None:
         assert read_block(block) is fields
 
 
-def test_a_block_that_unpacks_to_more_than_it_may() -> None:
+def test_a_block_that_decodes_beyond_the_limit() -> None:
     """Two bytes of a block can stand for as many as a table holds; without a table they stand for themselves."""
     field = encode_header(b"a", b"")
     assert len(read_block(field * (MAX_BLOCK_BYTES // 33))) == MAX_BLOCK_BYTES // 33
@@ -79,7 +79,9 @@ def test_settings(settings: list[tuple[int, int]]) -> None:
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**31 - 1), st.binary(max_size=300), st.data())
-def test_frames_are_cut_wherever_they_are_cut(kind: int, flags: int, stream: int, payload: bytes, data: Any) -> None:
+def test_frames_are_recognized_wherever_they_are_split(
+    kind: int, flags: int, stream: int, payload: bytes, data: Any
+) -> None:
     if kind in (HEADERS, 9):  # whose blocks have rules of their own
         kind = 0
     wire = 3 * encode_frame(kind, flags, stream, payload)
@@ -155,7 +157,7 @@ FRAMES = st.one_of(
 
 
 @given(st.lists(FRAMES, max_size=12), st.lists(st.integers(1, 200_000), min_size=1, max_size=4))
-def test_whatever_comes_each_exchange_ends_once(frames: list[bytes], sizes: list[int]) -> None:
+def test_each_exchange_ends_once_for_any_input(frames: list[bytes], sizes: list[int]) -> None:
     """And nothing raises out of the protocol's callbacks, where nobody would see it."""
     outcomes: list[list[Any]] = [[] for _ in sizes]
     errors: list[dict[str, Any]] = []

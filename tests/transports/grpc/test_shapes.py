@@ -22,7 +22,7 @@ def answer(
     ))  # fmt: skip
 
 
-def test_an_answer_of_the_same_shape_is_known_wherever_it_begins() -> None:
+def test_an_answer_of_the_same_shape_is_recognized_at_any_offset() -> None:
     shape = AnswerShape.of(answer(5))
     assert shape is not None
     data = b"before" + answer(0x1234567, MESSAGE[::-1]) + b"after"
@@ -35,7 +35,7 @@ def test_an_answer_of_the_same_shape_is_known_wherever_it_begins() -> None:
     assert (shape.nbytes, shape.body_bytes) == (len(answer(5)), len(MESSAGE))
 
 
-def test_it_is_learnt_behind_frames_of_the_connection() -> None:
+def test_a_shape_is_learnt_behind_connection_frames() -> None:
     before = wire.encode_frame(wire.WINDOW_UPDATE, 0, 0, b"\x00\x00\x40\x00") + wire.encode_frame(
         wire.PING, 0, 0, bytes(8)
     )
@@ -44,7 +44,7 @@ def test_it_is_learnt_behind_frames_of_the_connection() -> None:
     assert shape.stream_at(answer(9), 0) == 9
 
 
-def test_a_byte_that_differs_anywhere_but_in_the_message_makes_it_another_answer() -> None:
+def test_a_differing_byte_outside_the_message_makes_another_shape() -> None:
     shape = AnswerShape.of(answer(5))
     assert shape is not None
     data = answer(7)
@@ -55,7 +55,7 @@ def test_a_byte_that_differs_anywhere_but_in_the_message_makes_it_another_answer
             assert shape.stream_at(changed, 0) == (7 if body <= at < body + len(MESSAGE) else 0)
 
 
-def test_a_part_of_one_is_none() -> None:
+def test_part_of_an_answer_has_no_shape() -> None:
     shape = AnswerShape.of(answer(5))
     assert shape is not None
     for size in range(len(answer(7))):

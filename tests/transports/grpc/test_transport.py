@@ -58,7 +58,7 @@ def server(behaviour, service: str = SERVICE):
             instance.stop(0).wait()
 
 
-def test_each_client_has_a_connection_of_its_own():
+def test_each_client_has_its_own_connection():
     peers = set()
 
     def behaviour(message, context):
@@ -90,7 +90,7 @@ def test_sends_its_identity_as_metadata():
     assert [(event.type, event.event_bytes) for event in message.events] == [("page", b"one"), ("click", b"two")]
 
 
-def test_an_id_is_sent_even_if_none_is_given():
+def test_an_id_is_sent_even_if_the_user_gives_none():
     with Collector() as collector, client(collector.grpc_target) as rpc:
         assert rpc.send(EVENTS).response.status == 1
 
@@ -111,7 +111,7 @@ def test_the_app_may_change():
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
-def test_codes_that_may_pass_are_tried_again(code):
+def test_transient_codes_are_retried(code):
     messages = []
 
     def behaviour(message, context):
@@ -228,7 +228,7 @@ class TestSize:
         "message size 5242946 is larger than the limit",
     ],
 )
-def test_words_for_too_large(said):
+def test_error_texts_that_mean_too_large(said):
     assert says_too_large(said)
 
 
@@ -250,13 +250,13 @@ def test_words_for_too_large(said):
         "cannot publish events: message broker unavailable",
     ],
 )
-def test_words_for_something_else(said):
+def test_error_texts_that_mean_something_else(said):
     """Taken for too large, a batch would be cut down to single events, and each refused."""
     assert not says_too_large(said)
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"<html>"])
-def test_an_answer_that_is_none(garbage):
+def test_an_invalid_answer(garbage):
     with server(lambda message, context: garbage) as target, client(target) as rpc, pytest.raises(ProtocolError) as no:
         rpc.send(EVENTS)
     assert no.value.retryable
@@ -285,7 +285,7 @@ def test_every_call_has_a_deadline():
     assert late.value.outcome is Outcome.POSSIBLY_DELIVERED
 
 
-def test_a_server_that_is_not_there_does_not_wait_for_it():
+def test_a_missing_server_fails_before_the_deadline():
     with tcp_server(lambda connection: None) as host:
         pass
     with client(host, retry=SOON) as rpc:

@@ -110,7 +110,7 @@ class TestOverTheUsersHttpx:
         assert send(run, collector.url, retry=RetryPolicy(max_attempts=2, initial=0.01)).req_guid == "g"
         assert [request.req_guid for request in collector.requests] == ["g"]
 
-    def test_nobody_there(self, run):
+    def test_no_server_listens(self, run):
         with pytest.raises(ConnectError, match=r"cannot connect to http://127\.0\.0\.1:1/api/v1/events"):
             send(run, NOBODY)
 
@@ -132,7 +132,7 @@ class TestOverTheUsersHttpx:
         ],
         ids=["endless", "strange", "another protocol"],
     )
-    def test_answers_that_are_none(self, run, said, expected):
+    def test_invalid_answers(self, run, said, expected):
         def script(connection):
             connection.read_request()
             with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ class TestOverTheUsersHttpx:
         ],
         ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
     )
-    def test_what_httpx_raises(self, run, raised, expected, outcome, attempts):
+    def test_errors_of_httpx(self, run, raised, expected, outcome, attempts):
         class Raising(httpx.AsyncBaseTransport):
             async def handle_async_request(self, request):
                 raise raised
@@ -192,7 +192,7 @@ class TestOverTheUsersHttpx:
         assert numbers == [0, 1, 1]
 
     @pytest.mark.parametrize("wrong", [httpx.Client, httpx.HTTPTransport, "httpx"])
-    def test_what_is_neither_is_refused(self, wrong):
+    def test_a_value_that_is_neither_is_refused(self, wrong):
         value = wrong if isinstance(wrong, str) else wrong()
         with pytest.raises(TypeError, match=f"not {type(value).__name__}"):
             client(NOBODY, value)
@@ -246,7 +246,7 @@ class TestOurConnectionsForTheUser:
             first, _, third = run(several(f"http://{host}"))
         assert (first, third) == ("0", "0")
 
-    def test_errors_are_httpxs(self, run):
+    def test_errors_are_those_of_httpx(self, run):
         with pytest.raises(httpx.ConnectError):
             fetch(run, "GET", NOBODY)
         with tcp_server(lambda connection: connection.read_head()) as host, pytest.raises(httpx.ReadError):
@@ -259,7 +259,7 @@ class TestOurConnectionsForTheUser:
         ):
             fetch(run, "GET", f"http://{host}")
 
-    def test_a_request_that_was_written_before_is_not_taken_for_unsent(self, run):
+    def test_a_written_request_is_not_reported_as_unsent(self, run):
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve():
@@ -363,7 +363,7 @@ class TestAProducer:
     ("made", "said", "retryable"),
     [(lambda: None, "must return an httpx.AsyncClient", False), (lambda: 1 / 0, "ZeroDivisionError", True)],
 )
-def test_a_callable_that_makes_none(made: Any, said: str, retryable: bool) -> None:
+def test_a_callable_that_does_not_return_a_transport(made: Any, said: str, retryable: bool) -> None:
     once = RetryPolicy(max_attempts=1)
     with (
         RestClient("http://h", serializer=RAW, logger=None, retry=once, transport=made) as client,

@@ -70,7 +70,7 @@ def whole(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-def test_it_needs_no_task_and_the_connection_is_kept(run):
+def test_an_attempt_needs_no_task_and_the_connection_is_kept(run):
     numbers = []
 
     def script(connection):
@@ -95,7 +95,7 @@ def test_it_needs_no_task_and_the_connection_is_kept(run):
     assert numbers == [0, 0, 0]
 
 
-def test_those_that_find_none_free_wait_their_turn(run):
+def test_attempts_without_a_free_connection_wait_their_turn(run):
     async def main(host):
         rest = RestTransport(link(host), connections=1)
         await warm(rest)
@@ -108,7 +108,7 @@ def test_those_that_find_none_free_wait_their_turn(run):
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
-def test_a_kept_connection_that_was_closed_is_replaced_and_no_failure(end, run):
+def test_replacing_a_closed_idle_connection_is_not_a_failure(end, run):
     served = []
 
     def script(connection):
@@ -133,7 +133,7 @@ def test_a_kept_connection_that_was_closed_is_replaced_and_no_failure(end, run):
     assert served == [0, 1, 2]
 
 
-def test_what_cannot_be_written_again_stays_possibly_delivered(run):
+def test_a_request_that_cannot_be_rewritten_stays_possibly_delivered(run):
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -191,7 +191,7 @@ def test_an_answer_to_another_request_ends_the_connection(run):
         (whole(answer("other")), ProtocolError),
     ],
 )
-def test_a_failure_is_the_one_of_send_and_the_slot_is_free_again(said, error, run):
+def test_a_failure_matches_send_and_frees_the_slot(said, error, run):
     def script(connection):
         if connection.number:
             obliging(connection, 1)
@@ -214,7 +214,7 @@ def test_a_failure_is_the_one_of_send_and_the_slot_is_free_again(said, error, ru
 
 
 @pytest.mark.parametrize("more", [b"what?", whole(answer("a"))], ids=["no HTTP", "another answer"])
-def test_what_follows_an_answer_costs_the_connection_and_not_the_answer(more, run):
+def test_bytes_after_an_answer_end_the_connection_but_keep_the_answer(more, run):
     served = []
 
     def script(connection):
@@ -255,7 +255,7 @@ def test_an_answer_that_does_not_come_in_time_ends_the_connection(run):
         run(main(host))
 
 
-def test_close_ends_what_is_in_flight_and_what_is_sent_again(run):
+def test_close_ends_requests_in_flight_and_resends(run):
     def script(connection):
         if connection.number < 2:
             obliging(connection, 1)
@@ -312,7 +312,7 @@ def test_an_identity_is_the_clients_and_authorization_each_requests(run):
     assert [head[b"user-agent"] for head in heads] == [b"tests"] * 3 + [b"changed"]
 
 
-def test_what_authorization_raises_is_the_attempts_and_costs_no_connection(run):
+def test_an_error_of_authorization_fails_the_attempt_and_keeps_the_connection(run):
     def tokens():
         yield "1"
         raise LookupError("no token")

@@ -46,7 +46,7 @@ def obliging(connection) -> None:
         connection.respond(answer(connection.read_message().req_guid))
 
 
-def test_sends_what_the_server_demands():
+def test_sends_the_headers_the_server_demands():
     seen = []
 
     def script(connection):
@@ -145,7 +145,7 @@ def test_a_request_sent_again_on_a_fresh_connection_is_counted():
 
 
 @pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
-def test_a_hidden_resend_that_cannot_connect_leaves_possible_what_was_written(classes):
+def test_a_hidden_resend_that_cannot_connect_stays_possibly_delivered(classes):
     """The server may have kept the events before it was gone."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -210,7 +210,7 @@ def test_half_an_answer_behind_an_answer_ends_the_connection():
         rest.send(EVENTS)
 
 
-def test_a_connection_that_says_something_unasked_is_not_used_again():
+def test_a_connection_with_unsolicited_bytes_is_not_used_again():
     """Whatever follows could be taken for the answer to a later request."""
     answered, ended = threading.Event(), threading.Event()
     served = []
@@ -282,7 +282,7 @@ def test_a_fresh_connection_that_is_lost_is_a_failed_attempt():
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
-def test_statuses_that_may_pass_are_tried_again(status):
+def test_transient_statuses_are_retried(status):
     messages = []
 
     def script(connection):
@@ -357,7 +357,7 @@ def test_attempts_end_and_the_last_error_is_raised():
     assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
 
 
-def test_retry_after_is_kept_to_by_all_requests():
+def test_all_requests_obey_retry_after():
     arrived = []
     lock = threading.Lock()
 
@@ -454,7 +454,7 @@ def test_answers_in_every_framing_and_in_pieces(sent, piece):
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "switched"),
     ],
 )
-def test_answers_that_are_none_are_refused_and_bounded(sent, said):
+def test_invalid_answers_are_refused_and_bounded(sent, said):
     def script(connection):
         connection.read_message()
         connection.sock.sendall(sent)
@@ -523,7 +523,7 @@ def test_a_folded_retry_after_is_understood():
     ],
 )
 @pytest.mark.parametrize("piece", [1, 10_000])
-def test_headers_that_are_none_are_refused(field, piece):
+def test_invalid_headers_are_refused(field, piece):
     """RFC 9110, 5.5; RFC 9112, 5.1: what lets folded lines pass lets nothing else pass."""
 
     def script(connection):
@@ -800,7 +800,7 @@ def same(body: bytes) -> bytes:
     ],
     ids=["in pieces", "longer", "another head", "announced"],
 )
-def test_an_answer_after_some_that_are_alike(unlike, said):
+def test_an_answer_after_similar_ones(unlike, said):
     """Those are not parsed anew, whereas one that differs in anything is."""
     connections = []
 
@@ -822,7 +822,7 @@ def test_an_answer_after_some_that_are_alike(unlike, said):
     assert len(connections) == 1
 
 
-def test_an_answer_that_is_like_those_before_but_for_what_follows_it():
+def test_an_answer_like_earlier_ones_with_trailing_bytes():
     """What nobody asked for ends the connection, here as everywhere."""
     ended = []
 
@@ -840,7 +840,7 @@ def test_an_answer_that_is_like_those_before_but_for_what_follows_it():
     assert ended == [0, 1]
 
 
-def test_an_answer_that_is_like_those_before_and_not_to_this_request():
+def test_an_answer_like_earlier_ones_to_another_request():
     def script(connection):
         for _ in range(3):
             guid = connection.read_message().req_guid
@@ -856,7 +856,7 @@ def test_an_answer_that_is_like_those_before_and_not_to_this_request():
             rest.send(EVENTS)
 
 
-def test_a_timer_that_is_left_from_an_exchange_before_does_not_end_a_later_one():
+def test_a_timer_of_an_earlier_exchange_does_not_end_a_later_one():
     """And a shorter deadline than the one it waits for is kept to."""
     slow = threading.Event()
 
@@ -878,7 +878,7 @@ def test_a_timer_that_is_left_from_an_exchange_before_does_not_end_a_later_one()
             rest.send(EVENTS, timeout=0.1)
 
 
-def test_a_cancellation_in_the_step_that_connects_is_kept_to(run, monkeypatch):
+def test_a_cancellation_while_connecting_is_obeyed(run, monkeypatch):
     """Up to Python 3.11 `asyncio.wait_for`, which bounds connecting, keeps such a one to itself."""
     connected = []
 

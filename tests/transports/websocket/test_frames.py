@@ -43,5 +43,5 @@ def test_from_a_strange_frame_on_nothing_is_cut(strange: bytes) -> None:
     assert cutter.cut(frame(7)) == [(frame(7), 0)]
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_no_bytes_are_no_frames() -> None:
     assert FrameCutter().cut(b"") == []

@@ -65,7 +65,7 @@ def test_a_refusal_that_cannot_be_read_on_keeps_its_status() -> None:
     "said", [b"SSH-2.0\r\n", b"\x00" * 12, b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 101 x\nUpgrade: y\n\n"]
 )
 @pytest.mark.parametrize("piece", [1, 1000])
-def test_what_is_no_http_is_for_others_to_judge(said: bytes, piece: int) -> None:
+def test_bytes_that_are_not_http_are_passed_on(said: bytes, piece: int) -> None:
     reader, answer = read(said, piece)
     assert answer is not None
     assert b"".join(answer) == said

@@ -53,7 +53,7 @@ def obliging(websocket, number) -> None:
         websocket.send(answer(guid_of(frame)))
 
 
-def test_sends_one_binary_frame_and_names_itself():
+def test_sends_one_binary_frame_and_its_user_agent():
     seen = []
 
     def script(websocket, number):
@@ -337,7 +337,7 @@ class TestAnswersThatMatchNothing:
         assert len([line for line in log.lines if "stranger" in line]) == 1
         assert len([line for line in log.lines if "ignored" in line]) == 1
 
-    def test_late_ones_are_counted(self):
+    def test_late_answers_are_counted(self):
         release = threading.Event()
         frames = []
 
@@ -365,7 +365,7 @@ class TestAnswersThatMatchNothing:
         with websocket_server(script) as url, client(url) as ws:
             ws.send(EVENTS)
 
-    def test_an_error_without_a_guid_is_about_the_only_request_there_is(self):
+    def test_an_error_without_a_guid_fails_the_only_request_in_flight(self):
         def script(websocket, number):
             websocket.recv()
             websocket.send(answer("", status=2, code=2, reason="cannot deserialize request"))
@@ -418,7 +418,7 @@ class TestRefusedConnections:
             ws.send(EVENTS)
         assert numbers == [0, 1, 2, 3, 4]
 
-    def test_the_maximum_of_connections_is_a_failed_attempt(self):
+    def test_too_many_connections_is_a_failed_attempt(self):
         def script(websocket, number):
             websocket.send(answer(None, status=2, code=4, reason="max connection reached"))
             websocket.close(1008, "Max connection reached")
@@ -500,7 +500,7 @@ class TestGoodbye:
         return tcp_server(script)
 
     @pytest.mark.parametrize("classes", [SYNC, ASYNC], ids=["sync", "async"])
-    def test_nothing_is_written_after_it_and_the_connection_is_given_up(self, classes):
+    def test_nothing_is_written_after_a_goodbye_and_the_connection_is_abandoned(self, classes):
         seen = {}
         with self.server(seen) as host:
             made = new_client("websocket", f"ws://{host}", classes, timeout=30.0)
@@ -520,7 +520,7 @@ class TestGoodbye:
         assert 0.5 < seen["ended 0"] - seen["goodbye_s"][0] < 10.0
         assert Opcode.BINARY in [opcode for opcode, _ in seen[1]]
 
-    def test_what_is_in_flight_fails_at_once(self):
+    def test_requests_in_flight_fail_at_once(self):
         def script(connection):
             def received(frame, protocol):
                 if frame.opcode is Opcode.BINARY:
@@ -536,7 +536,7 @@ class TestGoodbye:
             assert time.monotonic() - began_s < patient(10.0)
         assert no.value.outcome is Outcome.POSSIBLY_DELIVERED
 
-    def test_the_rest_of_a_request_does_not_follow_it(self):
+    def test_the_rest_of_a_request_does_not_follow_a_goodbye(self):
         """A server that closes in the middle of a message need not read it to its end."""
         ended = threading.Event()
 
@@ -575,7 +575,7 @@ class TestCulprit:
     """Close 1009 among several requests does not say which of them it is about."""
 
     @pytest.mark.parametrize("bad", [0, 2, 7])
-    def test_each_that_was_in_flight_goes_alone_until_it_is_known(self, bad):
+    def test_each_request_in_flight_goes_alone_until_the_culprit_is_known(self, bad):
         most: dict[int, int] = {}
 
         def script(connection):
@@ -610,7 +610,7 @@ class TestCulprit:
         assert {count for number, count in most.items() if number} == {1}
 
     @pytest.mark.slow
-    def test_a_suspect_that_comes_back_late_goes_alone_all_the_same(self, run):
+    def test_a_suspect_that_returns_late_still_goes_alone(self, run):
         """When the connection carries many at a time again."""
 
         def script(connection):
@@ -674,7 +674,7 @@ class TestCulprit:
         with tcp_server(script) as host:
             run(main(f"ws://{host}"))
 
-    def test_an_abandoned_request_may_be_the_one(self, run):
+    def test_an_abandoned_request_may_be_the_culprit(self, run):
         """What nobody waits for any more is still on the connection: the other is not blamed for it."""
 
         def script(connection):
@@ -777,7 +777,7 @@ class TestHandshake:
         ],
     )
     @pytest.mark.parametrize("held", [False, True], ids=["closed", "held open"])
-    def test_a_refusal_as_any_proxy_writes_it(self, reply, held):
+    def test_a_refusal_in_any_proxy_s_format(self, reply, held):
         def script(connection):
             connection.read_head()
             connection.sock.sendall(reply)
@@ -848,7 +848,7 @@ class TestHandshake:
         with tcp_server(script) as host, client(f"ws://{host}", retry=ONCE) as ws, pytest.raises(ConnectError):
             ws.send(EVENTS)
 
-    def test_one_attempt_is_shared_by_all_who_wait(self):
+    def test_all_waiting_requests_share_one_attempt(self):
         numbers = []
 
         def script(websocket, number):
@@ -860,7 +860,7 @@ class TestHandshake:
                 receipt.result(patient(10))
         assert numbers == [0]
 
-    def test_each_who_waited_gets_an_error_of_its_own(self):
+    def test_each_waiting_request_gets_its_own_error(self):
         def script(connection):
             connection.read_head()
             time.sleep(0.05)
@@ -899,7 +899,7 @@ class TestPings:
                 one.result(patient(10))  # acknowledgements are read all the while
             release.set()
 
-    def test_ours_keep_coming_and_a_missing_pong_ends_the_connection(self):
+    def test_our_pings_continue_and_a_missing_pong_ends_the_connection(self):
         pings = {0: 0, 1: 0}
 
         def script(connection):
@@ -925,7 +925,7 @@ class TestPings:
             ws.send(EVENTS)
         assert pings[0] == 1
 
-    def test_none_are_sent_if_none_are_wanted(self, run):
+    def test_no_pings_are_sent_when_they_are_turned_off(self, run):
         async def main(url):
             async with AsyncWebSocketClient(url, serializer=RAW, logger=None, ping_interval=None) as ws:
                 await ws.send(EVENTS)
@@ -1014,7 +1014,7 @@ def test_a_server_that_sends_without_end_and_reads_nothing_is_left(begin, more, 
         assert ended.wait(patient(10))
 
 
-def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
+def test_writes_to_a_server_that_stops_reading_are_bounded(run):
     """asyncio would buffer it all: writing pauses when the socket's buffer is full, and no request goes out then."""
 
     async def main(host: str) -> int:
@@ -1043,7 +1043,7 @@ def test_a_server_that_stops_reading_is_not_written_to_without_end(run):
             done.set()
 
 
-def test_an_overdue_acknowledgement_ends_the_connection_for_all_that_is_on_it():
+def test_an_overdue_acknowledgement_ends_the_connection_for_all_its_requests():
     """Nothing there can be sent again there: a server may acknowledge a guid it has seen, and still lose it."""
     arrived, ended = threading.Event(), threading.Event()
 
@@ -1065,7 +1065,7 @@ def test_an_overdue_acknowledgement_ends_the_connection_for_all_that_is_on_it():
         assert ended.wait(patient(10))
 
 
-def test_close_waits_for_what_is_in_flight_and_says_goodbye():
+def test_close_waits_for_requests_in_flight_and_says_goodbye():
     codes = []
 
     def script(websocket, number):
@@ -1089,7 +1089,7 @@ def test_close_waits_for_what_is_in_flight_and_says_goodbye():
     assert codes == [1000]
 
 
-def test_close_fails_what_is_not_acknowledged_in_time():
+def test_close_fails_requests_not_acknowledged_in_time():
     log = Lines()
 
     def script(websocket, number):
