@@ -88,7 +88,7 @@ def programs(page: Path) -> list[list[Block]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path) -> None:
-    """Each block is a program, whose lines have the numbers of the page's."""
+    """Each block is a program whose line numbers match the page."""
     for number, program_blocks in enumerate(programs(page)):
         run_program(program_blocks, tmp_path / str(number))
 

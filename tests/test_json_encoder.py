@@ -87,7 +87,7 @@ def test_numpy_scalars_and_arrays() -> None:
 
 
 def test_a_scalar_of_numpy_that_the_encoder_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where numpy is installed in a version that orjson does not read."""
+    """numpy may be installed in a version that orjson does not read."""
     module = ModuleType("numpy")
     scalar = type("longdouble", (), {"tolist": lambda self: 2.5, "__module__": "numpy"})
     monkeypatch.setitem(sys.modules, "numpy", module)

@@ -73,7 +73,7 @@ def test_an_async_producer():
 
 @pytest.mark.parametrize("kind", [Producer, AsyncProducer, raccoon_fast.RestClient, raccoon_fast.AsyncRestClient])
 def test_an_object_whose_constructor_failed(kind):
-    """A debugger shows it while the error is looked at."""
+    """A debugger shows it while you inspect the error."""
     refused = kind.__new__(kind)
     with pytest.raises(TypeError):
         refused.__init__("http://127.0.0.1:9", nonsense=1)

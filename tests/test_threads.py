@@ -56,7 +56,7 @@ def test_a_thread_is_listed_under_its_name_while_it_runs() -> None:
 
 
 def test_a_thread_starts_where_threading_thread_would_deadlock() -> None:
-    """As in a finalizer that runs within `threading.Thread.start`."""
+    """A finalizer that runs within `threading.Thread.start` is such a place."""
     ended = threading.Event()
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
         threads.new_thread(ended.set, "raccoon-test").start()
@@ -311,7 +311,7 @@ assert condition.waiting == 0
 """
         run(HEAD + program)
 
-    def test_a_waiting_queue_does_not_block_the_hub(self) -> None:
+    def test_a_waiting_queue_does_not_keep_the_hub_alive(self) -> None:
         program = """
 items = threads.new_queue()
 gevent.spawn(items.get)

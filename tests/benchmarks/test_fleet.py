@@ -116,7 +116,7 @@ class TestReconnecting:
         assert jittered.peak_per_s(10.0) < together.peak_per_s(10.0) / 20
 
     def test_probes_make_no_higher_wave_than_full_jitter(self, waves: Any, load: Any) -> None:
-        """Though they find the server sooner, and half of them within half of its outage."""
+        """Although probes find the server sooner, half of them within half of the outage."""
 
         class FullJitter(load.RetryPolicy):  # type: ignore[name-defined,misc]
             def probe_s(self, failures: int, down_s: float) -> float:

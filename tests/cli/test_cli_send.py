@@ -380,7 +380,7 @@ class TestFailures:
             assert b"cannot trust" in out
 
     def test_a_failure_that_was_fixed_is_not_the_final_reason(self, file, impatient, monkeypatch, capsys):
-        """A 404 at first, then an acknowledgement, then a server that is busy until the end."""
+        """The server answers 404 first, then acknowledges, and is then busy until the end."""
 
         class ThenBusy(send.Summary):
             def count(self, settled, failure=""):

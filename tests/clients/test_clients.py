@@ -671,7 +671,7 @@ def test_callbacks_of_a_sync_client_run_beside_the_event_loop(protocol, collecto
 
 
 def test_types_with_parameters_can_be_written_where_they_are_evaluated():
-    """As a base class, or in an annotation: a client takes what its serializer does, or anything."""
+    """As a base class or in an annotation, the parameter is the type the serializer accepts."""
     from raccoon_fast.clients.sync_client import Client
 
     class Own(Client[raccoon_fast.AsyncRestClient]):

@@ -154,7 +154,7 @@ def test_delivery_timeout_bounds_an_attempt_under_way(
 @each_producer
 @each_protocol
 def test_an_attempt_s_timeout_bounds_connecting_of_a_producer(protocol: str, kind: type) -> None:
-    """What waited for one server goes to the other then."""
+    """Events that waited for one server then go to the other."""
     with Collector(sink="null") as collector, FaultProxy(int(host_of(protocol, collector).rpartition(":")[2])) as proxy:
         proxy.swallowed = {UP, DOWN}
         urls = [f"{SCHEMES[protocol]}127.0.0.1:{proxy.port}", SCHEMES[protocol] + host_of(protocol, collector)]

@@ -241,7 +241,7 @@ def test_the_app_is_kept(protocol, collector):
 
 
 def test_forks_while_other_threads_send(protocol, collector, tmp_path):
-    """Whatever lock a thread holds at the fork, nobody releases it in the child."""
+    """A lock that a thread holds at the fork is never released in the child."""
     script = """
     client = new()
     sent = []

@@ -302,7 +302,7 @@ class TestNothingIsLeft:
         asyncio.run(main())
 
     def test_by_failures_to_connect(self, protocol, collector):
-        """Clients that find nobody, and are closed with what they wanted still waiting."""
+        """The clients find no server and are closed while their requests still wait."""
 
         def cycle():
             with opened("sync", protocol, collector, timeout=5.0) as client:
@@ -504,7 +504,7 @@ class TestSignals:
             assert err.endswith("KeyboardInterrupt\n")
 
     def test_ctrl_c_that_wakes_nobody_is_noticed(self, protocol, hole):
-        """As one does that comes just as the wait begins: the interpreter has it noted, and waits all the same."""
+        """A signal that comes just as the wait begins is noted by the interpreter, which waits nevertheless."""
         script = """
         import _thread
         began_s = time.monotonic()

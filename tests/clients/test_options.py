@@ -220,7 +220,7 @@ def test_a_client_s_attributes_show_no_password(client, url):
 
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])
 def test_grpc_and_http_cannot_share_one_ssl_context(client):
-    """It holds what is offered by ALPN, which differs."""
+    """A context holds the protocols offered by ALPN, which differ."""
     context = ssl.create_default_context()
     client(["grpcs://h", "grpcs://other"], tls=context)
     client(["https://h", "wss://h"], tls=context)

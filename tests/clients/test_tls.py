@@ -304,7 +304,7 @@ def test_a_handshake_that_hangs_is_given_up(protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_another_name_can_be_asked_for(protocol, files):
-    """As for a tunnel: the certificate is for elsewhere.test, the URL has an IP address."""
+    """For a tunnel, for example: the certificate is for elsewhere.test, and the URL has an IP address."""
     with serving(files, "elsewhere") as collector:
         with (
             client_for(protocol, collector, TLS(ca=files.ca), retry=RetryPolicy(max_attempts=1)) as client,

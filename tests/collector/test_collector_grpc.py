@@ -74,7 +74,7 @@ def test_too_many_pings_end_the_connection(connect: Any, new_collector: NewColle
 def test_a_client_that_leaves_with_its_request_is_heard(
     connect: Any, new_collector: NewCollector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody can be answered any more, and nothing fails for it."""
+    """The answer has no recipient any more, and nothing fails because of that."""
     collector = new_collector()
     client = connect(collector)
     request = SendEventRequest(req_guid="1", events=[{"type": "page", "event_bytes": b"{}"}]).SerializeToString()

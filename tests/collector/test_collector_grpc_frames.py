@@ -131,7 +131,7 @@ def test_windows_open_again_and_streams_end_in_order(
 
 @pytest.mark.parametrize("is_last_empty", [False, True])
 def test_a_request_with_a_content_length(is_last_empty: bool, peer: Any, new_collector: Any) -> None:
-    """As a proxy sends it that had the whole request first, such as Envoy with its buffer filter."""
+    """A proxy that buffers the whole request sends one, such as Envoy with its buffer filter."""
     collector = new_collector(acks="sync", sink="null")
     client = Client(peer.tcp(collector.grpc_port))
     for size in (10, 40_000, 300_000):

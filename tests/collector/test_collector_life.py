@@ -216,7 +216,7 @@ def test_signal_handlers_are_left_alone_by_start() -> None:
 
 
 def test_grpc_aio_clients_on_other_loops_log_nothing(peer: Any, caplog: Any, capfd: Any) -> None:
-    """One process, several event loops that use grpc.aio: older grpcio wakes them all for an event of one."""
+    """Several event loops of one process use grpc.aio: older grpcio wakes all of them for an event of one."""
 
     async def talk(target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:

@@ -38,7 +38,7 @@ def test_the_messages_are_not_in_the_default_pool() -> None:
 
 
 def test_other_generated_code_of_the_same_package_does_no_harm() -> None:
-    """Loaded before and after, with another content: the default pool would refuse either."""
+    """It is loaded before and after with other content: the default pool would refuse both."""
     script = """
 from google.protobuf import descriptor_pb2, descriptor_pool
 

@@ -49,7 +49,7 @@ class TestBatch:
 
     @pytest.mark.parametrize("how", [list, iter, None], ids=["list", "iterator", "one by one"])
     def test_equal_types_are_recognized_whatever_object_they_are(self, impl, wire, how):
-        """Programs take types out of what they read: each is a str of its own."""
+        """Programs take types from their input, so each is a new str object."""
         rand = random.Random(1)
         names = ["a", "page", "page2", "é", "\u20ac", "x" * 30, "x" * 31, "y" * 200, "t\x00t"]
         names += [f"type-{number}" for number in range(300)]
@@ -233,7 +233,7 @@ class TestAccumulator:
                 assert [batch.count for batch in sink.take_all()] == [most] * full
 
     def test_a_small_sealed_batch_has_room_for_a_guid_of_every_length(self, impl, wire):
-        """Few bytes are kept in front of its events: run under AddressSanitizer as well."""
+        """Few bytes are reserved in front of its events: run this under AddressSanitizer too."""
         key = b"\x00\xff\x37\x80"
         sink = Sink(impl, wire, max_events=1, batch_cost=100)
         sink.accumulator.hold(50_000)  # half of the buffer: memory is tight

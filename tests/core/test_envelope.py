@@ -549,7 +549,7 @@ def test_every_length_of_mask(impl, size):
 
 @pytest.mark.parametrize("data", [0, 200, 70_000], ids=["header of 6", "header of 8", "header of 14"])
 def test_there_is_room_for_the_header_at_every_length_of_guid(make, read, data):
-    """A missing look would write in front of the block: run under AddressSanitizer as well."""
+    """Without the check, a write goes in front of the block: run this under AddressSanitizer too."""
     lengths = range(MAX_GUID_BYTES + 1) if data < 1000 else range(MAX_GUID_BYTES - 100, MAX_GUID_BYTES + 1)
     used = stamped(make, [("t", bytes(data))])
     for length in lengths:

@@ -36,7 +36,7 @@ def test_counts_and_last_ones(impl, messages, events):
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 1000])
 def test_any_number_of_types(impl, messages, count):
-    """The compiled form keeps 64 at hand."""
+    """The compiled form caches 64 types."""
     for order in (lambda i: i % count, lambda i: i * 7919 % count, lambda i: i // 3 % count):
         request = messages.SendEventRequest(events=[{"type": f"t{order(i)}"} for i in range(3000)])
         assert impl.event_types.tally_types(request.SerializeToString()) == judged(request)

@@ -116,7 +116,7 @@ class TestCompiled:
         assert raccoon_fast.has_extensions(raise_=True) is True
 
     def test_typed_parts_are_invisible_from_python(self):
-        """Built without its .pxd a module works all the same, untyped and slow: this notices."""
+        """Built without its .pxd, a module still works, untyped and slow: this test notices it."""
         wire, answers, acks = (import_module(f"raccoon_fast.core._{name}_c") for name in ("wire", "answers", "acks"))
         table = acks.AckTable()
         for name in import_module("raccoon_fast.core._acks_py").AckTable.__slots__:

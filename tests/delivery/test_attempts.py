@@ -146,7 +146,7 @@ def test_a_message_too_large_is_reported_with_its_size() -> None:
 
 @pytest.mark.parametrize("bound", ["timeout", "policy"])
 def test_a_deadline_over_all_attempts(bound: str) -> None:
-    """A wait that would end after it is not begun."""
+    """A wait that would end after the deadline does not begin."""
     policy = RetryPolicy(max_attempts=9, initial=30.0, jitter=None, total_timeout=5.0 if bound == "policy" else None)
     error, transport = outcome_of(
         ConnectionLostError("1"), policy=policy, timeout_s=5.0 if bound == "timeout" else None

@@ -160,7 +160,7 @@ class TestFarServers:
 
     @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.01, 0.1, 0.3])
     def test_a_slow_server_gets_little_more_than_with_a_fixed_bound(self, round_trip_s: float) -> None:
-        """It is busy with eight; below that the bound falls as it does for every server."""
+        """The server is busy with eight; below that, the bound falls as for every server."""
         links = [Link(concurrency, round_trip_s, 20_000.0) for concurrency in (adaptive(), Concurrency(8))]
         for link in links:
             link.run(20.0)

@@ -63,7 +63,7 @@ def test_lost_and_unsettled_events() -> None:
 
 
 def test_a_move_that_was_left_counts_once_at_every_line() -> None:
-    """A signal handler may ask in the midst of it, and in the same thread nobody can wait for its end."""
+    """A signal handler may read the counts during a move, and its thread cannot wait for the end of the move."""
     ledger = _with_a_move_left()
     seen: list[Counts] = []
 

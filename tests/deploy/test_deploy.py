@@ -152,7 +152,7 @@ def test_an_alert_fires_on_lost_events(traffic: Traffic) -> None:
 
 
 def test_the_dashboard_can_be_imported() -> None:
-    """What Grafana asks of a dashboard: ids that differ, places that do not overlap, a data source to choose."""
+    """Grafana requires unique ids, panels that do not overlap and a selectable data source."""
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     ids = [panel["id"] for panel in board["panels"]]
     assert len({*ids}) == len(ids)

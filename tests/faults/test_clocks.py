@@ -80,7 +80,7 @@ for producer in producers:
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime (apt-get install faketime)")
 def test_the_wall_clock_jumps(collector: Collector, tmp_path: Path) -> None:
-    """Timers do not notice; the time that is sent follows it."""
+    """Timers are not affected; the sent time follows the wall clock."""
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
     process = start(

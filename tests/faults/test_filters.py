@@ -180,7 +180,7 @@ def test_a_batch_that_cannot_even_be_written(collector: Collector, scheme: str, 
 
 
 def test_an_outage_convicts_nobody(collector: Collector) -> None:
-    """Batches that fail because the server is down are whole when it is back."""
+    """Batches that fail because the server is down are delivered whole when it is back."""
     log = Lines()
     producer = Producer(collector.url, serializer=RAW, logger=log, batch_events=100)
     producer.emit("page", b"first").result(timeout=patient(10))

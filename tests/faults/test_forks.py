@@ -66,7 +66,7 @@ class TestWithoutHooks:
     @pytest.mark.parametrize("form", ["", "1"], ids=["compiled", "pure"])
     @pytest.mark.parametrize("scheme", SCHEMES)
     def test_a_child_sends_its_own_events_and_each_once(self, collector: Collector, scheme: str, form: str) -> None:
-        """Also where the child goes on in a batch that its parent has opened."""
+        """This also holds for a child that continues a batch opened by its parent."""
         program = """
 producer = Producer(url, serializer=RAW, logger=None, linger=60)
 producer.emit("before", b"")
@@ -166,7 +166,7 @@ assert producer.close(20).total.acked == 20
 
 
 def test_a_child_lets_go_of_its_parent_s_connections(collector: Collector) -> None:
-    """A server sees the end of a parent though its child lives on."""
+    """A server sees the end of the parent although its child still runs."""
     program = """
 producer = Producer(url, serializer=RAW, logger=None)
 producer.emit("a", b"x")

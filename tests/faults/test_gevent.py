@@ -221,7 +221,7 @@ with Producer(sys.argv[1], serializer=RAW, logger=None) as producer:
 
 
 def test_gunicorn_s_gevent_workers(collector: Collector, tmp_path: Path) -> None:
-    """With --preload the producer is made before gevent patches, in a process that forks then."""
+    """With --preload the producer is made before gevent patches, in a process that forks later."""
     pytest.importorskip("gunicorn")
     (tmp_path / "service.py").write_text(
         f"""

@@ -96,7 +96,7 @@ def test_another_server_gets_the_events_and_the_refusal_is_logged_once(scheme: s
 @pytest.mark.parametrize("durable", [False, True], ids=["memory", "durable"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_server_that_refuses_everything_convicts_no_batch(scheme: str, durable: bool, tmp_path: Path) -> None:
-    """Though another server acknowledges all the others, and the first is tried again without a pause."""
+    """Another server acknowledges all other batches, and the first is retried without a pause."""
     proxy = Proxy()
     proxy.status = 403
     options = {**OPTIONS, "retry": RetryPolicy(initial=0.0), "logger": None, "batch_events": 1}
@@ -147,7 +147,7 @@ def test_on_a_loop_of_the_programs_own(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_when_the_proxy_is_mended_the_events_are_delivered(scheme: str) -> None:
-    """As where its rule is taken back: on the same port, by the same proxy."""
+    """The same proxy on the same port drops its rule."""
     mended = threading.Event()
 
     def refuse(connection: Connection) -> None:

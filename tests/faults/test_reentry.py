@@ -141,7 +141,7 @@ assert signals > 20, signals
 
 @FORMS
 def test_a_receipt_within_itself(collector: Collector, form: str) -> None:
-    """A callback adds a callback, and a signal handler waits for what it interrupts the wait for."""
+    """A callback adds a callback, and a signal handler waits for the same receipt as the code it interrupts."""
     program = """
 import signal, sys, threading
 from raccoon_fast import RAW, Producer
@@ -167,7 +167,7 @@ assert inner and {*inner} == {"SUCCESS"}, inner
 def test_the_first_event_may_be_a_finalizer_s_at_any_allocation(
     collector: Collector, kind: str, before: str, form: str
 ) -> None:
-    """Each threshold has the garbage collector run at another step of the first emit."""
+    """Each threshold makes the garbage collector run at another step of the first emit."""
     if before:
         pytest.importorskip("gevent")
     program = """
@@ -279,7 +279,7 @@ def interrupted(program: str, collector: Collector, form: str, *arguments: str) 
 def test_an_interrupt_before_any_line_of_emit_leaves_counts_that_match(
     collector: Collector, form: str, overflow: str
 ) -> None:
-    """As a signal does, but before one line after the other: a trace function raises it."""
+    """A trace function raises the interrupt before each line in turn."""
     program = """
 import sys, threading
 from raccoon_fast import RAW, Producer

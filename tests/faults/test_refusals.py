@@ -87,7 +87,7 @@ def test_a_wrong_setting_is_logged_once_and_a_redirect_is_not_followed(new_trial
 
 
 def test_authorization_is_asked_for_at_each_attempt(new_trial: NewTrial) -> None:
-    """So a token that has expired is replaced by the next one."""
+    """An expired token is thus replaced by the next one."""
     lock = threading.Lock()
     given: list[str] = []
 

@@ -20,7 +20,7 @@ CLIENTS = 200
 
 
 def test_clients_that_lost_their_server_come_back_spread_out() -> None:
-    """All of them at the same moment: their next attempts fall evenly into the time there is for them."""
+    """All lose it at the same moment, and their next attempts are spread evenly over the available time."""
     ready_s = []
     for _ in range(1000):
         one = Endpoint(parse_address("ws://h", "WebSocket"), [], RetryPolicy(initial=10.0, maximum=30.0), 1.0)
@@ -32,7 +32,7 @@ def test_clients_that_lost_their_server_come_back_spread_out() -> None:
 
 
 def test_an_hour_without_a_server_costs_a_few_hundred_attempts() -> None:
-    """Between two of them nothing runs but a timer."""
+    """Only a timer runs between two attempts."""
     policy = Producer("ws://h")._options.retry
     one = Endpoint(parse_address("ws://h", "WebSocket"), [], policy, 1.0)
     now_s, attempts = 0.0, 0

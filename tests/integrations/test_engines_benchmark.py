@@ -23,7 +23,7 @@ WAYS = [
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17 or newer")
 def test_it_runs(tmp_path: Path) -> None:
-    """It asserts by itself that every event was received."""
+    """The benchmark itself asserts that every event was received."""
     command = [sys.executable, BENCHMARKS / "engines.py", "--quick", "--output", tmp_path]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
@@ -43,7 +43,7 @@ def test_committed_results_are_whole() -> None:
 
 
 def test_cpu_time_covers_processes_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Python process below another program is counted, one that was started from here is not."""
+    """A Python process under another program is counted; one started by this process is not."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     processes = importlib.import_module("processes")
     spin = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"

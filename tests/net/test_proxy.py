@@ -187,7 +187,7 @@ def test_each_protocol_goes_through(
 def test_tls_to_the_proxy_itself(
     protocol: str, is_async: bool, plain: Collector, secure: Collector, files: Files
 ) -> None:
-    """Its certificate may be of the CA that the server's is of."""
+    """The proxy's certificate may come from the same CA as the server's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.server)
     with ForwardProxy(tls=context) as proxy:
@@ -220,7 +220,7 @@ def test_a_producer_and_the_environment(monkeypatch: pytest.MonkeyPatch, plain: 
 
 
 def test_the_proxy_looks_up_the_name(plain: Collector) -> None:
-    """A name that only the proxy knows is sent as it is."""
+    """A name that only the proxy knows is sent unchanged."""
     with ForwardProxy() as proxy, ForwardProxy("socks5") as socks:
         for one in (proxy, socks):
             with (
@@ -235,7 +235,7 @@ def test_the_proxy_looks_up_the_name(plain: Collector) -> None:
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_proxy_that_dies_under_load(kind: str, protocol: str, plain: Collector) -> None:
-    """What was on its way is sent again once it is back; nothing is lost."""
+    """Requests in flight are sent again once the proxy is back; nothing is lost."""
     plain.clear()
     port = plain.grpc_port if protocol == "grpc" else plain.port
     quick = RetryPolicy(max_attempts=10_000, initial=0.01, maximum=0.1)
@@ -339,7 +339,7 @@ def test_a_proxy_that_says_nothing(scheme: str, plain: Collector) -> None:
 
 
 def test_bytes_before_the_handshake_are_refused(files: Files) -> None:
-    """They would be taken for the server's."""
+    """They would be mistaken for bytes of the server."""
 
     def script(connection: Any) -> None:
         connection.read_head()
@@ -352,7 +352,7 @@ def test_bytes_before_the_handshake_are_refused(files: Files) -> None:
 
 
 def test_the_server_s_first_bytes_are_not_lost(run) -> None:
-    """HTTP/2 servers greet at once: that may come along with the proxy's answer."""
+    """HTTP/2 servers greet at once: the greeting may come together with the proxy's answer."""
     from raccoon_fast.clients.options import Settings
     from raccoon_fast.net.tcp import open_tcp
 

@@ -92,7 +92,7 @@ def test_a_failure_is_named_and_counted(run, url: str, said: str) -> None:
 
 @pytest.mark.parametrize("bound", ["attempt", "connect"])
 def test_the_shorter_timeout_counts(run, bound: str) -> None:
-    """The handshake of TLS is within it."""
+    """The timeout includes the TLS handshake."""
     with tcp_server(lambda connection: connection.wait_closed()) as host:
         to = link(f"https://{host}", connect_timeout_s=0.1 if bound == "connect" else 600.0)
         with pytest.raises(ConnectError, match="timed out"):
@@ -125,7 +125,7 @@ def test_plain_text_where_tls_was_asked_for(run) -> None:
 
 
 def test_a_connection_that_ended_early_is_not_a_connect_error(run) -> None:
-    """Its user sees why it ended, and can tell that from a server that is not there."""
+    """The user sees why it ended and can distinguish it from a missing server."""
 
     class Leaving(Peer):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -143,7 +143,7 @@ def test_a_connection_that_ended_early_is_not_a_connect_error(run) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_cancelled_connect_leaves_no_connection(run, scheme: str) -> None:
-    """Cancelled after each number of steps that it may take; the server sees every connection end."""
+    """It is cancelled after each possible number of steps; the server sees every connection end."""
     began: list[tuple[str, int]] = []
     ended: list[tuple[str, int]] = []
 

@@ -115,7 +115,7 @@ def test_a_batch_is_sealed_by_linger(collector: Collector, new_producer: NewProd
 
 
 def test_a_batch_may_be_sent_before_its_opening_is_reported(collector: Collector, new_producer: NewProducer) -> None:
-    """As the linger of the batch before it does, when it ends in that very moment."""
+    """This happens when the linger of the previous batch ends at that very moment."""
     producer = new_producer(collector.ws_url, linger=60.0)
     producer.emit("a", b"first")
     assert producer.flush() == 0
@@ -529,7 +529,7 @@ class TestOverflow:
     def test_a_blocked_emit_is_woken_as_close_begins(
         self, stalled: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Though `close` waits for what is in flight, and so makes no room yet."""
+        """`close` waits for requests in flight, so it makes no room yet."""
         monkeypatch.setattr("raccoon_fast.producers.producer._SPILL_AGAIN_S", 600.0)
         monkeypatch.setattr("raccoon_fast.threads._SLICE_S", 600.0)
         options = {"batch_bytes": 10_000, "buffer_bytes": 50_000, "timeout": 600.0, "block_timeout": 600.0}
@@ -703,7 +703,7 @@ def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProd
 
 
 def test_waiting_threads_are_woken_once_an_eighth_of_the_buffer_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch that is released would wake it otherwise, which costs as much as the batch."""
+    """Otherwise each released batch would wake them, which costs as much as the batch."""
     with Producer("ws://127.0.0.1:1", buffer_bytes=8_000_000, logger=None) as producer:
         woken: list[int] = []
         monkeypatch.setattr(producer, "_room_made", lambda: woken.append(producer._accumulator.buffered))

@@ -186,7 +186,7 @@ def test_the_time_to_live_of_a_lane(collector: Collector, new_producer: NewProdu
 
 
 def test_the_time_to_live_does_not_cut_a_running_attempt(collector: Collector, new_producer: NewProducer) -> None:
-    """It would close the connection that other lanes are on."""
+    """Cutting it would close the connection that other lanes use."""
     collector.faults.delay(1.0)
     producer = new_producer(collector.ws_url, lanes={"page": Lane(ttl=0.5)})
     assert producer.emit("page", b"1").result(20).status.name == "SUCCESS"
@@ -249,7 +249,7 @@ def test_the_high_lane_goes_next(collector: Collector, new_producer: NewProducer
 
 
 def test_load_at_twice_the_server_s_capacity_does_not_delay_the_high_lane(new_producer: NewProducer) -> None:
-    """How many batches the server takes between a payment's acceptance and its acknowledgement is what it waits for."""
+    """The delay is measured in batches the server takes between a payment's acceptance and its acknowledgement."""
     with Collector(acks="sync", publish_delay=0.02) as collector:  # five at a time: 250 batches a second
         lanes = {
             "payment": Lane(priority="high"),

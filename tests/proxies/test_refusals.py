@@ -67,7 +67,7 @@ def limits(status: int) -> Parts:
 def test_a_rate_limit_of_requests(
     proxy_class: type[Proxy], scheme: str, status: int, new_proxy: NewProxy, new_load: NewLoad
 ) -> None:
-    """It asks to wait for a second, and refuses more than once."""
+    """The proxy asks to wait for a second and refuses more than once."""
     proxy = new_proxy(proxy_class, **limits(status)[proxy_class])
     load = new_load(proxy, scheme, size=40, batch_events=EVENTS // REQUESTS)
     load.run(EVENTS)
@@ -79,7 +79,7 @@ def test_a_rate_limit_of_requests(
 def test_a_rate_limit_of_handshakes(
     proxy_class: type[Proxy], scheme: str, status: int, new_proxy: NewProxy, new_load: NewLoad, backend: Backend
 ) -> None:
-    """More connections than the proxy lets through in a second, and all of them again when the server was lost."""
+    """More connections are opened than the proxy accepts per second, and again after the server was lost."""
     load = new_load(new_proxy(proxy_class, **limits(status)[proxy_class]), scheme, connections=CONNECTIONS)
 
     def restart() -> None:

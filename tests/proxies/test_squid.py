@@ -88,7 +88,7 @@ def test_refusals_of_squid(new_squid: Callable[..., Squid], protocol: str) -> No
 
 
 def test_a_target_that_its_rules_forbid(new_squid: Callable[..., Squid]) -> None:
-    """As Debian's own configuration forbids CONNECT to any port but 443."""
+    """Debian's own configuration forbids CONNECT to any port but 443."""
     squid = new_squid(rules="acl tls port 443\nhttp_access deny CONNECT !tls\nhttp_access allow all")
     with (
         new_client("grpc", "grpc://localhost:8081", proxy=f"http://localhost:{squid.port}") as client,

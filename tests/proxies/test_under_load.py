@@ -112,7 +112,7 @@ def test_idle_connections_closed_by_the_proxy(
 def test_a_server_that_is_slower_than_the_proxy_waits(
     proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, new_load: NewLoad, backend: Backend
 ) -> None:
-    """The proxy answers for it, with 504 or by closing; and the server may have the events all the same."""
+    """The proxy answers in its place, with 504 or by closing, and the server may still have the events."""
 
     def freeze() -> None:
         backend.signal(signal.SIGSTOP)
@@ -135,7 +135,7 @@ def test_reloads(proxy_class: type[Proxy], scheme: str, new_proxy: NewProxy, new
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_hot_restart_of_nginx(scheme: str, new_proxy: NewProxy, new_load: NewLoad) -> None:
-    """Of its binary; what HAProxy and Envoy call so is how they reload."""
+    """nginx replaces its binary; HAProxy and Envoy use the term for a reload."""
     proxy = new_proxy(Nginx)
     load = new_load(proxy, scheme)
     load.run(EVENTS, proxy.hot_restart, steps=2, over_s=4.0)

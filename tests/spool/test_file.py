@@ -108,7 +108,7 @@ def test_records_move_to_a_new_file_when_theirs_is_deleted(
 
 
 def test_records_move_into_a_file_that_replaced_theirs(path: Path, new_spool: Callable[[], Spool]) -> None:
-    """As a restore from a backup does, or `mv`."""
+    """A restore from a backup or `mv` replaces the file."""
     spool = new_spool()
     spool.give_back(spool.put([record(number) for number in range(3)]))
     other = path.with_name("other")
@@ -276,7 +276,7 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_a_child_s_records_survive_its_parent_s_close_and_its_own_death(program: Path) -> None:
-    """The locks of a connection are not inherited: with the parent's the child's log was deleted under it."""
+    """A child does not inherit the locks of a connection: closing the parent's would delete the child's log."""
     program.write_text(
         FORK
         + """
@@ -302,7 +302,7 @@ print(found_by_the_next())
 
 
 def test_a_child_that_lets_go_late_deletes_nobody_s_log(program: Path) -> None:
-    """As one that was forked without hooks: it is the last to close, and SQLite would delete the log by its name."""
+    """A child forked without hooks is the last to close, and SQLite would delete the log by its name."""
     program.write_text(
         FORK
         + """
@@ -326,7 +326,7 @@ print(found_by_the_next())
 
 @pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no hooks"])
 def test_a_child_that_closes_all_descriptors_still_stores(program: Path, hooks: bool) -> None:
-    """As a daemon does. SQLite would keep using the descriptor of the parent's shared memory."""
+    """A daemon does this. SQLite would keep using the descriptor of the parent's shared memory."""
     program.write_text(
         FORK
         + f"""

@@ -288,7 +288,7 @@ def test_quarantine_is_bounded(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_live_traffic_continues_with_any_file(path: Path, seed: int) -> None:
+def test_live_traffic_continues_with_any_file_content(path: Path, seed: int) -> None:
     rand = random.Random(seed)
     spool = new_spool(path)
     spool.put([record(number, 5000) for number in range(20)])

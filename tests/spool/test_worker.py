@@ -165,7 +165,7 @@ def test_a_failed_step_does_not_affect_the_others(run: Any, error: BaseException
 
 
 def test_all_that_was_due_is_done_at_once_in_the_next_turn(run: Any) -> None:
-    """Of several turns the disk refused; each number once."""
+    """The work comes from several turns that the disk refused; each number is handled once."""
 
     async def main(house: House) -> None:
         stored = numbers(await house.store("a", "b", "c"))

@@ -60,7 +60,7 @@ def value(registry: CollectorRegistry) -> Value:
 
 
 def test_a_scrape_shows_dropped_and_expired_events(tmp_path: Any, nobody: int) -> None:
-    """No server is there: of 200,000 events some have no room, and the others are too old in the end."""
+    """No server listens: some of the 200,000 events have no room, and the others expire."""
     registry = CollectorRegistry()
     http, thread = start_http_server(0, "127.0.0.1", registry)
     # A password in the URL must not be in any label.
@@ -339,7 +339,7 @@ def test_statsd_gets_growth_gauges_and_samples(sink: type[StatsD], kind: str, co
 
 
 def test_counters_start_at_zero(nobody: int) -> None:
-    """Not an interval later: what is lost at once would else be the first that anybody sees of the counter."""
+    """They do not start an interval later: an immediate loss would otherwise be the first value of the counter."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         lines: list[str] = []
@@ -353,7 +353,7 @@ def test_counters_start_at_zero(nobody: int) -> None:
 
 
 def test_statsd_s_gauges_are_taken_back(nobody: int) -> None:
-    """A daemon keeps a gauge: one that nobody sends any more must not stay at what it was."""
+    """A daemon keeps each gauge: one that is no longer sent must not keep its last value."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         lines: list[str] = []

@@ -8,7 +8,7 @@ from raccoon_fast.stats.ledger_totals import LedgerTotals
 
 
 def test_reasons_are_bounded() -> None:
-    """A proxy may answer with whatever status it likes."""
+    """A proxy may answer with any status."""
 
     class Source:
         def read(self, *, by_type: bool) -> Reading:

@@ -76,7 +76,7 @@ def test_quoted_text_contains_no_secrets() -> None:
 
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_a_refused_certificate(reason: str) -> None:
-    """With TLS 1.2 it ends the handshake; with TLS 1.3 it comes behind it."""
+    """With TLS 1.2 the alert ends the handshake; with TLS 1.3 it comes after the handshake."""
     for error in (connect_error(alert(reason), ADDRESS), lost_error(alert(reason), ADDRESS, is_silent=True)):
         assert isinstance(error, TLSError)
         assert (error.outcome, error.retryable) == (Outcome.NOT_DELIVERED, False)

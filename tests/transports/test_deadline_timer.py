@@ -117,7 +117,7 @@ def test_a_stopped_timer_does_not_fire(run: Any) -> None:
 
 
 def test_sockets_are_read_before_timers_fire_after_a_blocked_loop(run: Any) -> None:
-    """An answer that is there is no late one, though its deadline passed meanwhile."""
+    """An answer that has arrived is not late, although its deadline passed meanwhile."""
 
     async def main() -> None:
         order: list[str] = []

@@ -59,7 +59,7 @@ def test_in_the_caller_s_loop(url: str, options: dict[str, Any]) -> None:
 
 
 def test_a_spool_stays_untouched(tmp_path: Path) -> None:
-    """Its batches were accepted to be sent."""
+    """The batches in the spool were accepted for sending."""
     path = tmp_path / "spool"
     with Producer(URL, spool=path, serializer=JSON, logger=None) as producer:
         producer.emit("a", 1)
@@ -95,7 +95,7 @@ def test_wrong_options_are_still_refused() -> None:
 
 @pytest.mark.parametrize("urls", [["null://", URL], [URL, "null://"]])
 def test_null_cannot_be_combined_with_a_server(urls: list[str]) -> None:
-    """It would take what that server cannot take just now."""
+    """It would take events while that server is briefly unavailable."""
     with pytest.raises(ValueError, match="null:// alone"):
         Producer(urls)
 

@@ -152,7 +152,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def test_call_credentials(files: Files) -> None:
-    """They go over TLS only, beside our own metadata."""
+    """They are sent over TLS only, in addition to our own metadata."""
     with Collector(tls_cert=files.server, tls_key=files.server) as collector:
 
         def make(target: str) -> grpc.aio.Channel:

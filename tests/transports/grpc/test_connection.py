@@ -130,7 +130,7 @@ class TestWindows:
             deliver(target, batches=1, events=1, size=2_900_000)
 
     def test_a_window_lowered_in_use(self) -> None:
-        """It is negative then, and nothing may be sent until it is positive again (RFC 9113, 6.9.2)."""
+        """The window is then negative, and nothing may be sent until it is positive again (RFC 9113, 6.9.2)."""
         asked = []
 
         def on_event(peer: Peer, event: object) -> None:
@@ -336,7 +336,7 @@ class TestGoingAway:
         assert guids == [result.req_guid] * 2
 
     def test_waiting_calls_move_between_connections(self) -> None:
-        """nginx ends each after keepalive_requests, whatever waits for its turn, or was written already."""
+        """nginx ends each connection after keepalive_requests, although calls wait or are already written."""
         served: list[str] = []
         last = 2 * 10 - 1
 
@@ -909,7 +909,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize(("status", "connections"), [(403, 2), (404, 2), (429, 1), (503, 1)])
     def test_the_next_request_leaves_a_connection_that_a_proxy_refuses(self, status: int, connections: int) -> None:
-        """The proxy may have another configuration by then. It may also be busy, and is asked for no more of them."""
+        """The proxy may have another configuration by then. It may also be busy, so the old one gets no more calls."""
 
         def on_call(call: Call) -> None:
             call.peer.h2.send_headers(call.stream, [(":status", str(status))], end_stream=True)
@@ -1020,7 +1020,7 @@ class TestAnswers:
 
 
 def test_a_server_that_pings_without_reading() -> None:
-    """What it is answered is not kept for it without bound."""
+    """The answers to its pings are not buffered without bound."""
     ended = threading.Event()
 
     def script(connection: Connection) -> None:

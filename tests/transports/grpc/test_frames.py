@@ -158,7 +158,7 @@ FRAMES = st.one_of(
 
 @given(st.lists(FRAMES, max_size=12), st.lists(st.integers(1, 200_000), min_size=1, max_size=4))
 def test_each_exchange_ends_once_for_any_input(frames: list[bytes], sizes: list[int]) -> None:
-    """And nothing raises out of the protocol's callbacks, where nobody would see it."""
+    """Nothing raises out of the protocol's callbacks, where the error would be lost."""
     outcomes: list[list[Any]] = [[] for _ in sizes]
     errors: list[dict[str, Any]] = []
 

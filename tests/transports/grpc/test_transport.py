@@ -251,7 +251,7 @@ def test_error_texts_that_mean_too_large(said):
     ],
 )
 def test_error_texts_that_mean_something_else(said):
-    """Taken for too large, a batch would be cut down to single events, and each refused."""
+    """Mistaken for too large, a batch would be split down to single events, and each refused."""
     assert not says_too_large(said)
 
 

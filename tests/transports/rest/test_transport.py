@@ -104,7 +104,7 @@ def test_a_connection_is_kept():
 
 @pytest.mark.parametrize("end", ["reset", "close"])
 def test_a_kept_connection_that_was_closed_is_replaced_at_once(end):
-    """A load balancer closes idle connections: that is no attempt, nor a reason to wait."""
+    """A load balancer closes idle connections: that is neither an attempt nor a reason to wait."""
     served = []
 
     def script(connection):
@@ -170,7 +170,7 @@ def test_a_hidden_resend_that_cannot_connect_stays_possibly_delivered(classes):
 
 @pytest.mark.parametrize("status", [b"200 OK", b"500 No", b"400 No"])
 def test_an_answer_to_another_request_ends_the_connection_at_once(status):
-    """What follows would be the answer to another one as well (RFC 9112, 9.2)."""
+    """The next answer would belong to another request too (RFC 9112, 9.2)."""
     ended = threading.Event()
     numbers = []
 
@@ -252,7 +252,7 @@ def test_a_kept_connection_that_is_lost_within_an_answer_is_a_failed_attempt():
 
 
 def test_an_answer_before_the_body_was_read_ends_the_connection():
-    """Though the server would keep it: the rest of the body cannot be taken back."""
+    """The rest of the body cannot be taken back, although the server would keep the connection."""
     ended = threading.Event()
 
     def script(connection):
@@ -801,7 +801,7 @@ def same(body: bytes) -> bytes:
     ids=["in pieces", "longer", "another head", "announced"],
 )
 def test_an_answer_after_similar_ones(unlike, said):
-    """Those are not parsed anew, whereas one that differs in anything is."""
+    """Similar answers are not parsed again; an answer that differs in anything is."""
     connections = []
 
     def script(connection):
@@ -823,7 +823,7 @@ def test_an_answer_after_similar_ones(unlike, said):
 
 
 def test_an_answer_like_earlier_ones_with_trailing_bytes():
-    """What nobody asked for ends the connection, here as everywhere."""
+    """Unsolicited bytes end the connection, here as everywhere."""
     ended = []
 
     def script(connection):
@@ -857,7 +857,7 @@ def test_an_answer_like_earlier_ones_to_another_request():
 
 
 def test_a_timer_of_an_earlier_exchange_does_not_end_a_later_one():
-    """And a shorter deadline than the one it waits for is kept to."""
+    """A deadline shorter than the one the timer waits for is obeyed too."""
     slow = threading.Event()
 
     def script(connection):
@@ -879,7 +879,7 @@ def test_a_timer_of_an_earlier_exchange_does_not_end_a_later_one():
 
 
 def test_a_cancellation_while_connecting_is_obeyed(run, monkeypatch):
-    """Up to Python 3.11 `asyncio.wait_for`, which bounds connecting, keeps such a one to itself."""
+    """Up to Python 3.11 `asyncio.wait_for`, which bounds connecting, swallows such a cancellation."""
     connected = []
 
     async def open_and_swallow(*args):

@@ -53,7 +53,7 @@ def obliging(websocket, number) -> None:
         websocket.send(answer(guid_of(frame)))
 
 
-def test_sends_one_binary_frame_and_its_user_agent():
+def test_sends_one_binary_frame_and_its_identity():
     seen = []
 
     def script(websocket, number):
@@ -611,7 +611,7 @@ class TestCulprit:
 
     @pytest.mark.slow
     def test_a_suspect_that_returns_late_still_goes_alone(self, run):
-        """When the connection carries many at a time again."""
+        """By then the connection carries many requests at a time again."""
 
         def script(connection):
             held = []
@@ -675,7 +675,7 @@ class TestCulprit:
             run(main(f"ws://{host}"))
 
     def test_an_abandoned_request_may_be_the_culprit(self, run):
-        """What nobody waits for any more is still on the connection: the other is not blamed for it."""
+        """The abandoned request is still on the connection: the other one is not blamed for it."""
 
         def script(connection):
             held = []
@@ -790,7 +790,7 @@ class TestHandshake:
         assert (no.value.outcome, no.value.response) == (Outcome.NOT_DELIVERED, None)
 
     def test_a_frame_behind_the_101_that_comes_in_pieces(self):
-        """And whose first piece ends as a head does."""
+        """Its first piece ends like a head."""
 
         def script(connection):
             def write(data):
@@ -1044,7 +1044,7 @@ def test_writes_to_a_server_that_stops_reading_are_bounded(run):
 
 
 def test_an_overdue_acknowledgement_ends_the_connection_for_all_its_requests():
-    """Nothing there can be sent again there: a server may acknowledge a guid it has seen, and still lose it."""
+    """Its requests cannot be resent on it: a server may acknowledge a guid it has seen and still lose it."""
     arrived, ended = threading.Event(), threading.Event()
 
     def script(websocket, number):
