@@ -27,7 +27,7 @@ from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, lost_error
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
-from raccoon_fast.transports.rest.transport import HTTPPool
+from raccoon_fast.transports.rest.pool import HTTPPool
 
 if TYPE_CHECKING:
     import ssl

@@ -888,7 +888,7 @@ def test_a_cancellation_while_connecting_is_obeyed(run, monkeypatch):
         connected.append(await open_tcp(*args))
         return connected[0]
 
-    monkeypatch.setattr("raccoon_fast.transports.rest.transport.open_tcp", open_and_swallow)
+    monkeypatch.setattr("raccoon_fast.transports.rest.pool.open_tcp", open_and_swallow)
 
     async def main(host):
         async with AsyncRestClient(f"http://{host}", serializer=RAW, logger=None) as rest:
