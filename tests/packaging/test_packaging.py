@@ -208,6 +208,7 @@ class TestBuildSwitch:
         (tree / "setup.py").write_text(setup.replace('sysconfig.get_path("include")', '"/nonexistent"'))
         assert "Python's headers were missing: no Python.h in " in why(build(tree, "build_wheel", CC=str(compiler)))
 
+    @pytest.mark.timeout(180)
     def test_auto_leaves_all_extensions_out_if_one_cannot_be_compiled(self, tree):
         compiler = tree / "cc"
         compiler.write_text('#!/bin/sh\ncase "$*" in *_acks_py*) exit 1;; esac\nexec cc -O0 -g0 "$@" -O0\n')
