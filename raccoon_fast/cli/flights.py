@@ -10,9 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import message_factory
 
 from raccoon_fast.cli.exits import UsageError
+from raccoon_fast.proto_pool import new_pool
 
 __all__ = ["flight_message", "read_flights"]
 
@@ -46,10 +47,7 @@ def _sample_path() -> Path:
 @functools.cache
 def _flight_class() -> Any:
     # A separate pool: the program may have other generated code for the same files.
-    pool = descriptor_pool.DescriptorPool()
-    compiled = resources.files("raccoon_fast.cli").joinpath("flight.desc").read_bytes()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(compiled).file:
-        pool.AddSerializedFile(file.SerializeToString())
+    pool = new_pool(resources.files("raccoon_fast.cli").joinpath("flight.desc").read_bytes())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("raccoon_fast.flights.v1.Flight"))
 
 

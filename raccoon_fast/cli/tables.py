@@ -61,7 +61,7 @@ class TableReader:
         self.size = Path(path).stat().st_size
         self.lines = 0
         self._file = io.FileIO(path)
-        self._share: Callable[[], float] = lambda: 0.0
+        self._share: Callable[[], float] = lambda: self._file.tell() / max(1, self.size)
         try:
             message = None if arguments.message is None else _message(arguments.message, arguments.descriptors)
             self.columns: Columns = table_columns(
@@ -120,9 +120,7 @@ class TableReader:
         file = parquet.ParquetFile(self._file, pre_buffer=False)
         rows = file.metadata.num_rows
         self._share = lambda: self.lines / max(1, rows)
-        names = self.columns.names(file.schema_arrow)
-        self.columns.check(file.schema_arrow)  # before it is read
-        return file.schema_arrow, file.iter_batches(_ROWS, columns=names)
+        return file.schema_arrow, file.iter_batches(_ROWS, columns=self.columns.names(file.schema_arrow))
 
     def _open_ipc(self) -> tuple[Any, Iterator[Any]]:
         import pyarrow as pa
@@ -132,11 +130,8 @@ class TableReader:
         except pa.ArrowInvalid:  # the other form of it
             self._file.seek(0)
             stream = pa.ipc.open_stream(self._file)
-            self._share = lambda: self._file.tell() / max(1, self.size)
             return stream.schema, stream
-        count = reader.num_record_batches
-        self._share = lambda: self._file.tell() / max(1, self.size)
-        return reader.schema, (reader.get_batch(number) for number in range(count))
+        return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
 
     def _open_csv(self, path: str, delimiter: str) -> tuple[Any, Iterator[Any]]:
         import pyarrow as pa
@@ -145,7 +140,6 @@ class TableReader:
         source = pa.PythonFile(self._file, "r")
         if path.endswith(_PACKED):
             source = pa.CompressedInputStream(source, "gzip")
-        self._share = lambda: self._file.tell() / max(1, self.size)
         reader = csv.open_csv(
             source,
             csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
@@ -210,13 +204,12 @@ def _message(name: str, path: str) -> Any:
     Raises:
         UsageError: The file is none, or has no such message.
     """
-    from google.protobuf import descriptor_pb2, descriptor_pool
     from google.protobuf.message import DecodeError
 
-    pool = descriptor_pool.DescriptorPool()
+    from raccoon_fast.proto_pool import new_pool
+
     try:
-        for file in descriptor_pb2.FileDescriptorSet.FromString(Path(path).read_bytes()).file:
-            pool.AddSerializedFile(file.SerializeToString())
+        pool = new_pool(Path(path).read_bytes())
     except (DecodeError, TypeError) as error:
         raise UsageError(
             f"{path} has no descriptors, as protoc --include_imports -oFILE writes them: {error}"

@@ -9,24 +9,13 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import message_factory
 
-__all__ = ["PACKAGE", "SendEventRequest", "SendEventResponse", "new_pool"]
+from raccoon_fast.proto_pool import new_pool
+
+__all__ = ["PACKAGE", "SendEventRequest", "SendEventResponse"]
 
 PACKAGE = "raystack.raccoon.v1beta1"
-
-
-def new_pool(descriptors: bytes) -> descriptor_pool.DescriptorPool:
-    """Make a pool of the files in a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it.
-
-    Raises:
-        google.protobuf.message.DecodeError: It is not a FileDescriptorSet.
-        TypeError: An imported file is missing, or comes after the file that imports it.
-    """
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
 
 
 _POOL = new_pool(resources.files("raccoon_fast.collector").joinpath("raccoon.desc").read_bytes())

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.message import DecodeError
 
 from raccoon_fast import json_codec
-from raccoon_fast.collector.messages import new_pool
+from raccoon_fast.proto_pool import new_pool
 
 __all__ = ["Decoded", "EventDecoder"]
 
