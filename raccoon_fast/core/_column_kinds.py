@@ -19,11 +19,7 @@ def check_slices(first: int, count: int, width: int) -> None:
     """Raise unless these numbers are valid for Slices."""
     if width not in (4, 8):
         raise ValueError(f"width should be 4 or 8 bytes, not {width!r}")
-    for name, value in (("first", first), ("count", count)):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} should be a whole number, not {type(value).__name__}")
-        if not 0 <= value <= _MOST_ROWS:
-            raise ValueError(f"{name} should be from 0 to {_MOST_ROWS}, not {value}")
+    _check_numbers(first=first, count=count)
 
 
 def check_field(
@@ -43,11 +39,7 @@ def check_field(
         raise ValueError(f"kind should be one of {', '.join(KINDS)}, not {kind!r}")
     if not isinstance(before, bytes) or not isinstance(null, bytes):
         raise TypeError("before and null should be bytes")
-    for name, value in (("rows", rows), ("first", first)):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} should be a whole number, not {type(value).__name__}")
-        if not 0 <= value <= _MOST_ROWS:
-            raise ValueError(f"{name} should be from 0 to {_MOST_ROWS}, not {value}")
+    _check_numbers(rows=rows, first=first)
     if (offsets is not None) != (kind in _OF_OFFSETS):
         raise ValueError(f"a field of kind {kind} has {'no ' if offsets is not None else ''}offsets")
     if offsets is None and values is None:
@@ -59,6 +51,14 @@ def check_field(
         raise ValueError(f"a field of kind {kind} has signed values")
     if per_second not in (1, 1_000, 1_000_000, 1_000_000_000):
         raise ValueError(f"per_second should be 1, or a thousand, million or billion, not {per_second!r}")
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int):
+            raise TypeError(f"{name} should be a whole number, not {type(value).__name__}")
+        if not 0 <= value <= _MOST_ROWS:
+            raise ValueError(f"{name} should be from 0 to {_MOST_ROWS}, not {value}")
 
 
 def refuse_offset(start: int, end: int, size: int) -> NoReturn:

@@ -176,7 +176,7 @@ class Engine:
         for queue in lanes.all:
             queue.linger = Linger(queue.accumulator, queue.linger_s, self._loop, self._call)
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = float("inf")
+        self._timer_s = _NEVER
         self._pumped_s = time.monotonic()
         self._wake = Wake(self._call, self._pump)
         self.batch_sealed = self._wake.ask
@@ -258,7 +258,7 @@ class Engine:
                 transports += [endpoint.apart for endpoint in self._endpoints.all if endpoint.apart is not None]
                 await end_attempts([*self._attempts], transports, _left_s(deadline_s))
             finally:
-                self._expiries.tell(float("inf"))
+                self._expiries.tell(_NEVER)
                 leftovers = self._leftovers()
                 if self._reserve is None:
                     for batch in leftovers:
@@ -285,7 +285,7 @@ class Engine:
         untaken = self._outcomes.count_untaken()
         for batch in self._leftovers():
             self._end_closed(batch)
-        self._outcomes.close_untaken(untaken, self._cause(), float("inf"))
+        self._outcomes.close_untaken(untaken, self._cause(), _NEVER)
         self._sender.end()
 
     def health(self) -> list[tuple[str, bool, str]]:
@@ -636,7 +636,7 @@ class Engine:
         """Whether there are batches that never failed, which can show whether a server is healthy."""
         if self._attempts or self._lanes.sealed or self._lanes.open_count:
             return True
-        if self._reserve is not None and self._reserve.fetch_s < float("inf"):
+        if self._reserve is not None and self._reserve.fetch_s < _NEVER:
             return True
         return any(batch.trouble is None for batch in self._waiting)
 
@@ -699,7 +699,7 @@ class Engine:
     def _told_s(self, deadline_s: float) -> float:
         """The time until which receipts may be settled for which nobody may be waiting."""
         # Another thread waits for the loop only as long as it wants.
-        return float("inf") if self._settings.threadsafe else deadline_s + _TOLD_S
+        return _NEVER if self._settings.threadsafe else deadline_s + _TOLD_S
 
     def _close_untaken(self, untaken: deque[tuple[Accumulator, deque[Batch]]], until_s: float) -> None:
         self._outcomes.close_untaken(untaken, self._cause(), until_s)
@@ -733,7 +733,7 @@ class Engine:
             server_s = self._endpoints.next_s(now_s)
             # With several groups, lower ones may have to wait for the end of an attempt, however much room there is.
             is_held = len(self._lanes.groups) > 1 and len(self._attempts) > self._alone and server_s <= now_s
-            if (self._waiting.has_ready or new_s < float("inf")) and not is_held:
+            if (self._waiting.has_ready or new_s < _NEVER) and not is_held:
                 due_s = min(due_s, server_s)
             if self._reserve is not None and not is_held:
                 due_s = min(due_s, max(self._reserve.fetch_s, server_s))
@@ -745,12 +745,12 @@ class Engine:
             self._timer.cancel()
             self._timer = None
         self._timer_s = due_s
-        if due_s < float("inf"):
+        if due_s < _NEVER:
             self._timer = self._loop.call_later(max(0.001, due_s - now_s), self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self._timer_s = float("inf")
+        self._timer_s = _NEVER
         self._pump()
 
 

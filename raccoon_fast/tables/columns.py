@@ -48,6 +48,12 @@ class Part(NamedTuple):
     slices: Slices
     first_row: int
 
+    def lists(self) -> tuple[list[str], list[bytes]]:
+        """The type and the bytes of each event."""
+        count = len(self.slices)
+        types = [self.types] * count if isinstance(self.types, str) else self.types
+        return types, [self.slices[index] for index in range(count)]
+
 
 class Columns:
     """Selects the columns of an event, and how to encode them.
@@ -173,9 +179,8 @@ class Columns:
 
     def events(self, batch: pa.RecordBatch, first_row: int = 0) -> Iterator[tuple[list[str], list[bytes]]]:
         """Like `parts`, with types and bytes as lists."""
-        for types, slices, _ in self.parts(batch, first_row, _ROWS):
-            count = len(slices)
-            yield [types] * count if isinstance(types, str) else types, [slices[index] for index in range(count)]
+        for part in self.parts(batch, first_row):
+            yield part.lists()
 
     def rows(
         self, batch: pa.RecordBatch, first_row: int = 0, *, has_data: bool = True
@@ -194,10 +199,9 @@ class Columns:
         Raises:
             SerializationError: As `parts`.
         """
-        for types, slices, first in self.parts(batch, first_row, _FEW_ROWS):
-            count = len(slices)
-            names = [types] * count if isinstance(types, str) else types
-            encoded = [slices[index] for index in range(count)]
+        for part in self.parts(batch, first_row, _FEW_ROWS):
+            first, count = part.first_row, len(part.slices)
+            types, encoded = part.lists()
             data: list[Any] = encoded
             if not has_data:
                 data = [None] * count
@@ -205,7 +209,7 @@ class Columns:
                 data = [self._message.parse(one) for one in encoded]
             elif self._serializer == "json":
                 data = python_rows(batch.slice(first - first_row, count).select(self._names(batch.schema)))
-            yield from zip(range(first, first + count), names, data, encoded, strict=True)
+            yield from zip(range(first, first + count), types, data, encoded, strict=True)
 
     def encode(self, event_type: str, data: Any, row: int) -> bytes:
         """Encode data from `rows`.

@@ -11,8 +11,15 @@ import pyarrow as pa
 
 from raccoon_fast.core.columns import Field
 from raccoon_fast.serializers import JSON
-from raccoon_fast.tables.errors import BadRowError
-from raccoon_fast.tables.kinds import check_years, is_text, number_field, plain_type, text_field, unpacked
+from raccoon_fast.tables.kinds import (
+    check_years,
+    is_text,
+    number_field,
+    plain_type,
+    python_values,
+    text_field,
+    unpacked,
+)
 
 __all__ = ["encode_value", "json_field", "not_json", "python_rows"]
 
@@ -83,31 +90,11 @@ def _texts(name: str, column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         check_years(name, column, "JSON's dates")
-    values = _values(name, _in_microseconds(column))
+    values = python_values(name, _in_microseconds(column), "cannot be JSON", **_options(kind))
     if pa.types.is_nested(kind):
         return pa.array([orjson.dumps(value, _within, orjson.OPT_UTC_Z).decode() for value in values], pa.string())
     # Numbers and times contain no comma.
     return pa.array(orjson.dumps(values, None, orjson.OPT_UTC_Z)[1:-1].decode().split(","), pa.string())
-
-
-def _values(name: str, column: pa.Array) -> list[Any]:
-    """The values as Python objects, with maps as dicts."""
-    options = _options(column.type)
-    try:
-        values: list[Any] = column.to_pylist(**options)
-    except (ValueError, OverflowError, KeyError, TypeError):
-        for row, value in enumerate(column):
-            _try_value(name, row, value, options)
-        raise
-    return values
-
-
-def _try_value(name: str, row: int, value: pa.Scalar, options: dict[str, Any]) -> None:
-    try:
-        value.as_py(**options)
-    except (ValueError, OverflowError, KeyError, TypeError) as error:
-        text = str(error.args[0] if error.args else error)
-        raise BadRowError(name, row, f"cannot be JSON: {text}") from error
 
 
 def _within(value: Any) -> Any:

@@ -17,6 +17,7 @@ __all__ = [
     "is_text",
     "number_field",
     "plain_type",
+    "python_values",
     "refuse_nulls",
     "slices_of",
     "text_field",
@@ -26,6 +27,7 @@ __all__ = [
 # The years 1 to 9999 are those of Python's datetime, of RFC 3339 and of protobuf's Timestamp.
 _FIRST_DAY = (datetime.date.min - datetime.date(1970, 1, 1)).days
 _LAST_DAY = (datetime.date.max - datetime.date(1970, 1, 1)).days
+_UNREADABLE = (ValueError, OverflowError, KeyError, TypeError)
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
@@ -58,6 +60,35 @@ def refuse_nulls(column: pa.Array, name: str) -> None:
     """Raise BadRowError for the first null."""
     if column.null_count:
         raise BadRowError(name, column.is_null().index(True).as_py(), "must not be null")
+
+
+def python_values(name: str, column: pa.Array, why: str, **options: Any) -> list[Any]:
+    """The values of a column as Python objects.
+
+    Args:
+        name: The column's name, for the error.
+        column: The column.
+        why: The start of the error's text.
+        **options: Options of `to_pylist`.
+
+    Raises:
+        BadRowError: Python has no such value, for example a duration out of range; the first one is named.
+    """
+    try:
+        values: list[Any] = column.to_pylist(**options)
+    except _UNREADABLE:
+        for row, value in enumerate(column):
+            _try_value(name, row, value, why, options)
+        raise
+    return values
+
+
+def _try_value(name: str, row: int, value: pa.Scalar, why: str, options: dict[str, Any]) -> None:
+    try:
+        value.as_py(**options)
+    except _UNREADABLE as error:
+        text = str(error.args[0] if error.args else error)
+        raise BadRowError(name, row, f"{why}: {text}") from error
 
 
 def check_years(name: str, column: pa.Array, whose: str) -> None:

@@ -17,7 +17,16 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from raccoon_fast.core.columns import Field, Slices, encode_rows
 from raccoon_fast.core.wire import encode_varint
 from raccoon_fast.tables.errors import BadRowError
-from raccoon_fast.tables.kinds import check_years, is_bytes, is_text, number_field, plain_type, text_field, unpacked
+from raccoon_fast.tables.kinds import (
+    check_years,
+    is_bytes,
+    is_text,
+    number_field,
+    plain_type,
+    python_values,
+    text_field,
+    unpacked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +139,9 @@ class MessageFields:
                 if pa.types.is_date(kind):
                     column = column.cast(pa.timestamp("s"))
                 return number_field("moment", before, column, per_second=_PER_SECOND[column.type.unit])
-        encoded = [self._alone(field, value, row) for row, value in enumerate(_values(name, column))]
+        encoded = [
+            self._alone(field, value, row) for row, value in enumerate(python_values(name, column, "cannot be read"))
+        ]
         return text_field("finished", b"", pa.array(encoded, pa.large_binary()))
 
     def _alone(self, field: FieldDescriptor, value: Any, row: int) -> bytes:
@@ -294,23 +305,6 @@ def _try_cast(name: str, row: int, one: pa.Array, target: pa.DataType) -> None:
         one.cast(target)
     except pa.ArrowInvalid as error:
         raise BadRowError(name, row, f"is {one[0].as_py()!r}, which is no {target}") from error
-
-
-def _values(name: str, column: pa.Array) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError) as error:
-        for row, value in enumerate(column):
-            _try_value(name, row, value)
-        raise BadRowError(name, 0, str(error)) from error
-    return values
-
-
-def _try_value(name: str, row: int, value: pa.Scalar) -> None:
-    try:
-        value.as_py()
-    except (ValueError, OverflowError) as error:
-        raise BadRowError(name, row, f"cannot be read: {error}") from error
 
 
 def _is_time(field: FieldDescriptor, kind: pa.DataType) -> bool:
