@@ -238,10 +238,10 @@ class AsyncProducer(BaseProducer[Data_contra]):
         serializer: str = "json",
         message: Any = None,
     ) -> list[AsyncReceipt]:
-        """Accept each row of a table as an event; the loop is let run between batches.
+        """Accept each row of a table as an event; the event loop runs other work between batches.
 
-        Takes, returns and raises as Producer.emit_table. A table that has to wait for its rows, such as a stream from
-        elsewhere, is waited for on the loop.
+        Takes, returns and raises as Producer.emit_table. A table that waits for its rows, such as a stream from another
+        process, blocks the loop meanwhile.
         """
         columns = table_columns(event_type, type_column, data_columns, serializer, message)
         self._bind()
@@ -267,7 +267,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return [*receipts]
 
     async def _emit_slice_when_room(self, step: Step, receipts: dict[AsyncReceipt, None]) -> None:
-        """Of an event that had no room."""
+        """Accept the event that was just refused, once the buffer has room for it."""
         step.slices.at -= 1
         event_type = step.types if isinstance(step.types, str) else step.types[step.slices.at]
 

@@ -1,4 +1,4 @@
-"""How a producer goes through a table: some rows at a time, by way of its lanes, its samples and `before_send`."""
+"""The steps in which a producer accepts a table: some rows at a time, or one if it samples or has `before_send`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Step", "naming_row", "one_slice"]
 
 @dataclass
 class Step:
-    """Events of a table that go to one place.
+    """Events of a table to add in one step.
 
     Attributes:
-        entry: Where they go.
-        types: The type of all of them, or that of each.
-        slices: Their bytes.
-        first_row: The place of the first one in the table.
+        entry: Accepts the events.
+        types: One type for all of them, or one per event.
+        slices: The bytes of the events.
+        first_row: The position of the first row in the table.
     """
 
     entry: Accumulator | Router
@@ -36,13 +36,13 @@ class Step:
 
 
 def one_slice(data: bytes) -> Slices:
-    """The bytes of one event."""
+    """Slices with the bytes of one event."""
     return Slices(data, struct.pack("=qq", 0, len(data)), 0, 1, 8)
 
 
 @contextlib.contextmanager
 def naming_row(step: Step) -> Iterator[None]:
-    """Tell an error that an event met where the row is."""
+    """Add the row's position in the table to an error about an event."""
     try:
         yield
     except SerializationError:

@@ -1,7 +1,7 @@
-"""From columns to protobuf messages: a message's fields out of the columns of their names.
+"""Encodes columns as protobuf messages: each column is the field of the same name.
 
-Numbers, booleans, strings, bytes, enums and timestamps are encoded by the core. What is repeated, a map or a message is
-set value by value in a message with that field alone, whose bytes are the field's.
+The core encodes numbers, booleans, strings, bytes, enums and timestamps. Repeated fields, maps and messages are encoded
+row by row: a message with only that field is serialized, and its bytes are those of the field.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MessageFields"]
 
 _F = FieldDescriptor
-# Of a scalar type: the core's kind, Arrow's type that it is read from, and the wire type (encoding specification).
+# For each scalar type: the core's kind, the Arrow type to read it from, and the wire type (encoding specification).
 _NUMBERS = {
     _F.TYPE_INT32: ("varint", pa.int32(), 0),
     _F.TYPE_INT64: ("varint", pa.int64(), 0),
@@ -81,8 +81,8 @@ class MessageFields:
         """Compare columns with the message's fields.
 
         Raises:
-            ValueError: A column has no field of its name, or is of a type that the field does not take; or the message
-                requires a field that has no column. The message says which.
+            ValueError: A column has no field of the same name, its type does not fit the field, or a required field
+                has no column. The message names the column or field.
         """
         for name in names:
             field = self._fields.get(name)
@@ -99,7 +99,7 @@ class MessageFields:
                 raise ValueError(f"{self.name} requires a field {field.name!r}, and there is no such column")
 
     def encode(self, names: Sequence[str], rows: pa.RecordBatch) -> Slices:
-        """The messages of rows.
+        """Encode rows as messages.
 
         Raises:
             BadRowError: A value does not fit its field.
@@ -117,7 +117,7 @@ class MessageFields:
         return encode_rows(fields, rows.num_rows)
 
     def parse(self, data: bytes) -> Any:
-        """A message of its bytes."""
+        """Parse a message."""
         return self._class.FromString(data)
 
     def _field(self, field: FieldDescriptor, column: pa.Array) -> Field:
@@ -145,7 +145,7 @@ class MessageFields:
         return text_field("finished", b"", pa.array(encoded, pa.large_binary()))
 
     def _alone(self, field: FieldDescriptor, value: Any, row: int) -> bytes:
-        """The bytes of a message with one field."""
+        """Serialize a message with only this field."""
         if value is None:
             return b""
         message = self._class()
@@ -158,7 +158,7 @@ class MessageFields:
         return data
 
     def _check_oneofs(self, names: Sequence[str], rows: pa.RecordBatch) -> None:
-        """In protobuf only one field of a oneof is set."""
+        """Refuse rows that set two fields of a oneof: protobuf keeps only one."""
         groups: dict[str, list[str]] = {}
         for name in names:
             oneof = self._fields[name].containing_oneof
@@ -206,7 +206,7 @@ def _takes_one(field: FieldDescriptor, kind: pa.DataType) -> bool:
 
 
 def _set(message: Any, field: FieldDescriptor, value: Any) -> None:
-    """Set a field of a message to what Arrow makes of a value."""
+    """Set a field of a message to the Python object that Arrow made of a value."""
     if _is_map(field):
         assert field.message_type is not None
         entry = field.message_type.fields_by_name["value"]
@@ -263,7 +263,7 @@ def _nanoseconds(value: datetime.datetime) -> int:
 
 
 def _enum_numbers(field: FieldDescriptor, column: pa.Array) -> pa.Array:
-    """The numbers of an enum's values, which may be given by name."""
+    """The numbers of an enum's values. The column may have their names instead."""
     assert field.enum_type is not None
     if is_text(column.type):
         numbers = {name: value.number for name, value in field.enum_type.values_by_name.items()}

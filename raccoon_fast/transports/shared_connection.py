@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["SharedConnection"]
 
 _CLOSE_TIMEOUT_S = 1.0
-# A frame up to this size waits for others of the same step, as each write costs several microseconds, until this much
-# waits. Less than the last is copied into one piece, which costs less there than several buffers do.
+# While frames are held, one of up to _SMALL_BYTES waits for others of the same step, because each write costs several
+# microseconds. At _MOST_HELD_BYTES they are written. Up to _COPIED_BYTES are joined into one buffer, which is cheaper.
 _SMALL_BYTES, _MOST_HELD_BYTES, _COPIED_BYTES = 16 * 1024, 64 * 1024, 32 * 1024
 # Frames that answer a server, such as a PING's, while it reads nothing; protects from one that only asks.
 _MOST_UNREAD = 10_000
@@ -71,11 +71,11 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._held = None
 
     def _put(self, buffers: list[bytes | memoryview], nbytes: int) -> bool:
-        """Write them, or have `release` do so; returns whether they were written.
+        """Write a frame, or leave that to `release`; returns whether it was written.
 
         Args:
-            buffers: In this order; they must not change until `release`.
-            nbytes: Of all of them, more than 0.
+            buffers: The parts of the frame, in order; they must not change until `release`.
+            nbytes: The length of all parts, more than 0.
         """
         held = self._held
         if held is not None and nbytes <= _SMALL_BYTES:

@@ -1,7 +1,7 @@
-"""Knows answers by their bytes: a server answers most calls alike, but for the stream and the message.
+"""Recognizes answers by their bytes, because a server's answers mostly differ only in the stream and the message.
 
-What has the same header blocks as an answer that was read, in the same frames, means the same. So they are compared in
-place of being read: two of three frames are header blocks, and reading all three costs more than all else that is done
+If an answer has the same frames and header blocks as an earlier one, it has the same meaning. So its bytes are compared
+instead of parsed. Two of its three frames are header blocks, and parsing the three costs more than the rest of the work
 for an answer.
 """
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["AnswerShape"]
 
 _HEAD = wire.FRAME_HEAD.size
-# Of a frame's head: length, type and flags; then the stream.
+# The parts of a frame's head: length, type and flags (5 bytes); then the stream (4 bytes).
 _KIND, _STREAM = 5, 4
-# RFC 9113, 6.1 and 6.2: not padded, without a priority, each block in one frame.
+# RFC 9113, 6.1 and 6.2: no padding, no priority, each block in one frame.
 _FRAMES = (
     (wire.HEADERS, wire.END_HEADERS),
     (wire.DATA, 0),
@@ -29,11 +29,11 @@ _FRAMES = (
 
 
 class AnswerShape:
-    """An answer in three frames that follow one another: head, message, trailers.
+    """The bytes of an answer in three consecutive frames (head, message, trailers), without stream and message.
 
     Attributes:
-        nbytes: Of all three.
-        body_bytes: Of the message.
+        nbytes: The length of all three frames.
+        body_bytes: The length of the message.
     """
 
     __slots__ = (
@@ -64,9 +64,9 @@ class AnswerShape:
 
     @classmethod
     def of(cls, data: bytes) -> AnswerShape | None:
-        """The shape of the answer that `data` begins with; None if it is not whole, or not an ordinary one.
+        """The shape of the answer at the start of `data`; None if the answer is incomplete or not an ordinary one.
 
-        Only a head of status 200 without a content-length, and trailers with a gRPC status of 0, are ordinary.
+        An ordinary answer has a head with status 200 and no content-length, and trailers with gRPC status 0.
         """
         at = 0
         while (end := wire.frame_end(data, at)) <= len(data) and data[at + 3] not in (wire.HEADERS, wire.DATA):
@@ -83,14 +83,14 @@ class AnswerShape:
             fields = wire.read_block(data[starts[0] + _HEAD : starts[1]])
             trailers = wire.read_block(data[starts[2] + _HEAD : at])
         except (wire.FrameError, wire.MalformedError):
-            return None  # whoever reads it says so
+            return None  # the code that parses it reports the error
         is_plain = fields[:1] == ((b":status", b"200"),) and (b"grpc-status", b"0") in trailers
         if len(ids) != 1 or not is_plain or any(name == b"content-length" for name, _ in fields):
             return None
         return cls(data, starts, at, fields, trailers)
 
     def stream_at(self, data: bytes, at: int) -> int:
-        """The stream of the answer of this shape that begins at `at`; 0 if there is none."""
+        """The stream of the answer that begins at `at`, if it has this shape; otherwise 0."""
         stream = data[at + _KIND : at + _HEAD]
         if data.startswith(self._first + stream + self._middle + stream, at) and data.startswith(
             self._last_kind + stream + self._last, at + self._last_at
@@ -99,6 +99,6 @@ class AnswerShape:
         return 0
 
     def answer_at(self, data: bytes, at: int, written_s: float) -> HTTP2Answer:
-        """The answer of this shape that begins at `at`."""
+        """The answer that begins at `at`; it must have this shape."""
         body = at + self._body_at
         return HTTP2Answer(self._fields, data[body : body + self.body_bytes], self._trailers, written_s)
