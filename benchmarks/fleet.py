@@ -82,50 +82,61 @@ POLICIES = {
 }
 _ACCEPTS_PER_S = 1_000.0  # per server, including TLS
 _BACKLOG = 4_096.0
+_DRAWS = 25
 
 
 class Outage(NamedTuple):
-    """Connections that break at the same time, and the servers that remain to accept them."""
+    """Connections that break at the same time, and the servers that remain to accept them.
+
+    Attributes:
+        draws: The number of simulations with random waits of their own. The peak of one small fleet is mostly chance.
+    """
 
     name: str
     producers: int
     servers: int
     down_s: float
+    draws: int = 1
 
-    def wave(self, policy: str) -> Wave:
+    def waves(self, policy: str) -> list[Wave]:
+        return [self._wave(policy, seed) for seed in range(1, self.draws + 1)]
+
+    def _wave(self, policy: str, seed: int) -> Wave:
         listener = Listener(_ACCEPTS_PER_S * self.servers, _BACKLOG * self.servers, self.down_s)
-        return reconnect(self.producers, POLICIES[policy], listener)
+        return reconnect(self.producers, POLICIES[policy], listener, seed)
 
 
 OUTAGES = (
-    Outage("10 producers, their server away for 10 s", 10, 1, 10.0),
-    Outage("1,000 producers, their server away for 10 s", 1_000, 1, 10.0),
+    Outage("10 producers, their server away for 10 s", 10, 1, 10.0, draws=_DRAWS),
+    Outage("1,000 producers, their server away for 10 s", 1_000, 1, 10.0, draws=_DRAWS),
     Outage("100,000 producers, all 5 servers away for 10 s", 100_000, 5, 10.0),
     Outage("100,000 producers, 1 of 5 servers restarts: 20,000 go to the other 4", 20_000, 4, 0.0),
 )
 
 
-def wave_tables(outages: Sequence[Outage], waves: dict[tuple[Outage, str], Wave]) -> list[Table]:
+def wave_tables(outages: Sequence[Outage], waves: dict[tuple[Outage, str], list[Wave]]) -> list[Table]:
+    """The medians of all draws."""
     tables = []
     for outage in outages:
         table = Table(outage.name, "", "policy")
         for policy in POLICIES:
-            wave = waves[outage, policy]
-            table.add(policy, "attempts a producer", [wave.attempts.total() / outage.producers])
-            table.add(policy, "attempts/s, worst 0.1 s", [wave.peak_per_s()])
-            table.add(policy, "the same, once servers are up", [wave.peak_per_s(outage.down_s)])
-            table.add(policy, "s until half are back", [wave.share_s(0.5)])
-            table.add(policy, "s until 99 % are", [wave.share_s(0.99)])
+            drawn = waves[outage, policy]
+            table.add(policy, "attempts a producer", [wave.attempts.total() / outage.producers for wave in drawn])
+            table.add(policy, "attempts/s, worst 0.1 s", [wave.peak_per_s() for wave in drawn])
+            table.add(policy, "the same, once servers are up", [wave.peak_per_s(outage.down_s) for wave in drawn])
+            table.add(policy, "s until half are back", [wave.share_s(0.5) for wave in drawn])
+            table.add(policy, "s until 99 % are", [wave.share_s(0.99) for wave in drawn])
         tables.append(table)
     return tables
 
 
-def wave_chart(outages: Sequence[Outage], waves: dict[tuple[Outage, str], Wave]) -> str:
+def wave_chart(outages: Sequence[Outage], waves: dict[tuple[Outage, str], list[Wave]]) -> str:
+    """The first draw of each."""
     panels = []
     for outage in outages:
         series = {}
         for policy in POLICIES:
-            attempts = waves[outage, policy].attempts
+            attempts = waves[outage, policy][0].attempts
             width = 10 if outage.down_s else 2
             counts = [sum(attempts[tenth + part] for part in range(width)) for tenth in range(0, 600, width)]
             seconds = [(at * width / 10, count * 10 / width) for at, count in enumerate(counts) if count]
@@ -246,7 +257,7 @@ def simulate(*, is_quick: bool) -> dict[str, Part]:
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), CONTEXT) as pool:
         # Starts the longest simulation first.
         running = {one: pool.submit(one.run) for one in sorted(overloads, key=lambda one: -one.producers)}
-        breaking = {(outage, policy): pool.submit(outage.wave, policy) for outage in outages for policy in POLICIES}
+        breaking = {(outage, policy): pool.submit(outage.waves, policy) for outage in outages for policy in POLICIES}
         batched = batching(RATES[:2] if is_quick else RATES)
         waves = {key: future.result() for key, future in breaking.items()}
         loads = {one: running[one].result() for one in overloads}

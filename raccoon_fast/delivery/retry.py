@@ -11,7 +11,9 @@ __all__ = ["RetryPolicy"]
 _FIRST_PROBES_S = 1.0
 _FULL_JITTER = 2
 # The waits of later probes are drawn from this range of multiples of their limit.
-_LEAST, _MOST = 0.5, 1.8
+_LEAST, _MOST = 0.5, 1.9
+# The longest wait of a probe is at least this many times `initial`.
+_INITIALS = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class RetryPolicy:
     def probe_s(self, failures: int, down_s: float) -> float:
         """Seconds to wait before the next attempt at a server that is down.
 
-        The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or `initial`), so
-        that a recovered server is found within about half of that time. With jitter the first two waits are
+        The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or twice `initial`),
+        so that a recovered server is found within about half of that time. With jitter the first two waits are
         drawn as in `delay_s`, because all clients that lost the server start together. Later ones are drawn from half
         the limit to nearly twice the limit: shorter waits would cost attempts and find nothing, and a narrower range
         would bring a fleet back in a higher wave.
@@ -87,7 +89,7 @@ class RetryPolicy:
             failures: The number of failed attempts in a row, 1 or more.
             down_s: Seconds since the first of them failed.
         """
-        bound = min(self._bound_s(failures), max(_FIRST_PROBES_S, self.initial, down_s))
+        bound = min(self._bound_s(failures), max(_FIRST_PROBES_S, _INITIALS * self.initial, down_s))
         if not self.jitter:
             return bound
         low, high = (0.0, bound) if failures <= _FULL_JITTER else (_LEAST * bound, min(_MOST * bound, self.maximum))

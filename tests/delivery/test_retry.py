@@ -69,11 +69,12 @@ class TestProbes:
         assert policy.probe_s(10_000, 1e6) == 30.0
 
     def test_an_initial_wait_is_kept(self) -> None:
-        assert RetryPolicy(initial=5.0, jitter=None).probe_s(1, 0.0) == 5.0
+        policy = RetryPolicy(initial=5.0, jitter=None)
+        assert [policy.probe_s(failures, 5.0) for failures in (1, 2, 3)] == [5.0, 10.0, 10.0]
 
     def test_jitter(self) -> None:
         policy = RetryPolicy(initial=0.1)
-        cases = ((1, 0.0, 0.0, 0.1), (2, 0.1, 0.0, 0.2), (8, 12.0, 6.0, 21.6), (99, 1e6, 15.0, 30.0))
+        cases = ((1, 0.0, 0.0, 0.1), (2, 0.1, 0.0, 0.2), (8, 12.0, 6.0, 22.8), (99, 1e6, 15.0, 30.0))
         for failures, down_s, least, most in cases:
             drawn = [policy.probe_s(failures, down_s) for _ in range(2_000)]
             assert least <= min(drawn) < least + 0.05 * (most - least)
