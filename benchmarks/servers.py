@@ -158,9 +158,9 @@ class _Way(asyncio.Protocol):
             return
         while way and way[0][0] <= self._loop.time():
             data = way.popleft()[1]
-            if data is not None:
-                transport.write(data)
-            else:
+            if data is None:
                 transport.close()
+            elif not transport.is_closing():
+                transport.write(data)
         if way:
             self._loop.call_at(way[0][0], self.arrive)
