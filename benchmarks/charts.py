@@ -12,7 +12,7 @@ from results import Group
 def _colour(row: str, base: str) -> str:
     if row == base:
         return OURS
-    if row.startswith(("ours", "raccoon_fast")):
+    if row.startswith("raccoon_fast"):
         return OURS_TOO
     return FLOOR if row in ("memcpy", "sendall (floor)") else PEER
 
@@ -43,7 +43,7 @@ def _bars(title: str, columns: int = 1) -> Callable[[Group], str]:
 
 def _envelope(group: Group) -> str:
     first = {table.title.split()[0]: table for table in reversed(_cpu(group))}
-    return bar_chart("One request out of a thousand events", "ns of CPU an event", _blocks(reversed([*first.values()])))
+    return bar_chart("Encoding a request of 1,000 events", "ns of CPU per event", _blocks(reversed([*first.values()])))
 
 
 def _latency(group: Group) -> str:
@@ -53,7 +53,7 @@ def _latency(group: Group) -> str:
             name: [(float(rate.replace(",", "")), cells[name].median) for rate, cells in table.cells.items()]
             for name in ("p50", "p99", "p99.9")
         }
-        panels.append(Lines(table.title.split(",")[0], "events a second", "ms", series, log_y=True))
+        panels.append(Lines(table.title.split(",")[0], "events/s", "ms", series, log_y=True))
     return line_chart("From emit to acknowledgement, linger 5 ms", "ms, 200 B events", panels)
 
 
@@ -61,10 +61,10 @@ def _scale(group: Group) -> str:
     panels = []
     for table in group.tables:
         points = [
-            (float(size.replace(",", "")), cells["CPU, ns an event"].median) for size, cells in table.cells.items()
+            (float(size.replace(",", "")), cells["CPU, ns per event"].median) for size, cells in table.cells.items()
         ]
-        panels.append(Lines(table.title, table.rows, "ns of CPU an event", {"CPU": points}))
-    return line_chart("What an event costs at scale", "WebSocket, 200 B x 1,000", panels)
+        panels.append(Lines(table.title, table.rows, "ns of CPU per event", {"CPU": points}))
+    return line_chart("CPU per event as the load grows", "WebSocket, 200 B x 1,000", panels)
 
 
 def _distance(group: Group) -> str:
@@ -75,7 +75,7 @@ def _distance(group: Group) -> str:
                 way: [(float(row), cells[way].median) for row, cells in table.cells.items()] for way in table.columns
             }
             panels.append(Lines(table.title.split(",")[0], "round trip, ms", "events/s", series, log_x=False))
-    return line_chart("What gets through to a far server", "events/s, 200 B x 1,000", panels)
+    return line_chart("Events per second to a distant server", "events/s, 200 B x 1,000", panels)
 
 
 def _memory(group: Group) -> str:
@@ -91,18 +91,20 @@ def _memory(group: Group) -> str:
 
 CHARTS: dict[str, Callable[[Group], str]] = {
     "envelope": _envelope,
-    "acks": _bars("An answer decoded, matched and resolved", 2),
-    "emit": _bars("Handing an event over", 3),
-    "transports": _bars("From events to their acknowledgement: CPU of the client"),
+    "acks": _bars("Decoding an answer and resolving its future", 2),
+    "emit": _bars("Calls of emit: CPU of the calling thread", 3),
+    "transports": _bars("From event to acknowledgement: CPU of the client"),
     "latency": _latency,
     "interference": lambda group: bar_chart(
-        "From emit to acknowledgement, beside a thread that computes",
+        "From emit to acknowledgement, in a program that computes",
         "ms",
         _blocks((table for table in group.tables if table.unit == "ms"), 2),
     ),
     "scale": _scale,
     "distance": _distance,
-    "columns": _bars("Rows of a table, to the acknowledgement: CPU of the client"),
+    "columns": _bars("From table row to acknowledgement: CPU of the client"),
     "memory": _memory,
-    "ingest": lambda group: bar_chart("What the collector takes in", "events/s", _blocks(group.tables)),
+    "ingest": lambda group: bar_chart(
+        "Events per second that the collector receives", "events/s", _blocks(group.tables)
+    ),
 }

@@ -21,12 +21,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc: str | None, quick: str) -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.add_argument("--quick", action="store_true", help=quick)
-        self.add_argument("--output", type=Path, default=RESULTS, help="folder for the results; made if need be")
+        self.add_argument("--output", type=Path, default=RESULTS, help="folder for the results; created if missing")
 
     def parse(self) -> argparse.Namespace:
         """The arguments. Ends the program if they are invalid or would store quick figures as real ones."""
         chosen = self.parse_args()
         if chosen.quick and chosen.output == RESULTS:
-            self.error("quick figures mean nothing: say where they go with --output")
+            self.error("figures of a quick run are not usable: choose another folder with --output")
         chosen.output.mkdir(parents=True, exist_ok=True)
         return chosen

@@ -1,8 +1,8 @@
-"""What a Producer sends to a server that is far away, with the defaults and with a fixed number of batches in flight.
+"""Measures how much a Producer sends to a distant server, by default and with a fixed number of batches in flight.
 
-Between them is a proxy, in a process of its own, that holds back every byte for half of the round trip; it takes CPU of
-the same machine. Events of 200 B are handed over by `emit_many` as fast as they are taken. Counted is what is
-acknowledged from when the connections have come up to speed, in rounds of one process each.
+A proxy in a separate process delays every byte by half of the round trip; it uses CPU of the same machine. `emit_many`
+emits events of 200 B as fast as the producer accepts them. Acknowledged events are counted after the connections have
+come up to speed, in several rounds of one process.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
     tables = []
     with sink() as server:
         for transport in TRANSPORTS:
-            rate = Table(f"{transport}, by round trip", "events/s", "ms")
-            cpu = Table(f"{transport}, by round trip", "ns of CPU an event", "ms", is_detail=True)
+            rate = Table(f"{transport}, by round trip", "events/s", "round trip, ms")
+            cpu = Table(f"{transport}, by round trip", "ns of CPU per event", "round trip, ms", is_detail=True)
             for round_trip_ms in ROUND_TRIPS_MS[:2] if effort.is_quick else ROUND_TRIPS_MS:
                 measures = {
                     way: functools.partial(_measure, server.url(transport), round_trip_ms / 1000.0, options, effort)

@@ -1,10 +1,10 @@
-"""What it costs the calling thread to hand an event over, while a background thread sends: ours and other producers.
+"""Measures what a call of `emit` costs the calling thread while a background thread sends, beside other producers.
 
-Ours is a real Producer that sends over WebSocket to a collector in another process. confluent-kafka's `produce` sends
-to its built-in mock cluster, segment-analytics' `track(send=False)` sends nothing. An event is bytes of 200 B, or a
-flight, as a dict (orjson makes it bytes, here and for Kafka; Segment takes dicts) or as a protobuf message. A round
-hands over what fits the queue and is timed by the threads' own CPU clocks; then, not timed, what was handed over is
-flushed, and asserted to be acknowledged and received.
+A Producer sends over WebSocket to a collector in another process. confluent-kafka's `produce` sends to its built-in
+mock cluster; segment-analytics' `track(send=False)` sends nothing. An event is 200 B of bytes, or a flight as a dict or
+as a protobuf message. orjson encodes the dicts, here and for Kafka; Segment takes dicts. A round emits as many events
+as fit into the queue, and is timed with the CPU clocks of its threads. Then, without timing, the events are flushed,
+and the benchmark checks that all were acknowledged and received.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from payloads import TYPE, events_of, flight_dicts, flight_messages
 from servers import Sink, sink
 
 FORMS = ("bytes", "dict", "protobuf")
-BASE = "ours, emit"
+BASE = "raccoon_fast, emit"
+MANY = "raccoon_fast, emit_many"
 KAFKA = "confluent-kafka, produce"
 SEGMENT = "segment-analytics, track(send=False)"
 # The application's loop over this many events is timed; a round has several loops.
 _LOOP = 1000
-_EVENTS = {BASE: 100_000, "ours, emit_many": 100_000, KAFKA: 100_000, SEGMENT: 2_000}
+_EVENTS = {BASE: 100_000, MANY: 100_000, KAFKA: 100_000, SEGMENT: 2_000}
 _PURE_EVENTS = 20_000
 
 Hand = Callable[[list[tuple[str, Any]]], object]
@@ -39,14 +40,14 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
     tables = []
     with sink() as server:
         for threads in effort.some((1, 4)):
-            clocks = Clocks(f"Handing an event over, {threads} thread{'s' * (threads > 1)}", "call", BASE)
+            clocks = Clocks(f"Calls of emit, {threads} thread{'s' * (threads > 1)}", "call", BASE)
             for form in effort.some(FORMS):
-                cases = [(BASE, False), ("ours, emit_many", False)]
+                cases = [(BASE, False), (MANY, False)]
                 if threads == 1:
-                    cases += [(BASE, True), ("ours, emit_many", True)]
+                    cases += [(BASE, True), (MANY, True)]
                 cases += [(KAFKA, False)] * kafka + [(SEGMENT, False)] * (segment and form == "dict")
                 measures = {
-                    name.replace("ours", "ours, pure Python") if is_pure else name: functools.partial(
+                    name.replace("raccoon_fast", "raccoon_fast, pure Python") if is_pure else name: functools.partial(
                         _measure, server, name, is_pure, form, threads, effort
                     )
                     for name, is_pure in cases
@@ -60,7 +61,7 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
 def serializers(effort: Effort, left_out: LeftOut) -> list[Table]:
     """Compare the JSON encoders that `JSON` could use."""
     left_out.find("msgspec", "msgspec")
-    clocks = Clocks("A flight's dict to JSON bytes", "encoder", "orjson")
+    clocks = Clocks("Encoding a flight's dict as JSON", "encoder", "orjson")
     for name, timings in time_cases(serializer_cases, (), _LOOP, effort).items():
         clocks.add(name, "flights", timings)
     return [clocks.cpu, clocks.wall]
@@ -89,7 +90,7 @@ def _measure(server: Sink, name: str, is_pure: bool, form: str, threads: int, ef
     events = max(1, effort.count(full) // _LOOP // threads) * _LOOP * threads
     env = PURE if is_pure else {}
     timings = fresh(_time_rounds, name, form, threads, events, server.websocket_url, effort, env=env)
-    if name.startswith("ours"):
+    if name.startswith("raccoon_fast"):
         server.expect(events * (1 + effort.rounds))
     return timings
 

@@ -1,13 +1,13 @@
-"""What rows of an engine cost to send, by our sink and by what a user would write, with 1, 2 and 4 executors.
+"""Measures the cost of sending an engine's rows, with this package's sink and with typical code.
 
         make bench-engines                                # in a separate venv, into benchmarks/results
-        python benchmarks/engines.py --quick --output D   # a short run; the figures mean nothing
+        python benchmarks/engines.py --quick --output D   # a short run; its figures are not usable
 
-The rows lie in the executors' memory; a row becomes an event of JSON, some 150 B, a request has 1,000. Beside the sink
-stands `foreachPartition`: one httpx.Client a partition, a protobuf message filled by `add`, or JSON with base64, posted
-batch by batch, the answer looked at. All ways take turns, and each asserts that the collector, a process of its own,
-received every event. CPU is that of the executors' Python processes, user and system, ended ones included; that of the
-JVMs, which plan, keep and hand over the rows, stands apart.
+The rows are in the memory of 1, 2 or 4 executors. Each row becomes a JSON event of about 150 B; a request has 1,000
+events. The typical code is `foreachPartition` with one httpx.Client per partition: it fills a protobuf message with
+`add`, or builds JSON with base64, posts each batch, and checks the answer. All ways take turns, and a collector in a
+separate process must receive every event. CPU is user and system time of the executors' Python processes, including
+those that have ended. The CPU of the JVMs, which plan, store and pass on the rows, is listed separately.
 """
 
 from __future__ import annotations
@@ -218,9 +218,9 @@ def run(name: str, effort: Effort) -> list[Table]:
     """The tables of one engine."""
     events = max(BATCH * _PARTITIONS, effort.count(EVENTS) // BATCH * BATCH)
     tables = [
-        Table(f"{name}, CPU of the Python workers", "µs of CPU an event", "way"),
+        Table(f"{name}, CPU of the Python workers", "µs of CPU per event", "way"),
         Table(f"{name}, events acknowledged", "events/s", "way"),
-        Table(f"{name}, CPU of the JVMs", "µs of CPU an event", "way", is_detail=True),
+        Table(f"{name}, CPU of the JVMs", "µs of CPU per event", "way", is_detail=True),
     ]
     with sink() as server:
         for executors in effort.some(EXECUTORS):
@@ -253,11 +253,11 @@ def chart(name: str, tables: list[Table]) -> str:
                 colour = OURS if way == table.base else OURS_TOO if way.startswith("raccoon_fast") else PEER
                 bars.append((way, cells[column].median, colour))
             blocks.append(Bars(f"{table.unit}, {column}", bars))
-    return bar_chart(f"{name}: from rows to acknowledged events", "rows of five columns, 1,000 a request", blocks)
+    return bar_chart(f"{name}: from rows to acknowledged events", "rows of five columns, 1,000 per request", blocks)
 
 
 def main() -> None:
-    chosen = Parser(__doc__, "a little of it; the figures mean nothing").parse()
+    chosen = Parser(__doc__, "do a short run; its figures are not usable").parse()
     effort = QUICK if chosen.quick else Effort(rounds=3)
     parts = {}
     for name in ENGINES:

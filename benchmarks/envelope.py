@@ -1,8 +1,8 @@
-"""Events to one finished request: ours compiled and pure, google.protobuf, JSON libraries, and a copy of the bytes.
+"""Encodes events into a request: this package, compiled and pure, other libraries, and a copy of the bytes.
 
-Every case makes the whole SendEventRequest, guid and time included, of events that are bytes already; that it is the
-one google.protobuf, or `json`, makes is checked first. "memcpy" copies the finished request once, to memory that is
-there: no encoder can do less.
+Every case builds a complete SendEventRequest with guid and time; the events are bytes already. Before timing, each
+request is compared with the one that google.protobuf or `json` builds. "memcpy" copies the finished request once into
+allocated memory; no encoder can do less.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from payloads import GUID, PAYLOADS, SENT_TIME, Event, events_of, google_request
 from raccoon_fast.collector.messages import SendEventRequest
 
 BATCHES = (1000, 100, 1)
-BASE = "ours, add_many"
+BASE = "raccoon_fast, add_many"
 
 
 def run(effort: Effort, left_out: LeftOut) -> list[Table]:
@@ -91,7 +91,7 @@ def _ours(kind: str, events: list[tuple[str, bytes]]) -> dict[str, Callable[[], 
     from raccoon_fast.core import _envelope_c, _envelope_py
 
     cases: dict[str, Callable[[], Any]] = {}
-    for form, module in (("ours", _envelope_c), ("ours, pure Python", _envelope_py)):
+    for form, module in (("raccoon_fast", _envelope_c), ("raccoon_fast, pure Python", _envelope_py)):
         cases[f"{form}, add_many"] = _add_many(getattr(module, kind)(), events)
         cases[f"{form}, add"] = _add(getattr(module, kind)(), events)
     return cases

@@ -1,9 +1,10 @@
-"""What a fleet of producers does to its servers: simulated with the policies of this package, beside a few real ones.
+"""Simulates the load of a fleet of producers on its servers, and compares it with a few real producers.
 
         python benchmarks/fleet.py                    # writes fleet.json, tables and charts into benchmarks/results
         python benchmarks/fleet.py --quick --output D # only the smallest fleets, without real producers
 
-The same seed gives the same figures on every machine. docs/pages/capacity.md lists the assumptions and conclusions.
+The producers follow the policies of this package. The same seed gives the same figures on every machine.
+docs/pages/capacity.md lists the assumptions and conclusions.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ LINGERS_S = (DEFAULTS.linger_s, 0.05, 0.5)
 
 
 def connections(fleets: Sequence[int]) -> Table:
-    table = Table(f"Connections, a server taking {MAX_CONNECTIONS:,}", "", "producers")
+    table = Table(f"Connections, with up to {MAX_CONNECTIONS:,} per server", "", "producers")
     for producers in fleets:
         opened = producers * DEFAULTS.connections
         servers = math.ceil(opened / MAX_CONNECTIONS)
         row = f"{producers:,}"
         table.add(row, "WebSocket connections", [opened])
-        table.add(row, "REST connections, at most", [opened * DEFAULTS.most_in_flight])
+        table.add(row, "REST connections, maximum", [opened * DEFAULTS.most_in_flight])
         table.add(row, "servers", [servers])
-        table.add(row, "with one more to lose", [servers + 1])
-        table.add(row, "pings/s, both ways", [opened / PING_S + opened / (DEFAULTS.ping_interval_s or math.inf)])
+        table.add(row, "servers, with one spare", [servers + 1])
+        table.add(row, "pings/s, both directions", [opened / PING_S + opened / (DEFAULTS.ping_interval_s or math.inf)])
     return table
 
 
 def batching(rates: Sequence[int]) -> Table:
-    table = Table("Requests a second of one producer", "", "events/s")
+    table = Table("Requests per second of one producer", "", "events/s")
     for rate in rates:
         for linger_s in LINGERS_S:
             column = f"linger {linger_s:g} s" + (", the default" if linger_s == DEFAULTS.linger_s else "")
@@ -69,7 +70,7 @@ def batching_chart(table: Table) -> str:
         for column in table.columns
     }
     panel = Lines("", "events/s of a producer", "requests/s", lines, log_y=True)
-    return line_chart("What lingering makes of a producer's events", "requests a second", [panel], in_a_row=1)
+    return line_chart("Requests per second by linger", "requests/s", [panel], in_a_row=1)
 
 
 # Reconnecting.
@@ -107,10 +108,10 @@ class Outage(NamedTuple):
 
 
 OUTAGES = (
-    Outage("10 producers, their server away for 10 s", 10, 1, 10.0, draws=_DRAWS),
-    Outage("1,000 producers, their server away for 10 s", 1_000, 1, 10.0, draws=_DRAWS),
-    Outage("100,000 producers, all 5 servers away for 10 s", 100_000, 5, 10.0),
-    Outage("100,000 producers, 1 of 5 servers restarts: 20,000 go to the other 4", 20_000, 4, 0.0),
+    Outage("10 producers, server down for 10 s", 10, 1, 10.0, draws=_DRAWS),
+    Outage("1,000 producers, server down for 10 s", 1_000, 1, 10.0, draws=_DRAWS),
+    Outage("100,000 producers, all 5 servers down for 10 s", 100_000, 5, 10.0),
+    Outage("100,000 producers, 1 of 5 servers restarts: 20,000 move to the other 4", 20_000, 4, 0.0),
 )
 
 
@@ -121,11 +122,13 @@ def wave_tables(outages: Sequence[Outage], waves: dict[tuple[Outage, str], list[
         table = Table(outage.name, "", "policy")
         for policy in POLICIES:
             drawn = waves[outage, policy]
-            table.add(policy, "attempts a producer", [wave.attempts.total() / outage.producers for wave in drawn])
+            table.add(policy, "attempts per producer", [wave.attempts.total() / outage.producers for wave in drawn])
             table.add(policy, "attempts/s, worst 0.1 s", [wave.peak_per_s() for wave in drawn])
-            table.add(policy, "the same, once servers are up", [wave.peak_per_s(outage.down_s) for wave in drawn])
-            table.add(policy, "s until half are back", [wave.share_s(0.5) for wave in drawn])
-            table.add(policy, "s until 99 % are", [wave.share_s(0.99) for wave in drawn])
+            table.add(
+                policy, "attempts/s, worst 0.1 s after the outage", [wave.peak_per_s(outage.down_s) for wave in drawn]
+            )
+            table.add(policy, "s until half are connected", [wave.share_s(0.5) for wave in drawn])
+            table.add(policy, "s until 99 % are connected", [wave.share_s(0.99) for wave in drawn])
         tables.append(table)
     return tables
 
@@ -152,7 +155,7 @@ def wave_chart(outages: Sequence[Outage], waves: dict[tuple[Outage, str], list[W
                 marks=False,
             )
         )
-    return line_chart("Coming back after an outage", "connection attempts a second", panels, in_a_row=2)
+    return line_chart("Reconnecting after an outage", "connection attempts per second", panels, in_a_row=2)
 
 
 # Overload.
@@ -195,15 +198,15 @@ class Overload(NamedTuple):
         }
         acked = sum(tally.acked[second] for second in range(_BEGIN_S, _END_S)) / (_END_S - _BEGIN_S)
         figures = {
-            "attempts a request, meanwhile": tally.amplification(_BEGIN_S, _END_S),
-            "goodput meanwhile, % of capacity": acked * percent,
-            "s after it until 99 % had ended": max(0.0, tally.settled_s(_END_S, 0.99) - _END_S),
+            "attempts per request in the overload": tally.amplification(_BEGIN_S, _END_S),
+            "goodput in the overload, % of capacity": acked * percent,
+            "s from its end until 99 % have an outcome": max(0.0, tally.settled_s(_END_S, 0.99) - _END_S),
             **{
                 f"{outcome}, %": tally.outcomes[outcome] / tally.offered * 100.0
                 for outcome in ("expired", "dropped", "failed")
             },
-            "waiting at most, requests a producer": tally.most_waiting / self.producers,
-            "MiB of one producer, at most": tally.most_buffered / (1 << 20),
+            "waiting requests per producer, maximum": tally.most_waiting / self.producers,
+            "MiB per producer, maximum": tally.most_buffered / (1 << 20),
         }
         return OverloadResult(series, figures)
 
@@ -232,7 +235,7 @@ OVERLOADS = (
 
 
 def overload_table(results: dict[Overload, OverloadResult]) -> Table:
-    table = Table("A minute of half again what the server can do", "", "fleet")
+    table = Table("One minute at 1.5 times the server's capacity", "", "fleet")
     for overload, result in results.items():
         for column, value in result.figures.items():
             table.add(overload.name, column, [value])
@@ -244,8 +247,8 @@ def overload_chart(results: dict[Overload, OverloadResult]) -> str:
         Lines(overload.name, "seconds", "% of capacity", result.series, log_x=False, marks=False)
         for overload, result in results.items()
     ]
-    title = "A server that gets half again what it can do, from 10 s to 70 s"
-    return line_chart(title, "% of its capacity", panels, in_a_row=2)
+    title = "A server under 1.5 times its capacity, from 10 s to 70 s"
+    return line_chart(title, "% of capacity", panels, in_a_row=2)
 
 
 # Running all parts.
@@ -270,7 +273,7 @@ def simulate(*, is_quick: bool) -> dict[str, Part]:
 
 
 def main() -> None:
-    chosen = Parser(__doc__, "the smallest fleets, and no real producers").parse()
+    chosen = Parser(__doc__, "simulate only the smallest fleets, without real producers").parse()
     parts = simulate(is_quick=chosen.quick)
     if not chosen.quick:
         parts["reality"] = Part([compare(Effort())])

@@ -38,17 +38,17 @@ class Seen(NamedTuple):
 
 def compare(effort: Effort) -> Table:
     """A table of real values, simulated values, and the range of 90 % of the simulations."""
-    table = Table(f"{PRODUCERS} real producers and {PRODUCERS} simulated ones, {DOWN_S:g} s of trouble", "", "trouble")
+    table = Table(f"{PRODUCERS} real and {PRODUCERS} simulated producers, failures of {DOWN_S:g} s", "", "failure")
     for trouble, (one, real, simulated) in TROUBLES.items():
         seen = [fresh(real) for _ in range(effort.processes)]
         expected = [simulated(seed) for seed in range(_SEEDS)]
-        measures = (f"failed attempts a {one}", "s until half", "s until all")
+        measures = (f"failed attempts per {one}", "s until half succeeded", "s until all succeeded")
         for place, measure in enumerate(measures):
             row, ordered = f"{trouble}: {measure}", sorted(values[place] for values in expected)
             table.add(row, "real", [values[place] for values in seen])
             table.add(row, "simulated", ordered)
-            table.add(row, "simulated, 5 % are below", [ordered[_SEEDS // 20]])
-            table.add(row, "simulated, 5 % are above", [ordered[-_SEEDS // 20 - 1]])
+            table.add(row, "simulated, 5th percentile", [ordered[_SEEDS // 20]])
+            table.add(row, "simulated, 95th percentile", [ordered[-_SEEDS // 20 - 1]])
     return table
 
 

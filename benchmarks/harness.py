@@ -124,7 +124,7 @@ class Table:
 class Clocks:
     """A table of CPU time and a table of wall time of the same rounds."""
 
-    def __init__(self, title: str, rows: str, base: str, cpu: str = "ns of CPU an event") -> None:
+    def __init__(self, title: str, rows: str, base: str, cpu: str = "ns of CPU per event") -> None:
         self.cpu = Table(title, cpu, rows, base)
         self.wall = Table(title, cpu.replace("of CPU", "of wall time"), rows, base, is_detail=True)
 

@@ -8,27 +8,27 @@ from results import Results, grid, number
 
 _ROWS = (
     (
-        "200 B event into a request",
+        "Encode a 200 B event",
         ("envelope", "Protobuf envelope, batches of 1,000", "200 B"),
-        "ours, add_many",
+        "raccoon_fast, add_many",
         ("google.protobuf, add",),
     ),
     (
-        "200 B event into a JSON request",
+        "Encode a 200 B event, JSON wire format",
         ("envelope", "JSON envelope, batches of 1,000", "200 B"),
-        "ours, add_many",
+        "raccoon_fast, add_many",
         ("json + base64", "orjson + pybase64"),
     ),
     (
         "`emit`, in the calling thread",
-        ("emit", "Handing an event over, 1 thread", "bytes"),
-        "ours, emit",
+        ("emit", "Calls of emit, 1 thread", "bytes"),
+        "raccoon_fast, emit",
         ("confluent-kafka, produce",),
     ),
     *(
         (
-            f"{transport}, to the acknowledgement, batches of {batch}",
-            ("transports", f"{transport}, to the acknowledgement", f"200 B x {batch}"),
+            f"{transport}, until the acknowledgement, batches of {batch}",
+            ("transports", f"{transport}, until the acknowledgement", f"200 B x {batch}"),
             "raccoon_fast Producer",
             peers,
         )
@@ -44,7 +44,7 @@ _ROWS = (
 
 def headline(results: Results) -> str:
     """A Markdown table of the headline figures that were measured."""
-    rows = [("ns of CPU an event", "raccoon_fast", "beside it")]
+    rows = [("ns of CPU per event", "raccoon_fast", "other libraries")]
     for what, (group, title, column), ours, peers in _ROWS:
         cells: dict[str, float] = {}
         for name in (ours, *peers):

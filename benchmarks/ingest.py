@@ -1,7 +1,7 @@
-"""How many events a second the embedded collector takes in over WebSocket: the limit of whatever is measured here.
+"""Measures how many events per second the embedded collector receives over WebSocket: the upper limit of other results.
 
-A client process writes ready-made, masked frames over one connection, eight unanswered at most, and does nothing else.
-Batches of 1,000 events of 200 B. "null" counts and drops, "memory" keeps the events.
+A client process writes prepared, masked frames over one connection, with at most eight unanswered, and does nothing
+else. Batches have 1,000 events of 200 B. The sink "null" counts and discards events; "memory" keeps them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""From emit to acknowledgement beside a thread that computes: who gets the GIL, and what it costs that thread.
+"""Measures latency in a program with a thread that computes, and how much that thread loses to the producer.
 
-One thread computes without pause, and emits 50,000 events of 200 B a second when they are due. A thread that wants the
-GIL from it waits for `sys.getswitchinterval()` each time, 5 ms unless it is set; a batch wants it when it is sealed,
-written, answered and told. Latency counts from when an event was due until the callback of its delivery runs;
-percentiles are of all events of a run. "Work kept" compares what the thread computes with what it computes beside an
-`emit` that does nothing. confluent-kafka sends to librdkafka's own mock of a broker, which runs in the same process but
-needs no GIL. A second thread polls for its callbacks; one event in fifty has one.
+The thread computes without pause, and emits 50,000 events of 200 B per second when they are due. Another thread that
+needs the GIL waits up to `sys.getswitchinterval()` for it, 5 ms by default. A batch needs the GIL to be sealed,
+written, answered and reported. Latency counts from the time when an event is due until its delivery callback runs;
+percentiles cover all events of a run. The work of the computing thread is compared with its work beside an `emit` that
+does nothing. confluent-kafka sends to librdkafka's mock broker, which runs in the same process but needs no GIL; a
+second thread polls for its callbacks, and one event in fifty has one.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
                 name: functools.partial(_measure, make, url, interval_s, seconds) for name, (make, url) in cases.items()
             }
             named = f"switch interval {interval_s * 1000:g} ms"
-            latency = Table(f"Emit to acknowledgement, {named}", "ms", "producer")
-            kept = Table(f"Work kept, {named}", "%", "producer")
+            latency = Table(f"From emit to acknowledgement, {named}", "ms", "producer")
+            kept = Table(f"Work of the computing thread, {named}", "%", "producer")
             for name, runs in in_turns(effort, measures).items():
                 *percentiles, shares = zip(*runs, strict=True)
                 for percentile, values in zip(PERCENTILES, percentiles, strict=True):
                     latency.add(name, percentile, values)
-                kept.add(name, "work kept", shares)
+                kept.add(name, "compared with an empty emit", shares)
             tables += [latency, kept]
     return tables
 

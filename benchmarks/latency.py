@@ -1,9 +1,9 @@
-"""From emit to acknowledgement, at fixed rates, as the application sees it.
+"""Measures the time from `emit` to the acknowledgement at fixed rates, as an application sees it.
 
-Open loop: event number i is due at start + i / rate whatever became of those before, and its latency counts from then,
-not from when the generator got to it (no coordinated omission). It ends when `on_delivery` is called with its batch.
-Ours is a Producer as it comes, linger 5 ms; 200 B events; the collector runs in a process of its own. Percentiles are
-of all events of a run; what is shown is the median of the runs.
+The load is open-loop: event number i is due at start + i / rate, however late the events before it are. Latency counts
+from the time when the event is due, not from when the generator emitted it (no coordinated omission), until
+`on_delivery` is called with its batch. The Producer has default options (linger 5 ms), events have 200 B, and the
+collector runs in a separate process. Percentiles cover all events of a run; a figure is the median of the runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
     tables = []
     with sink() as server:
         for transport in effort.some(TRANSPORTS):
-            table = Table(f"{transport}, emit to acknowledgement", "ms", "events a second")
+            table = Table(f"{transport}, from emit to acknowledgement", "ms", "events/s")
             measures = {
                 f"{rate:,}": functools.partial(_measure, server, transport, rate, effort) for rate in effort.some(RATES)
             }

@@ -1,8 +1,8 @@
-"""Memory: allocated an event, held by events that wait, and resident over ten million events.
+"""Measures memory: allocations per event, memory held by waiting events, and growth over ten million events.
 
-Allocations are counted by memray, from all allocators, of a warm client: 200 B events in batches of 1,000, from the
-events to their acknowledgement. Memory held by events that wait is what the process grows by while 200,000 events of
-200 B, each with bytes of its own, are handed over and no server is there.
+memray counts the allocations of all allocators in a client that is warmed up, from the events until their
+acknowledgement: 200 B events in batches of 1,000. The memory held by waiting events is the growth of a process after
+200,000 events of 200 B, each with its own bytes, were emitted while no server was reachable.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
 
 
 def _allocations(server: Sink, effort: Effort, left_out: LeftOut) -> list[Table]:
-    in_bytes = Table("Allocated, to the acknowledgement", "bytes an event", "client", transports.OURS)
-    in_calls = Table("Allocated, to the acknowledgement", "allocations an event", "client", transports.OURS)
+    in_bytes = Table("Allocated until the acknowledgement", "bytes per event", "client", transports.OURS)
+    in_calls = Table("Allocated until the acknowledgement", "allocations per event", "client", transports.OURS)
     for transport, all_clients in transports.CLIENTS.items():
         names = [
             name
@@ -89,7 +89,7 @@ def _allocated(transport: str, name: str, url: str, effort: Effort) -> tuple[flo
 
 
 def _waiting(effort: Effort, left_out: LeftOut) -> Table:
-    table = Table("Held by events of 200 B that wait", "bytes an event", "what holds them", "raccoon_fast Producer")
+    table = Table("Memory held by waiting events of 200 B", "bytes per event", "held by", "raccoon_fast Producer")
     cases: dict[str, Callable[[], Any]] = {"raccoon_fast Producer": _ours, "a list of (type, bytes)": _list}
     if left_out.find("confluent-kafka", "confluent_kafka"):
         cases["confluent-kafka Producer"] = _kafka
@@ -148,8 +148,8 @@ def _kafka() -> Iterator[Callable[[str, bytes], object]]:
 
 
 def _resident(server: Sink, effort: Effort) -> list[Table]:
-    over = Table("Resident, by millions of events", "MiB", "transport", is_detail=True)
-    grown = Table("Grown over ten million events, after the first million", "MiB", "transport")
+    over = Table("Resident memory, by millions of events", "MiB", "transport", is_detail=True)
+    grown = Table("Growth over ten million events, after the first million", "MiB", "transport")
     step = effort.count(_MILLION) // BATCH * BATCH or BATCH
     for transport in effort.some(("WebSocket", "REST", "gRPC")):
         sizes = fresh(_run_long, server.url(transport), step)

@@ -114,12 +114,13 @@ def markdown(results: Results, aims: str) -> str:
     lines = [
         "# Results",
         "",
-        "Made by `make bench`; [README.md](../README.md) says how. A cell is the median of all rounds, in brackets how",
-        "many times the first row's that is, and behind ± half the distance of the quartiles.",
+        "Written by `make bench`; [README.md](../README.md) explains how. A cell shows the median of all rounds. In",
+        "brackets is the ratio to the first row; after ± is half the distance between the quartiles, in percent of",
+        "the median.",
         "",
         f"{facts['processor']}; {facts['system']}; {facts['python']}; {packages}.",
         "",
-        "## What was aimed at",
+        "## Targets",
         "",
         aims,
     ]

@@ -31,12 +31,12 @@ _MARKS = ("<!-- benchmarks: made by `make bench` -->\n", "<!-- benchmarks: end -
 
 
 def main() -> None:
-    parser = Parser(__doc__, "a little of everything; the figures mean nothing")
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help="those to run; all by default")
+    parser = Parser(__doc__, "do a short run of each group; its figures are not usable")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help="the groups to run; default: all")
     chosen = parser.parse()
     unknown = sorted({*chosen.groups} - {*CHARTS})
     if unknown:
-        parser.error(f"no such group: {', '.join(unknown)}; there are {', '.join(CHARTS)}")
+        parser.error(f"no such group: {', '.join(unknown)}; choose from {', '.join(CHARTS)}")
     has_extensions(raise_=True)
     # Proxies must not be used for loopback, whatever library reads the environment.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"

@@ -1,8 +1,8 @@
-"""What an event costs as there are more events, types, threads, connections and processes.
+"""Measures the cost of an event as the number of events, types, threads, connections and processes grows.
 
-A Producer over WebSocket, batches of 1,000 events of 200 B handed over by `emit_many` as fast as they are taken; all
-else is as it comes. CPU is that of the client process, memory what it grew by since before the producer was made, at
-its highest. Each figure has a process of its own, and the collector's count is asserted.
+A Producer with default options sends batches of 1,000 events of 200 B over WebSocket. Its events come from `emit_many`
+as fast as it accepts them. CPU is that of the client process; memory is the peak minus the memory before the producer
+was created. Each figure comes from a separate process, and the collector's count proves that every event arrived.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIMENSIONS = {
     "connections": (1, 4, 16, 64),
     "processes": (1, 2, 4),
 }
-COLUMNS = ("CPU, ns an event", "events/s", "memory, MiB")
+COLUMNS = ("CPU, ns per event", "events/s", "memory, MiB")
 _EVENTS = 500_000
 
 

@@ -1,9 +1,9 @@
-"""End to end, batch by batch, to a collector that counts and drops: ours, and the plain way of other libraries.
+"""Sends batches to a collector that counts and discards them: this package, and typical code with other libraries.
 
-What is timed is the client process as a whole, user and system time, from the events to their acknowledgement; the
-server runs in a process of its own. "Go" is a client in Go that works as Raccoon's own does. "sendall" is the floor:
-the same bytes, ready-made, written by a blocking socket to a process that discards them. That every event came is
-asserted by the collector's count.
+The figures are user and system time of the whole client process, from the events until their acknowledgement. The
+collector runs in a separate process, and its count proves that every event arrived. "Go" is a client in Go that works
+like Raccoon's own. "sendall" is the floor: a blocking socket writes the same bytes, encoded in advance, to a process
+that discards them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
     tables = []
     with sink() as server, discarder() as address, go_program.built() as executable:
         if executable is None:
-            left_out.notes.append("Go, or what its client imports, is not installed: it is left out.")
+            left_out.notes.append("Go or a library of its client is not installed, so the client in Go is left out.")
         for transport, all_clients in CLIENTS.items():
             here = {
                 name: client
@@ -102,8 +102,8 @@ def run(effort: Effort, left_out: LeftOut) -> list[Table]:
             }
             url = server.url(transport)
             where = dict.fromkeys(here, url) | {FLOOR: address, GO: (executable, transport, url)}
-            cpu = Table(f"{transport}, to the acknowledgement", "ns of CPU an event", "client", OURS)
-            rate = Table(f"{transport}, to the acknowledgement", "events/s", "client", OURS)
+            cpu = Table(f"{transport}, until the acknowledgement", "ns of CPU per event", "client", OURS)
+            rate = Table(f"{transport}, until the acknowledgement", "events/s", "client", OURS)
             for workload in effort.some(WORKLOADS):
                 measures = {
                     name: functools.partial(_measure, server, where[name], transport, name, workload, effort)
