@@ -79,11 +79,11 @@ class RetryPolicy:
     def probe_s(self, failures: int, down_s: float) -> float:
         """Seconds to wait before the next attempt at a server that is down.
 
-        The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or twice `initial`),
-        so that a recovered server is found within about half of that time. With jitter the first two waits are
-        drawn as in `delay_s`, because all clients that lost the server start together. Later ones are drawn from half
-        the limit to nearly twice the limit: shorter waits would cost attempts and find nothing, and a narrower range
-        would bring a fleet back in a higher wave.
+        The wait grows as `delay_s` does, but no longer than the server has been down so far (or 1 s, or twice
+        `initial`), so that a recovered server is found within about half of that time. With jitter the first two waits
+        are drawn as in `delay_s`, because all clients that lost the server start together. Later ones are drawn from
+        half the limit to nearly twice the limit: shorter waits would cost attempts and find nothing, and a narrower
+        range would bring a fleet back in a higher wave.
 
         Args:
             failures: The number of failed attempts in a row, 1 or more.

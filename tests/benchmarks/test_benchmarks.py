@@ -61,7 +61,8 @@ def test_results_of_other_versions_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["nothing"], "no such group: nothing"), (["--quick"], "choose another folder with --output")]
+    ("arguments", "said"),
+    [(["nothing"], "no such group: nothing"), (["--quick"], "choose another folder with --output")],
 )
 def test_wrong_arguments(arguments: list[str], said: str) -> None:
     finished = run("run.py", *arguments)
