@@ -35,6 +35,10 @@ def judged(messages, data):
         return None
 
 
+def answer(status=0, code=0, sent_time=0, reason="", data=None):
+    return (status, code, sent_time, reason, data or {})
+
+
 def decoded(impl, data):
     try:
         return tuple(impl.answers.decode_proto_answer(data))
@@ -106,6 +110,7 @@ def test_reads_what_servers_sent(impl, recorded, expected):
         assert impl.answers.decode_json_answer(recorded) == expected
 
 
+@pytest.mark.usefixtures("upb")
 @given(st.binary(max_size=60))
 @settings(max_examples=300)
 def test_random_bytes_are_read_or_refused_as_google_protobuf_does(impl, messages, data):
@@ -134,6 +139,7 @@ FIELDS = st.deferred(
 MESSAGES = st.lists(FIELDS, max_size=4).map(b"".join)
 
 
+@pytest.mark.usefixtures("upb")
 @given(st.lists(FIELDS, max_size=8).map(b"".join), st.data())
 @settings(max_examples=300)
 @pytest.mark.slow
@@ -147,66 +153,86 @@ def test_nearly_valid_messages_are_read_or_refused_as_google_protobuf_does(impl,
         assert decoded(impl, flipped) == judged(messages, flipped)
 
 
+# Each message, and what google.protobuf's C form reads from it; None if it refuses the message.
 ODD = {
-    "nothing": b"",
-    "last value wins": bytes.fromhex("08010802 220161220162 18011802"),
-    "wrong wire types are unknown": bytes.fromhex("0a0101 1200 2001 2801 0d00000000 190000000000000000"),
-    "an entry without a key": delimited(5, delimited(2, b"x")),
-    "an entry without a value": delimited(5, delimited(1, b"x")),
-    "an entry of nothing": delimited(5, b""),
-    "an entry with an unknown field": delimited(5, delimited(1, b"k") + delimited(7, b"?") + delimited(2, b"v")),
-    "an entry's last value wins": delimited(5, delimited(1, b"k") + delimited(1, b"l") + delimited(2, b"v")),
-    "a key twice": delimited(5, delimited(1, b"k") + delimited(2, b"1")) * 2,
-    "an entry that is a group": field(5, 3, b"") + field(5, 4, b""),
-    "a reason that is not UTF-8": delimited(4, b"\xff"),
-    "a reason of a surrogate": delimited(4, b"\xed\xa0\x80"),
-    "a reason with a NUL": delimited(4, b"a\0b"),
-    "a key that is not UTF-8": delimited(5, delimited(1, b"\xc0\x80")),
-    "a value that is not UTF-8": delimited(5, delimited(2, b"\xf8")),
-    "a status over 32 bits": field(1, 0, encode_varint(2**32 + 1)),
-    "a status of -1": field(1, 0, encode_varint(2**64 - 1)),
-    "a status of -1 in 5 bytes": field(1, 0, encode_varint(2**32 - 1)),
-    "a code of 2**31": field(2, 0, encode_varint(2**31)),
-    "a time of -1": field(3, 0, encode_varint(2**64 - 1)),
-    "a time of 2**63": field(3, 0, encode_varint(2**63)),
-    "a varint of 10 bytes with bits to spare": field(3, 0, b"\xff" * 9 + b"\x7f"),
-    "a varint of 11 bytes": field(3, 0, b"\xff" * 10 + b"\x01"),
-    "a varint longer than need be": field(1, 0, b"\x81\x80\x80\x00"),
-    "a tag longer than need be": b"\x88\x80\x80\x80\x00\x01",
-    "a tag of 6 bytes": b"\x88\x80\x80\x80\x80\x00\x01",
-    "a tag over 32 bits": b"\x88\x80\x80\x80\x10\x01",
-    "field 0": b"\x00\x01",
-    "field 0 of bytes": b"\x02\x00",
-    "field 0 in an entry": delimited(5, b"\x00\x01"),
-    "field 0 in a group": field(9, 3, b"\x00\x01") + field(9, 4, b""),
-    "a group of field 0 in a group": field(9, 3, b"\x03\x04") + field(9, 4, b""),
-    "the largest field number": field(2**29 - 1, 0, b"\x01"),
-    "a length longer than need be": b"\x22\x81\x80\x80\x80\x00a",
-    "a length of 6 bytes": b"\x22\x81\x80\x80\x80\x80\x00a",
-    "a length of 2**31": b"\x22" + encode_varint(2**31) + b"a",
-    "a length of 2**32": b"\x22" + encode_varint(2**32) + b"a",
-    "a length of 2**64 - 1": b"\x22" + encode_varint(2**64 - 1) + b"a",
-    "wire type 6": b"\x0e\x00",
-    "wire type 7": b"\x0f\x00",
-    "a group": field(9, 3, delimited(1, b"x")) + field(9, 4, b""),
-    "a group without an end": field(9, 3, b""),
-    "a group that ends as another": field(9, 3, b"") + field(8, 4, b""),
-    "an end without a group": field(9, 4, b""),
-    "a group that ends in its entry's parent": delimited(5, field(9, 3, b"")) + field(9, 4, b""),
+    "nothing": (b"", answer()),
+    "last value wins": (bytes.fromhex("08010802 220161220162 18011802"), answer(status=2, sent_time=2, reason="b")),
+    "wrong wire types are unknown": (bytes.fromhex("0a0101 1200 2001 2801 0d00000000 190000000000000000"), answer()),
+    "an entry without a key": (delimited(5, delimited(2, b"x")), answer(data={"": "x"})),
+    "an entry without a value": (delimited(5, delimited(1, b"x")), answer(data={"x": ""})),
+    "an entry of nothing": (delimited(5, b""), answer(data={"": ""})),
+    "an entry with an unknown field": (
+        delimited(5, delimited(1, b"k") + delimited(7, b"?") + delimited(2, b"v")),
+        answer(),
+    ),
+    "an entry's last value wins": (
+        delimited(5, delimited(1, b"k") + delimited(1, b"l") + delimited(2, b"v")),
+        answer(data={"l": "v"}),
+    ),
+    "a key twice": (delimited(5, delimited(1, b"k") + delimited(2, b"1")) * 2, answer(data={"k": "1"})),
+    "an entry that is a group": (field(5, 3, b"") + field(5, 4, b""), answer()),
+    "a reason that is not UTF-8": (delimited(4, b"\xff"), None),
+    "a reason of a surrogate": (delimited(4, b"\xed\xa0\x80"), None),
+    "a reason with a NUL": (delimited(4, b"a\0b"), answer(reason="a\x00b")),
+    "a key that is not UTF-8": (delimited(5, delimited(1, b"\xc0\x80")), None),
+    "a value that is not UTF-8": (delimited(5, delimited(2, b"\xf8")), None),
+    "a status over 32 bits": (field(1, 0, encode_varint(2**32 + 1)), answer(status=1)),
+    "a status of -1": (field(1, 0, encode_varint(2**64 - 1)), answer(status=-1)),
+    "a status of -1 in 5 bytes": (field(1, 0, encode_varint(2**32 - 1)), answer(status=-1)),
+    "a code of 2**31": (field(2, 0, encode_varint(2**31)), answer(code=-2147483648)),
+    "a time of -1": (field(3, 0, encode_varint(2**64 - 1)), answer(sent_time=-1)),
+    "a time of 2**63": (field(3, 0, encode_varint(2**63)), answer(sent_time=-9223372036854775808)),
+    "a varint of 10 bytes with bits to spare": (field(3, 0, b"\xff" * 9 + b"\x7f"), answer(sent_time=-1)),
+    "a varint of 11 bytes": (field(3, 0, b"\xff" * 10 + b"\x01"), None),
+    "a varint longer than need be": (field(1, 0, b"\x81\x80\x80\x00"), answer(status=1)),
+    "a tag longer than need be": (b"\x88\x80\x80\x80\x00\x01", answer(status=1)),
+    "a tag of 6 bytes": (b"\x88\x80\x80\x80\x80\x00\x01", None),
+    "a tag over 32 bits": (b"\x88\x80\x80\x80\x10\x01", None),
+    "field 0": (b"\x00\x01", None),
+    "field 0 of bytes": (b"\x02\x00", None),
+    "field 0 in an entry": (delimited(5, b"\x00\x01"), None),
+    "field 0 in a group": (field(9, 3, b"\x00\x01") + field(9, 4, b""), answer()),
+    "a group of field 0 in a group": (field(9, 3, b"\x03\x04") + field(9, 4, b""), answer()),
+    "the largest field number": (field(2**29 - 1, 0, b"\x01"), answer()),
+    "a length longer than need be": (b"\x22\x81\x80\x80\x80\x00a", answer(reason="a")),
+    "a length of 6 bytes": (b"\x22\x81\x80\x80\x80\x80\x00a", None),
+    "a length of 2**31": (b"\x22" + encode_varint(2**31) + b"a", None),
+    "a length of 2**32": (b"\x22" + encode_varint(2**32) + b"a", None),
+    "a length of 2**64 - 1": (b"\x22" + encode_varint(2**64 - 1) + b"a", None),
+    "wire type 6": (b"\x0e\x00", None),
+    "wire type 7": (b"\x0f\x00", None),
+    "a group": (field(9, 3, delimited(1, b"x")) + field(9, 4, b""), answer()),
+    "a group without an end": (field(9, 3, b""), None),
+    "a group that ends as another": (field(9, 3, b"") + field(8, 4, b""), None),
+    "an end without a group": (field(9, 4, b""), None),
+    "a group that ends in its entry's parent": (delimited(5, field(9, 3, b"")) + field(9, 4, b""), None),
 }
+GROUPS = [*range(95, 104), 1000, 100_000]
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_messages_are_read_or_refused_as_google_protobuf_does(impl, messages, name):
-    assert decoded(impl, ODD[name]) == judged(messages, ODD[name])
+def groups(depth):
+    return field(9, 3, b"") * depth + field(9, 4, b"") * depth
 
 
-@pytest.mark.parametrize("depth", [*range(95, 104), 1000, 100_000])
-def test_groups_inside_groups_are_read_or_refused_as_google_protobuf_does(impl, messages, depth):
-    groups = field(9, 3, b"") * depth + field(9, 4, b"") * depth
-    assert decoded(impl, groups) == judged(messages, groups)
-    entry = delimited(5, groups)
-    assert decoded(impl, entry) == judged(messages, entry)
+@pytest.mark.parametrize(("data", "expected"), ODD.values(), ids=ODD)
+def test_odd_messages_are_read_or_refused(impl, data, expected):
+    assert decoded(impl, data) == expected
+
+
+@pytest.mark.parametrize("depth", GROUPS)
+def test_groups_inside_groups_are_read_or_refused(impl, depth):
+    # An entry is one level deeper than the answer itself.
+    for data, limit in ((groups(depth), 100), (delimited(5, groups(depth)), 99)):
+        assert decoded(impl, data) == (answer() if depth <= limit else None)
+
+
+@pytest.mark.usefixtures("upb")
+def test_odd_messages_are_read_or_refused_as_google_protobuf_does(messages):
+    for data, expected in ODD.values():
+        assert judged(messages, data) == expected
+    for depth in GROUPS:
+        assert judged(messages, groups(depth)) == (answer() if depth <= 100 else None)
+        assert judged(messages, delimited(5, groups(depth))) == (answer() if depth <= 99 else None)
 
 
 def test_a_valid_answer_cut_off_anywhere_agrees_with_google_protobuf(impl, messages):
