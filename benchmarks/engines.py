@@ -29,7 +29,7 @@ from results import Part, write_parts
 from servers import Sink, sink
 
 EXECUTORS = (1, 2, 4)
-EVENTS = 160_000
+EVENTS = 1_600_000
 BATCH = 1000
 _PARTITIONS = 8
 
