@@ -24,6 +24,9 @@ _FEW_BYTES = 512 * 1024
 # More batches than at first are in flight while acknowledgements take at most this many times their lowest latency, and
 # fewer again if they take more than this many times.
 _FAR_FAST, _FAR_SLOW = 1.25, 1.5
+# The same with lanes, for the mean instead of the round's lowest latency: a server with several workers answers some
+# batches at once while others wait.
+_GENTLE_FAST, _GENTLE_SLOW = 1.15, 1.4
 # The share (at least 1) by which the number grows per round: until a round is slow, and afterwards.
 _FAR_START, _FAR_STEP = 1 / 2, 1 / 8
 # If the way becomes longer for good, the lowest latency adapts round by round: slowly, and not while more than at
@@ -48,10 +51,25 @@ class Concurrency:
         connections: The number of connections that share them.
         most: The upper limit, for a far server; None is `first`.
         most_bytes: More than `first` are in flight only while together they have fewer bytes than this.
+        is_gentle: Whether to grow in small steps, and only while hardly any batch waits at the server: for lanes, where
+            each waiting batch delays those of higher priority.
+
+    Attributes:
+        limit: The number of batches that may be in flight now, 1 or more.
+        is_held_back: Set by the owner: whether a batch waits although there is room, because that room is kept free for
+            other batches. The number may grow as if there were no room.
     """
 
+    is_held_back = False
+
     def __init__(
-        self, first: int, connections: int = 1, most: int | None = None, most_bytes: float = float("inf")
+        self,
+        first: int,
+        connections: int = 1,
+        most: int | None = None,
+        most_bytes: float = float("inf"),
+        *,
+        is_gentle: bool = False,
     ) -> None:
         self._first = first
         self._most = max(first, most or first)
@@ -59,7 +77,9 @@ class Concurrency:
         self._connections = connections
         # Whether `limit` held back the next batch, and whether the number still grows fast.
         self._is_full = False
-        self._is_starting = True
+        self._is_starting = not is_gentle
+        self._is_gentle = is_gentle
+        self._fast, self._slow = (_GENTLE_FAST, _GENTLE_SLOW) if is_gentle else (_FAR_FAST, _FAR_SLOW)
         self._least_s = float("inf")
         # The lowest latency of the round, and when the round began.
         self._round_least_s = float("inf")
@@ -68,7 +88,6 @@ class Concurrency:
         self._mean_s = 0.0
         self._plenty_bytes: float = _FEW_BYTES * connections
         self._exact = float(first)
-        #: The number of batches that may be in flight now, 1 or more.
         self.limit = first
         self._usual_s = 0.0
         self._cut_s = float("-inf")
@@ -128,12 +147,12 @@ class Concurrency:
         if self._rounds_left:
             self._rounds_left -= 1
             return
-        slower = least_s / self._least_s
-        if slower > _FAR_FAST:
+        slower = (self._mean_s if self._is_gentle else least_s) / self._least_s
+        if slower > self._fast:
             self._is_starting = False
-            if slower > _FAR_SLOW and self._exact > self._first:
-                self._set(max(self._first, self._exact * _FAR_FAST / slower))
-        elif self._is_full and self._least_s > _NEAR_S:
+            if slower > self._slow and self._exact > self._first:
+                self._set(max(self._first, self._exact * self._fast / slower))
+        elif (self._is_full or self.is_held_back) and self._least_s > _NEAR_S:
             step = self._exact * (_FAR_START if self._is_starting else _FAR_STEP)
             self._set(min(self._most, self._exact + max(1.0, step)))
 

@@ -145,7 +145,11 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._call = self._loop.call_soon_threadsafe if settings.threadsafe else self._loop.call_soon
         self._concurrency = Concurrency(
-            settings.first_in_flight, settings.connections, settings.most_in_flight, settings.most_bytes_in_flight
+            settings.first_in_flight,
+            settings.connections,
+            settings.most_in_flight,
+            settings.most_bytes_in_flight,
+            is_gentle=len(lanes.groups) > 1,
         )
         self._budget = RetryBudget()
         self._waiting = lanes.waiting
@@ -391,14 +395,17 @@ class Engine:
     def _next(self, now_s: float) -> Batch | None:
         """Take the next batch to send, and count it as in flight."""
         highest = self._lanes.groups[0]
+        is_full = False  # of bytes
         for group in self._lanes.in_turn(self._concurrency.limit):
             if group is not highest and not self._concurrency.room(
                 len(self._attempts) - self._alone, self._in_flight_bytes
             ):
+                is_full = True
                 continue
             batch = self._next_of(group, now_s)
             if batch is not None:
                 return batch
+        self._concurrency.is_held_back = self._lanes.is_held_back and not is_full
         return None
 
     def _next_of(self, group: Group, now_s: float) -> Batch | None:

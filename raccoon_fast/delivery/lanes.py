@@ -159,7 +159,10 @@ class Lanes:
         all: The lanes.
         is_many: Whether there are several.
         waiting: All batches that wait for another attempt.
+        is_held_back: Whether, in the last turn, a batch waited only because of the places that are kept free.
     """
+
+    is_held_back = False
 
     def __init__(self, queues: Sequence[LaneQueue]) -> None:
         self.all = list(queues)
@@ -243,6 +246,7 @@ class Lanes:
         groups = self.groups
         if len(groups) == 1:
             return groups
+        self.is_held_back = False
         kept_free = max(1, limit // _KEPT_FREE)
         first: list[Group] = []
         rest = [groups[0]]
@@ -250,6 +254,7 @@ class Lanes:
         for above, group in enumerate(groups[1:], 1):
             in_flight -= groups[above - 1].in_flight
             if in_flight >= max(1, limit - above * kept_free):
+                self.is_held_back = any(lower.has_some for lower in groups[above:])
                 break  # lower groups would take the places that this group leaves free
             (first if group.is_due else rest).append(group)
         if len(first) > 1:

@@ -138,25 +138,41 @@ class Link:
         return self.round_trip_s + self.service_s
 
 
-def adaptive(connections: int = 1) -> Concurrency:
-    return Concurrency(8 * connections, connections, 128, 16 << 20)
+def adaptive(connections: int = 1, *, is_gentle: bool = False) -> Concurrency:
+    return Concurrency(8 * connections, connections, 128, 16 << 20, is_gentle=is_gentle)
 
 
 class TestFarServers:
+    @pytest.mark.parametrize("is_gentle", [False, True])
     @pytest.mark.parametrize("round_trip_s", [0.03, 0.1, 0.3])
-    def test_the_number_in_flight_fills_the_link(self, round_trip_s: float) -> None:
-        link = Link(adaptive(), round_trip_s, 400_000.0)
-        link.run(20 * round_trip_s)
+    def test_the_number_in_flight_fills_the_link(self, round_trip_s: float, is_gentle: bool) -> None:
+        link = Link(adaptive(is_gentle=is_gentle), round_trip_s, 400_000.0)
+        link.run((60 if is_gentle else 20) * round_trip_s)
         events_per_s = 1000 * len(link.run(2.0)) / 2.0
         wanted = min(400_000.0, 80 * 1000 / round_trip_s)  # 16 MiB of 200 kB
         assert events_per_s > 0.9 * wanted
 
+    @pytest.mark.parametrize("is_gentle", [False, True])
     @pytest.mark.parametrize("round_trip_s", [0.1, 0.3])
     @pytest.mark.parametrize("events_per_s", [100_000.0, 200_000.0])
-    def test_a_server_is_not_overrun(self, round_trip_s: float, events_per_s: float) -> None:
-        link = Link(adaptive(), round_trip_s, events_per_s)
+    def test_a_server_is_not_overrun(self, round_trip_s: float, events_per_s: float, is_gentle: bool) -> None:
+        link = Link(adaptive(is_gentle=is_gentle), round_trip_s, events_per_s)
         link.run(40 * round_trip_s)
-        assert max(link.run(100 * round_trip_s)) < 2.0 * link.least_s
+        assert max(link.run(100 * round_trip_s)) < (1.5 if is_gentle else 2.0) * link.least_s
+
+    def test_a_gentle_number_grows_in_small_steps(self) -> None:
+        grown = []
+        for is_gentle in (False, True):
+            link = Link(adaptive(is_gentle=is_gentle), 0.1, 1e6)
+            link.run(1.0)
+            grown.append(link.concurrency.limit)
+        assert grown[1] <= 16 < grown[0]
+
+    def test_the_number_grows_for_batches_that_wait_beside_places_kept_free(self) -> None:
+        link = Link(adaptive(), 0.1, 1e6)
+        link.concurrency.is_held_back = True
+        link.run(2.0, most=6)
+        assert link.concurrency.limit > 8
 
     @pytest.mark.parametrize("round_trip_s", [0.0, 0.001, 0.01, 0.1, 0.3])
     def test_a_slow_server_gets_little_more_than_with_a_fixed_bound(self, round_trip_s: float) -> None:

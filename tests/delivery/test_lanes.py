@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 from collections import Counter, deque
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raccoon_fast.delivery.concurrency import Concurrency
 from raccoon_fast.delivery.lanes import SHARE, GroupedWaiting, LaneQueue, Lanes
 
 HIGH, NORMAL, LOW = range(3)
@@ -243,3 +246,92 @@ def test_the_spool_is_asked_though_a_lane_is_never_empty() -> None:
     alone.add(0, 1_000)
     alone.run(100)
     assert not alone.lanes.may_fetch()
+
+
+class Server:
+    """A server with several workers at the end of a link, in simulated time; the lanes send as an engine does."""
+
+    def __init__(self, workers: int, service_s: float, round_trip_s: float, *, most: int | None = None) -> None:
+        self.house = House(HIGH, NORMAL, LOW)
+        self.concurrency = Concurrency(8, 1, 128, 16 << 20, is_gentle=True) if most is None else Concurrency(most)
+        self.service_s, self.round_trip_s = service_s, round_trip_s
+        self.free_s = [0.0] * workers  # when each worker is free
+        self.rng = random.Random(1)
+        self.in_flight: list[tuple[float, int, float, Any]] = []  # when it is acknowledged, a number, when it began
+        self.count = 0
+
+    def fill(self, now_s: float, *, has_backlog: bool) -> None:
+        lanes = self.house.lanes
+        while self.concurrency.room(len(self.in_flight), lanes.groups[0].nbytes):
+            for lane in (1, 2) if has_backlog else ():
+                self.house.add(lane, 20 - len(self.house.backlogs[lane].batches), 10_000)
+            queue = lanes.next_queue(self.concurrency.limit)
+            self.concurrency.is_held_back = lanes.is_held_back
+            if queue is None:
+                break
+            batch = queue.accumulator.batches.popleft()  # type: ignore[attr-defined]
+            lanes.sent(batch)
+            self.count += 1
+            begins_s = max(heapq.heappop(self.free_s), now_s + self.round_trip_s / 2)
+            ends_s = begins_s + self.service_s * self.rng.uniform(1.0, 1.1)
+            heapq.heappush(self.free_s, ends_s)
+            heapq.heappush(self.in_flight, (ends_s + self.round_trip_s / 2, self.count, now_s, batch))
+
+    def run(self, seconds: float, high_per_s: float, *, has_backlog: bool) -> tuple[float, float]:
+        """The high lane's p99 in seconds, and batches per second."""
+        now_s = next_s = 0.0
+        latencies_s, acked = [], 0
+        while now_s < seconds:
+            self.fill(now_s, has_backlog=has_backlog)
+            if self.in_flight and self.in_flight[0][0] <= next_s:
+                now_s, _, began_s, batch = heapq.heappop(self.in_flight)
+                self.house.lanes.ended(batch)
+                self.concurrency.acked(began_s, now_s)
+                acked += 1
+                if batch.settlement.lane == 0:
+                    latencies_s.append(now_s - batch.accepted_s)
+            else:
+                now_s = next_s
+                batch = self.house.batch(0, 100)
+                batch.accepted_s = now_s
+                self.house.backlogs[0].batches.append(batch)
+                next_s += self.rng.expovariate(high_per_s)
+        return sorted(latencies_s)[len(latencies_s) * 99 // 100], acked / seconds
+
+
+@pytest.mark.parametrize("high_share", [0.02, 0.2])
+@pytest.mark.parametrize(
+    ("workers", "service_s", "round_trip_s"),
+    [(5, 0.02, 0.001), (5, 0.05, 0.001), (5, 0.2, 0.001), (20, 0.02, 0.001), (50, 0.05, 0.001), (5, 0.01, 0.1)],
+)
+def test_a_backlog_of_lower_lanes_at_most_doubles_the_p99_of_the_high_lane(
+    workers: int, service_s: float, round_trip_s: float, high_share: float
+) -> None:
+    """A Raccoon server has five workers by default."""
+    per_s = workers / (1.05 * service_s)
+    alone_s, _ = Server(workers, service_s, round_trip_s).run(30, high_share * per_s, has_backlog=False)
+    p99_s, served_per_s = Server(workers, service_s, round_trip_s).run(30, high_share * per_s, has_backlog=True)
+    assert p99_s <= 2.0 * alone_s
+    assert served_per_s >= 0.9 * per_s
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_max_in_flight_bounds_the_delay_at_a_server_with_few_workers(workers: int) -> None:
+    per_s = workers / 0.021
+    alone_s, _ = Server(workers, 0.02, 0.001).run(30, 0.1 * per_s, has_backlog=False)
+    usual_s, _ = Server(workers, 0.02, 0.001).run(30, 0.1 * per_s, has_backlog=True)
+    p99_s, served_per_s = Server(workers, 0.02, 0.001, most=workers + 1).run(30, 0.1 * per_s, has_backlog=True)
+    assert p99_s <= 2.0 * alone_s < usual_s / 2
+    assert served_per_s >= 0.85 * per_s
+
+
+def test_places_kept_free_do_not_keep_the_number_in_flight_small() -> None:
+    server = Server(1000, 0.0, 0.1)
+    server.fill(0.0, has_backlog=True)
+    assert len(server.in_flight) == 6
+    assert server.concurrency.is_held_back
+    server.run(5.0, 1.0, has_backlog=True)
+    assert server.concurrency.limit == 128
+    quiet = Server(1000, 0.0, 0.1)
+    quiet.run(5.0, 1.0, has_backlog=False)
+    assert quiet.concurrency.limit == 8
