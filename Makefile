@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.px[di])
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd axe demo test test-fast test-free-threaded test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture crowd asan ubsan debug fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd axe demo test test-fast test-free-threaded test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture crowd asan ubsan tsan debug fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
@@ -45,9 +45,10 @@ help:
 	@echo 'make wheels       build and test the wheels for all installed CPythons, into dist/; for some: PYTHONS="python3.12 …"; with fewer tests: WHEELS=--quick'
 	@echo 'make soak         test with random faults: SECONDS=60; SEED= and ROUND= repeat a round'
 	@echo 'make torture      kill, fork and interrupt a producer: KILLS=1000 FORKS=1000 SIGNALS=10000'
-	@echo 'make crowd        share one producer among THREADS=64 threads while its server fails: SECONDS=60'
+	@echo 'make crowd        share one producer among THREADS=64 threads while its server fails: SECONDS=60; without a GIL: PYTHON=python3.13t'
 	@echo 'make asan         run the core tests, and the core with random input for SECONDS=60, under AddressSanitizer'
 	@echo 'make ubsan        run the same under UndefinedBehaviorSanitizer'
+	@echo 'make tsan         run the tests of threads under ThreadSanitizer, on a Python built for it: TSAN_PYTHON=python3.13t'
 	@echo 'make debug        run the core tests on an interpreter that counts references: DEBUG_PYTHON=python3.11-dbg'
 	@echo 'make fuzz         fuzz the parsers of answers with atheris: RUNS=10000000'
 	@echo 'make bench        compare this package with alternatives, into benchmarks/results; GROUP=emit for one group'
@@ -197,8 +198,13 @@ torture: venv
 	PYTHONPATH=tests/support $(BIN)/python tests/faults/torture.py --kills $(KILLS) --forks $(FORKS) --signals $(SIGNALS) $(if $(SEED),--seed $(SEED))
 
 THREADS ?= 64
-crowd: venv
-	PYTHONPATH=tests/support $(BIN)/python tests/support/crowd.py --threads $(THREADS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+crowd: CROWD = PYTHONPATH=tests/support $(1)/bin/python tests/support/crowd.py --threads $(THREADS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+crowd:
+	@if $(PYTHON) -c '$(HAS_NO_GIL)' 2>/dev/null; then \
+		$(MAKE) --no-print-directory $(FREE)/installed && PYTHON_GIL=0 $(call CROWD,$(FREE)); \
+	else \
+		$(MAKE) --no-print-directory venv && $(call CROWD,$(VENV)); \
+	fi
 
 SANITIZED = build/$@
 asan: SANITIZER := address
@@ -212,6 +218,20 @@ asan ubsan: venv
 	export PYTHONPATH=$(SANITIZED)/lib:tests/support PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$(gcc -print-file-name=lib$@.so)"; \
 	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest -k 'not pure' tests/core
+
+# A free-threaded CPython configured --with-thread-sanitizer, whose flags instrument what is compiled for it. The
+# addresses of a process must not be random there: ThreadSanitizer keeps most of the address space for itself.
+TSAN_PYTHON ?= python3.13t
+TSAN := build/tsan
+HAS_TSAN := import sys, sysconfig; sys.exit("--with-thread-sanitizer" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))
+tsan: export TSAN_OPTIONS := suppressions=$(CURDIR)/tests/support/tsan.supp:exitcode=66:second_deadlock_stack=1
+tsan:
+	@$(TSAN_PYTHON) -c '$(HAS_TSAN)' 2>/dev/null || { echo 'make tsan needs a CPython configured --disable-gil --with-thread-sanitizer: name it, as in make tsan TSAN_PYTHON=/opt/python3.13t/bin/python3' >&2; exit 2; }
+	rm -rf $(TSAN)
+	setarch -R $(TSAN_PYTHON) -m venv $(TSAN)
+	RACCOON_FAST_BUILD=require setarch -R $(TSAN)/bin/python -m pip install --quiet --disable-pip-version-check '.[collector]' hypothesis pytest pytest-timeout
+	RACCOON_FAST_TEST_PATIENCE=10 PYTHON_GIL=0 setarch -R $(TSAN)/bin/python -m pytest -p no:cacheprovider -k 'thread' tests/core
+	RACCOON_FAST_TEST_PATIENCE=10 PYTHON_GIL=0 PYTHONPATH=tests/support setarch -R $(TSAN)/bin/python tests/support/crowd.py --threads 16 --seconds $(SECONDS)
 
 # What counts references: Debian's python3.11-dbg, or a CPython configured --with-pydebug. What was compiled for other
 # interpreters, as msgspec's wheel was, takes and gives back references that this one does not count.

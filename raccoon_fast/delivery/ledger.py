@@ -190,6 +190,8 @@ class Ledger:
             try:
                 if self._making is None:
                     _apply(self._rows, self._counted(self._rows, (types, before, after)))
+                    # A reader that has read the rows before this move may see a later one in the deque.
+                    self._note()
                 else:
                     self._left.append(({**types}, before, after))
             finally:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,3 +180,35 @@ def test_readers_do_not_wait_for_an_interrupted_change_of_their_own_thread() -> 
     ledger = Ledger()
     with ledger.change():
         assert ledger.consistent(lambda: 3) == 3
+
+
+@pytest.mark.parametrize("kind", ["totals", "total"])
+def test_readers_see_no_move_without_the_one_before_it(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Between two steps of a reader, a batch is sent, and a busy ledger is left the move that acknowledges it."""
+    ledger = Ledger()
+    _in_thread(lambda: ledger.add({"page": 1}, states.QUEUED))
+    reads = 0
+
+    def send_and_settle() -> None:
+        ledger.move({"page": 1}, states.QUEUED, states.IN_FLIGHT)
+        assert not ledger._left
+        ledger._writers[True] = [0]  # another thread writes
+        ledger.move({"page": 1}, states.IN_FLIGHT, states.ACKED)
+        assert len(ledger._left) == 1
+
+    def snapshot(items: deque[Any]) -> list[Any]:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            _in_thread(send_and_settle)
+        return [*items]
+
+    monkeypatch.setattr(states, "snapshot", snapshot)
+    read = ledger.totals if kind == "totals" else ledger.total
+    assert ledger.consistent(lambda: read(0)) == Counts(accepted=1, acked=1)
+
+
+def _in_thread(act: Callable[[], object]) -> None:
+    """Run it on a thread that is not the main one, whose moves are made at once."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(act).result(patient(10))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patience import wait_until
+from patience import patient, wait_until
 
 from raccoon_fast import (
     RAW,
@@ -358,9 +358,9 @@ class TestSpool:
     def test_a_durable_lane_is_stored_and_the_others_are_not(
         self, collector: Collector, new_producer: NewProducer, tmp_path: Path
     ) -> None:
-        collector.faults.delay(0.5)
+        collector.faults.delay(patient(2))
         path = tmp_path / "spool"
-        producer = new_producer(collector.url, spool=path, lanes={"payment": Lane(durable=True)})
+        producer = new_producer(collector.url, spool=path, lanes={"payment": Lane(durable=True)}, timeout=patient(10))
         producer.emit("payment", b"1")
         producer.emit("page", b"2")
         collector.wait_for(2)
