@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 
 from raccoon_fast.errors import AckTimeoutError, Outcome, ProtocolError
-from raccoon_fast.net.tls import is_ended_tls
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from raccoon_fast.errors import RaccoonError, TransportError
     from raccoon_fast.transports.base import Link, Request
 
-__all__ = ["HTTPAnswer", "HTTPConnection"]
+__all__ = ["HTTPAnswer", "HTTPConnection", "resolve"]
 
 #: The limit in bytes for the names and values of one answer's headers, in case they never end.
 MAX_HEADER_BYTES = 64 * 1024
@@ -72,10 +71,15 @@ class HTTPConnection(asyncio.Protocol):
 
     Owned by the event loop on which it was created. After a failed or abandoned exchange the connection is closed, so
     that a late answer can never be taken for the answer to a later request.
+
+    Args:
+        link: The server.
+        first: Called with the connection as soon as it is made; calls `begin`.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, first: Callable[[HTTPConnection], None] | None = None) -> None:
         self._link = link
+        self._first = first
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self._lost: TransportError | None = None
@@ -142,8 +146,7 @@ class HTTPConnection(asyncio.Protocol):
             self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines; the rest on_header refuses
         self._ended = ended
         self._written_s = time.monotonic()
-        # Or connection_lost is on its way, with the reason.
-        self._written = not (transport.is_closing() or (not self._received and is_ended_tls(transport)))
+        self._written = not transport.is_closing()  # or connection_lost is on its way, with the reason
         if self._written:
             if request is not None:
                 request.resends += request.was_written
@@ -172,7 +175,11 @@ class HTTPConnection(asyncio.Protocol):
                 is closed too.
         """
         waiter: asyncio.Future[HTTPAnswer] = self._loop.create_future()
-        self.begin(message, deadline_s, functools.partial(_resolve, waiter), request)
+        self.begin(message, deadline_s, functools.partial(resolve, waiter), request)
+        return await self.wait(waiter)
+
+    async def wait(self, waiter: asyncio.Future[HTTPAnswer]) -> HTTPAnswer:
+        """The second half of `exchange`, for a request that was begun with `resolve` and this future."""
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -202,6 +209,11 @@ class HTTPConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        first, self._first = self._first, None
+        if first is not None:
+            # Now, in one piece with the end of the TLS handshake: a server that refuses our certificate may reset the
+            # connection behind its alert, and a write that fails for that would end it with the alert unread.
+            first(self)
 
     def data_received(self, data: bytes) -> None:
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
@@ -332,7 +344,8 @@ class HTTPConnection(asyncio.Protocol):
         ended(outcome)
 
 
-def _resolve(waiter: asyncio.Future[HTTPAnswer], outcome: HTTPAnswer | RaccoonError) -> None:
+def resolve(waiter: asyncio.Future[HTTPAnswer], outcome: HTTPAnswer | RaccoonError) -> None:
+    """Hand what ended an exchange to who waits for it."""
     if waiter.done():
         return
     if isinstance(outcome, HTTPAnswer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,10 +18,10 @@ from raccoon_fast.errors import (
 )
 from raccoon_fast.net.tcp import open_tcp
 from raccoon_fast.transports.base import worse
-from raccoon_fast.transports.rest.connection import HTTPAnswer, HTTPConnection
+from raccoon_fast.transports.rest.connection import HTTPAnswer, HTTPConnection, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from raccoon_fast.transports.base import Link, Request
 
@@ -79,14 +80,13 @@ class HTTPPool:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await self._use(connection, message, deadline_s, read, request)
+                    return await self._use(connection, connection.exchange(message, deadline_s, request), read)
                 except ConnectionLostError as error:
                     if connection.began_answer:
                         raise
                     lost = error
             try:
-                connection = await self._open(deadline_s - loop.time())
-                return await self._use(connection, message, deadline_s, read, request)
+                return await self._exchange_first(message, deadline_s, read, request)
             except (DeliveryError, MessageTooLargeError) as error:
                 if lost is not None:
                     error.outcome = worse(error.outcome, lost.outcome)
@@ -94,11 +94,39 @@ class HTTPPool:
         finally:
             self._release()
 
-    async def _open(self, timeout_s: float) -> HTTPConnection:
+    async def _exchange_first(
+        self,
+        message: bytes | memoryview,
+        deadline_s: float,
+        read: Callable[[HTTPAnswer], _R],
+        request: Request | None,
+    ) -> _R:
+        """Open a connection. It writes the request itself, as soon as it is made."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[HTTPAnswer] = loop.create_future()
+        made: list[HTTPConnection] = []
+
+        def begin(connection: HTTPConnection) -> None:
+            made.append(connection)
+            connection.begin(message, deadline_s, functools.partial(resolve, waiter), request)
+
+        try:
+            connection = await self._open(begin, deadline_s - loop.time())
+        except BaseException as error:
+            if made:
+                made[0].abort()
+                if isinstance(error, DeliveryError):
+                    error.outcome = worse(error.outcome, Outcome.POSSIBLY_DELIVERED)
+            if not waiter.cancel():
+                waiter.exception()  # else asyncio logs that nobody saw it
+            raise
+        return await self._use(connection, connection.wait(waiter), read)
+
+    async def _open(self, begin: Callable[[HTTPConnection], None], timeout_s: float) -> HTTPConnection:
         """A new connection. In a task of its own, so that `close` need not wait for a peer that does not answer."""
         if self._closed:
             raise ClientClosedError("the client was closed")
-        opening = asyncio.ensure_future(open_tcp(self._link, lambda: HTTPConnection(self._link), timeout_s))
+        opening = asyncio.ensure_future(open_tcp(self._link, lambda: HTTPConnection(self._link, begin), timeout_s))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         try:
@@ -121,13 +149,11 @@ class HTTPPool:
     async def _use(
         self,
         connection: HTTPConnection,
-        message: bytes | memoryview,
-        deadline_s: float,
+        exchange: Awaitable[HTTPAnswer],
         read: Callable[[HTTPAnswer], _R],
-        request: Request | None,
     ) -> _R:
         try:
-            return read(await connection.exchange(message, deadline_s, request))
+            return read(await exchange)
         except ProtocolError:
             connection.abort()
             raise
