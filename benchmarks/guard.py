@@ -136,7 +136,26 @@ def batches(transport: str, together: int) -> Callable[[], object]:
     return work
 
 
-# Servers and producers, open until all counts are done.
+def requests(transport: str, together: int) -> Callable[[], object]:
+    """Measure from a client's `submit` to the result, with a server that answers this many requests at once."""
+    from answering import answering
+
+    from raccoon_fast import RAW, GrpcClient, RestClient, WebSocketClient
+
+    kinds: dict[str, Any] = {"WebSocket": WebSocketClient, "REST": RestClient, "gRPC": GrpcClient}
+    url = _open.enter_context(answering(transport, together))
+    client = _open.enter_context(kinds[transport](url, serializer=RAW, logger=None))
+    many = events()[:_BATCH]
+
+    def work() -> None:
+        receipts = [client.submit(many) for _ in range(together)]
+        for receipt in receipts:
+            receipt.result(60)
+
+    return work
+
+
+# Servers, producers and clients, open until all counts are done.
 _open = contextlib.ExitStack()
 
 
@@ -146,7 +165,7 @@ class Workload(NamedTuple):
     Attributes:
         make: Returns a function that runs one round.
         arguments: The arguments of `make`.
-        units: The number of events or batches per round.
+        units: The number of events, batches or requests per round.
         unit: The name of the unit.
     """
 
@@ -166,7 +185,8 @@ WORKLOADS = {
     "decode and settle": Workload(resolve, ("proto",)),
     "decode JSON and settle": Workload(resolve, ("json",)),
     **{
-        f"{transport}, batches of {_BATCH}, {how}": Workload(batches, (transport, together), together, "batch")
+        f"{transport}, {name} of {_BATCH}, {how}": Workload(make, (transport, together), together, unit)
+        for name, make, unit in (("batches", batches, "batch"), ("submit", requests, "request"))
         for transport in ("WebSocket", "REST", "gRPC")
         for how, together in (("together", _IN_FLIGHT), ("alone", 1))
     },

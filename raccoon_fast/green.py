@@ -112,7 +112,7 @@ class _GreenWait:
             watcher.close()
         return was_told
 
-    def end(self) -> None:
+    def end(self, told: object = None, /) -> None:
         try:
             watcher = self._watcher.pop()
         except IndexError:
@@ -131,7 +131,7 @@ class _NativeWait:
     def wait(self, timeout_s: float | None) -> bool:
         return bool(self._lock.acquire(True, -1 if timeout_s is None else timeout_s))
 
-    def end(self) -> None:
+    def end(self, told: object = None, /) -> None:
         self._lock.release()
 
 

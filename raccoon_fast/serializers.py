@@ -19,7 +19,7 @@ else:
 
     Data_contra = TypeVar("Data_contra", contravariant=True)
 
-__all__ = ["JSON", "PROTO", "RAW", "Data_contra", "Serializer", "resolve_serializer"]
+__all__ = ["JSON", "PROTO", "RAW", "Data_contra", "Serializer", "is_raw", "resolve_serializer"]
 
 Serializer: TypeAlias = Callable[[Data_contra], bytes]
 
@@ -140,6 +140,11 @@ ValueError that names the event's type, its index and the path in its data; `JSO
 
 RAW: _Builtin[_Bytes] = _Builtin("RAW", lambda: _take_bytes)
 """Takes bytes, bytearray or memoryview and sends them unchanged; raises TypeError for anything else."""
+
+
+def is_raw(serializer: Serializer[Any]) -> bool:
+    """Whether a result of `resolve_serializer` is that of RAW, which returns bytes as they are."""
+    return serializer is _take_bytes
 
 
 def resolve_serializer(value: object) -> Serializer[Any]:

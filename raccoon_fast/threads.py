@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
+    "SLICE_S",
     "Condition",
     "Event",
     "Tally",
@@ -42,8 +43,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-# A Ctrl-C goes unnoticed for at most this long: CPython misses one that arrives just as a wait starts.
-_SLICE_S = 1.0
+#: The longest uninterrupted wait in seconds. CPython misses a Ctrl-C that arrives just as a wait starts, and notices it
+#: after this time.
+SLICE_S = 1.0
 
 
 class Thread(Protocol):
@@ -65,8 +67,8 @@ class Wait(Protocol):
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for `end`, at most this long; None is unlimited. Called once. Returns whether `end` was called."""
 
-    def end(self) -> None:
-        """Wake the waiter. Called once, by any thread."""
+    def end(self, told: object = None, /) -> None:
+        """Wake the waiter. Called once, by any thread. The argument is ignored, so that this can be a callback."""
 
 
 def at_once(*calls: Iterable[object]) -> None:
@@ -191,7 +193,7 @@ class Condition:
                 # sees it.
                 left_s = 0.0 if (answer := predicate()) else max(0.0, deadline_s - time.monotonic())
                 # A timer would keep the hub alive.
-                wait.wait(min(left_s, _SLICE_S) if self._keeps_hub or left_s <= 0.0 else None)
+                wait.wait(min(left_s, SLICE_S) if self._keeps_hub or left_s <= 0.0 else None)
             finally:
                 with contextlib.suppress(ValueError):  # it was woken
                     self._waits.remove(wait)
@@ -266,7 +268,7 @@ class _NativeWait:
         # This waits in C. There a signal handler runs between two tries, when nothing is held.
         return self._lock.acquire(True, -1 if timeout_s is None else timeout_s)
 
-    def end(self) -> None:
+    def end(self, told: object = None, /) -> None:
         self._lock.release()
 
 

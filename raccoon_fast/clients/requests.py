@@ -8,6 +8,7 @@ from raccoon_fast.core._request import check_events, pair_of
 from raccoon_fast.core.envelope import MAX_GUID_BYTES, JsonEnvelope, ProtoEnvelope
 from raccoon_fast.errors import MessageTooLargeError, SerializationError
 from raccoon_fast.guids import new_guid
+from raccoon_fast.serializers import is_raw
 from raccoon_fast.tables.options import table_reader
 from raccoon_fast.transports.base import Request
 
@@ -50,7 +51,9 @@ class RequestBuilder:
         if wire not in _ENVELOPES:
             raise ValueError(f'wire must be "proto" or "json", not {wire!r}')
         self._serializer = serializer
+        self._is_raw = is_raw(serializer)
         self._wire = wire
+        self._new_envelope = _ENVELOPES[wire]
         self._max_bytes = max_bytes
         self._tracing = tracing
         self._address = address
@@ -64,7 +67,7 @@ class RequestBuilder:
             MessageTooLargeError: As `build`.
         """
         req_guid = resolve_guid(req_guid)
-        envelope = _ENVELOPES[self._wire]()
+        envelope = self._new_envelope()
         row = 0
         for batch in table_reader(table, columns):
             for types, data in columns.events(batch, row):
@@ -89,10 +92,13 @@ class RequestBuilder:
             MessageTooLargeError: The message would be over the transport's limit.
         """
         req_guid = resolve_guid(req_guid)
-        check_events(events)
-        envelope = _ENVELOPES[self._wire]()
-        for index, event in enumerate(events):
-            self._add(envelope, index, event)
+        envelope = self._new_envelope()
+        if self._is_raw and events.__class__ is list:
+            self._add_list(envelope, events)
+        else:
+            check_events(events)
+            for index, event in enumerate(events):
+                self._add(envelope, index, event)
         if not envelope.count:
             raise ValueError("events is empty: a request needs at least one event")
         return self._finished(envelope, req_guid)
@@ -108,12 +114,24 @@ class RequestBuilder:
 
     def _finished(self, envelope: ProtoEnvelope | JsonEnvelope, req_guid: str) -> Request:
         size = envelope.nbytes_for(req_guid)
-        self._check_size(size, envelope.count)
+        if self._max_bytes is not None:
+            self._check_size(size, envelope.count)
         request = Request(req_guid, envelope, self._wire, size)
         if self._tracing is not None and self._address is not None:
             request.trace = self._tracing.of_request(req_guid, envelope.count, size, self._address)
             request.headers = None if request.trace is None else request.trace.headers
         return request
+
+    def _add_list(self, envelope: ProtoEnvelope | JsonEnvelope, events: list[Any]) -> None:
+        """Add events of bytes: one by one those of a new type and unusual ones, such as pairs that are lists."""
+        index = 0
+        while index < len(events):
+            try:
+                event = events[index]
+            except IndexError:  # another thread has removed it
+                return
+            self._add(envelope, index, event)
+            index = envelope.add_run(events, index + 1)
 
     def _add(self, envelope: ProtoEnvelope | JsonEnvelope, index: int, event: object) -> None:
         event_type, data = pair_of(index, event)

@@ -14,8 +14,10 @@ from raccoon_fast.clients.async_client import DEFAULT_CLOSE_S, AsyncClient
 from raccoon_fast.clients.options import positive, refuse_pickling, whole
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.ack_streams import AckStream
+from raccoon_fast.delivery.attempts import abandoned
 from raccoon_fast.delivery.loop_thread import HELD_UP, LoopThread
 from raccoon_fast.delivery.receipts import Receipt
+from raccoon_fast.delivery.submissions import Submissions
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, Outcome
 from raccoon_fast.events import SendResult
 from raccoon_fast.serializers import Data_contra
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from raccoon_fast.delivery.promise import Promise
     from raccoon_fast.events import App, Event, Response
     from raccoon_fast.transports.base import Request
 
@@ -47,6 +48,8 @@ class _Running(Generic[_A]):
         logger = client._settings.logger  # noqa: SLF001 - two halves of one class
         self.callbacks = CallbackThread(logger)
         self.thread = LoopThread(logger)
+        self.submissions = Submissions(self.thread, client._started, logger)  # noqa: SLF001
+        self.thread.at_end = self.submissions.end
 
 
 class Client(Generic[_A, Data_contra]):
@@ -163,7 +166,7 @@ class Client(Generic[_A, Data_contra]):
         try:
             return SendResult(request.req_guid, call.result(None if timeout_s is None else timeout_s + _MARGIN_S))
         except concurrent.futures.CancelledError:
-            raise _abandoned(request) from None
+            raise abandoned(request.req_guid) from None
         except concurrent.futures.TimeoutError:
             if call.done():
                 raise  # the request's own AckTimeoutError
@@ -196,18 +199,7 @@ class Client(Generic[_A, Data_contra]):
         """
         running = self._started()
         request = running.client._builder.build(events, req_guid)  # noqa: SLF001
-        call = running.thread.submit(_deliver, running.client, request, None)
-        logger = running.client._settings.logger  # noqa: SLF001
-        # Not `request`: a call keeps its callbacks, and a receipt's callbacks refer back to it, so the request's
-        # buffer would only be freed by a garbage collection.
-        guid = request.req_guid
-
-        def log_failure(done: Promise[Response]) -> None:
-            if (error := done.exception(0)) is not None:
-                logger.warning("request %s was not acknowledged: %s", guid, error)
-
-        call.add_done_callback(log_failure)
-        return Receipt(guid, call, running.callbacks)
+        return Receipt(request.req_guid, running.submissions.submit(request), running.callbacks)
 
     def acks(self, maxsize: int = 10_000) -> AckStream:
         """Subscribe to the acknowledgements of all requests from now on, SUCCESS or not.
@@ -320,15 +312,7 @@ async def _deliver(client: AsyncClient[Any], request: Request, timeout_s: float 
         return await client._started().deliver(request, timeout_s)  # noqa: SLF001
     except asyncio.CancelledError:
         # The thread ends, or the caller was interrupted and no longer reads this.
-        raise _abandoned(request) from None
-
-
-def _abandoned(request: Request) -> ClientClosedError:
-    return ClientClosedError(
-        "the client was closed before the request was acknowledged",
-        req_guid=request.req_guid,
-        outcome=Outcome.POSSIBLY_DELIVERED,
-    )
+        raise abandoned(request.req_guid) from None
 
 
 def _nothing() -> None:

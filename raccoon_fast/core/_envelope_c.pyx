@@ -220,6 +220,11 @@ cdef class _Envelope:
                 self.append_event(event)
         return self.events - before
 
+    def add_run(self, list events, Py_ssize_t at):
+        """Append events from index `at` on while they are usual. Returns the index of the first one left."""
+        with cython.critical_section(events):
+            return self.write_run(events, at, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX)
+
     def stamp(self, req_guid, seconds, nanos):
         """Set req_guid and sent_time, replacing those of the previous stamp. Every attempt has its own stamp."""
         cdef bytes head = self.encode_head(req_guid, seconds, nanos)
@@ -645,6 +650,12 @@ cdef class ProtoEnvelope(_Envelope):
         return <int64_t> whole
 
     cdef head_bound(self, req_guid):
+        cdef Py_ssize_t size
+        # Usual guids only. The pure form handles all others, and all errors.
+        if PyUnicode_CheckExact(req_guid) and PyUnicode_IS_COMPACT_ASCII(req_guid):
+            size = PyUnicode_GET_LENGTH(req_guid)
+            if 0 < size <= _SHORT_GUID:
+                return 2 + size + 19
         return proto_head_bound(req_guid)
 
     cdef bytes encode_head(self, req_guid, seconds, nanos):

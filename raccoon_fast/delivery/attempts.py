@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.errors import (
     AckTimeoutError,
@@ -17,15 +18,18 @@ from raccoon_fast.errors import (
     Outcome,
     ServerError,
 )
-from raccoon_fast.events import Code, Response
+from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import worse
 
 if TYPE_CHECKING:
     from raccoon_fast.delivery.retry import RetryPolicy
     from raccoon_fast.delivery.sender import Sender
+    from raccoon_fast.delivery.submissions import Submission
+    from raccoon_fast.transports.attempt import AnyAttempt
     from raccoon_fast.transports.base import Request, Transport
 
-__all__ = ["MAX_ATTEMPTS", "Delivery", "is_unwritten"]
+__all__ = ["MAX_ATTEMPTS", "Delivery", "abandoned", "is_unwritten"]
 
 #: The default if the policy does not say.
 MAX_ATTEMPTS = 3
@@ -34,6 +38,22 @@ MAX_ATTEMPTS = 3
 _DUPLICATE_ID_FIRST_S = 0.05
 _DUPLICATE_ID_MOST_S = 5.0
 _DUPLICATE_ID_LIMIT_S = 75.0
+# Looked up once: attribute access on an enum class is slow.
+_SUCCESS = Status.SUCCESS
+
+
+class _First(NamedTuple):
+    """The first attempt of a submission, which has ended.
+
+    Attributes:
+        attempt: The attempt.
+        began_s: The loop's time at which it began.
+        submitted_s: time.monotonic() at that moment.
+    """
+
+    attempt: AnyAttempt
+    began_s: float
+    submitted_s: float
 
 
 class Delivery:
@@ -54,9 +74,12 @@ class Delivery:
         self._timeout_s = timeout_s
         self._sender = sender
         self._loop = asyncio.get_running_loop()
-        self._in_flight: set[str] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._first_timeout_s = min(timeout_s, policy.total_timeout or timeout_s)
+        # By guid; None for a request that a coroutine delivers.
+        self._in_flight: dict[str, Submission | None] = {}
+        # Coroutines of submissions whose first attempt failed.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Future[None] | None = None
         self._closing = asyncio.Event()
         # No request is sent before this time, because the server asked to wait (Retry-After).
         self._paused_until_s = 0.0
@@ -81,25 +104,46 @@ class Delivery:
             MessageTooLargeError: The server does not accept a message of this size.
             ValueError: A request of this guid is in flight already.
         """
-        if request.trace is None:
-            return await self._deliver_once(request, timeout_s)
-        with request.trace:
-            return await self._deliver_once(request, timeout_s)
-
-    async def _deliver_once(self, request: Request, timeout_s: float | None) -> Response:
-        req_guid = request.req_guid
-        if self._closing.is_set():
-            raise ClientClosedError("the client was closed", req_guid=req_guid)
-        if req_guid in self._in_flight:
-            raise ValueError(f"request {req_guid!r} is in flight already: wait for its outcome or use another guid")
-        self._in_flight.add(req_guid)
-        self._idle.clear()
+        self._enter(request, None)
         try:
-            return await self._deliver(request, timeout_s)
+            return await self._deliver_traced(request, timeout_s)
         finally:
-            self._in_flight.discard(req_guid)
-            if not self._in_flight:
-                self._idle.set()
+            self._leave(request)
+
+    def begin(self, submission: Submission) -> None:
+        """Begin to deliver a request, like `deliver`, without a task unless its first attempt fails.
+
+        Args:
+            submission: Gets the answer or what `deliver` raises.
+
+        Raises:
+            ClientClosedError, ValueError: As `deliver`; the submission is not settled then.
+        """
+        request = submission.request
+        assert request is not None
+        self._enter(request, submission)
+        began_s = self._loop.time()
+        if request.trace is not None or began_s < self._paused_until_s:
+            self._continue(submission, request, None)
+            return
+        submitted_s = time.monotonic()
+        attempt = self._sender.start(self._transport, request, self._first_timeout_s)
+        attempt.add_done_callback(functools.partial(self._first_ended, submission, began_s, submitted_s))
+
+    def hold(self) -> None:
+        """Let the requests of the next calls of `begin` leave together, at `release` in the same step of the loop."""
+        self._transport.hold()
+
+    def release(self) -> None:
+        """Send what was begun since `hold`. Idempotent."""
+        self._transport.release()
+
+    def abandon(self) -> None:
+        """Settle the submissions in flight with ClientClosedError: the loop has ended."""
+        for submission in [*self._in_flight.values()]:
+            if submission is not None and not submission.done():
+                submission.fail(abandoned(submission.req_guid))
+        self._in_flight.clear()
 
     async def close(self, timeout_s: float) -> int:
         """Wait for requests in flight, then fail the rest with ClientClosedError and close the transport.
@@ -107,27 +151,81 @@ class Delivery:
         Returns:
             The number of failed requests.
         """
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        await self._wait_idle(timeout_s)
         unsettled = len(self._in_flight)
         self._closing.set()
         try:
             await self._transport.close()
             # Attempts end with their connections, waits end with the event: this takes almost no time.
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), 1.0)
+            await self._wait_idle(1.0)
         finally:
             self._sender.end()
         return unsettled
 
-    async def _deliver(self, request: Request, timeout_s: float | None) -> Response:
+    async def _wait_idle(self, timeout_s: float) -> None:
+        if self._in_flight:
+            self._idle = self._loop.create_future()
+            await asyncio.wait([self._idle], timeout=timeout_s)
+
+    def _enter(self, request: Request, submission: Submission | None) -> None:
+        req_guid = request.req_guid
+        if self._closing.is_set():
+            raise ClientClosedError("the client was closed", req_guid=req_guid)
+        if req_guid in self._in_flight:
+            raise ValueError(f"request {req_guid!r} is in flight already: wait for its outcome or use another guid")
+        self._in_flight[req_guid] = submission
+
+    def _leave(self, request: Request) -> None:
+        self._in_flight.pop(request.req_guid, None)
+        if self._idle is not None and not self._in_flight and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _first_ended(self, submission: Submission, began_s: float, submitted_s: float, attempt: AnyAttempt) -> None:
+        request = submission.request
+        if request is None:
+            return  # abandoned
+        if attempt.__class__ is Attempt and not self._sender.is_watched:
+            response = attempt.response
+            if response is not None and response.status is _SUCCESS:
+                self._connect_failures = 0
+                self._leave(request)
+                submission.succeed(response)
+                return
+        self._continue(submission, request, _First(attempt, began_s, submitted_s))
+
+    def _continue(self, submission: Submission, request: Request, first: _First | None) -> None:
+        task = self._loop.create_task(self._deliver_submission(submission, request, first))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver_submission(self, submission: Submission, request: Request, first: _First | None) -> None:
+        try:
+            response = await self._deliver_traced(request, None, first)
+        except asyncio.CancelledError:
+            submission.fail(abandoned(request.req_guid))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the request
+            submission.fail(error)
+        else:
+            submission.succeed(response)
+        finally:
+            self._leave(request)
+
+    async def _deliver_traced(self, request: Request, timeout_s: float | None, first: _First | None = None) -> Response:
+        if request.trace is None:
+            return await self._deliver(request, timeout_s, first)
+        with request.trace:
+            return await self._deliver(request, timeout_s, first)
+
+    async def _deliver(self, request: Request, timeout_s: float | None, first: _First | None) -> Response:
         policy = self._policy
         max_attempts = policy.max_attempts or MAX_ATTEMPTS
-        submitted_s = time.monotonic()
+        submitted_s, start_s = (
+            (time.monotonic(), self._loop.time()) if first is None else (first.submitted_s, first.began_s)
+        )
         bounds = [bound for bound in (timeout_s, policy.total_timeout) if bound is not None]
-        deadline_s = self._loop.time() + min(bounds) if bounds else float("inf")
+        deadline_s = start_s + min(bounds) if bounds else float("inf")
         # Without another limit, an unwritten request waits for its turn no longer than all attempts may take.
-        patience_s = min(deadline_s, self._loop.time() + max_attempts * self._timeout_s)
+        patience_s = min(deadline_s, start_s + max_attempts * self._timeout_s)
         attempts = resends = unwritten = 0
         outcome = Outcome.NOT_DELIVERED
         refused_since_s: float | None = None
@@ -135,13 +233,18 @@ class Delivery:
         wait_until_s = 0.0
         error: DeliveryError | None = None
         while True:
-            await self._wait(max(wait_until_s, self._paused_until_s), deadline_s, error, request)
+            if first is None:
+                await self._wait(max(wait_until_s, self._paused_until_s), deadline_s, error, request)
             attempts += 1
-            began_s = self._loop.time()
+            began_s = self._loop.time() if first is None else first.began_s
             try:
-                response = await self._sender.send(
-                    self._transport, request, min(self._timeout_s, deadline_s - began_s), submitted_s
-                )
+                if first is None:
+                    response = await self._sender.send(
+                        self._transport, request, min(self._timeout_s, deadline_s - began_s), submitted_s
+                    )
+                else:
+                    attempt, first = first.attempt, None
+                    response = self._sender.answer(attempt, request, submitted_s)
             except MessageTooLargeError as refused:
                 refused.size = refused.size or request.size
                 refused.outcome = worse(outcome, refused.outcome)
@@ -222,6 +325,15 @@ def is_unwritten(error: DeliveryError, request: Request) -> bool:
     if request.was_written or error.outcome is not Outcome.NOT_DELIVERED:
         return False
     return isinstance(error, (ConnectionLostError, AckTimeoutError))
+
+
+def abandoned(req_guid: str) -> ClientClosedError:
+    """The error of a request in flight whose loop ends."""
+    return ClientClosedError(
+        "the client was closed before the request was acknowledged",
+        req_guid=req_guid,
+        outcome=Outcome.POSSIBLY_DELIVERED,
+    )
 
 
 def _is_duplicate_id(error: DeliveryError) -> bool:

@@ -101,6 +101,7 @@ class LoopThread:
         logger: Logs unhandled exceptions.
 
     Attributes:
+        at_end: Called once the loop is closed, by the thread that closed it; must not raise.
         is_over: Whether the thread has ended or is about to end: submitted coroutines no longer run.
 
     Raises:
@@ -109,6 +110,7 @@ class LoopThread:
 
     def __init__(self, logger: Log) -> None:
         self.is_over = False
+        self.at_end: Callable[[], object] | None = None
         self._logger = logger
         self._inbox: deque[Call[Any]] = deque()
         self._begun: set[Call[Any]] = set()
@@ -267,6 +269,8 @@ class LoopThread:
             self._refuse()
             for call in [*self._begun]:  # of a loop that could not finish them
                 call.refuse()
+            if self.at_end is not None:
+                self.at_end()
             self._ended.set()
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from raccoon_fast.threads import Condition
+from raccoon_fast.threads import SLICE_S, new_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,15 +109,17 @@ class Promise(Generic[_T]):
     def _wait(self, timeout: float | None) -> None:
         if self._is_done:
             return
-        settled = Condition()
-
-        def wake(_: object) -> None:
-            settled.notify_all()
-
-        self.add_done_callback(wake)
-        try:
-            if not settled.wait_for(self.done, timeout):
+        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        left_s = SLICE_S if timeout is None else timeout
+        while not self._is_done:
+            if left_s <= 0.0:
                 raise concurrent.futures.TimeoutError
-        finally:
-            with contextlib.suppress(ValueError):  # it is being called
-                self._callbacks.remove(wake)
+            wait = new_wait()
+            self.add_done_callback(wait.end)
+            try:
+                wait.wait(min(left_s, SLICE_S))
+            finally:
+                if not self._is_done:
+                    with contextlib.suppress(ValueError):  # it is being called
+                        self._callbacks.remove(wait.end)
+                    left_s = deadline_s - time.monotonic()

@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 from scripted import SendEventRequest
 
-from raccoon_fast import Event, MessageTooLargeError, SerializationError
+from raccoon_fast import RAW, Event, MessageTooLargeError, SerializationError
 from raccoon_fast.clients.requests import RequestBuilder
 from raccoon_fast.core.envelope import MAX_GUID_BYTES
+from raccoon_fast.serializers import resolve_serializer
 
 EVENTS = [("page", b"one"), ("click", b"two")]
 
 
-def builder(wire: str = "proto", max_bytes: int | None = None, serializer: Any = bytes) -> RequestBuilder:
-    return RequestBuilder(serializer, wire, max_bytes)
+@pytest.fixture(params=[bytes, RAW], ids=["one by one", "runs"], autouse=True)
+def usual(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(USUAL, "serializer", resolve_serializer(request.param))
+
+
+USUAL: dict[str, Any] = {}
+
+
+def builder(wire: str = "proto", max_bytes: int | None = None, serializer: Any = None) -> RequestBuilder:
+    return RequestBuilder(serializer or USUAL["serializer"], wire, max_bytes)
 
 
 def proto(request: Any) -> Any:
@@ -27,21 +36,45 @@ def proto(request: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "events",
+    "made",
     [
-        EVENTS,
-        tuple(EVENTS),
-        iter(EVENTS),
-        [Event(*event) for event in EVENTS],
-        [list(event) for event in EVENTS],
-        dict(EVENTS).items(),
+        list,
+        tuple,
+        iter,
+        lambda them: [Event(*one) for one in them],
+        lambda them: [*map(list, them)],
+        lambda them: dict(them).items(),
     ],
     ids=["list", "tuple", "iterator", "Event", "lists", "items"],
 )
-def test_events(events: Any) -> None:
-    message = proto(builder().build(events, "g"))
+def test_events(made: Any) -> None:
+    message = proto(builder().build(made(EVENTS), "g"))
     assert [(event.type, event.event_bytes) for event in message.events] == EVENTS
     assert (message.req_guid, message.sent_time.seconds, message.sent_time.nanos) == ("g", 5, 6)
+
+
+@pytest.mark.parametrize("wire", ["proto", "json"])
+def test_lists_of_usual_and_unusual_events(wire: str) -> None:
+    text = type("Text", (str,), {})
+    kinds: list[tuple[Any, Any]] = [
+        ("page", b"one"),
+        ("page", b"two"),
+        (text("page"), b"three"),
+        ("page", bytearray(b"four")),
+        ("click", memoryview(b"f-i-v-e")[::2]),
+        Event("click", b"six"),
+        ["click", b"seven"],  # type: ignore[list-item]
+        ("p\u00e4ge", b""),
+        ("page", bytes(100_000)),
+    ]
+    for first in range(len(kinds)):
+        many = [*kinds[first:], *kinds[:first]] * 2
+        request = builder(wire).build(many, "g")
+        expected = builder(wire).build(iter(many), "g")
+        for one in (request, expected):
+            one.envelope.stamp("g", 5, 6)
+        assert bytes(request.envelope.payload()) == bytes(expected.envelope.payload())
+        assert (request.size, request.envelope.count) == (expected.size, len(many))  # type: ignore[attr-defined]
 
 
 def test_json() -> None:

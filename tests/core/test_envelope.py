@@ -477,6 +477,38 @@ def test_the_bound_is_the_size_of_the_longest_time(impl):
         envelope.nbytes_for("x" * 1025)
 
 
+@pytest.mark.parametrize("guid", ["g", "g" * 127, "g" * 128, "\u20ac" * 40, ""])
+def test_the_bound_is_that_of_the_pure_form(impl, guid):
+    bound = _envelope_py.ProtoEnvelope().nbytes_for(guid)
+    assert impl.envelope.ProtoEnvelope().nbytes_for(guid) == bound
+
+
+@given(events=EVENTS, odd=st.sampled_from([None, ("t", bytearray(b"x")), ["t", b"x"], ("", b""), 7, {"t", b"x"}]))
+def test_a_run_ends_at_the_first_unusual_event(impl, events, odd):
+    for make in (impl.envelope.ProtoEnvelope, impl.envelope.JsonEnvelope):
+        envelope, expected = make(), make()
+        many = [("known", b"first"), *events, odd, ("known", b"last")]
+        at = 0
+        while at <= len(events):  # as clients do: what a run leaves is added by itself
+            envelope.add(*many[at])
+            at = envelope.add_run(many, at + 1)
+            assert at <= len(events) + 1
+            assert envelope.count == at
+        assert envelope.add_run(many, at) == at
+        assert envelope.add_run(many, len(many)) == len(many)
+        expected.add_many(many[:at])
+        assert envelope.body() == expected.body()
+
+
+def test_a_run_of_one_type_is_appended_whole(impl, make):
+    if impl.name == "pure":
+        pytest.skip("the pure form appends one by one")
+    envelope = make()
+    envelope.add("t", b"first")
+    assert envelope.add_run([("t", b"x")] * 9, 2) == 9
+    assert envelope.count == 8
+
+
 def test_a_payload_is_a_read_only_view_of_bytes(make):
     view = stamped(make, [("t", b"abc")]).payload()
     assert type(view) is memoryview

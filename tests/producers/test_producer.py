@@ -531,7 +531,7 @@ class TestOverflow:
     ) -> None:
         """`close` waits for requests in flight, so it makes no room yet."""
         monkeypatch.setattr("raccoon_fast.producers.producer._SPILL_AGAIN_S", 600.0)
-        monkeypatch.setattr("raccoon_fast.threads._SLICE_S", 600.0)
+        monkeypatch.setattr("raccoon_fast.threads.SLICE_S", 600.0)
         options = {"batch_bytes": 10_000, "buffer_bytes": 50_000, "timeout": 600.0, "block_timeout": 600.0}
         producer = new_producer(stalled.ws_url, **options)
         emitting, ended = self.blocked(producer)
