@@ -33,7 +33,9 @@ def test_a_failed_server_is_probed_with_backoff_by_one_batch_at_a_time() -> None
     one.end(one.begin())
     assert one.ready_s(1.5) == float("inf")
     one.failed(FAULT, 1.5, 1.6)
-    assert one.ready_s(1.6) == 3.2  # no longer than it has been down
+    assert one.ready_s(1.6) == 3.6
+    one.failed(FAULT, 3.7, 3.7)
+    assert one.ready_s(3.7) == 7.4  # no longer than it has been down
     for attempt in range(20):
         one.failed(FAULT, 10.0 + attempt, 10.0 + attempt)
     assert one.ready_s(29.0) == 37.0
