@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
 import uuid
@@ -576,16 +577,22 @@ class TestAccumulator:
         types = tuple(sorted(it.waiting_types().items()))
         return it.buffered, it.accepted, it.taken, it.open_count, it.sealed, types, sink.sealings, len(sink.opened)
 
+    @pytest.mark.parametrize("how", ["one", "list", "iterator"])
     @pytest.mark.slow
-    def test_threads(self, impl, wire):
+    def test_threads(self, impl, wire, how):
         sink = Sink(impl, wire, max_events=7, buffer_bytes=1 << 30)
         done = threading.Event()
         taken = []
         snapshots = []
 
         def emit(thread):
-            for number in range(2000):
-                sink.accumulator.emit(f"t{thread}", b"%d" % number)
+            for number in range(0, 2000, 5):
+                some = [(f"t{thread}", b"%d" % one) for one in range(number, number + 5)]
+                if how == "one":
+                    for event in some:
+                        sink.accumulator.emit(*event)
+                else:
+                    sink.accumulator.emit_many(some if how == "list" else iter(some))
                 if number % 50 == 0:
                     sink.accumulator.seal()
 
@@ -616,6 +623,33 @@ class TestAccumulator:
         assert len({receipt for receipt, _ in taken}) == len(taken)
         assert all(0 <= count <= 16000 for count in snapshots)
         assert (sink.accumulator.buffered, sink.accumulator.accepted, sink.accumulator.taken) == (0, 16000, 16000)
+
+    def test_threads_that_release_views_of_a_batch_that_is_used_again(self, impl, wire):
+        batch = impl.batch.Batch(wire)
+        views = queue.SimpleQueue()
+        wrong = []
+
+        def release():
+            while (item := views.get()) is not None:
+                view, expected = item
+                if bytes(view) != expected:
+                    wrong.append(bytes(view))
+                del item, view
+
+        threads = [threading.Thread(target=release) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for number in range(1000):
+            batch.add("page", b"%d" % number * (number % 50))
+            message = message_of(batch)
+            for _ in range(4):
+                views.put((batch.envelope.payload(), message))
+            batch.clear()
+        for _ in threads:
+            views.put(None)
+        for thread in threads:
+            thread.join()
+        assert not wrong
 
 
 # Each takes apart into two, and is no pair of a type and data.
