@@ -560,7 +560,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         try:
             batch = self._pool.pop()
         except IndexError:
-            usual_bytes = self._last_made.nbytes or 4096
+            usual_bytes = self._last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
             batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
         self._last_made = batch
         # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
