@@ -123,8 +123,8 @@ class RequestBuilder:
         return request
 
     def _add_list(self, envelope: ProtoEnvelope | JsonEnvelope, events: list[Any]) -> None:
-        """Add events of bytes: one by one those of a new type and unusual ones, such as pairs that are lists."""
-        index = 0
+        """Add events of bytes; unusual ones, such as pairs that are lists, one by one."""
+        index = envelope.add_run(events, 0)
         while index < len(events):
             try:
                 event = events[index]

@@ -48,6 +48,7 @@ class _Running(Generic[_A]):
         logger = client._settings.logger  # noqa: SLF001 - two halves of one class
         self.callbacks = CallbackThread(logger)
         self.thread = LoopThread(logger)
+        self.has_started = False
         self.submissions = Submissions(self.thread, client._started, logger)  # noqa: SLF001
         self.thread.at_end = self.submissions.end
 
@@ -277,7 +278,8 @@ class Client(Generic[_A, Data_contra]):
         self.close()
 
     def _started(self) -> _Running[_A]:
-        forks.check()
+        if not forks.PAGE[0] or not forks.IS_WIPED:  # else a system call
+            forks.check()
         running = self._running.get(True)
         if self._closed:
             raise ClientClosedError("the client was closed")
@@ -297,7 +299,9 @@ class Client(Generic[_A, Data_contra]):
                 mine.thread.stop(0.0)
                 raise ClientClosedError("the client was closed")
             lifetime.began(self)
-        running.thread.start()
+        if not running.has_started:
+            running.thread.start()
+            running.has_started = True
         return running
 
     def _after_fork(self) -> None:

@@ -73,6 +73,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyList_GET_SIZE(object many)
     PyObject* PyList_GET_ITEM(object many, Py_ssize_t at)
     bint PyTuple_Check(PyObject* event)
+    bint PyTuple_CheckExact(object event)
     Py_ssize_t PyTuple_GET_SIZE(PyObject* event)
     PyObject* PyTuple_GET_ITEM(PyObject* event, Py_ssize_t at)
 
@@ -88,6 +89,9 @@ cdef Py_ssize_t _MAX_KNOWN = 32
 cdef Py_ssize_t _SMALL = 8192
 cdef Py_ssize_t _LEAN_HEADROOM = 72
 cdef Py_ssize_t _LEAN_HEADROOM_JSON = 144
+# What `add_run` appends by itself: events with a type and data up to this size, while an envelope has at most so much.
+cdef Py_ssize_t _USUAL_BYTES = 1 << 20
+cdef Py_ssize_t _FAR_FROM_FULL = 1 << 28
 # Approximate bytes of memory: of a dict of event types; of an entry in it with its count, besides the type's text; of a
 # known type.
 cdef int64_t _DICT_BYTES = 184
@@ -177,7 +181,8 @@ _UNKNOWN.size = -1
 
 cdef class _Envelope:
     def __cinit__(self, capacity=4096):
-        check_capacity(capacity)
+        if not PyLong_CheckExact(capacity) or not 0 <= capacity <= 65536:
+            check_capacity(capacity)
         self.block = _Block(_HEADROOM + <Py_ssize_t> capacity + _TAIL)
         self.head = self.start = self.stop = _HEADROOM
         self.known = {}
@@ -222,8 +227,17 @@ cdef class _Envelope:
 
     def add_run(self, list events, Py_ssize_t at):
         """Append events from index `at` on while they are usual. Returns the index of the first one left."""
+        cdef object event
         with cython.critical_section(events):
-            return self.write_run(events, at, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX)
+            while True:
+                at = self.write_run(events, at, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX)
+                if at >= PyList_GET_SIZE(events):
+                    return at
+                event = events[at]
+                if not is_usual(event) or self.stop - self.start > _FAR_FROM_FULL:
+                    return at
+                self.append((<tuple> event)[0], (<tuple> event)[1])
+                at += 1
 
     def stamp(self, req_guid, seconds, nanos):
         """Set req_guid and sent_time, replacing those of the previous stamp. Every attempt has its own stamp."""
@@ -740,6 +754,19 @@ cdef class JsonEnvelope(_Envelope):
 
     cdef bytes encode_head(self, req_guid, seconds, nanos):
         return encode_json_head(req_guid, seconds, nanos)
+
+
+cdef inline bint is_usual(object event) noexcept:
+    """Return whether an event is a tuple of a type in ASCII and of bytes, not large: appending it runs no Python code."""
+    cdef object name
+    cdef object data
+    if not PyTuple_CheckExact(event) or PyTuple_GET_SIZE(<PyObject*> event) != 2:
+        return False
+    name = (<tuple> event)[0]
+    data = (<tuple> event)[1]
+    if not (PyUnicode_CheckExact(name) and PyUnicode_IS_COMPACT_ASCII(name) and PyBytes_CheckExact(data)):
+        return False
+    return 0 < PyUnicode_GET_LENGTH(name) <= _USUAL_BYTES and PyBytes_GET_SIZE(data) <= _USUAL_BYTES
 
 
 cdef inline const char* utf8(object text, Py_ssize_t* size) except NULL:

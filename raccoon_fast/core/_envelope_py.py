@@ -132,7 +132,7 @@ class _Envelope:
     def add_run(self, events: list[tuple[str, bytes]], at: int) -> int:
         """Append events as `add` does, from index `at` on, as far as that is faster than one by one.
 
-        It stops at the latest at an event that is not a tuple of a known type and bytes, and never raises for an event.
+        It stops at the latest at an event that `add` would refuse, or that is not a tuple of exactly a str and bytes.
 
         Args:
             events: The events.
@@ -140,6 +140,9 @@ class _Envelope:
 
         Returns:
             The index of the first event that was not appended; `at` if none was.
+
+        Raises:
+            MemoryError: The events before it stay.
         """
         return at
 

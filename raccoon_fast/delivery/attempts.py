@@ -74,12 +74,14 @@ class Delivery:
         self._timeout_s = timeout_s
         self._sender = sender
         self._loop = asyncio.get_running_loop()
+        self._now_s = self._loop.time
         self._first_timeout_s = min(timeout_s, policy.total_timeout or timeout_s)
         # By guid; None for a request that a coroutine delivers.
         self._in_flight: dict[str, Submission | None] = {}
         # Coroutines of submissions whose first attempt failed.
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
+        self._is_closing = False
         self._closing = asyncio.Event()
         # No request is sent before this time, because the server asked to wait (Retry-After).
         self._paused_until_s = 0.0
@@ -122,7 +124,7 @@ class Delivery:
         request = submission.request
         assert request is not None
         self._enter(request, submission)
-        began_s = self._loop.time()
+        began_s = self._now_s()
         if request.trace is not None or began_s < self._paused_until_s:
             self._continue(submission, request, None)
             return
@@ -153,6 +155,7 @@ class Delivery:
         """
         await self._wait_idle(timeout_s)
         unsettled = len(self._in_flight)
+        self._is_closing = True
         self._closing.set()
         try:
             await self._transport.close()
@@ -169,7 +172,7 @@ class Delivery:
 
     def _enter(self, request: Request, submission: Submission | None) -> None:
         req_guid = request.req_guid
-        if self._closing.is_set():
+        if self._is_closing:
             raise ClientClosedError("the client was closed", req_guid=req_guid)
         if req_guid in self._in_flight:
             raise ValueError(f"request {req_guid!r} is in flight already: wait for its outcome or use another guid")
@@ -188,7 +191,9 @@ class Delivery:
             response = attempt.response
             if response is not None and response.status is _SUCCESS:
                 self._connect_failures = 0
-                self._leave(request)
+                self._in_flight.pop(submission.req_guid, None)
+                if self._idle is not None:
+                    self._leave(request)
                 submission.succeed(response)
                 return
         self._continue(submission, request, _First(attempt, began_s, submitted_s))

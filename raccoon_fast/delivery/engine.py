@@ -547,7 +547,8 @@ class Engine:
             return  # given up by `close`
         batch, endpoint, index, request, began_s, acked = flight
         # Attempts that end in the same round are settled together, and followed by one check for further work.
-        self._wake.ask_on_loop(self._loop.call_soon)
+        if not self._acked:
+            self._wake.ask_on_loop(self._loop.call_soon)
         if attempt.__class__ is Attempt and not (request.resends or self._sender.is_watched):
             response = attempt.response
             if response is not None and response.status is _SUCCESS:
@@ -614,7 +615,11 @@ class Engine:
         events = 0
         well: Endpoint | None = None
         for batch, _, endpoint, index, began_s in acked:
-            self._land(batch, endpoint, index)
+            if index == _ALONE or self._lanes.is_many:
+                self._land(batch, endpoint, index)
+            else:  # the same without a call: run for each batch
+                self._in_flight_bytes -= batch.nbytes
+                endpoint.in_flight_of[index] -= 1
             if endpoint is not well or not endpoint.healthy:
                 self._failures.well(endpoint)
                 well = endpoint

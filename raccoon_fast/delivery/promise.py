@@ -64,7 +64,10 @@ class Promise(Generic[_T]):
             concurrent.futures.TimeoutError: It was not settled in time.
             BaseException: The failure with which it was settled.
         """
-        self._wait(timeout)
+        if not self._is_done:
+            self._wait(timeout)
+        if self._error is None:
+            return self._result  # type: ignore[return-value]
         try:
             if (error := self._failure()) is not None:
                 raise error

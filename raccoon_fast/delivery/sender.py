@@ -38,24 +38,25 @@ class Sender:
 
     Args:
         stats: Gets sent_tt_ms and ack_tt_ms of every answer.
+
+    Attributes:
+        is_watched: Whether anybody may want to know of single answers. After the first `listen` it stays true: another
+            thread may listen while one unlistens, and answers only take longer.
     """
 
     def __init__(self, stats: MetricsSink) -> None:
         self._stats = stats
         self._listeners: tuple[AckListener, ...] = ()
+        self.is_watched = stats is not OFF
 
     def listen(self, listener: AckListener) -> None:
         """Report every answer to `listener` from now on."""
         self._listeners = (*self._listeners, listener)
+        self.is_watched = True
 
     def unlisten(self, listener: AckListener) -> None:
         """Undo `listen`."""
         self._listeners = tuple(other for other in self._listeners if other is not listener)
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody wants to know of single answers."""
-        return bool(self._listeners) or self._stats is not OFF
 
     def forget(self) -> None:
         """In a forked child: forget the parent's listeners."""

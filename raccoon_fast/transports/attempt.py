@@ -57,14 +57,20 @@ class Attempt:
 
     def set_result(self, response: Response) -> None:
         """End it with an answer; it must not be done."""
+        # As `_end`: run for each answer.
         self.response = response
-        self._end()
+        self._is_done = True
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - as in `_end`
+                _report(callback, error)
 
     def answered(self, response: Response) -> None:
         """Like `set_result`, but does nothing if it is done."""
         if not self._is_done:
-            self.response = response
-            self._end()
+            self.set_result(response)
 
     def set_exception(self, error: Exception) -> None:
         """End it with a failure; it must not be done."""
@@ -94,8 +100,12 @@ class Attempt:
         try:
             callback(self)
         except Exception as error:  # noqa: BLE001 - as of any callback of the loop: the transport must not suffer from it
-            context = {"message": f"{callback!r} failed", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            _report(callback, error)
+
+
+def _report(callback: object, error: Exception) -> None:
+    context = {"message": f"{callback!r} failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 AnyAttempt = Union[Attempt, "asyncio.Future[Response]"]

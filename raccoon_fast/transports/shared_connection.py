@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from raccoon_fast.errors import TransportError
     from raccoon_fast.transports.base import Link
 
-__all__ = ["SharedConnection"]
+__all__ = ["MOST_HELD_BYTES", "SMALL_BYTES", "SharedConnection"]
 
 _CLOSE_TIMEOUT_S = 1.0
-# While frames are held, one of up to _SMALL_BYTES waits for others of the same step, because each write costs several
-# microseconds. At _MOST_HELD_BYTES they are written. Up to _COPIED_BYTES are joined into one buffer, which is cheaper.
-_SMALL_BYTES, _MOST_HELD_BYTES, _COPIED_BYTES = 16 * 1024, 64 * 1024, 32 * 1024
+#: While frames are held, one of up to SMALL_BYTES waits for others of the same step, because each write costs several
+#: microseconds. At MOST_HELD_BYTES they are written.
+SMALL_BYTES, MOST_HELD_BYTES = 16 * 1024, 64 * 1024
+# Up to so many bytes are joined into one buffer, which is cheaper than several.
+_COPIED_BYTES = 32 * 1024
 # Frames that answer a server, such as a PING's, while it reads nothing; protects from one that only asks.
 _MOST_UNREAD = 10_000
 
@@ -38,6 +40,8 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
     def __init__(self, link: Link) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
+        #: The loop's time.
+        self.now_s = self._loop.time
         self.transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
@@ -78,10 +82,10 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
             nbytes: The length of all parts, more than 0.
         """
         held = self._held
-        if held is not None and nbytes <= _SMALL_BYTES:
+        if held is not None and nbytes <= SMALL_BYTES:
             held += buffers
             self._held_bytes += nbytes
-            if self._held_bytes < _MOST_HELD_BYTES:
+            if self._held_bytes < MOST_HELD_BYTES:
                 return False
             self._write_held()
             return True

@@ -145,7 +145,7 @@ class HTTP2Connection(SharedConnection):
             raise copy.copy(self.error)
         if self._leaving:
             raise RefusedError(f"{self._link.address} closes the connection and takes nothing more over it")
-        stream = HTTP2Stream(head, message, self._loop.time(), deadline_s, ended, request)
+        stream = HTTP2Stream(head, message, self.now_s(), deadline_s, ended, request)
         if self._queue or len(self._streams) >= self._max_streams:
             self._queue.append(stream)
         else:

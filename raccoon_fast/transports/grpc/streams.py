@@ -108,8 +108,17 @@ class HTTP2Stream:
 
     def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
         """All frames of a request whose body fits into one, and into the windows; they are to be written."""
-        frames = self.head_frames(frame_size)
-        size = len(self._message)
+        size, head = len(self._message), self._head
+        if len(head) <= frame_size:  # as in `head_frames`: run for each small request
+            request = self.request
+            if request is not None:
+                request.resends += request.was_written
+                request.was_written = True
+            length = len(head)
+            head_frame = wire.FRAME_HEAD.pack(length >> 16, length & 0xFFFF, wire.HEADERS, wire.END_HEADERS, self.id)
+            frames: list[bytes | memoryview] = [head_frame + head]
+        else:
+            frames = self.head_frames(frame_size)
         frames.append(wire.FRAME_HEAD.pack(size >> 16, size & 0xFFFF, wire.DATA, wire.END_STREAM, self.id))
         frames.append(self._message)
         self._at = size

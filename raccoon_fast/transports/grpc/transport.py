@@ -163,7 +163,7 @@ class GrpcTransport(Transport):
         if connection is None or not connection.usable:
             return super().start(request, timeout_s)
         attempt = Attempt()
-        self._begin(connection, request, attempt, asyncio.get_running_loop().time() + timeout_s)
+        self._begin(connection, request, attempt, connection.now_s() + timeout_s)
         return attempt
 
     def hold(self) -> None:
@@ -208,7 +208,7 @@ class GrpcTransport(Transport):
             self._head_agent = link.user_agent
             self._head = _start_of_head(link, self._identity)
             self._timeout_ms = 0
-        timeout_ms = int((deadline_s - asyncio.get_running_loop().time() + _STALL_S) * 1000.0)
+        timeout_ms = int((deadline_s - connection.now_s() + _STALL_S) * 1000.0)
         if timeout_ms != self._timeout_ms:
             self._timeout_ms = timeout_ms
             self._timed_head = self._head + encode_header(b"grpc-timeout", b"%dm" % min(timeout_ms, _MOST_MS))
@@ -216,7 +216,8 @@ class GrpcTransport(Transport):
         if request.headers:
             fields = request.headers.items()
             head += b"".join(encode_header(name.encode("ascii"), value.encode("ascii")) for name, value in fields)
-        message = request.envelope.prefixed(PREFIX.pack(0, request.envelope.nbytes))
+        envelope = request.envelope
+        message = envelope.prefixed(PREFIX.pack(0, envelope.nbytes))
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s, is_again)
         stream = connection.begin(head, message, deadline_s, ended, request)
         if not isinstance(attempt, Attempt):

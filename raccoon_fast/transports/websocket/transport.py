@@ -67,7 +67,7 @@ class WebSocketTransport(Transport):
         if connection is None or connection.error is not None or connection.acks.seen(request.req_guid):
             return super().start(request, timeout_s)
         attempt = Attempt()
-        connection.begin(request, attempt, asyncio.get_running_loop().time() + timeout_s)
+        connection.begin(request, attempt, connection.now_s() + timeout_s)
         return attempt
 
     def hold(self) -> None:

@@ -36,6 +36,7 @@ from raccoon_fast import (
     Status,
     WebSocketClient,
 )
+from raccoon_fast.clients.sync_client import _deliver
 from raccoon_fast.transports.websocket.connection import WebSocketConnection
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -349,9 +350,11 @@ class TestAnswersThatMatchNothing:
             websocket.recv()
 
         with websocket_server(script) as url, client(url) as ws:
-            receipt = ws.submit(EVENTS)
+            running = ws._started()
+            request = running.client._builder.build(EVENTS, None)
+            call = running.thread.submit(_deliver, running.client, request, None)
             wait_until(lambda: frames)
-            receipt._future.cancel()  # as Ctrl-C in `send` does
+            call.cancel()  # as Ctrl-C in `send` does
             release.set()
             ws.send(EVENTS)
             assert ws._running[True].client._transport._dialer.connection.acks.late == 1
