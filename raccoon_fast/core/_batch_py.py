@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import threading
     from types import FrameType
 
-__all__ = ["Accumulator", "Batch", "Router"]
+__all__ = ["Accumulator", "Batch", "Router", "types_of"]
 
 _PAGE = forks.PAGE
 # Passed in place of an event's index: its data is serialized already.
@@ -820,3 +820,14 @@ _ACCEPTING = Accumulator._accept.__code__  # noqa: SLF001
 
 def _nothing(*_: object) -> None:
     pass
+
+
+def types_of(batches: Sequence[Batch]) -> Mapping[str, int]:
+    """Return the number of events per type in all these batches. Do not change the mapping."""
+    if len(batches) == 1:
+        return batches[0].types
+    total: dict[str, int] = {}
+    for batch in batches:
+        for event_type, count in batch.types.items():
+            total[event_type] = total.get(event_type, 0) + count
+    return total

@@ -757,7 +757,7 @@ cdef class JsonEnvelope(_Envelope):
 
 
 cdef inline bint is_usual(object event) noexcept:
-    """Return whether an event is a tuple of a type in ASCII and of bytes, not large: appending it runs no Python code."""
+    """Return whether an event is a tuple of ASCII text and bytes, none of them large: appending it runs no code."""
     cdef object name
     cdef object data
     if not PyTuple_CheckExact(event) or PyTuple_GET_SIZE(<PyObject*> event) != 2:

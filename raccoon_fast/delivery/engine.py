@@ -16,13 +16,14 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from raccoon_fast.core.batch import types_of
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.concurrency import Concurrency
 from raccoon_fast.delivery.drain import Drain
 from raccoon_fast.delivery.expiries import Expiries
 from raccoon_fast.delivery.failures import Failures
 from raccoon_fast.delivery.linger import Linger
-from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of, types_of
+from raccoon_fast.delivery.outcomes import Outcomes, is_poison, reason_of
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.delivery.retry_budget import RetryBudget
 from raccoon_fast.delivery.settlement import Settlement
@@ -139,6 +140,8 @@ class Engine:
         self._settings = settings
         self._lanes = lanes
         self._ledger = ledger
+        # Entered again and again; a loop on the main thread has a fresh one each time, which a Ctrl-C may leave open.
+        self._change = ledger.change() if settings.threadsafe else None
         self._endpoints = endpoints
         self._sender = sender
         self._logger = logger
@@ -448,7 +451,7 @@ class Engine:
         accumulator = queue.accumulator
         batches: list[Batch] = []
         nbytes = self._in_flight_bytes
-        with self._ledger.change():
+        with self._change or self._ledger.change():
             while most > 0 and (batch := accumulator.take()) is not None:
                 if batch.settlement is None:
                     batch.settlement = Settlement(batch.receipt, lane=queue.number)
@@ -465,7 +468,12 @@ class Engine:
         return batches
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
-        index = endpoint.begin()
+        in_flight = endpoint.in_flight_of
+        if endpoint.healthy and len(in_flight) == 1:  # as `begin`
+            index = 0
+            in_flight[0] += 1
+        else:
+            index = endpoint.begin()
         # Here and in the code below per batch, a call costs more than most called code.
         left_s = batch.deadline_s + self._lanes.all[batch.settlement.lane].grace_s - now_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136

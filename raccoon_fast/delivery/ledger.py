@@ -189,14 +189,17 @@ class Ledger:
         else:
             try:
                 if self._making is None:
-                    _apply(self._rows, self._counted(self._rows, (types, before, after)))
+                    if len(types) > self._max_rows - len(self._rows):
+                        types = self._named(self._rows, types)
+                    _apply(self._rows, (types, before, after))
                     # A reader that has read the rows before this move may see a later one in the deque.
                     self._note()
                 else:
                     self._left.append(({**types}, before, after))
             finally:
-                self._end_writing()
-        self.make_moves()
+                self._writers.pop(True, None)
+        if self._left:
+            self.make_moves()
 
     def _may_write(self) -> bool:
         """Begin to write, unless another thread does."""

@@ -8,7 +8,7 @@ import uuid
 from collections import deque
 from typing import TYPE_CHECKING
 
-from raccoon_fast.core.batch import Batch
+from raccoon_fast.core.batch import Batch, types_of
 from raccoon_fast.delivery import ledger as states
 from raccoon_fast.delivery.settlement import fail_later
 from raccoon_fast.errors import AckTimeoutError, ClientClosedError, DeliveryError, Outcome, ServerError
@@ -17,7 +17,7 @@ from raccoon_fast.transports.base import GRPC_UNREAD
 from raccoon_fast.transports.null import DISCARDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from raccoon_fast.core.batch import Accumulator
     from raccoon_fast.delivery.lanes import Lanes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raccoon_fast.delivery.reserve import Reserve
     from raccoon_fast.events import Response
 
-__all__ = ["Outcomes", "is_poison", "reason_of", "types_of"]
+__all__ = ["Outcomes", "is_poison", "reason_of"]
 
 # The most requests for narrowing a batch down to the events at fault; beyond it, the remaining events are all refused.
 _MAX_EXTRA_REQUESTS = 64
@@ -203,18 +203,6 @@ class Outcomes:
             self.reserve.settled(batch, last)
         self._lanes.release(batch)
         self._recycle(batch)
-
-
-def types_of(batches: Sequence[Batch]) -> Mapping[str, int]:
-    """The events of these batches by type."""
-    if len(batches) == 1:
-        types: Mapping[str, int] = batches[0].types
-        return types
-    total: dict[str, int] = {}
-    for batch in batches:
-        for event_type, count in batch.types.items():
-            total[event_type] = total.get(event_type, 0) + count
-    return total
 
 
 def _closed_error(req_guid: str, outcome: Outcome, attempts: int, cause: BaseException | None) -> ClientClosedError:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["AnswerShape"]
 
 _HEAD = wire.FRAME_HEAD.size
+# As HTTP2Answer(…), without a call in between.
+_new_answer = tuple.__new__
 # The parts of a frame's head: length, type and flags (5 bytes); then the stream (4 bytes).
 _KIND, _STREAM = 5, 4
 # RFC 9113, 6.1 and 6.2: no padding, no priority, each block in one frame.
@@ -101,4 +103,4 @@ class AnswerShape:
     def answer_at(self, data: bytes, at: int, written_s: float) -> HTTP2Answer:
         """The answer that begins at `at`; it must have this shape."""
         body = at + self._body_at
-        return HTTP2Answer(self._fields, data[body : body + self.body_bytes], self._trailers, written_s)
+        return _new_answer(HTTP2Answer, (self._fields, data[body : body + self.body_bytes], self._trailers, written_s))

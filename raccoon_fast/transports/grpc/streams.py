@@ -45,13 +45,15 @@ class HTTP2Stream:
     Attributes:
         id: The stream's number; 0 while it waits to be opened.
         window: How much of the body the server takes on this stream.
+        size: Bytes of the body.
+        is_unanswered: Whether no part of an answer has arrived.
         written_s: time.monotonic() of the last write.
         is_written: Whether its last frame went out: without that a server cannot have acted on it.
     """
 
     __slots__ = (
         "_at", "_body", "_ended", "_fields", "_head", "_message",
-        "began_s", "deadline_s", "id", "is_written", "request", "window", "written_s",
+        "began_s", "deadline_s", "id", "is_unanswered", "is_written", "request", "size", "window", "written_s",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +73,8 @@ class HTTP2Stream:
         self.deadline_s = deadline_s
         self._head = head
         self._message = memoryview(message)
+        self.size = len(self._message)
+        self.is_unanswered = True
         self._at = 0
         self.written_s = 0.0
         self._fields: Fields | None = None
@@ -95,16 +99,6 @@ class HTTP2Stream:
             block, kind = block[frame_size:], wire.CONTINUATION
         frames.append(wire.encode_frame(kind, wire.END_HEADERS, self.id, block))
         return frames
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self._message)
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether no part of an answer has arrived."""
-        return self._fields is None
 
     def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
         """All frames of a request whose body fits into one, and into the windows; they are to be written."""
@@ -170,6 +164,7 @@ class HTTP2Stream:
                     raise wire.MalformedError("an interim answer that ends the stream")
                 return False  # it only announces the answer (RFC 9110 15.2)
             self._fields = fields
+            self.is_unanswered = False
             if is_end:
                 self._answered(())
         elif not is_end:

@@ -234,8 +234,7 @@ class GrpcTransport(Transport):
     ) -> None:
         if attempt.done():
             return
-        is_over = connection.has_answered and not connection.usable
-        if isinstance(outcome, RefusedError) and (is_over or not is_again):
+        if isinstance(outcome, RefusedError) and (not is_again or (connection.has_answered and not connection.usable)):
             # That a connection ends is no failure of the server's: a new one takes the request. nginx ends each after
             # 1,000 requests, whatever waits for its turn. Refused without that, it is tried once more at once.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
@@ -246,7 +245,10 @@ class GrpcTransport(Transport):
             if isinstance(outcome, RaccoonError):
                 raise outcome
             request.written_s = outcome.written_s
-            response = self._read(request, outcome)
+            if outcome.fields is self._ok[0] and outcome.trailers is self._ok[1]:
+                response = self._message(request, outcome.body)
+            else:
+                response = self._read(request, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
             if isinstance(error, ServerError) and not error.retryable and _is_of_proxy(outcome) and connection.usable:
                 # It may hold to what it was told when the connection was made, as Caddy does over plain HTTP/2.
@@ -266,8 +268,6 @@ class GrpcTransport(Transport):
 
     def _read(self, request: Request, answer: HTTP2Answer) -> Response:
         """The server's answer, or the error for it."""
-        if answer.fields is self._ok[0] and answer.trailers is self._ok[1]:
-            return self._message(request, answer.body)
         address = self._link.address
         fields = dict(answer.fields)
         trailers = dict(answer.trailers) or fields  # alone, the trailers come as the head
