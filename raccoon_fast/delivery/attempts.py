@@ -43,15 +43,15 @@ _SUCCESS = Status.SUCCESS
 
 
 class _First(NamedTuple):
-    """The first attempt of a submission, which has ended.
+    """The first attempt of a submission, which has failed.
 
     Attributes:
-        attempt: The attempt.
+        error: What `Sender.answer` raised.
         began_s: The loop's time at which it began.
         submitted_s: time.monotonic() at that moment.
     """
 
-    attempt: AnyAttempt
+    error: BaseException
     began_s: float
     submitted_s: float
 
@@ -106,7 +106,12 @@ class Delivery:
             MessageTooLargeError: The server does not accept a message of this size.
             ValueError: A request of this guid is in flight already.
         """
-        self._enter(request, None)
+        try:
+            self._enter(request, None)
+        except Exception as error:
+            if request.trace is not None:
+                request.trace.end(error)
+            raise
         try:
             return await self._deliver_traced(request, timeout_s)
         finally:
@@ -190,13 +195,22 @@ class Delivery:
         if attempt.__class__ is Attempt and not self._sender.is_watched:
             response = attempt.response
             if response is not None and response.status is _SUCCESS:
-                self._connect_failures = 0
-                self._in_flight.pop(submission.req_guid, None)
-                if self._idle is not None:
-                    self._leave(request)
-                submission.succeed(response)
+                self._succeeded(submission, request, response)
                 return
-        self._continue(submission, request, _First(attempt, began_s, submitted_s))
+        try:
+            response = self._sender.answer(attempt, request, submitted_s)
+        except asyncio.CancelledError:  # the loop ends: a task might not run any more
+            self._leave(request)
+            submission.fail(abandoned(request.req_guid))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            self._continue(submission, request, _First(error, began_s, submitted_s))
+        else:
+            self._succeeded(submission, request, response)
+
+    def _succeeded(self, submission: Submission, request: Request, response: Response) -> None:
+        self._connect_failures = 0
+        self._leave(request)
+        submission.succeed(response)
 
     def _continue(self, submission: Submission, request: Request, first: _First | None) -> None:
         task = self._loop.create_task(self._deliver_submission(submission, request, first))
@@ -206,14 +220,17 @@ class Delivery:
     async def _deliver_submission(self, submission: Submission, request: Request, first: _First | None) -> None:
         try:
             response = await self._deliver_traced(request, None, first)
+        except GeneratorExit:
+            raise  # the loop is closed, and `abandon` settles it
         except asyncio.CancelledError:
-            submission.fail(abandoned(request.req_guid))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the request
-            submission.fail(error)
+            error: BaseException = abandoned(request.req_guid)
+        except BaseException as failed:  # noqa: BLE001 - whatever it is, it is what became of the request
+            error = failed
         else:
-            submission.succeed(response)
-        finally:
-            self._leave(request)
+            self._succeeded(submission, request, response)
+            return
+        self._leave(request)
+        submission.fail(error)
 
     async def _deliver_traced(self, request: Request, timeout_s: float | None, first: _First | None = None) -> Response:
         if request.trace is None:
@@ -248,8 +265,8 @@ class Delivery:
                         self._transport, request, min(self._timeout_s, deadline_s - began_s), submitted_s
                     )
                 else:
-                    attempt, first = first.attempt, None
-                    response = self._sender.answer(attempt, request, submitted_s)
+                    failure, first = first.error, None
+                    raise failure
             except MessageTooLargeError as refused:
                 refused.size = refused.size or request.size
                 refused.outcome = worse(outcome, refused.outcome)

@@ -266,12 +266,14 @@ class LoopThread:
         try:
             self.loop.close()
         finally:
-            self._refuse()
-            for call in [*self._begun]:  # of a loop that could not finish them
-                call.refuse()
-            if self.at_end is not None:
-                self.at_end()
-            self._ended.set()
+            try:
+                self._refuse()
+                for call in [*self._begun]:  # of a loop that could not finish them
+                    call.refuse()
+                if self.at_end is not None:
+                    self.at_end()
+            finally:
+                self._ended.set()
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._logger.error("unexpected error on the loop: %s: %r", context.get("message"), context.get("exception"))

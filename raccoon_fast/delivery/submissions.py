@@ -50,7 +50,9 @@ class Submission(Promise[Response]):
 
     def fail(self, error: BaseException) -> None:
         """The request will not be acknowledged."""
-        self.request = None
+        request, self.request = self.request, None
+        if request is not None and request.trace is not None:
+            request.trace.end(error)
         self._logger.warning("request %s was not acknowledged: %s", self.req_guid, error)
         self.set_exception(error)
 

@@ -32,6 +32,18 @@ def message_of(batch) -> bytes:
     return bytes(batch.envelope.payload())
 
 
+@given(batches=st.lists(EVENTS, min_size=1, max_size=5), wire=st.sampled_from(WIRES))
+def test_types_of_several_batches(impl, batches, wire):
+    made = []
+    for events in batches:
+        batch = impl.batch.Batch(wire)
+        batch.add_many(events)
+        made.append(batch)
+    before = [dict(batch.types) for batch in made]
+    assert impl.batch.types_of(made) == Counter(event_type for events in batches for event_type, _ in events)
+    assert [dict(batch.types) for batch in made] == before
+
+
 class TestBatch:
     def test_a_new_batch_is_empty(self, impl, wire):
         batch = impl.batch.Batch(wire)

@@ -302,6 +302,83 @@ def test_many_threads_submit_and_each_is_settled_once(parts: Parts) -> None:
     assert sorted(one.req_guid for one in results) == sorted(f"{a}-{b}" for a in range(4) for b in range(50))
 
 
+class Trace:
+    """Counts how its request ended."""
+
+    headers: dict[str, str] = {}  # noqa: RUF012 - as of a trace without headers
+
+    def __init__(self) -> None:
+        self.ends: list[BaseException | None] = []
+
+    def end(self, error: BaseException | None) -> None:
+        self.ends.append(error)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.end(error)
+
+
+def test_a_traced_request_ends_its_trace_however_it_ends(parts: Parts) -> None:
+    parts.transport.answers = acked
+    good, twice, late = request("good"), request("twice"), request("late")
+    for one in (good, twice, late):
+        one.trace = Trace()  # type: ignore[assignment]
+    assert parts.submissions.submit(good).result(patient(10)).req_guid == "good"
+    assert good.trace.ends == [None]  # type: ignore[union-attr]
+    parts.transport.answers = None
+    parts.submissions.submit(request("twice"))
+    error = parts.submissions.submit(twice).exception(patient(10))
+    assert twice.trace.ends == [error]  # type: ignore[union-attr]
+    with parts.held():
+        submission = parts.submissions.submit(late)
+        parts.thread._is_stopped = True
+        parts.thread.loop.call_soon_threadsafe(parts.thread.loop.stop)
+    parts.thread.stop(patient(10))
+    assert late.trace.ends[-1] is submission.exception(0)  # type: ignore[union-attr]
+
+
+def test_an_attempt_that_is_a_task_needs_no_second_one(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Open, "start", Transport.start)
+    parts.on_loop(parts.start)
+    assert parts.delivery is not None
+    monkeypatch.setattr(parts.delivery, "_continue", None)
+    assert parts.submissions.submit(request()).result(patient(10)).req_guid == "g"
+
+
+def test_an_attempt_that_the_end_of_the_loop_cancels_is_abandoned(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(transport: Open, request: Request, timeout_s: float) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Open, "start", Transport.start)
+    monkeypatch.setattr(Open, "send", wait)
+    submission = parts.submissions.submit(request())
+    parts.on_loop(lambda: None)
+    parts.thread.stop(patient(10))
+    error = submission.exception(0)
+    assert isinstance(error, ClientClosedError)
+    assert error.outcome is Outcome.POSSIBLY_DELIVERED
+
+
+def test_a_retry_that_is_thrown_away_with_its_loop_settles_nothing(parts: Parts) -> None:
+    async def throw_away() -> bool:
+        delivery = parts.start()
+        submission = Submission(request(), resolve_logger(None))
+        delivery._paused_until_s = parts.thread.loop.time() + 600.0
+        coroutine = delivery._deliver_submission(submission, request(), None)
+        waiting = asyncio.ensure_future(asyncio.sleep(0))
+        coroutine.send(None)
+        coroutine.close()
+        await waiting
+        return submission.done()
+
+    assert not parts.thread.submit(throw_away).result(patient(10))
+
+
 def test_a_ctrl_c_before_any_line_of_submit_loses_no_later_request() -> None:
     files = {submissions_module.__file__, wake_module.__file__}
     at, is_over = 0, False
