@@ -4,7 +4,7 @@
     +-- SerializationError (ValueError, TypeError)  one event could not be encoded: fix the event
     +-- MessageTooLargeError (ValueError)   a request over the transport's limit: send fewer events
     +-- BufferFull                          the buffer is full: send less, or choose what to drop
-    +-- DecodeError (ValueError)            bytes that should be an answer are not
+    +-- DecodeError (ValueError)            received bytes are not a valid answer
     +-- DeliveryError                       a request failed; `retryable` and `outcome` say more
         +-- ServerError                     the server answered, but not with SUCCESS
         +-- EventsRejectedError             some events of a batch were refused; the error names them
@@ -139,8 +139,7 @@ class DeliveryError(RaccoonError):
         req_guid: The request's guid; "" while it is not known.
         retryable: Whether the same request may succeed later.
         outcome: Whether its events were delivered.
-        attempts: The number of attempts, including the transport's own resends; a request that was never written is
-            none.
+        attempts: The number of attempts, including the transport's own resends; 0 if the request was never written.
         retry_after_s: The seconds that the server asked to wait, if any.
     """
 

@@ -1,4 +1,4 @@
-"""Lets forked children start afresh, whatever forked them.
+"""Lets forked children start afresh, no matter which code forked them.
 
 Python's fork hooks (`os.register_at_fork`) run only for forks that Python makes. A fork made in C, such as that of
 uWSGI by default, runs none of them: the child then has its parent's queues, locks and connections, but none of its
@@ -33,8 +33,8 @@ def _new_page() -> mmap.mmap | bytearray:
     return bytearray(1)
 
 
-#: Its first byte is 1, but 0 in a forked child that has not started afresh. Reading it is cheap enough for each event,
-#: while `check` costs a system call. On systems that cannot wipe a page it is always 1.
+#: A page whose first byte is 1, or 0 in a forked child that has not started afresh. Reading the byte is cheap enough
+#: for each event, while `check` costs a system call. On systems that cannot wipe a page the byte is always 1.
 PAGE = _new_page()
 PAGE[0] = 1
 #: Whether that byte detects every fork.

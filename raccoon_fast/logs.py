@@ -49,7 +49,7 @@ class _Console:
 
 
 CONSOLE: Logger = _Console()
-"""A logger that writes one line per message to stderr, from info upwards, whatever the program configures."""
+"""A logger that writes one line per message to stderr, from info upwards, regardless of the program's configuration."""
 
 
 class _Default:

@@ -237,7 +237,7 @@ class Tally:
     """A counter that any thread may increment, without a lock.
 
     `+= 1` takes three steps, and another thread may run between them; `add` takes one. While several threads read
-    `value` at the same time, each result may be off by as many.
+    `value` at the same time, each result may differ by the number of these threads.
     """
 
     __slots__ = ("_added", "_looks")

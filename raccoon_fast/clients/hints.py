@@ -41,9 +41,9 @@ _ELSEWHERE = {
     "token": "auth",
     "verify": "tls",
 }
-# Below this, seconds look like another unit: no server answers so fast over a network.
+# Smaller values look like another unit: no server answers so fast over a network.
 _LEAST_S = 0.01
-# Above this, seconds look like another unit: nobody waits that long.
+# Larger values look like another unit: no program waits that long.
 _MOST_S = {
     "linger": 60.0,
     "timeout": 3600.0,
@@ -52,9 +52,9 @@ _MOST_S = {
     "ping_interval": 3600.0,
     "pong_timeout": 3600.0,
 }
-# From here on the value is intended: a batch that is sealed by its size alone.
+# Values from here on are intended: such a batch is sealed only by its size.
 _NEVER_S = {"linger": 86_400.0}
-# May well be shorter.
+# These may be shorter.
 _NO_LEAST = ("linger", "block_timeout")
 
 

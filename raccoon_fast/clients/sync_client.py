@@ -143,7 +143,7 @@ class Client(Generic[_A, Data_contra]):
             event_type: As Producer.emit_table.
             type_column: As Producer.emit_table.
             data_columns: As Producer.emit_table.
-            serializer: As Producer.emit_table; the client's own takes no part.
+            serializer: As Producer.emit_table; the client's own serializer is not used.
             message: As Producer.emit_table.
             req_guid: As `send`.
             timeout: As `send`.
@@ -153,7 +153,8 @@ class Client(Generic[_A, Data_contra]):
 
         Raises:
             ImportError: pyarrow is not installed.
-            SerializationError: A row makes no event; `path` is its column and `index` the row. Nothing was sent.
+            SerializationError: A row cannot become an event; `path` is its column and `index` the row. Nothing was
+                sent.
             Exception: As `send`.
         """
         columns = table_columns(event_type, type_column, data_columns, serializer, message)

@@ -1,16 +1,16 @@
 """Limits the batches in flight to as many as the server handles without slowing down.
 
-Strategy. A few batches keep a nearby server busy. On a long way each acknowledgement takes a round trip,
-so more batches are needed to fill it: the number grows in each round trip while acknowledgements
-do not slow down, and falls when batches only wait at the other end.
+Strategy. A few batches keep a nearby server busy. A distant server acknowledges each batch only after a long round
+trip, so more batches are needed to keep it busy: the number grows in each round trip while acknowledgements do not slow
+down, and falls when batches only wait at the server.
 """
 
 from __future__ import annotations
 
 __all__ = ["Concurrency"]
 
-# An acknowledgement counts as slow if it takes this many times the usual, and this much longer: acknowledgements
-# of a fast server vary by milliseconds for reasons on this machine.
+# An acknowledgement is slow if it takes longer than this many times the usual latency plus this margin:
+# acknowledgements of a fast server vary by milliseconds for reasons on this machine.
 _SLOW_FACTOR = 3.0
 _SLOW_MARGIN_S = 0.010
 # How fast the usual latency adapts: down at once, up by this share of the difference per acknowledgement.
@@ -21,19 +21,19 @@ _CUT_ERROR = 0.5
 # queues, and cost more CPU per byte there. With fewer than this many bytes or batches it might run dry.
 _PLENTY_BYTES_PER_S = 128e6
 _FEW_BYTES = 512 * 1024
-# More batches than at first are in flight while acknowledgements take at most this many times their lowest latency, and
-# fewer again if they take more than this many times.
+# The number grows beyond the initial one while acknowledgements take at most the first multiple of their lowest
+# latency, and falls again if they take more than the second one.
 _FAR_FAST, _FAR_SLOW = 1.25, 1.5
 # The same with lanes, for the mean instead of the round's lowest latency: a server with several workers answers some
 # batches at once while others wait.
 _GENTLE_FAST, _GENTLE_SLOW = 1.15, 1.4
 # The share (at least 1) by which the number grows per round: until a round is slow, and afterwards.
 _FAR_START, _FAR_STEP = 1 / 2, 1 / 8
-# If the way becomes longer for good, the lowest latency adapts round by round: slowly, and not while more than at
-# first are in flight, because these may cause the latency.
+# If the distance becomes longer for good, the lowest latency adapts slowly, round by round. It does not adapt while
+# more batches than initially are in flight, because they may cause the latency.
 _FAR_DRIFT = 0.01
-# A server that answers sooner is nearby: more in flight would only wait in the kernel's queues. Known after this many
-# rounds.
+# A server that answers sooner is nearby: more batches in flight would only wait in the kernel's queues. This is known
+# after so many rounds.
 _NEAR_S = 0.010
 _ROUNDS = 4
 _FEW_BATCHES = 3
@@ -136,8 +136,8 @@ class Concurrency:
     def _round_over(self, now_s: float) -> None:
         """Raise the number above the initial one, or lower it again.
 
-        A round (one round trip) is judged by its lowest latency. Other delays of single batches, on this
-        machine or on the way, say nothing about the server; but if batches wait for one another, all of them are late.
+        A round (one round trip) is judged by its lowest latency. Delays of single batches, on this machine or in the
+        network, say nothing about the server; but if batches wait for one another, all of them are late.
         """
         least_s, self._round_least_s, self._round_s = self._round_least_s, float("inf"), now_s
         if least_s < self._least_s:

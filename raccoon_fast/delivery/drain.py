@@ -1,4 +1,4 @@
-"""Measures how fast events are acknowledged, to predict whether waiting events will be in time."""
+"""Measures how fast events are acknowledged, to predict whether waiting events will be acknowledged in time."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class Endpoint:
         self._probing = False
 
     def pause(self, until_s: float) -> None:
-        """It asked for no requests until then (Retry-After), whatever it answers to earlier ones."""
+        """It asked for no requests until then (Retry-After). Its answers to earlier requests do not change that."""
         self._paused_until_s = max(self._paused_until_s, until_s)
 
 

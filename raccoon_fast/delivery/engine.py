@@ -52,21 +52,22 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineSettings"]
 
 _CLOSE_MARGIN_S = 1.0
-# How long after that receipts may be settled before the program continues, and for how long per turn of its loop.
+# After a `close` on the program's own loop: how long receipts may be settled before the program continues, and for how
+# long per turn of the loop after that.
 _TOLD_S = 0.25
 _TURN_S = 0.02
 _RETRY_POLL_S = 0.05
-# Events that wait for less are not a backlog.
+# Events that have waited for a shorter time are not a backlog.
 _BACKLOG_S = 5.0
-# The least time for an attempt, or twice the recent time of an acknowledgement: with less it would time out
-# on a healthy server.
+# The least time for an attempt (or twice the recent time of an acknowledgement, if that is longer): a shorter attempt
+# could time out on a healthy server.
 _FAIR_S = 1.0
 _FAIR_FACTOR = 2.0
 # A suspect that gets no answer within ten times the usual time is given up.
 _ALONE_FACTOR = 10.0
 # The error of a request that the transport wrote again.
 _RESENT = "ConnectionLostError"
-# With less in flight than this, no limit of bytes is near, whatever the size of the next batch.
+# With fewer bytes in flight than this, no limit of bytes can be reached by the next batch.
 _FEW_BYTES = 64 * 1024
 _NEVER = float("inf")
 # Looked up once: attribute access on an enum class is slow.
@@ -398,7 +399,7 @@ class Engine:
     def _next(self, now_s: float) -> Batch | None:
         """Take the next batch to send, and count it as in flight."""
         highest = self._lanes.groups[0]
-        is_full = False  # of bytes
+        is_full = False  # by the limit of bytes
         for group in self._lanes.in_turn(self._concurrency.limit):
             if group is not highest and not self._concurrency.room(
                 len(self._attempts) - self._alone, self._in_flight_bytes
@@ -675,7 +676,7 @@ class Engine:
     def _leftovers(self) -> list[Batch]:
         self._settle_acked()
         batches = [*self._waiting.pop_all(), *self._suspects.pop_all()]
-        for batch, *_ in self._attempts.values():  # they did not end although cancelled
+        for batch, *_ in self._attempts.values():  # they were cancelled, but did not end
             self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             batches.append(batch)
@@ -717,13 +718,13 @@ class Engine:
         self._outcomes.expired(batch, cause)
 
     def _told_s(self, deadline_s: float) -> float:
-        """The time until which receipts may be settled for which nobody may be waiting."""
-        # Another thread waits for the loop only as long as it wants.
+        """The time until which receipts are settled although no caller may be waiting for them."""
+        # A caller on another thread limits its own wait.
         return _NEVER if self._settings.threadsafe else deadline_s + _TOLD_S
 
     def _close_untaken(self, untaken: deque[tuple[Accumulator, deque[Batch]]], until_s: float) -> None:
         self._outcomes.close_untaken(untaken, self._cause(), until_s)
-        if untaken:  # nobody waits for them any more
+        if untaken:  # no caller waits for them any more
             self._loop.call_soon(self._close_untaken, untaken, time.monotonic() + _TURN_S)
 
     def _end_closed(self, batch: Batch) -> None:
@@ -751,7 +752,7 @@ class Engine:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
         if self._room():
             server_s = self._endpoints.next_s(now_s)
-            # With several groups, lower ones may have to wait for the end of an attempt, however much room there is.
+            # With several groups, lower ones may have to wait for the end of an attempt even if there is room.
             is_held = len(self._lanes.groups) > 1 and len(self._attempts) > self._alone and server_s <= now_s
             if (self._waiting.has_ready or new_s < _NEVER) and not is_held:
                 due_s = min(due_s, server_s)

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
 # Each lets other threads run.
 _TRIES = 50
-# How long a change of another thread is waited for: it takes microseconds, on a processor.
+# How long to wait for a change of another thread: it takes microseconds once the thread runs.
 _CHANGE_S = 0.25
 # The main thread leaves its moves to others until there are this many.
 _MANY_LEFT = 100
@@ -71,9 +71,9 @@ class Ledger:
         # The writer: a list with the thread's id, under the key True. Entering it takes one step.
         self._writers: dict[bool, list[int]] = {}
         self._left: deque[_Move] = deque()
-        # The one of them that is being made, as it is counted, and the rows as they were before it.
+        # The move that is being made, with its types as they are counted, and the rows before it.
         self._making: tuple[_Move, _Move, _Rows] | None = None
-        # The code that moves events from elsewhere into the ledger now, and the last that did.
+        # The changes under way, which take waiting events and add them here, and the last one.
         self._changes: list[weakref.ref[Change]] = []
         self._last_change: object = None
 

@@ -57,7 +57,7 @@ def began(one: _Threaded) -> None:
 
 
 def ended(one: _Threaded) -> None:
-    """It is closed."""
+    """The object is closed: forget it."""
     _open.discard(one)
 
 

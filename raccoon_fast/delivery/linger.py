@@ -57,7 +57,7 @@ class Linger:
 
     def _look(self) -> None:
         self._is_timed = False
-        self._looks += 1  # opening a batch from here on asks again
+        self._looks += 1  # from here on, opening a batch asks again
         batch = self._batch
         if batch is None or not self._accumulator.open_count:
             return

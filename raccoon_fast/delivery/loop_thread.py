@@ -30,7 +30,7 @@ __all__ = ["HELD_UP", "Call", "LoopThread", "new_event_loop"]
 HELD_UP = "the event loop is blocked: check that auth=, logger= and stats= do not block"
 
 _T = TypeVar("_T")
-# A loop that fails this often in a row, each time within this time, is not run again.
+# A loop is not run again after so many failures in a row, each within this time.
 _MAX_FAILURES = 20
 _FAILS_S = 0.1
 
@@ -45,7 +45,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class Call(Promise[_T]):
     """The outcome of a coroutine on a LoopThread.
 
-    The coroutine is made there: Python warns of one that is made and never runs, as after a Ctrl-C or the loop's end.
+    The coroutine is created on that thread: Python warns about a coroutine that is created but never runs, for example
+        after a Ctrl-C or the end of the loop.
     """
 
     __slots__ = ("_is_unwanted", "_loop", "_make", "_task")
@@ -237,7 +238,7 @@ class LoopThread:
                 if self._is_stopped:
                     return
                 raised = "a call of stop()"
-            except BaseException as error:  # noqa: BLE001 - whatever runs on the loop, it must not end it
+            except BaseException as error:  # noqa: BLE001 - nothing that runs on the loop may end it
                 raised = repr(error)
             failures = failures + 1 if time.monotonic() - began_s < _FAILS_S else 1
             self._logger.error("the event loop was interrupted by %s, and continues", raised)
@@ -268,7 +269,7 @@ class LoopThread:
         finally:
             try:
                 self._refuse()
-                for call in [*self._begun]:  # of a loop that could not finish them
+                for call in [*self._begun]:  # the loop could not finish them
                     call.refuse()
                 if self.at_end is not None:
                     self.at_end()

@@ -62,7 +62,7 @@ class Outcomes:
         self._wire = wire
 
     def acked(self, answered: Sequence[tuple[Batch, Response]]) -> None:
-        """A server has the events of these batches, or null:// has thrown them away: one move in the ledger for all."""
+        """Acknowledge these batches (or discard them, for null://), with one move in the ledger for all."""
         acked = [batch for batch, response in answered if response is not DISCARDED]
         if acked:
             self._ledger.move(types_of(acked), states.IN_FLIGHT, states.ACKED)
@@ -222,8 +222,8 @@ def _last(cause: BaseException | None) -> str:
 def is_poison(error: DeliveryError) -> bool:
     """Whether a Raccoon server could not decode the request, and never will: its verdict on the events.
 
-    Only the server's own words count. A proxy's 400 says that something is wrong on the way to the server, and so does
-    INVALID_ARGUMENT, which a Raccoon never answers: the events then wait.
+    Only the server's own answer counts. A proxy's 400 means that something is wrong between client and server; so does
+    INVALID_ARGUMENT, which a Raccoon never answers. The events then wait.
     """
     if not isinstance(error, ServerError) or error.retryable:
         return False

@@ -18,21 +18,21 @@ class Outstanding:
     Owned by the engine's loop.
 
     Args:
-        accumulator: Its batches are not settled either.
+        accumulator: The accumulator, whose batches are not settled either.
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
         self._accumulator = accumulator
-        # The events accepted up to and including a batch, and those of the batch.
+        # For each batch: the number of events accepted up to its end, and the number of its own events.
         self._batches: dict[Settlement, tuple[int, int]] = {}
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
 
     def add(self, batch: Batch) -> None:
-        """A batch was just taken."""
+        """Add a batch that was just taken."""
         self._batches[batch.settlement] = (self._accumulator.taken, batch.count)
 
     def remove(self, settlement: Settlement) -> None:
-        """It is settled."""
+        """Remove a settled batch."""
         self._batches.pop(settlement, None)
 
     def unsettled(self, target: int) -> int:

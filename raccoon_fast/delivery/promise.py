@@ -20,8 +20,8 @@ _T = TypeVar("_T")
 class Promise(Generic[_T]):
     """Like concurrent.futures.Future, but without cancellation and without a lock.
 
-    A waiter adds a callback first and checks then whether the promise is settled; the settling thread settles it before
-    it looks for callbacks. So a signal handler may wait for a promise while the interrupted code settles it or
+    A waiter first adds a callback and then checks whether the promise is settled; the settling thread first settles it
+    and then looks for callbacks. So a signal handler may wait for a promise while the interrupted code settles it or
     waits for it too.
     """
 
@@ -50,7 +50,7 @@ class Promise(Generic[_T]):
         self._settled()
 
     def set_exception_later(self, make: Callable[[], BaseException]) -> None:
-        """Settle it with a failure, once; the failure is created when somebody asks for it."""
+        """Settle it with a failure, once; the failure is created when it is first read."""
         self._error = make
         self._settled()
 

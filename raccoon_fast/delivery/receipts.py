@@ -23,7 +23,7 @@ class Receipt:
         req_guid: The request's guid.
     """
 
-    # A program may have very many of them.
+    # A program may have very many receipts.
     __slots__ = ("__weakref__", "_callbacks", "_future", "req_guid")
 
     def __init__(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["RetryBudget"]
 
-# After this many acknowledgements in a row every further one pays for this many retries: a recovered server
-# gets failed batches again as fast as it acknowledges them.
+# After the first number of acknowledgements in a row, every further one pays for the second number of retries: a
+# recovered server gets failed batches again as fast as it acknowledges them.
 _ROW = 4
 _EARNED = 2.0
 
@@ -30,12 +30,12 @@ class RetryBudget:
         self._row = 0
 
     def first_attempts(self, batches: int = 1) -> None:
-        """So many batches were sent for the first time."""
+        """Count batches that were sent for the first time."""
         if self._tokens < self._reserve:
             self._tokens = min(self._reserve, self._tokens + batches * self._share)
 
     def acked(self, batches: int = 1) -> None:
-        """So many batches were acknowledged."""
+        """Count acknowledged batches."""
         self._row += batches
         earning = self._row - _ROW
         if earning > 0:
@@ -44,7 +44,7 @@ class RetryBudget:
                 self._tokens = min(self._reserve, self._tokens + earning * _EARNED)
 
     def failed(self) -> None:
-        """A batch was not published, which ends the row of acknowledgements."""
+        """Note a batch that was not published: the row of acknowledgements ends."""
         self._row = 0
 
     def take(self) -> bool:

@@ -104,7 +104,7 @@ class Sender:
             request.was_written = False
             request.resends = 0
             return transport.start(request, timeout_s)
-        except BaseException as error:  # noqa: BLE001 - a fault of ours must not cost the events: it is what became of it
+        except BaseException as error:  # noqa: BLE001 - our own fault must not cost the events: it is the outcome
             failed = Attempt()
             failed.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             return failed

@@ -108,7 +108,7 @@ class Settlement:
             self.trace.end(self._error)
         if self._error is not None:
             self._future.set_exception(self._error)
-            self._future.exception()  # nobody has to read it: the ledger counts it, and on_delivery reports it
+            self._future.exception()  # the program need not read it: the ledger counts it, and on_delivery reports it
         else:
             self._future.set_result(self._response)
         return True

@@ -44,7 +44,7 @@ class Trouble:
     Attributes:
         error: The error of its last attempt.
         failures: Attempts that failed while others got through, including the first failure.
-        failures_alone: By server, the failed attempts since it is sent alone.
+        failures_alone: By server, the failed attempts since it has been sent alone.
         is_suspect: Whether it is sent alone.
         is_convicted: Whether it failed alone often enough to be the cause itself, or is a part of such a batch.
         is_told: Whether this was logged.
@@ -149,7 +149,7 @@ class Suspects:
 
     @property
     def deadline_s(self) -> float:
-        """Nothing that waits is past its deadline before then; infinity if nothing waits."""
+        """A time before which no waiting suspect expires; infinity if none waits."""
         return self._deadline_s if self._waiting else float("inf")
 
     def pop(self) -> Batch:

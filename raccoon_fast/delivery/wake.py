@@ -1,4 +1,4 @@
-"""Lets an event loop run something soon, once however often it is asked."""
+"""Lets an event loop run something soon, and only once even if it is asked several times."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ __all__ = ["SinkOptions"]
 _REFUSED = {
     "block_timeout": "it follows from delivery_timeout",
     "durable": "the engine keeps the data and sends it again",
-    "linger": "a task's batches are full but for the last",
+    "linger": "all batches of a task except the last are full",
     "on_delivery": "the task waits for its receipts",
-    "overflow": "a task waits for room, it drops nothing",
+    "overflow": "a task waits for room and drops nothing",
     "spool": "the engine keeps the data and sends it again",
     "spool_bytes": "the engine keeps the data and sends it again",
-    "user_id": "each worker has a connection of its own, and a server takes one for each id; use group",
+    "user_id": "each worker has its own connection, and a server accepts one per id; use group",
 }
 
 

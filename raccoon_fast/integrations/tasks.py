@@ -30,7 +30,7 @@ __all__ = ["Scope", "TaskError", "TaskReport", "cut", "req_guid", "total", "writ
 _BATCHES = uuid.UUID("8f0a2f56-0d0b-5f43-b7c5-5b0a3d1f6a27")
 # The approximate overhead of an event on the wire.
 _EVENT_BYTES = 64
-# Every batch has an outcome within delivery_timeout; this much later something is broken.
+# Every batch has an outcome within delivery_timeout; after this much longer something is broken.
 _MARGIN_S = 30.0
 _SAMPLE_BYTES = 300
 
@@ -130,8 +130,8 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
 def req_guid(scope: Scope, number: int, options: SinkOptions, events: Sequence[tuple[str, bytes]]) -> str:
     """The guid of a task's batch, counted from 0.
 
-    The guid depends on the events: a reader that drops known guids never drops other events than these, even if a task
-    that runs again gets its rows in another order.
+    The guid depends on the events. So a reader that drops known guids never drops other events, even if a task that
+    runs again gets its rows in another order.
     """
     types = "\n".join([event_type for event_type, _ in events]).encode()
     digest = zlib.crc32(b"".join([data for _, data in events]), zlib.crc32(types))

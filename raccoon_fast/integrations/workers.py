@@ -3,9 +3,9 @@
 An engine runs thousands of tasks in few processes. With one connection per task a server would reach its limit of
 connections, and spend its time on handshakes. So tasks borrow the producer of their process, and return it.
 
-A server may recognize guids that it has seen on the same WebSocket connection: it then answers at once, whatever
-happens to the first request, and two simultaneous answers can crash it. So a task that may repeat guids, because it or
-its epoch has run before, never gets the connection on which they were sent.
+A server may recognize guids that it has seen on the same WebSocket connection: it then answers at once, before the
+outcome of the first request is known, and two simultaneous answers can crash it. So a task that may repeat guids,
+because it or its epoch has run before, never gets the connection on which they were sent.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ __all__ = [
 #: The only path of REST and WebSocket on a Raccoon server.
 EVENTS_PATH = "/api/v1/events"
 
-# And what is taken for one (Unicode's compatibility forms).
+# Also the characters that Unicode treats as the same (its compatibility forms).
 _AT = re.compile("[@\ufe6b\uff20]")
 _SCHEMES = {
     "REST": {"http": (False, 80), "https": (True, 443)},

@@ -46,7 +46,7 @@ async def look_up(host: str, port: int) -> list[AddrInfo]:
         future.add_done_callback(lambda _: asked.pop((host, port)))
         try:
             new_thread(functools.partial(_ask, host, port, loop, future), "raccoon_fast-resolver").start()
-        except RuntimeError:  # the interpreter is about to end, and starts no more threads
+        except RuntimeError:  # the interpreter is about to end, and cannot start threads
             future.cancel()
             found: list[AddrInfo] = await loop.getaddrinfo(host, port, **_STREAMS)  # type: ignore[assignment]
             return found
@@ -54,7 +54,7 @@ async def look_up(host: str, port: int) -> list[AddrInfo]:
 
 
 def _ask(host: str, port: int, loop: asyncio.AbstractEventLoop, future: asyncio.Future[list[AddrInfo]]) -> None:
-    """Resolve in a daemon thread, for which nothing waits.
+    """Resolve in a daemon thread that nothing waits for.
 
     An executor's threads are joined at exit, however long a lookup takes, and libuv's threads crash a forked child.
     """

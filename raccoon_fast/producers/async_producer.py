@@ -51,8 +51,8 @@ _BATCH_COST = 768
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
 _FULL = object()
-# Events that `emit_many` accepts in one turn of the loop, or a batch of them if that is more: so several small batches
-# are sent together.
+# The number of events that `emit_many` accepts in one turn of the loop, or the size of a batch if that is larger:
+# several small batches are then sent together.
 _TURN_EVENTS = 100
 
 
@@ -348,7 +348,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
                 self._meter.end(self)
                 self._closing.set_result(None)
         else:
-            await asyncio.wait([self._closing], timeout=timeout)  # of another task's close
+            await asyncio.wait([self._closing], timeout=timeout)  # another task closes it
         return self.report
 
     @property

@@ -277,8 +277,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def health(self) -> Health:
         """Whether events get through, for a readiness probe. Thread-safe.
 
-        If polled, it also reports when nothing was settled for longer than an attempt may take, whatever the
-        cause: a blocked event loop cannot report a failure.
+        If polled, it also reports that nothing was settled for longer than an attempt may take, for any cause: a
+        blocked event loop cannot report a failure.
         """
         forks.check()
         engine = self._engine
@@ -663,7 +663,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _settle_dropped(self, lane: int) -> None:
         mine: deque[Batch] = deque()
         try:
-            # Not the loop first: an interrupt at its end is raised at its start, and so outside the `try`.
+            # The `try` does not begin with the loop: Python raises an interrupt at the end of a loop at its start,
+            # which would be outside the `try`.
             dropped = self._dropped_batches[lane]
             while dropped or mine:
                 if not mine:

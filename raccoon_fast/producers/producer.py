@@ -327,7 +327,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         Args:
             table: Anything with `__arrow_c_stream__` or `__arrow_c_array__`: a DataFrame of pandas or Polars, a
                 relation of DuckDB, a Table, RecordBatch or RecordBatchReader of PyArrow. A stream is used up. The index
-                of a pandas DataFrame is a column if it has a name and is no range; `reset_index()` makes it one.
+                of a pandas DataFrame is a column only if it has a name and is not a range; `reset_index()` turns it
+                into a column.
             event_type: The type of all events; or None, and
             type_column: The column of strings with each event's type.
             data_columns: The columns that make an event's data, in this order; None for all but `type_column`.
@@ -341,12 +342,13 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
         Raises:
             ImportError: pyarrow is not installed.
-            TypeError, ValueError: An argument is not what it should be, or a column is missing or of a type that does
-                not fit; no row was accepted.
-            SerializationError: A row makes no event: a null type, null bytes, a date past the year 9999, a map with two
-                values for a key. `path` is the column and `index` the row, from 0; the rows before it were accepted.
-            Exception: As `emit`, at the first row it cannot accept, which the message names; and whatever the table
-                raises while it is read. The rows before were accepted.
+            TypeError, ValueError: An argument is invalid, or a column is missing or has an unsuitable type; no row was
+                accepted.
+            SerializationError: A row cannot become an event: a null type, null bytes, a date past the year 9999, a map
+                with two values for a key. `path` is the column and `index` the row, from 0; the rows before it were
+                accepted.
+            Exception: As `emit`, at the first row that cannot be accepted, which the message names; and any exception
+                of the table while it is read. The rows before it were accepted.
         """
         columns = table_columns(event_type, type_column, data_columns, serializer, message)
         receipts: dict[Receipt, None] = {}
@@ -361,8 +363,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
     def emit_batch(self, events: Iterable[tuple[str, Data_contra]], *, req_guid: str | None = None) -> Receipt:
         """Accept events as one separate batch, regardless of `batch_events`, `batch_bytes` and `linger`.
 
-        For programs that may send the same events again, for example after a restart: with its own guid a program sends
-        the same request. If a server refuses some of the events, the accepted parts have guids derived from it.
+        For programs that may send the same events again, for example after a restart: with the same `req_guid` they
+        send the same request. If a server refuses some of the events, the accepted parts have guids derived from it.
 
         Args:
             events: (type, data) pairs, at least one.
@@ -375,7 +377,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             BufferFull: As `emit`.
             MessageTooLargeError: The batch is larger than the buffer, or than a server accepts.
             ClientClosedError: The producer is closed.
-            TypeError, ValueError: An argument is invalid; of an event, its place is named.
+            TypeError, ValueError: An argument is invalid; for an event, the message names its position.
             OSError, RuntimeError: As `emit`.
             Exception: Any exception of the serializer, unchanged. As with the errors above, no event was accepted.
         """
@@ -409,7 +411,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         try:
             thread = self._started()
             for accumulator in self._accumulators:
-                accumulator.seal()  # here: where the loop does not answer in time, the call to it is cancelled
+                accumulator.seal()  # here, because the call below is cancelled if the loop does not answer in time
             call = thread.submit(self._flush, timeout)
         except (ClientClosedError, RuntimeError):  # closed by now, or no thread can be started
             return self._unsettled(accepted)
@@ -449,11 +451,11 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             with contextlib.suppress(ClientClosedError, RuntimeError):  # it has ended, or none can be started
                 call = thread.submit(self._close_engine, timeout_s)
             if thread.is_current():
-                return _nothing  # it goes on when this call has returned
+                return _nothing  # the engine continues to close after this call has returned
 
         def wait() -> None:
-            # Whoever is first ends it. The others, a signal handler that interrupted it among them, wait for the engine
-            # only, which does not depend on the first.
+            # The first caller ends it. Other callers, including a signal handler that interrupted the first, only wait
+            # for the engine, which does not depend on the first caller.
             try:
                 self._to_close.pop()
             except IndexError:
@@ -555,7 +557,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         for name, shortcut in self._shortcuts.items():
             if is_ours:
                 self.__dict__.setdefault(name, shortcut)
-            elif self.__dict__.get(name) is shortcut:  # and not what somebody has put into this object
+            elif self.__dict__.get(name) is shortcut:  # and not another object that the program has put there
                 del self.__dict__[name]
 
     def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
@@ -570,7 +572,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             batch.settlement = Settlement(receipt, lane=lane)
             batch.settlement.trace = tracing.of_batch(req_guid)
         batch.receipt = receipt
-        batch.accepted_s = time.monotonic()  # the loop may take it before it is told of its opening
+        batch.accepted_s = time.monotonic()  # the loop may take the batch before `batch_opened` is called
         on_delivery = self._lanes[lane].on_delivery
         if on_delivery is not None:
             receipt.add_done_callback(on_delivery)
@@ -580,7 +582,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return _BATCH_COST if lane.on_delivery is None else _BATCH_COST + _CALLBACK_COST
 
     def _make_batch(self, lane: int) -> Batch:
-        # Run for each batch: a call costs more than most of what is called does.
+        # This runs for each batch, and a call costs more than most of the called code.
         if not forks.PAGE[0] or not forks.IS_WIPED:
             forks.check()
         thread = self._threads.get(True)
@@ -641,7 +643,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             orphan, self._orphan = self._orphan, None
             if orphan is not None:
                 engine.take_over(orphan)
-            # The events accepted until now.
+            # For the events accepted so far.
             for lane, batch in [*self._last_opened.items()]:
                 engine.batch_opened(batch, lane)
             engine.batch_sealed()

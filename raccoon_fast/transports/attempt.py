@@ -14,7 +14,7 @@ __all__ = ["AnyAttempt", "Attempt"]
 
 
 class Attempt:
-    """What asyncio.Future is for one who awaits: what became of an attempt, once.
+    """The outcome of an attempt, set once; can be awaited like an asyncio.Future.
 
     Its only callback runs in the step that ends the attempt, not in a further round of the event loop: at high rates
     a round costs as much as all other work for an answer. So it must not call back into the transport. Owned by

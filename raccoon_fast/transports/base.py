@@ -44,14 +44,15 @@ __all__ = [
     "worse",
 ]
 
-#: After the loop or the process was blocked, timers run before sockets are read, although an overdue answer may
-#: already be there. So nothing expires before one more round of reading.
+#: After the loop or the process was blocked, timers run before sockets are read, although an overdue answer may have
+#: arrived. So nothing expires until the sockets were read once more.
 GRACE_S = 0.005
 
-#: How grpc-go begins when it could not decode a request (server.go, processUnaryRPC); the code is INTERNAL.
+#: The start of grpc-go's message for a request that it cannot decode (server.go, processUnaryRPC); the code is
+#: INTERNAL.
 GRPC_UNREAD = "grpc: error unmarshalling request"
 
-# The characters of a peer's answer that are reported, and the bytes that are read for them.
+# How many characters of a peer's answer are reported, and how many bytes are read for that.
 _MOST_WORDS = 200
 _MOST_READ = 64 * 1024
 # Shorter header values are not secrets, and may be part of any word.
@@ -87,7 +88,7 @@ class Request:
             it when an attempt starts; the transport sets it before it writes.
         resends: How often the transport wrote the request again, to another connection, within this attempt. The
             sender resets it when an attempt starts.
-        headers: Headers of this request only; a WebSocket has none per request.
+        headers: Headers of this request only. A WebSocket cannot send headers per request.
         trace: The trace of a client's request, ended with its delivery.
     """
 
@@ -136,7 +137,7 @@ def _process_id(pid: int) -> str:
 
 @dataclass
 class Link:
-    """One server, and how to speak to it. Validated by the clients; shared by reference, so `user_agent` may change."""
+    """A server and the options for requests to it, validated by the clients; `user_agent` may change later."""
 
     address: Address
     identity: Identity
@@ -154,7 +155,7 @@ class Link:
     _authorization: str = field(default="", repr=False)
 
     def request_headers(self, identity: Mapping[str, str] | None = None) -> dict[str, str]:
-        """User-Agent, the user's own headers, identity and Authorization; made anew for each use.
+        """User-Agent, the user's own headers, identity and Authorization; created for each use.
 
         Args:
             identity: An earlier result of `self.identity.headers()`; None for a new identity.
@@ -193,7 +194,7 @@ class Link:
 
 
 class Transport(abc.ABC):
-    """One protocol to one server. For one event loop only: the one of its first `send`."""
+    """Sends requests to one server over one protocol. Bound to the event loop of its first `send`."""
 
     #: The largest message that the protocol's servers accept; None if there is no limit.
     max_request_bytes: int | None = None
@@ -257,7 +258,7 @@ async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[
         await asyncio.wait(ending, timeout=timeout_s)
     except asyncio.CancelledError:
         for one in closing:
-            one.cancel()  # they end at once then
+            one.cancel()  # then they end at once
         raise
 
 
@@ -280,7 +281,7 @@ def lost_error(error: BaseException | None, address: Address, *, is_silent: bool
 
 
 def worse(one: Outcome, other: Outcome) -> Outcome:
-    """The outcome of two writes of the same events: if one was possibly delivered, so are both."""
+    """The outcome of two writes of the same events: "possibly delivered" if either was."""
     return max(one, other, key=_LEVELS.__getitem__)
 
 

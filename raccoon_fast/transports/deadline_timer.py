@@ -14,16 +14,18 @@ __all__ = ["DeadlineTimer"]
 
 
 class DeadlineTimer:
-    """A timer for the earliest deadline, which is not moved when its request ends: the next deadline is usually later.
+    """A timer for the earliest deadline.
 
-    Owned by the event loop it was made on.
+    It is not moved when that request ends, because the next deadline is usually later.
+
+    Owned by the event loop on which it was created.
 
     Attributes:
         due_s: The deadline for which it is set; infinity if it is not set. `watch` does nothing for a later one.
 
     Args:
-        expire: Called with the loop's time when a watched deadline has passed and sockets were read since. Ends
-            overdue requests, if any, and returns the next deadline, or None if there is none.
+        expire: Called with the loop's time when a watched deadline has passed and the sockets were read after it. Ends
+            overdue requests, if any, and returns the next deadline, or None.
     """
 
     def __init__(self, expire: Callable[[float], float | None]) -> None:

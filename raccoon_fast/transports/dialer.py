@@ -24,11 +24,12 @@ class Dialer(Generic[_C]):
     """Opens a connection on demand. Owned by one event loop.
 
     Args:
-        link: The server; it learns of every connection.
-        open_: Opens one, given the one before; within `link.connect_timeout_s`, and with what `Transport.send` raises.
+        link: The server; every new connection is reported to it.
+        open_: Opens a connection, given the previous one, within `link.connect_timeout_s`. Raises the errors of
+            `Transport.send`.
 
     Attributes:
-        connection: The last one opened, usable or not; None before, and after `drop`.
+        connection: The last connection opened, usable or not; None before the first one and after `drop`.
     """
 
     def __init__(self, link: Link, open_: Callable[[_C | None], Awaitable[_C]]) -> None:

@@ -28,16 +28,16 @@ __all__ = [
     "too_large",
 ]
 
-#: The server compares these to the letter: a charset parameter is refused with 400.
+#: The server compares the exact text: it refuses a charset parameter with 400.
 CONTENT_TYPES = {"proto": "application/proto", "json": "application/json"}
 
-#: The longest wait, whatever a server asks for.
+#: The longest wait, even if a server asks for more.
 MAX_RETRY_AFTER_S = 300.0
 _PROTO_FIRST = (decode_proto_answer, decode_json_answer)
 _JSON_FIRST = (decode_json_answer, decode_proto_answer)
 _VERDICTS = (Status.SUCCESS, Status.ERROR)
 
-# What to check when something on the way answers, by status.
+# What to check if something between client and server answers, by status.
 _ADVICE = {
     400: "a proxy or another server refused the request, not the events: check for http:// at a TLS port, a missing "
     "client certificate, and headers over the proxy's limit",
@@ -58,14 +58,14 @@ _ADVICE_4XX = "a proxy or another server refused the request, not the events: ch
 
 
 def status_is_retryable(status: int) -> bool:
-    """408, 429 and every 5xx may be temporary; other statuses do not change with a retry."""
+    """Whether a retry may help: 408, 429 and every 5xx may be temporary, other statuses are not."""
     return status in (408, 429) or 500 <= status <= 599
 
 
 def retry_after_s(value: str) -> float | None:
     """Seconds in a Retry-After header (RFC 9110 10.2.3): a number, or a date; kept within 0 to 300; None if unreadable.
 
-    A date is turned into a span at once, so that a clock set later cannot stretch the wait.
+    A date is converted to seconds at once, so that a later change of the clock cannot lengthen the wait.
     """
     value = value.strip()
     if not value:
@@ -106,7 +106,7 @@ def read_answer(
 ) -> Response:
     """Turn an HTTP answer to an events request into a Response.
 
-    A Raccoon's answer is decoded with any status; if the two disagree, the status decides.
+    A Raccoon's answer is decoded whatever the HTTP status; if the two disagree, the HTTP status decides.
 
     Args:
         status: Its status.
@@ -118,10 +118,10 @@ def read_answer(
         words: As Link.words.
 
     Raises:
-        ServerError: A status other than 200; `response` is None if no Raccoon's answer is in it.
+        ServerError: The status is not 200; `response` is None if the body is not a Raccoon's answer.
         MessageTooLargeError: 413.
-        ProtocolError: 200, and not an answer of a Raccoon; or, whatever the status, the answer to another request. The
-            connection must carry no further request then (RFC 9112, 9.2).
+        ProtocolError: The status is 200 but the body is not a Raccoon's answer; or the body answers another request,
+            with any status. Then the connection must not be used for further requests (RFC 9112, 9.2).
     """
     response = _decode(body, wire)
     if response is not None and response.req_guid != req_guid and (response.req_guid or status == 200):
@@ -147,7 +147,7 @@ def read_answer(
 
 
 def too_large(address: Address, status: str, said: str = "") -> MessageTooLargeError:
-    """The error for a request that the server, or something on the way, finds too large."""
+    """The error for a request that the server, or something in front of it, refuses as too large."""
     told = f": {said}" if said else ""
     return MessageTooLargeError(f"{address} refused a request as too large ({status}{told}); send fewer events at once")
 
@@ -206,8 +206,9 @@ def _coding(body: bytes, header: Callable[[str], str]) -> str:
 def _decode(body: bytes, wire: str) -> Response | None:
     if not body:
         return None
-    # The server answers in the request's encoding, except that it refuses a content type it does not know in JSON under
-    # the type that was sent: so either encoding is tried, whatever is announced. No answer in protobuf begins with "{".
+    # The server answers in the request's encoding. But it refuses an unknown content type with JSON that is labelled
+    # with the type of the request. So both encodings are tried, whatever the label says. No answer in protobuf begins
+    # with "{".
     for decode in _JSON_FIRST if wire == "json" or body.startswith(b"{") else _PROTO_FIRST:
         try:
             response = decode(body)

@@ -18,7 +18,7 @@ __all__ = ["Keepalive", "Pinger", "PolitePinger"]
 # A server disconnects a client that has not answered its pings for a minute.
 _STALL_S = 30.0
 # grpc-go's default enforcement policy (keepalive.EnforcementPolicy): after an answer one ping is free;
-# further pings must be this far apart while calls are open, and while none is.
+# further pings must be this far apart: while calls are open, and while none is open.
 _BUSY_S, _IDLE_S = 300.0, 7200.0
 
 
@@ -61,14 +61,14 @@ class Pinger:
             self._timer = self._loop.call_at(self._due_s, self._ping)
 
     def stop(self) -> None:
-        """Send no more, and wait for no pong. Idempotent."""
+        """Stop sending pings and waiting for pongs. Idempotent."""
         self._payload = b""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def pong(self, payload: bytes) -> None:
-        """A pong arrived; one for an earlier ping, or for none, changes nothing (RFC 6455 5.5.3)."""
+        """A pong arrived. A pong for an earlier ping, or without a ping, changes nothing (RFC 6455 5.5.3)."""
         if self._payload and payload == self._payload:
             self.start()
 
@@ -94,16 +94,16 @@ class Pinger:
 class PolitePinger(Pinger):
     """Sends HTTP/2 pings if no answer came for an interval, but no more than a gRPC server allows.
 
-    A server of grpc-go ends a connection with GOAWAY (too_many_pings) after three pings that it finds too many, and so
-    do others. A server that answers is asked an interval after its last answer, once. One that goes on to say nothing
-    is asked again after five minutes if calls are open, and after two hours if none is.
+    A grpc-go server, like others, ends a connection with GOAWAY (too_many_pings) after three pings that it considers
+    too frequent. So one ping is sent an interval after the server's last answer to a call. If the server still answers
+    no call, the next ping follows after five minutes while calls are open, and after two hours otherwise.
 
     Args:
         keepalive: The interval and the timeout.
         send: As Pinger's.
         missed: As Pinger's.
         logger: As Pinger's.
-        answered_s: Loop time of the server's last answer to a call; pongs are none.
+        answered_s: Loop time of the server's last answer to a call; a pong is not an answer.
         is_busy: Whether calls are open.
     """
 
@@ -129,7 +129,7 @@ class PolitePinger(Pinger):
         due_s = answered_s + interval_s
         if answered_s <= self._pinged_s:
             due_s = self._pinged_s + max(interval_s, _BUSY_S if self._is_busy() else _IDLE_S)
-        if due_s > now_s:  # what is due may change, at the next answer
+        if due_s > now_s:  # the next answer may change when the ping is due
             self._due_s = min(due_s, now_s + interval_s)
             self._timer = self._loop.call_at(self._due_s, self._ping)
             return

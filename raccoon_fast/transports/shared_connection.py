@@ -21,20 +21,21 @@ _CLOSE_TIMEOUT_S = 1.0
 #: While frames are held, one of up to SMALL_BYTES waits for others of the same step, because each write costs several
 #: microseconds. At MOST_HELD_BYTES they are written.
 SMALL_BYTES, MOST_HELD_BYTES = 16 * 1024, 64 * 1024
-# Up to so many bytes are joined into one buffer, which is cheaper than several.
+# Up to this many bytes are joined into one buffer, which is cheaper than several.
 _COPIED_BYTES = 32 * 1024
-# Frames that answer a server, such as a PING's, while it reads nothing; protects from one that only asks.
+# The most frames that wait as answers to a server, such as answers to PING; protects from a server that reads none of
+# them.
 _MOST_UNREAD = 10_000
 
 
 class SharedConnection(asyncio.Protocol, abc.ABC):
-    """A connection, from its greeting to its end; not reopened. Owned by the event loop it was made on.
+    """A connection from its greeting to its end; it is never reopened. Owned by the event loop on which it was created.
 
     Args:
         link: The server.
 
     Attributes:
-        transport: None before the connection is there.
+        transport: None before the connection is open.
     """
 
     def __init__(self, link: Link) -> None:
@@ -45,7 +46,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self.transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
-        # False while the socket takes no more (asyncio's flow control).
+        # False while the socket accepts no data (asyncio's flow control).
         self._writable = True
         self._unread = 0
         # Small frames to be written by `release`; None while each is written at once.
@@ -59,7 +60,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         """Whether it accepts further requests."""
 
     def abort(self) -> None:
-        """Close at once; what is in flight fails with ConnectionLostError. Idempotent."""
+        """Close at once; requests in flight fail with ConnectionLostError. Idempotent."""
         self._end(lost_error(None, self._link.address))
         if self.transport is not None:
             self.transport.abort()
@@ -75,7 +76,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._held = None
 
     def _put(self, buffers: list[bytes | memoryview], nbytes: int) -> bool:
-        """Write a frame, or leave that to `release`; returns whether it was written.
+        """Write a frame, or let `release` write it; returns whether it was written.
 
         Args:
             buffers: The parts of the frame, in order; they must not change until `release`.
@@ -117,7 +118,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         """Leave this address once the requests in flight have ended; a new connection gets further ones."""
 
     async def _wait_opened(self, timeout_s: float, late: str) -> None:
-        """Wait for the greeting; whoever fails to wait closes the connection.
+        """Wait for the greeting. A caller that stops waiting must close the connection.
 
         Raises:
             ConnectError: It did not come in time; `late` says so.
@@ -133,7 +134,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
             raise
 
     async def _wait_lost(self) -> None:
-        """After a goodbye, wait at most a second for the end, then force it."""
+        """Wait at most a second for the connection to end after the goodbye, then abort it."""
         try:
             if self.transport is not None:
                 await asyncio.wait([self._lost], timeout=_CLOSE_TIMEOUT_S)
@@ -149,15 +150,15 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         self._timer.stop()
         if not self._opened.done():
             self._opened.set_exception(error)
-            self._opened.exception()  # the opener may be gone
+            self._opened.exception()  # the task that opened it may have ended
 
     def _answer_written(self) -> None:
-        """Count a frame that answers the server; too many that it does not read end the connection."""
+        """Count a frame that answers the server; too many unread ones end the connection."""
         if self._writable:
             return
         self._unread += 1
         if self._unread > _MOST_UNREAD:
-            self._end(ProtocolError(f"{self._link.address} asks more than it takes answers to"))
+            self._end(ProtocolError(f"{self._link.address} sends pings or settings but does not read the answers"))
 
     @abc.abstractmethod
     def _pump(self) -> None:

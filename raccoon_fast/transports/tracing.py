@@ -66,8 +66,8 @@ class Tracing:
     def of_batch(self, req_guid: str) -> Trace | None:
         """The trace of a batch that gets its first event.
 
-        A batch has events of many spans. Its own span is in a trace of its own, with a link to the span that is current
-        now; without spans, its requests carry the context of that one.
+        A batch has events of many spans, so its own span starts a new trace, with a link to the current span. Without
+        spans, its requests carry the context of the current span.
         """
         return self._begun(req_guid, is_batch=True)
 
@@ -139,7 +139,7 @@ class Trace:
             self._tracing.failed(error)
 
     def end(self, error: BaseException | None) -> None:
-        """It is settled: acknowledged, or failed with `error`."""
+        """The request or batch was acknowledged, or failed with `error`."""
         span, self._span = self._span, None
         if span is None:
             return

@@ -10,9 +10,9 @@ _ACKS_PER_STEP = 64
 class Window:
     """A limit that falls to 1 when publishing fails, and recovers one by one.
 
-    A Raccoon that dedups by connection and acknowledges after publishing crashes when several requests of one
-    connection fail at once (its map of seen guids is written under a read lock), so from the first INTERNAL_ERROR on, a
-    connection carries one request at a time; each 64 acknowledgements in a row let one more in.
+    A Raccoon that dedups by connection and acknowledges after publishing crashes if several requests of one connection
+    fail at once (it writes its map of seen guids under a read lock). So after an INTERNAL_ERROR a connection carries
+    one request at a time. Each 64 acknowledgements in a row allow one more.
 
     Args:
         size: The normal limit, 1 or more.

@@ -19,7 +19,7 @@ COLUMNS = Columns("a")
         ({"url": "ftp://h"}, ValueError, "url must start with one of"),
         ({"durable": True}, TypeError, "durable is not an option of a sink: the engine keeps the data"),
         ({"linger": 1}, TypeError, "linger is not an option of a sink"),
-        ({"user_id": "me"}, TypeError, "user_id is not an option of a sink: each worker has a connection of its own"),
+        ({"user_id": "me"}, TypeError, "user_id is not an option of a sink: each worker has its own connection"),
         ({"batch_event": 1}, TypeError, "batch_event"),
         ({"batch_events": 0}, ValueError, "batch_events must be 1 or more"),
         ({"batch_bytes": 1 << 24}, ValueError, "buffer_bytes must hold two batches"),

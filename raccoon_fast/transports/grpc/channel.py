@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelTransport"]
 
-# How grpcio's core begins the details of an UNAVAILABLE of its own, when no call went out.
+# How the details begin if grpcio's core itself reports UNAVAILABLE because no call was sent.
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 
 
@@ -41,9 +41,9 @@ class ChannelTransport(GrpcTransport):
     Answers are interpreted as in GrpcTransport.
 
     Args:
-        link: The server; its `tls`, `proxy` and `server_hostname` are the channel's business.
-        make: Called on the event loop of the first request, so once per process, with the target, unless it takes no
-            argument; returns the channel, which is closed with this transport.
+        link: The server; its `tls`, `proxy` and `server_hostname` are ignored: the channel handles them.
+        make: Called on the event loop of the first request, so once per process; gets the target if it takes an
+            argument. Returns the channel, which is closed with this transport.
     """
 
     def __init__(self, link: Link, make: Callable[..., grpc.aio.Channel]) -> None:
@@ -129,7 +129,7 @@ def _takes_target(make: Callable[..., Any]) -> bool:
         inspect.signature(make).bind("")
     except TypeError:
         return False
-    except ValueError:  # of C, without a signature
+    except ValueError:  # a function in C without a signature
         pass
     return True
 

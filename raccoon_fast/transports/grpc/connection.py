@@ -3,7 +3,7 @@
 Supports only what unary calls need: no push, no priorities, no request trailers. A body is sent in
 frames as the server's windows allow, each a frame header and a view of the body.
 
-Everything here runs on the event loop the connection was opened on.
+Everything here runs on the event loop on which the connection was opened.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2Connection", "RefusedError"]
 
-# An answer and what frames it: one that is larger is an error before the window is used up.
+# The size of the largest answer with its frames: a larger answer is an error before the window is used up.
 _WINDOW = MAX_ANSWER_BYTES + wire.DEFAULT_FRAME_SIZE
 _SETTINGS = (
     (wire.ENABLE_PUSH, 0),
     (wire.INITIAL_WINDOW_SIZE, _WINDOW),
     (wire.MAX_HEADER_LIST_SIZE, wire.MAX_BLOCK_BYTES),
 )
-# The connection's window is filled up again when this much of it was used.
+# The connection's window is refilled when this much of it was used.
 _REFILL = wire.DEFAULT_WINDOW // 2
 NO_PINGS = Keepalive(None, 0.0)
 
@@ -58,18 +58,18 @@ class RefusedError(ConnectionLostError):
 
 
 class HTTP2Connection(SharedConnection):
-    """A connection, from its preface to its end; not reopened.
+    """A connection from its preface to its end; it is never reopened.
 
     Args:
         link: The server.
         keepalive: Our pings.
-        has_table: Whether the server may refer to header fields it sent before; each block is decoded then.
+        has_table: Whether the server may refer to header fields that it sent before; then every block is decoded.
 
     Attributes:
-        error: Why it is closed; None while it is not.
+        error: Why it is closed; None while it is open.
         has_answered: Whether it carried a whole exchange.
-        needs_table: Whether it ended because the server refers to such fields though it was told not to, as h2o 2.2
-            does: a connection with a table is what it needs.
+        needs_table: Whether it ended because the server refers to earlier fields although it was told not to, as h2o
+            2.2 does: the next connection needs a table.
     """
 
     def __init__(self, link: Link, keepalive: Keepalive = NO_PINGS, *, has_table: bool = False) -> None:
@@ -85,10 +85,10 @@ class HTTP2Connection(SharedConnection):
         self._streams: dict[int, HTTP2Stream] = {}
         self._next_id = 1
         self._leaving = False
-        # Requests that wait for the server's limit of streams, and open ones that are not written whole.
+        # Requests that wait because of the server's limit of streams, and open ones that are not completely written.
         self._queue: deque[HTTP2Stream] = deque()
         self._unwritten: dict[int, HTTP2Stream] = {}
-        # The server's settings, and its window of the connection.
+        # The server's settings, and its window for the connection.
         self._max_streams = wire.MAX_STREAM
         self._first_window = wire.DEFAULT_WINDOW
         self._frame_size = wire.DEFAULT_FRAME_SIZE
@@ -128,10 +128,10 @@ class HTTP2Connection(SharedConnection):
         ended: Callable[[HTTP2Answer | RaccoonError], None],
         request: Request | None = None,
     ) -> HTTP2Stream:
-        """Send one request, or have it wait until the server takes one more.
+        """Send one request, or queue it until the server accepts one more.
 
         Args:
-            head: The header block, with nothing that refers to others.
+            head: The header block, without references to other blocks.
             message: The body, not empty, contiguous bytes; referenced until `ended` is called.
             deadline_s: Loop time by which the answer must be complete.
             ended: Called once, from a callback of the event loop: with the answer, or the AckTimeoutError,
@@ -144,7 +144,7 @@ class HTTP2Connection(SharedConnection):
         if self.error is not None:
             raise copy.copy(self.error)
         if self._leaving:
-            raise RefusedError(f"{self._link.address} closes the connection and takes nothing more over it")
+            raise RefusedError(f"{self._link.address} closes the connection and accepts no further requests on it")
         stream = HTTP2Stream(head, message, self.now_s(), deadline_s, ended, request)
         if self._queue or len(self._streams) >= self._max_streams:
             self._queue.append(stream)
@@ -169,7 +169,7 @@ class HTTP2Connection(SharedConnection):
         self._end(lost_error(None, self._link.address))
 
     def move_on(self) -> None:
-        """See SharedConnection.move_on. What was not sent yet is refused, and so sent on the next connection."""
+        """See SharedConnection.move_on. Unsent requests are refused, and therefore sent on the next connection."""
         self._leaving = True
         refused = [*self._queue]
         self._queue.clear()
@@ -179,7 +179,7 @@ class HTTP2Connection(SharedConnection):
         self._pump()
 
     async def close(self) -> None:
-        """As `leave`, and wait a second at most for the connection's end. Idempotent."""
+        """As `leave`, and wait at most a second for the connection to end. Idempotent."""
         self.leave()
         await self._wait_lost()
 
@@ -208,7 +208,7 @@ class HTTP2Connection(SharedConnection):
         assert self.transport is not None
         tls = self.transport.get_extra_info("ssl_object")
         chosen = "h2" if tls is None else tls.selected_alpn_protocol()
-        if chosen != "h2":  # RFC 9113, 3.2; a server that chose nothing may speak anything
+        if chosen != "h2":  # RFC 9113, 3.2; a server that chose nothing may use any protocol
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             said = f"it chose {chosen or 'no protocol'} by ALPN, not h2; is this the port for gRPC?"
             self._end(ConnectError(f"{self._link.address} does not offer HTTP/2: {said}"))
@@ -238,7 +238,7 @@ class HTTP2Connection(SharedConnection):
             self._break(error)
 
     def _shaped_received(self, shape: AnswerShape, data: bytes) -> bytes:
-        """Take the answers that look like the last one, whose blocks need not be read again; returns what is left."""
+        """Take the answers with the same shape as the last one without parsing them; returns the rest."""
         at, size = 0, len(data)
         streams = self._streams
         while at < size and self.error is None:
@@ -299,7 +299,7 @@ class HTTP2Connection(SharedConnection):
             self._goaway_received(payload)
         elif kind == wire.PUSH_PROMISE:
             raise wire.FrameError("PUSH_PROMISE, which it was told not to send")
-        # Frames of other types are to be ignored (RFC 9113, 4.1), and so is PRIORITY.
+        # Frames of other types must be ignored (RFC 9113, 4.1); so is PRIORITY.
 
     def _block_received(self, stream_id: int, flags: int, block: bytes) -> None:
         stream = self._streams.get(stream_id)
@@ -313,7 +313,7 @@ class HTTP2Connection(SharedConnection):
             self._refuse(stream, error)
 
     def _refuse(self, stream: HTTP2Stream | None, error: wire.MalformedError) -> None:
-        """A stream's data is not an answer; other streams are not affected (RFC 9113, 8.1.1)."""
+        """The data of a stream is not a valid answer; other streams are not affected (RFC 9113, 8.1.1)."""
         if stream is not None:
             self._reset(stream, ErrorCode.PROTOCOL_ERROR)
             stream.end(ProtocolError(f"{self._link.address} broke HTTP/2: {error}"))
@@ -335,7 +335,7 @@ class HTTP2Connection(SharedConnection):
         if has_ended and is_end:
             self._ended(stream)
         elif has_ended:
-            self._reset(stream, ErrorCode.CANCEL)  # more than is taken: the server may stop
+            self._reset(stream, ErrorCode.CANCEL)  # the rest is ignored: the server may stop sending
 
     def _take_window(self, nbytes: int) -> None:
         self._used += nbytes
@@ -353,7 +353,7 @@ class HTTP2Connection(SharedConnection):
         if stream.is_written:
             self._forget(stream)
         else:
-            self._reset(stream, ErrorCode.NO_ERROR)  # the rest is not wanted (RFC 9113, 8.1)
+            self._reset(stream, ErrorCode.NO_ERROR)  # the rest is not needed (RFC 9113, 8.1)
 
     def _settings_received(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id or (flags & wire.ACK and payload):
@@ -425,7 +425,7 @@ class HTTP2Connection(SharedConnection):
             stream.end(RefusedError(said))
 
     def _break(self, error: wire.FrameError) -> None:
-        """The server breaks HTTP/2."""
+        """The server violates HTTP/2."""
         self._link.stats.count(TOTAL_CONN_ERR, 1)
         address = self._link.address
         self.needs_table |= isinstance(error, wire.TableError)
@@ -446,7 +446,7 @@ class HTTP2Connection(SharedConnection):
             for stream in [*self._unwritten.values()]:
                 if self._window <= 0 or not self._writable:
                     break
-                if stream.id in self._unwritten:  # a write may end in resume_writing, and so in here
+                if stream.id in self._unwritten:  # a write may call resume_writing, and so this method again
                     self._write(stream, [])
         if self._leaving and not self._streams and self.error is None:
             self.leave()
@@ -475,7 +475,7 @@ class HTTP2Connection(SharedConnection):
         self._write(stream, stream.head_frames(self._frame_size))
 
     def _write(self, stream: HTTP2Stream, buffers: list[bytes | memoryview]) -> None:
-        """Write those, and of the body as much as the windows allow."""
+        """Write these frames, and as much of the body as the windows allow."""
         if self._writable:
             self._window -= stream.body_frames(self._window, self._frame_size, buffers)
             if stream.is_written:
@@ -522,7 +522,7 @@ class HTTP2Connection(SharedConnection):
             else:
                 said = f"could not be sent to {address} in time"
                 stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
-        # A request that only waited for its turn says nothing about those under way.
+        # A request that only waited for its turn says nothing about requests under way.
         sent = overdue if not self._streams else [stream for stream in overdue if stream.id]
         if any(self._received_s <= stream.began_s for stream in sent):
             # No byte since then: the server is gone without a message.
@@ -534,5 +534,5 @@ class HTTP2Connection(SharedConnection):
 
 
 def _too_wide(window: int) -> wire.FrameError:
-    """The server opens a window to more than it may be (RFC 9113, 6.9.1 and 6.9.2)."""
+    """The server opens a window beyond its limit (RFC 9113, 6.9.1 and 6.9.2)."""
     return wire.FrameError(f"a window of {window}", ErrorCode.FLOW_CONTROL_ERROR)

@@ -1,8 +1,8 @@
 """HTTP/2's frames (RFC 9113, 4 and 6) and header blocks (RFC 7541), as far as a client of unary calls needs them.
 
-Both sides do without HPACK's dynamic table: ours tells the server to (SETTINGS_HEADER_TABLE_SIZE of 0), and what it
-sends refers to nothing sent before. So a block means the same wherever it stands, and one that came before need not
-be decoded again. A server that uses the table all the same is offered one on its next connection.
+Neither side uses HPACK's dynamic table: we tell the server not to (SETTINGS_HEADER_TABLE_SIZE of 0), and our own blocks
+do not refer to earlier ones. So a block always has the same meaning, and need not be decoded again. A server that uses
+the table nevertheless gets one on its next connection.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ FRAME_HEAD = struct.Struct(">BHBBI")
 DEFAULT_FRAME_SIZE = 16_384
 DEFAULT_WINDOW = 65_535
 MAX_WINDOW = MAX_STREAM = 2**31 - 1
-#: Names and values of one answer's header block; protects from a peer that sends headers without end.
+#: The most bytes of names and values in one answer's header block; protects from a peer that sends headers without end.
 MAX_BLOCK_BYTES = 64 * 1024
-#: HPACK's dynamic table where nothing is said of it (RFC 9113, 6.5.2).
+#: The size of HPACK's dynamic table if no setting says otherwise (RFC 9113, 6.5.2).
 TABLE_BYTES = 4096
-# Frames of one header block; protects from a peer that sends empty ones without end (RFC 9113, 10.5).
+# The most frames of one header block; protects from a peer that sends empty frames without end (RFC 9113, 10.5).
 _MOST_CONTINUATIONS = 128
 
 #: Names, in lower case, and values, in their order.
@@ -92,7 +92,7 @@ class ErrorCode(enum.IntEnum):
 
     @classmethod
     def name_of(cls, number: int) -> str:
-        """The code's name, or its number where it has none."""
+        """The code's name, or its number if it has no name."""
         try:
             return cls(number).name
         except ValueError:
@@ -100,10 +100,10 @@ class ErrorCode(enum.IntEnum):
 
 
 class FrameError(ValueError):
-    """What a peer sends is not HTTP/2.
+    """The peer's data is not HTTP/2.
 
     Attributes:
-        code: For the GOAWAY that says so.
+        code: The code for the GOAWAY that reports it.
     """
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
@@ -112,21 +112,21 @@ class FrameError(ValueError):
 
 
 class TableError(FrameError):
-    """A header block makes use of a dynamic table that is not there, or not so large."""
+    """A header block refers to a dynamic table that does not exist, or is smaller."""
 
 
 class MalformedError(ValueError):
-    """An answer in well-formed frames breaks HTTP: an error of its stream alone (RFC 9113, 8.1.1)."""
+    """An answer in well-formed frames violates HTTP: an error of its stream only (RFC 9113, 8.1.1)."""
 
 
 class FrameReader:
-    """Cuts what is received into frames, and puts header blocks together. Not thread-safe."""
+    """Cuts received data into frames, and joins the parts of header blocks. Not thread-safe."""
 
     __slots__ = ("_block", "_block_flags", "_block_frames", "_block_stream", "_rest")
 
     def __init__(self) -> None:
         self._rest = b""
-        # Of a block that goes on; none does on stream 0.
+        # The parts of an incomplete block, and its stream; stream 0 means that there is none.
         self._block_stream = 0
         self._block_flags = 0
         self._block_frames = 0
@@ -134,18 +134,18 @@ class FrameReader:
 
     @property
     def is_between(self) -> bool:
-        """Whether what it was fed ended with a whole frame, and no header block goes on."""
+        """Whether the data so far ended with a whole frame, and no header block is incomplete."""
         return not (self._rest or self._block_stream)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """Take what was received; to be gone through to its end.
+        """Take received data. The caller must exhaust the iterator.
 
         Yields:
-            Type, flags, stream and payload of each frame that is whole. HEADERS come with all of their block, and with
-            nothing else; CONTINUATION never comes.
+            Type, flags, stream and payload of each complete frame. HEADERS have their whole block, without padding and
+            priority; CONTINUATION frames are never yielded.
 
         Raises:
-            FrameError: A frame is too large, too small for its padding, or comes between those of a block.
+            FrameError: A frame is too large, too small for its padding, or interrupts the frames of a block.
         """
         if self._rest:
             data = self._rest + data
@@ -170,7 +170,7 @@ class FrameReader:
         self._rest = data[at:]
 
     def _block_received(self, kind: int, flags: int, stream: int, payload: bytes) -> tuple[int, bytes] | None:
-        """Flags and bytes of a block; None while it goes on."""
+        """Flags and bytes of a block; None while it is incomplete."""
         if kind == HEADERS and not self._block_stream:
             payload = strip_padding(payload, flags)
             if flags & END_HEADERS:
@@ -191,13 +191,13 @@ class FrameReader:
 
 
 def encode_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame; its payload is of less than 2**24 bytes."""
+    """A frame; its payload has less than 2**24 bytes."""
     size = len(payload)
     return FRAME_HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
 def frame_end(data: bytes, at: int) -> int:
-    """Where the frame that begins at `at` ends; beyond `data` where it is not whole."""
+    """The end of the frame that begins at `at`; beyond the end of `data` if the frame is incomplete."""
     if at + FRAME_HEAD.size > len(data):
         return len(data) + 1
     return at + FRAME_HEAD.size + int.from_bytes(data[at : at + 3], "big")
@@ -212,7 +212,7 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     """The settings in a payload.
 
     Raises:
-        FrameError: It is no multiple of six bytes.
+        FrameError: Its length is not a multiple of six bytes.
     """
     if len(payload) % _SETTING.size:
         raise FrameError(f"SETTINGS of {len(payload)} bytes", ErrorCode.FRAME_SIZE_ERROR)
@@ -223,7 +223,7 @@ def strip_padding(payload: bytes, flags: int) -> bytes:
     """The payload of DATA or HEADERS without padding and priority.
 
     Raises:
-        FrameError: There is more of them than payload.
+        FrameError: They are longer than the payload.
     """
     start, end = 0, len(payload)
     if flags & PADDED:
@@ -237,7 +237,7 @@ def strip_padding(payload: bytes, flags: int) -> bytes:
 
 
 def encode_header(name: bytes, value: bytes, *, secret: bool = False) -> bytes:
-    """One field of a header block, literally; `secret` has those in between not index it either (RFC 7541, 6.2.3)."""
+    """One literal field of a header block; if `secret`, intermediaries must not index it (RFC 7541, 6.2.3)."""
     return b"".join((b"\x10" if secret else b"\x00", _length(len(name)), name, _length(len(value)), value))
 
 
@@ -259,16 +259,16 @@ def read_block(block: bytes) -> Fields:
     """The fields of a header block, in order.
 
     Raises:
-        TableError: It makes use of a dynamic table.
-        FrameError: It breaks RFC 7541, or is over MAX_BLOCK_BYTES once it is unpacked, each field counted with 32 bytes
-            more (RFC 9113, 6.5.2).
-        MalformedError: Fields are in it that no answer may have.
+        TableError: It refers to a dynamic table.
+        FrameError: It violates RFC 7541, or exceeds MAX_BLOCK_BYTES when decoded, counting 32 extra bytes per field
+            (RFC 9113, 6.5.2).
+        MalformedError: It has fields that an answer may not have.
     """
     return _decode(_new_decoder(0), block)
 
 
 class TableReader:
-    """Reads header blocks that refer to those before, each of a connection in turn. Not thread-safe."""
+    """Decodes the header blocks of a connection, in order, which may refer to earlier ones. Not thread-safe."""
 
     def __init__(self) -> None:
         self._decoder = _new_decoder(TABLE_BYTES)
@@ -296,18 +296,18 @@ def _decode(decoder: Decoder, block: bytes) -> Fields:
 
 
 def _check_fields(fields: Fields) -> None:
-    """See that the fields may stand in an answer's head or trailers (RFC 9113, 8.2.1 and 8.3).
+    """Check that an answer's head or trailers may have these fields (RFC 9113, 8.2.1 and 8.3).
 
-    Connection-specific fields (8.2.2) pass: some proxies leave them in, and they mean nothing here.
+    Connection-specific fields (8.2.2) are allowed: some proxies leave them in, and they have no effect here.
 
     Raises:
-        MalformedError: They may not.
+        MalformedError: They may not have them.
     """
     for number, (name, value) in enumerate(fields):
         if name[:1] == b":":
             if name != b":status" or number:
                 raise MalformedError(f"a pseudo-header field {_shown(name)} in the wrong place")
-            if not _IS_STATUS(value) or value == b"101":  # there is no switching of protocols (8.6)
+            if not _IS_STATUS(value) or value == b"101":  # HTTP/2 cannot switch protocols (8.6)
                 raise MalformedError(f"a status of {_shown(value)}")
         elif not _IS_NAME(name):
             raise MalformedError(f"a header field named {_shown(name)}")

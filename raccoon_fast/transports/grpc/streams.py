@@ -1,4 +1,4 @@
-"""One exchange on an HTTP/2 connection: the rest of its request to write, and its answer so far."""
+"""One exchange on an HTTP/2 connection: the unwritten rest of its request, and its answer so far."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class HTTP2Answer(NamedTuple):
 
 
 class HTTP2Stream:
-    """Owned by its connection; to others something to hand back to `HTTP2Connection.cancel`.
+    """One exchange. Owned by its connection; other code only passes it to `HTTP2Connection.cancel`.
 
     Args:
         head: The request's header block.
         message: Its body, not empty.
-        began_s: Loop time of now.
-        deadline_s: Loop time by which the answer must be there.
-        ended: Called once with what became of it.
-        request: Its `was_written` and `resends` are kept; None for nobody's.
+        began_s: The current loop time.
+        deadline_s: Loop time by which the answer must be complete.
+        ended: Called once with the outcome.
+        request: Its `was_written` and `resends` are kept; None without a request.
 
     Attributes:
         id: The stream's number; 0 while it waits to be opened.
-        window: How much of the body the server takes on this stream.
+        window: How many more bytes of the body the server accepts on this stream.
         size: Bytes of the body.
         is_unanswered: Whether no part of an answer has arrived.
         written_s: time.monotonic() of the last write.
-        is_written: Whether its last frame went out: without that a server cannot have acted on it.
+        is_written: Whether its last frame was written: before that a server cannot act on the request.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class HTTP2Stream:
         return self._ended is None
 
     def head_frames(self, frame_size: int) -> list[bytes | memoryview]:
-        """HEADERS, and what of the block does not fit into it; they are to be written."""
+        """The HEADERS frame, and CONTINUATION frames for the rest of the block; the caller must write them."""
         request = self.request
         if request is not None:
             request.resends += request.was_written
@@ -101,7 +101,7 @@ class HTTP2Stream:
         return frames
 
     def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
-        """All frames of a request whose body fits into one, and into the windows; they are to be written."""
+        """All frames of a request whose body fits into one frame and into the windows; the caller must write them."""
         size, head = len(self._message), self._head
         if len(head) <= frame_size:  # as in `head_frames`: run for each small request
             request = self.request
@@ -125,8 +125,8 @@ class HTTP2Stream:
         """Append DATA frames, heads and views of the body in turn; returns how many bytes of the body they hold.
 
         Args:
-            most: What the connection's window, or the socket, has room for.
-            frame_size: The largest frame the server takes.
+            most: How many bytes the connection's window or the socket accepts.
+            frame_size: The largest frame that the server accepts.
             frames: Appended to.
         """
         at, message = self._at, self._message
@@ -149,11 +149,11 @@ class HTTP2Stream:
         return taken
 
     def block_received(self, fields: Fields, is_end: bool) -> bool:
-        """A header block came; returns whether the answer is there.
+        """Take a header block; returns whether the answer is complete.
 
         Raises:
             FrameError: There should be none.
-            MalformedError: The head or the trailers, or the length of the body, are not those of an answer.
+            MalformedError: The head, the trailers or the length of the body are not valid for an answer.
         """
         has_status = fields[:1] and fields[0][0] == b":status"
         if self._fields is None:
@@ -176,11 +176,11 @@ class HTTP2Stream:
         return is_end
 
     def data_received(self, data: bytes, is_end: bool) -> bool:
-        """A part of the body came; returns whether the exchange is at its end, well or not.
+        """Take a part of the body; returns whether the exchange has ended, successfully or not.
 
         Raises:
             FrameError: There should be none.
-            MalformedError: The body is not as long as it was said to be.
+            MalformedError: The body does not have the announced length.
         """
         if self._fields is None:
             raise wire.FrameError("DATA before HEADERS")
@@ -195,7 +195,7 @@ class HTTP2Stream:
     def _answered(self, trailers: Fields) -> None:
         assert self._fields is not None
         for name, value in self._fields:
-            # A 204 and a 304 have no body, and may say how long it would be (RFC 9113, 8.1.1).
+            # A 204 and a 304 have no body, but may announce its length (RFC 9113, 8.1.1).
             if name == b"content-length" and value != b"%d" % len(self._body):
                 if self._fields[0][1] in _WITHOUT_BODY:
                     continue

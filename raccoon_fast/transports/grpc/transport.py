@@ -1,7 +1,7 @@
 """gRPC: unary calls of EventService.SendEvent (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md), built-in HTTP/2 client.
 
-With grpcio a call costs several times the rest of a batch, in threads that wake one another, and it does not
-survive a fork. A unary call needs little of HTTP/2.
+With grpcio a call costs several times as much as all other work for a batch, in threads that wake one another, and
+grpcio does not survive a fork. A unary call needs only a small part of HTTP/2.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_REQUEST_BYTES", "METHOD", "PREFIX", "GrpcTransport"]
 
-#: What a grpc-go server takes unless it is set otherwise; over it the answer is RESOURCE_EXHAUSTED.
+#: The default limit of a grpc-go server; it answers a larger message with RESOURCE_EXHAUSTED.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
 METHOD = "/raystack.raccoon.v1beta1.EventService/SendEvent"
 
-# A call's deadline is kept here, and the server's own comes later: it would cancel the publishing of what may yet be
-# acknowledged in time.
+# The deadline of a call is kept here, and the one sent to the server is later: the server would cancel the publishing
+# of events that may still be acknowledged in time.
 _STALL_S = 60.0
 _MOST_MS = 99_999_999  # grpc-timeout has eight digits
 
@@ -82,7 +82,7 @@ _CODES = {
     b"15": "DATA_LOSS",
     b"16": "UNAUTHENTICATED",
 }
-# What an HTTP status stands for, where a proxy answers (doc/http-grpc-status-mapping.md).
+# The gRPC code for an HTTP status of a proxy (doc/http-grpc-status-mapping.md).
 _HTTP_CODES = {
     b"400": "INTERNAL",
     b"401": "UNAUTHENTICATED",
@@ -94,17 +94,17 @@ _HTTP_CODES = {
     b"504": "UNAVAILABLE",
 }
 _RETRYABLE = ("ABORTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
-# Codes that say that nothing was done. The others may also come after the events were accepted: INTERNAL, UNKNOWN and
-# DATA_LOSS from the framework when it fails to answer, UNAVAILABLE from a proxy whose connection broke.
+# Codes that mean that nothing was done. The other codes may also come after the events were accepted: INTERNAL, UNKNOWN
+# and DATA_LOSS from the framework when it fails to answer, UNAVAILABLE from a proxy whose connection broke.
 _UNTAKEN = (
     "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "PERMISSION_DENIED", "UNAUTHENTICATED",
     "UNIMPLEMENTED",
 )  # fmt: skip
-# How long a producer leaves a server alone that asks for no retry without naming a time.
+# How long a producer does not use a server that forbids retries without naming a time.
 _NO_RETRY_S = 30.0
-# What implementations and proxies say of a message over their limit: grpc-go and C-core "received message larger than
-# max", Java "message exceeds maximum size", .NET "message exceeds the maximum configured message size", tonic "message
-# length too large", Envoy "Payload Too Large", nginx "Request Entity Too Large", RFC 9110 "Content Too Large".
+# The texts of implementations and proxies for a message over their limit: grpc-go and C-core "received message larger
+# than max", Java "message exceeds maximum size", .NET "message exceeds the maximum configured message size", tonic
+# "message length too large", Envoy "Payload Too Large", nginx "Request Entity Too Large", RFC 9110 "Content Too Large".
 _TOO_LARGE = re.compile(
     r"\b(message|payload|body|entity|content)( \S+){0,4}? (too (large|big|long)|larger than|exceed\w*( \S+){0,4}? "
     r"(max\w*|limit|size))|\brequest( size| length)?( is)? (too (large|big)|larger than)|"
@@ -133,14 +133,14 @@ class GrpcTransport(Transport):
         self._identity: dict[str, str] = {}
         self._head = b""
         self._head_agent: str | None = None
-        # With the timeout that was asked for last, which is mostly the next one too.
+        # With the last requested timeout, which is usually the next one too.
         self._timed_head = b""
         self._timeout_ms = 0
         # Head and trailers of the last answer of status 0.
         self._ok: tuple[object, object] = (None, None)
         self._dialer: Dialer[HTTP2Connection] = Dialer(link, self._open)
         self._again: set[asyncio.Task[None]] = set()
-        # Connections that accept no more requests, but still owe answers.
+        # Connections that accept no more requests, but still have answers to come.
         self._leaving: list[HTTP2Connection] = []
 
     @property
@@ -190,7 +190,7 @@ class GrpcTransport(Transport):
             link, lambda: HTTP2Connection(link, self._keepalive, has_table=has_table), link.connect_timeout_s
         )
         await connection.open(link.connect_timeout_s)
-        # An id of its own, as every connection has.
+        # A new id, as for every connection.
         self._identity, self._head_agent = link.identity.headers(), None
         return connection
 
@@ -235,8 +235,9 @@ class GrpcTransport(Transport):
         if attempt.done():
             return
         if isinstance(outcome, RefusedError) and (not is_again or (connection.has_answered and not connection.usable)):
-            # That a connection ends is no failure of the server's: a new one takes the request. nginx ends each after
-            # 1,000 requests, whatever waits for its turn. Refused without that, it is tried once more at once.
+            # The end of a connection is not a failure of the server: a new connection takes the request. nginx ends
+            # each connection after 1,000 requests, even if others wait for their turn. A request refused for another
+            # reason is tried once more at once.
             task = asyncio.ensure_future(self._begin_again(request, attempt, deadline_s))
             self._again.add(task)
             task.add_done_callback(self._again.discard)
@@ -249,9 +250,9 @@ class GrpcTransport(Transport):
                 response = self._message(request, outcome.body)
             else:
                 response = self._read(request, outcome)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+        except Exception as error:  # noqa: BLE001 - any error is the outcome of the attempt
             if isinstance(error, ServerError) and not error.retryable and _is_of_proxy(outcome) and connection.usable:
-                # It may hold to what it was told when the connection was made, as Caddy does over plain HTTP/2.
+                # The server may keep to the settings with which the connection began, as Caddy does over plain HTTP/2.
                 connection.move_on()
             attempt.set_exception(error)
         else:
@@ -262,7 +263,7 @@ class GrpcTransport(Transport):
             connection = await self._dialer.get(deadline_s)
             if not attempt.done():
                 self._begin(connection, request, attempt, deadline_s, is_again=True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+        except Exception as error:  # noqa: BLE001 - any error is the outcome of the attempt
             if not attempt.done():
                 attempt.set_exception(error)
 
@@ -270,7 +271,7 @@ class GrpcTransport(Transport):
         """The server's answer, or the error for it."""
         address = self._link.address
         fields = dict(answer.fields)
-        trailers = dict(answer.trailers) or fields  # alone, the trailers come as the head
+        trailers = dict(answer.trailers) or fields  # trailers without a body arrive as the head
         number = trailers.get(b"grpc-status") or fields.get(b"grpc-status")
         if number is None:
             http_status = fields.get(b":status", b"")
@@ -301,7 +302,7 @@ class GrpcTransport(Transport):
         return response
 
     def _refused(self, http_status: bytes, retry_after: str, body: bytes) -> RaccoonError:
-        """The project's error for an HTTP status in place of a gRPC one: a proxy's, or another server's."""
+        """The project's error for an HTTP status instead of a gRPC status, from a proxy or another server."""
         address = self._link.address
         digits = http_status[:3].decode("ascii", "replace")
         status = int(digits) if digits.isdigit() else 0
@@ -345,7 +346,7 @@ class GrpcTransport(Transport):
 
 
 def _is_of_proxy(outcome: HTTP2Answer | RaccoonError) -> bool:
-    """Whether an HTTP status came in place of a gRPC server's answer."""
+    """Whether an HTTP status came instead of a gRPC server's answer."""
     return not isinstance(outcome, RaccoonError) and dict(outcome.fields).get(b":status") != b"200"
 
 
@@ -355,9 +356,12 @@ def says_too_large(said: str) -> bool:
 
 
 def _heed_pushback(error: DeliveryError, pushback: bytes | None) -> None:
-    """Do as the server asks by grpc-retry-pushback-ms (gRFC A6): wait so long, or, below 0 or unreadable, do not retry.
+    """Follow the server's grpc-retry-pushback-ms (gRFC A6).
 
-    A client's request fails then; a producer, whose events have to go somewhere, leaves this server alone for a while.
+    Wait that long; do not retry if it is below 0 or unreadable.
+
+    In that case a client's request fails, and a producer, which must deliver its events, does not use this server for a
+    while.
     """
     if pushback is None:
         return
@@ -378,7 +382,7 @@ def _cancel(connection: HTTP2Connection, stream: HTTP2Stream, attempt: asyncio.F
 
 
 def _start_of_head(link: Link, identity: dict[str, str]) -> bytes:
-    """A call's header block but for its timeout. Values were checked for CR and LF when the client was made."""
+    """The header block of a call without its timeout. Values were checked for CR and LF when the client was created."""
     address = link.address
     fields = [
         _POST,
@@ -389,7 +393,7 @@ def _start_of_head(link: Link, identity: dict[str, str]) -> bytes:
         encode_header(b"content-type", b"application/grpc"),
     ]
     for name, value in link.request_headers(identity).items():
-        # HTTP/1.1 lets spaces around a value pass, and means none by them; HTTP/2 does not (RFC 9113, 8.2.1).
+        # HTTP/1.1 allows spaces around a value and ignores them; HTTP/2 does not allow them (RFC 9113, 8.2.1).
         octets = value.strip(" \t").encode("latin-1")
         fields.append(encode_header(name.lower().encode("latin-1"), octets, secret=name == "Authorization"))
     return b"".join(fields)

@@ -26,13 +26,14 @@ __all__ = ["HTTPAnswer", "HTTPConnection", "resolve"]
 
 #: The limit in bytes for the names and values of one answer's headers, in case they never end.
 MAX_HEADER_BYTES = 64 * 1024
-# Bytes around a byte of the body: a chunk of one byte is "1", CRLF, the byte, CRLF.
+# The most overhead per byte of the body: a chunk of one byte is "1", CRLF, the byte, CRLF.
 _MOST_FRAMING = 8
 
-# RFC 9110, 5.5: not in a field's value. A folded line comes without its line break, as RFC 9112, 5.2, has it read.
+# Not allowed in a field's value (RFC 9110, 5.5). A folded line arrives without its line break, as RFC 9112, 5.2
+# requires.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
-# RFC 9112 6.3: without any of them the body ends with the connection.
+# Without any of these the body ends with the connection (RFC 9112 6.3).
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -53,12 +54,12 @@ class HTTPAnswer(NamedTuple):
         return ""
 
 
-# As HTTPAnswer(…), without a call in between.
+# The same as HTTPAnswer(…), but without its call.
 _new_answer = tuple.__new__
 
 
 class _Known(NamedTuple):
-    """The head of an answer that was parsed; what begins with the same bytes, and is as long, means the same."""
+    """The head of a parsed answer. Data of the same length that begins with the same bytes has the same meaning."""
 
     head: bytes
     size: int
@@ -92,7 +93,7 @@ class HTTPConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._answer_bytes = 0  # of all that came in the current exchange
+        self._answer_bytes = 0  # of all data of the current exchange
         self._framed = False
         self._until_close = False
         self._answer: HTTPAnswer | None = None
@@ -104,7 +105,7 @@ class HTTPConnection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not been lost."""
+        """Whether it is still connected."""
         return self._lost is None
 
     @property
@@ -124,8 +125,8 @@ class HTTPConnection(asyncio.Protocol):
         Args:
             message: Head and body, one contiguous buffer; referenced until `ended` is called.
             deadline_s: Loop time by which the answer must be complete.
-            ended: Called once, from a callback of the event loop: with the answer, and `reusable` then says whether the
-                connection may carry another exchange; or, when the connection is closed, with the AckTimeoutError,
+            ended: Called once, from a callback of the event loop: with the answer (`reusable` then says whether the
+                connection may carry another exchange), or, when the connection is closed, with the AckTimeoutError,
                 ConnectionLostError, ProtocolError or TLSError that says why.
             request: Its `was_written` and `resends` are kept.
 
@@ -143,7 +144,7 @@ class HTTPConnection(asyncio.Protocol):
         self._answer_bytes = 0
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-            self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines; the rest on_header refuses
+            self._parser.set_dangerous_leniencies(lenient_headers=True)  # folded lines; on_header refuses the rest
         self._ended = ended
         self._written_s = time.monotonic()
         self._written = not transport.is_closing()  # or connection_lost is on its way, with the reason
@@ -219,7 +220,7 @@ class HTTPConnection(asyncio.Protocol):
         self._link.stats.count(TOTAL_BYTES_RECIEVED, len(data))
         self._received = True
         if self._ended is None or self._parser is None:
-            # Unrequested bytes: what follows could be mistaken for another request's answer.
+            # Bytes that answer no request: the data after them could be mistaken for another request's answer.
             self.abort()
             return
         known = self._known
@@ -242,7 +243,7 @@ class HTTPConnection(asyncio.Protocol):
                     self._learn(data, self._answer)
                 self._end(self._answer)
                 return
-            # The parser keeps a header until it is whole, and passes over reasons and chunk extensions.
+            # The parser keeps a header until it is complete, and does not report reason phrases and chunk extensions.
             self._answer_bytes += len(data)
             if self._answer_bytes > MAX_HEADER_BYTES + (_MOST_FRAMING + 1) * self._body_bytes:
                 said = f"{self._link.address} answered with over {MAX_HEADER_BYTES} bytes of headers without their end"
@@ -256,14 +257,14 @@ class HTTPConnection(asyncio.Protocol):
         return False
 
     def _learn(self, data: bytes, answer: HTTPAnswer) -> None:
-        """Note the head of an answer that came in one piece: a server's heads are mostly alike for a second."""
+        """Remember the head of an answer that arrived in one piece: a server repeats it for about a second."""
         head = data[: len(data) - len(answer.body)]
         length = (b"content-length", b"%d" % len(answer.body))
         if answer.status == 200 and length in answer.headers and head.endswith(b"\r\n\r\n"):
             self._known = _Known(head, len(data), answer.status, answer.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.abort()  # else Python 3.10 takes a TLS transport for open still, and warns of it
+        self.abort()  # otherwise Python 3.10 considers a TLS transport open, and warns
         self._lost = lost_error(exc, self._link.address, is_silent=not self._received)
         self._timer.stop()
         lost = copy.copy(self._lost)
@@ -275,7 +276,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._answer is not None:
-            self.reusable = False  # what begins behind it is the answer to no request of ours (RFC 9112, 9.2)
+            self.reusable = False  # the bytes after it answer none of our requests (RFC 9112, 9.2)
         self._headers = []
         self._header_bytes = 0
         self._body = []
@@ -326,7 +327,7 @@ class HTTPConnection(asyncio.Protocol):
         return None
 
     def _fail(self, error: ProtocolError) -> None:
-        """The last data is not HTTP; a complete answer before it still counts."""
+        """The last data is not HTTP; a complete answer before it is still valid."""
         self.reusable = False
         self._end(self._answer or error)
 
@@ -337,8 +338,8 @@ class HTTPConnection(asyncio.Protocol):
             return
         assert self.transport is not None
         self._answer = None
-        # A body that is still being written cannot be taken back: the connection is of no further use, and the buffer
-        # must not be touched while the transport holds it.
+        # A body that is still being written cannot be withdrawn: the connection cannot be used again, and the buffer
+        # must not change while the transport holds it.
         if not self.reusable or not isinstance(outcome, HTTPAnswer) or self.transport.get_write_buffer_size():
             self.abort()
         ended(outcome)

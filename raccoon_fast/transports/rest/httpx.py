@@ -1,4 +1,4 @@
-"""httpx as an extension point, both ways.
+"""Connects this package with httpx, in both directions.
 
 `HttpxTransport` sends through a user's `httpx.AsyncClient` or `httpx.AsyncBaseTransport` (proxies, HTTP/2, custom
 authentication, mocks). `PooledTransport` offers our own connections to an `httpx.AsyncClient` of the user's.
@@ -45,13 +45,13 @@ HttpxGiven = httpx.AsyncClient | httpx.AsyncBaseTransport | Callable[[], httpx.A
 class HttpxTransport(Transport):
     """POSTs to `/api/v1/events` through httpx.
 
-    httpx does not show an answer that came before the request's body was read: such a 400 is a ConnectionLostError. Nor
-    does it say whether a request that failed was written, except where it could not connect.
+    httpx does not report an answer that arrives before the request's body was read: such a 400 becomes a
+    ConnectionLostError. It also does not report whether a failed request was written, except if it could not connect.
 
     Args:
-        link: The server; http or https. Its `tls` is not used, httpx's own settings are.
-        http: The user's; or a callable that makes it, on the event loop of the first request, so once per process. An
-            AsyncClient that was handed in is closed by its owner, all else with this transport.
+        link: The server; http or https. Its `tls` is ignored: httpx's own settings apply.
+        http: The user's object; or a callable that creates it, called on the event loop of the first request, so once
+            per process. The user closes an AsyncClient that they passed; everything else is closed with this transport.
     """
 
     def __init__(self, link: Link, http: HttpxGiven) -> None:
@@ -70,10 +70,10 @@ class HttpxTransport(Transport):
         try:
             return await asyncio.wait_for(self._post(request, headers, timeout_s), timeout_s)
         except RaccoonError:
-            raise  # some are OSErrors as well
+            raise  # some of these are OSErrors too
         except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
             raise AckTimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
-        except (httpx.HTTPError, OSError) as error:  # an alert of TLS 1.3 comes as ssl.SSLError
+        except (httpx.HTTPError, OSError) as error:  # a TLS 1.3 alert is raised as ssl.SSLError
             link.stats.count(TOTAL_CONN_ERR, 1)
             request.was_written = not isinstance(error, _UNWRITTEN)
             raise _named(error, address) from error
@@ -82,7 +82,7 @@ class HttpxTransport(Transport):
         link = self._link
         body = bytes(request.envelope.payload())
         link.stats.count(TOTAL_BYTES_SENT, len(body))
-        # Connecting is given up before the whole is, so that it is known that nothing was written.
+        # The connect timeout ends before the whole timeout, so that the error can say that nothing was written.
         timeout = httpx.Timeout(timeout_s, connect=min(link.connect_timeout_s, timeout_s * 0.9), pool=timeout_s * 0.9)
         async with self._http().stream(
             "POST", link.address.uri, content=body, headers=headers, timeout=timeout, follow_redirects=False
@@ -95,7 +95,7 @@ class HttpxTransport(Transport):
                     raise ProtocolError(f"{link.address} answered with over {MAX_ANSWER_BYTES} bytes")
                 parts.append(part)
                 if str(size) == length:
-                    # Here an answer to another request raises before httpx has read to the end, and so does not keep
+                    # An answer to another request raises here, before httpx has read to its end, so httpx does not keep
                     # the connection.
                     self._read(request, answer, b"".join(parts))
             link.stats.count(TOTAL_BYTES_RECIEVED, size)
@@ -195,7 +195,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         except AckTimeoutError as error:
             raise httpx.ReadTimeout(str(error), request=request) from error
         except ConnectError as error:
-            # Where the request was written before, onto a kept connection, httpx must not take it for unsent.
+            # If the request was written before to a kept connection, httpx must not treat it as unsent.
             is_unsent = error.outcome is Outcome.NOT_DELIVERED
             raise (httpx.ConnectError if is_unsent else httpx.ReadError)(str(error), request=request) from error
         except ProtocolError as error:
@@ -232,11 +232,11 @@ class PooledTransport(httpx.AsyncBaseTransport):
 def _head_lines(request: httpx.Request, length: int) -> list[bytes]:
     if request.method in ("HEAD", "CONNECT"):
         raise httpx.LocalProtocolError(f"PooledTransport has no {request.method}", request=request)
-    # The body is here as a whole, so its length is known even where httpx meant to send it in chunks.
+    # The whole body is in memory, so its length is known even if httpx was going to send it in chunks.
     framing = (b"content-length", b"transfer-encoding")
     lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw if name.lower() not in framing]
     lines += [b"Content-Length: %d" % length]
     if any(b"\r" in line or b"\n" in line for line in lines):
-        raise httpx.LocalProtocolError("a header must not hold a line break", request=request)  # httpx lets it pass
+        raise httpx.LocalProtocolError("a header must not hold a line break", request=request)  # httpx accepts it
     return lines

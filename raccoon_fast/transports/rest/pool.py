@@ -59,17 +59,17 @@ class HTTPPool:
     ) -> _R:
         """Send one request and read its answer.
 
-        A kept connection that the server closed just as it was used again is replaced by a fresh one, once: that is no
-        failure of the server's. The server may have read the request all the same.
+        If the server closed a kept connection just as it was reused, the request is sent once more on a new connection:
+        this is not a failure of the server. The server may have read the first request nevertheless.
 
         Args:
             message: The whole request, head and body.
             timeout_s: Seconds for a connection, the request and the answer together.
-            read: Turns the answer into what is returned. Where it raises ProtocolError, the connection is closed.
+            read: Turns the answer into the result. If it raises ProtocolError, the connection is closed.
             request: Its `was_written` and `resends` are kept.
 
         Raises:
-            DeliveryError: As open_tcp, HTTPConnection.exchange and `read`. `outcome` is that of both writes.
+            DeliveryError: As open_tcp, HTTPConnection.exchange and `read`. `outcome` covers both writes.
             ClientClosedError: The pool was closed.
         """
         loop = asyncio.get_running_loop()
@@ -123,15 +123,15 @@ class HTTPPool:
         return await self._use(connection, connection.wait(waiter), read)
 
     async def _open(self, begin: Callable[[HTTPConnection], None], timeout_s: float) -> HTTPConnection:
-        """A new connection. In a task of its own, so that `close` need not wait for a peer that does not answer."""
+        """A new connection. A separate task opens it, so that `close` need not wait for a silent peer."""
         if self._closed:
             raise ClientClosedError("the client was closed")
         opening = asyncio.ensure_future(open_tcp(self._link, lambda: HTTPConnection(self._link, begin), timeout_s))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         try:
-            # Not `await opening`, which hands a cancellation on to it: where the connection is there in the same step,
-            # `asyncio.wait_for` keeps that to itself, up to Python 3.11.
+            # Not `await opening`, which would cancel it too: if the connection opens in the same step,
+            # `asyncio.wait_for` swallows the cancellation, up to Python 3.11.
             await asyncio.wait([opening])
         except asyncio.CancelledError:
             opening.add_done_callback(_abort)
@@ -181,7 +181,7 @@ class HTTPPool:
 
     def _take_idle(self) -> HTTPConnection | None:
         while self._idle:
-            connection = self._idle.pop()  # the one used last is the least likely to have been closed
+            connection = self._idle.pop()  # the server is least likely to have closed the one used last
             if connection.reusable:
                 return connection
             self._connections.discard(connection)
@@ -199,7 +199,7 @@ class HTTPPool:
             await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release()  # cancelled in the very step that handed the slot over
+                self._release()  # cancelled in the step that passed on the slot
             raise
         finally:
             timer.cancel()
@@ -228,7 +228,7 @@ class HTTPPool:
 
 
 def _abort(opening: asyncio.Task[HTTPConnection]) -> None:
-    """Return a connection for which nobody waits any more; the wait may have been cancelled as it opened."""
+    """Return a connection for which nothing waits any more: the wait may have been cancelled."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().abort()
 

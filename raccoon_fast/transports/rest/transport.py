@@ -46,7 +46,7 @@ class RestTransport(Transport):
         self._identity: dict[str, str] = {}
         self._pool: HTTPPool | None = None
         self._again: set[asyncio.Task[None]] = set()
-        # A POST's head up to the body's length, and what it was made for: User-Agent and encoding.
+        # A POST's head up to the body's length, and the User-Agent and encoding that it was built with.
         self._head = b""
         self._head_for: tuple[str, str] | None = None
 
@@ -59,7 +59,9 @@ class RestTransport(Transport):
         """One POST. See Transport.send; RFC 9110 for the statuses."""
         if self._pool is None:
             self._pool = HTTPPool(self._link, self._connections)
-            self._identity = self._link.identity.headers()  # here, so that after a fork each process has its own
+            self._identity = (
+                self._link.identity.headers()
+            )  # created here, so that each process has its own after a fork
         try:
             read = functools.partial(self._read, request)
             return await self._pool.exchange(self._message(request), timeout_s, read, request)
@@ -83,7 +85,7 @@ class RestTransport(Transport):
         ended = functools.partial(self._ended, connection, request, attempt, deadline_s)
         try:
             connection.begin(message, deadline_s, ended, request)
-        except TransportError as error:  # it ended in the step before
+        except TransportError as error:  # it ended in the previous step
             ended(error)
         return attempt
 
@@ -105,7 +107,7 @@ class RestTransport(Transport):
         if isinstance(outcome, HTTPAnswer):
             try:
                 response = self._read(request, outcome)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+            except Exception as error:  # noqa: BLE001 - any error is the outcome of the attempt
                 response = error
                 if isinstance(error, ProtocolError):
                     connection.abort()
@@ -119,7 +121,7 @@ class RestTransport(Transport):
             return
         if isinstance(outcome, ConnectionLostError):
             if not connection.began_answer:
-                # Closed by the server just as it was used again, as in HTTPPool.exchange.
+                # The server closed the connection just as it was reused; see HTTPPool.exchange.
                 task = asyncio.ensure_future(self._send_again(request, attempt, deadline_s, outcome.outcome))
                 self._again.add(task)
                 task.add_done_callback(self._again.discard)
@@ -130,7 +132,7 @@ class RestTransport(Transport):
     async def _send_again(self, request: Request, attempt: Attempt, deadline_s: float, before: Outcome) -> None:
         try:
             response = await self.send(request, deadline_s - asyncio.get_running_loop().time())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+        except Exception as error:  # noqa: BLE001 - any error is the outcome of the attempt
             if isinstance(error, (DeliveryError, MessageTooLargeError)):
                 error.outcome = worse(error.outcome, before)
             if not attempt.done():
@@ -170,7 +172,7 @@ def _start_of_head(link: Link, identity: Mapping[str, str], content_type: str) -
     lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.authority}"]
     headers = link.request_headers(identity)
     if not any(name.lower() == "accept-encoding" for name in headers):
-        # Without it a server may choose any coding (RFC 9110, 12.5.3); none is decoded here.
+        # Without this header a server may choose any coding (RFC 9110, 12.5.3), but none is decoded here.
         lines.append("Accept-Encoding: identity")
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Type: {content_type}", "Content-Length: "]

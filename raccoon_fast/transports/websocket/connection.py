@@ -1,10 +1,11 @@
 """One WebSocket connection (RFC 6455): many requests in flight, answers matched by guid.
 
-`websockets`' sans-I/O protocol does the handshake, reads what comes, and answers pings and closes. Event frames do not
-pass through it: they are framed and masked in the buffer they were encoded in (`Envelope.websocket_frame`).
+The sans-I/O protocol of `websockets` does the handshake, parses incoming frames, and answers pings and Close frames.
+Event frames bypass it: they are framed and masked in the buffer in which they were encoded
+(`Envelope.websocket_frame`).
 
-Everything here runs on the event loop the connection was opened on. Answers are settled in the protocol callback
-itself, which waits for nobody: a client that stops reading acknowledgements stalls every client of the server.
+Everything here runs on the event loop on which the connection was opened. Answers are settled in the protocol callback
+itself, which never waits: a client that stops reading acknowledgements stalls every client of the server.
 """
 
 from __future__ import annotations
@@ -63,17 +64,17 @@ _SILENT.propagate = False
 _SILENT.setLevel(logging.CRITICAL)
 
 _OPCODES = {"proto": 2, "json": 1}
-# By the first byte of their frame, the last and only one of a message.
+# Keyed by the first byte of a frame that is a whole message.
 _WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
-# Looked up once: on a class of enum that is slow.
+# Looked up once: attribute access on an enum class is slow.
 _BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
 # How long the server may take to close the connection after its Close frame.
 _CLOSE_TIMEOUT_S = 0.8
-# How long to wait for the rest of a refusal's body, for the words in it.
+# How long to wait for the rest of a refusal's body, which may give the reason.
 _REFUSAL_TIMEOUT_S = 0.25
 _UNKNOWN_LOG_INTERVAL_S = 60.0
-# Of one answer; protects from a peer that sends empty ones without end.
+# The most fragments of one answer; protects from a peer that sends empty fragments without end.
 _MOST_FRAGMENTS = 10_000
 
 
@@ -84,13 +85,13 @@ class _Queued(NamedTuple):
 
 
 class WebSocketConnection(SharedConnection):
-    """A connection, from its handshake to its end; not reopened.
+    """A connection from its handshake to its end; it is never reopened.
 
     Args:
         link: The server; ws or wss.
         keepalive: Our pings.
-        max_in_flight: Requests unanswered at once; further ones wait.
-        headers: Those of the handshake.
+        max_in_flight: The most unanswered requests; further ones wait.
+        headers: The headers of the handshake.
     """
 
     def __init__(self, link: Link, keepalive: Keepalive, max_in_flight: int, headers: Mapping[str, str]) -> None:
@@ -104,13 +105,13 @@ class WebSocketConnection(SharedConnection):
         self.acks = AckTable()
         self.window = Window(max_in_flight)
         self.error: RaccoonError | None = None
-        #: Guids of requests one of which the server could not read, or found too large: which one is told by the answer
-        #: to it alone. So each goes without company. Handed on from connection to connection.
+        #: Guids of requests one of which the server could not read, or considered too large. Only an answer to a single
+        #: request shows which one, so each is sent alone. Passed on from connection to connection.
         self.suspects: set[str] = set()
-        #: Whether this connection ended without that being known. The next one begins with one request at a time: the
-        #: halves of a batch at fault, which have guids of their own, are at fault as well.
+        #: Whether this connection ended before the request at fault was known. The next one begins with one request at
+        #: a time, because the halves of a faulty batch have new guids and may be faulty too.
         self.has_culprit = False
-        # Whether a request that nobody waits for any more may still be answered here.
+        # Whether an abandoned request may still be answered here.
         self._has_abandoned = False
         self._has_answered = False
         self._settled: asyncio.Future[None] | None = None
@@ -127,7 +128,7 @@ class WebSocketConnection(SharedConnection):
         self._key_at = 0
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
-        #: Called by `move_on`; set by the transport, which knows what takes its place.
+        #: Called by `move_on`; set by the transport, which replaces the connection.
         self.on_move: Callable[[], None] | None = None
 
     @property
@@ -149,10 +150,10 @@ class WebSocketConnection(SharedConnection):
 
         Args:
             request: Its guid must not have been on this connection before (`acks.seen`).
-            waiter: Gets its acknowledgement, or what Transport.send raises; who cancels it calls `abandon` or closes
-                the connection.
+            waiter: Gets its acknowledgement, or an error of Transport.send. A caller that cancels it must call
+                `abandon` or close the connection.
             deadline_s: Loop time of the acknowledgement's deadline. When it passes, the connection is closed: a request
-                may go onto one connection once, so only a new one can carry the resend.
+                may be sent only once per connection, so the resend needs a new one.
         """
         is_first = self._writable and self._flushed and not (self._queue or self.suspects)
         if is_first and self.error is None and len(self.acks) < self.window.limit:
@@ -175,7 +176,7 @@ class WebSocketConnection(SharedConnection):
             self.on_move()
 
     async def retire(self) -> None:
-        """Close once nothing is in flight; every request here has a deadline, so that is bounded."""
+        """Close once nothing is in flight. This takes limited time, because every request has a deadline."""
         try:
             while self.error is None and (self._queue or self.acks):
                 self._settled = self._loop.create_future()
@@ -185,7 +186,7 @@ class WebSocketConnection(SharedConnection):
             self.abort()
 
     async def close(self) -> None:
-        """Say goodbye (close code 1000) and wait a second at most for the server to do so. Idempotent."""
+        """Send a Close frame (code 1000), and wait at most a second for the server's. Idempotent."""
         if self.transport is not None and self._protocol.state is OPEN:
             self._leaving = True
             self._protocol.send_close(1000)
@@ -219,8 +220,8 @@ class WebSocketConnection(SharedConnection):
         super().connection_made(transport)
         assert self.transport is not None
         self._high_water_bytes = self.transport.get_write_buffer_limits()[1]
-        # Now, in one piece with the end of the TLS handshake: a server that refuses our certificate may reset the
-        # connection behind its alert, and a write that fails for that would end the connection with the alert unread.
+        # Now, together with the end of the TLS handshake: a server that refuses our certificate may reset the
+        # connection after its alert, and a failed write would then end the connection before the alert is read.
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -238,7 +239,7 @@ class WebSocketConnection(SharedConnection):
         for frame, header_size in self._frames.cut(data):
             opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
             if opcode is None or self._fragments or not is_open:
-                self._read(frame)  # the protocol's business
+                self._read(frame)  # the protocol handles it
                 is_open = self._protocol.state is OPEN
             else:
                 self._message_received(opcode, frame[header_size:])
@@ -295,19 +296,19 @@ class WebSocketConnection(SharedConnection):
             self._goodbye_received(close, has_backlog)
 
     def _goodbye_received(self, close: Close, has_backlog: bool) -> None:
-        """The server sent a Close frame: it answers nothing more, and nothing more is written (RFC 6455, 5.5.1)."""
+        """The server sent a Close frame: it sends no further answers, and nothing more is written (RFC 6455, 5.5.1)."""
         assert self.transport is not None
         if not self._leaving:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
         self._fail(self._closed_error(close))
         if has_backlog:
-            self.transport.abort()  # or the rest of a request would follow
+            self.transport.abort()  # otherwise the rest of a request would follow
         else:
-            # The server closes the connection; it is not waited for without end (RFC 6455, 7.1.1).
+            # The server closes the connection; the wait for that is limited (RFC 6455, 7.1.1).
             self._loop.call_later(_CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _closed_error(self, close: Close) -> RaccoonError:
-        """The errors of requests in flight after a Close frame; with 1009, the only possible culprit comes first."""
+        """The errors of requests in flight after a Close frame; with 1009, the possible cause comes first."""
         address = self._link.address
         reason = self._link.words(close.reason)
         if close.code == 1009:
@@ -397,7 +398,7 @@ class WebSocketConnection(SharedConnection):
             waiter.set_result(response)
 
     def _uncorrelated(self, response: Response) -> None:
-        """An answer without a guid: a refusal of the whole connection, or of a request the server could not read."""
+        """An answer without a guid: it refuses the whole connection, or a request that the server could not read."""
         if response.code in _REFUSALS:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             self._end(
@@ -405,7 +406,7 @@ class WebSocketConnection(SharedConnection):
                     f"{self._link.address} refused the connection: {response.code.name}, {response.reason}",
                     response=response,
                     retryable=True,
-                    # The server reads nothing from a connection that it refuses, and refuses it at once.
+                    # The server refuses a connection at once, and reads nothing from it.
                     outcome=Outcome.POSSIBLY_DELIVERED if self._has_answered else Outcome.NOT_DELIVERED,
                 )
             )
@@ -413,7 +414,7 @@ class WebSocketConnection(SharedConnection):
             self.has_culprit = response.status is not Status.SUCCESS
             self._break(f"answered without a guid: {response.code.name}, {response.reason}")
         else:
-            # It can only concern one request.
+            # Only one request is in flight, so the answer is about it.
             self.suspects.clear()
             (_, waiter) = self.acks.drain()[0]
             if not waiter.done():
@@ -446,7 +447,7 @@ class WebSocketConnection(SharedConnection):
                 if not waiter.done():
                     error = self._copy()
                     if isinstance(error, DeliveryError):
-                        error.outcome = Outcome.NOT_DELIVERED  # it never went out
+                        error.outcome = Outcome.NOT_DELIVERED  # it was never written
                     waiter.set_exception(error)
             return
         while self._queue and self._writable and self._flushed and len(self.acks) < self.window.limit:
@@ -490,8 +491,8 @@ class WebSocketConnection(SharedConnection):
     def _look_at_buffer(self) -> None:
         transport = self.transport
         if transport is not None and self._flushed and transport.get_write_buffer_size() > self._high_water_bytes:
-            # uvloop writes, and pauses us, at the end of the loop's round: until then nothing more is written, or all
-            # that waits would go into its buffer in one round.
+            # uvloop writes, and pauses us, at the end of the loop's round. Nothing more is written until then;
+            # otherwise all waiting data would go into uvloop's buffer in one round.
             self._flushed = False
             self._loop.call_soon(self._round_ended)
 

@@ -8,8 +8,8 @@ __all__ = ["FrameCutter"]
 class FrameCutter:
     """Finds the ends of frames, without reading them further.
 
-    Masked frames, and frames of 64 KiB or more, do not belong to an answer: from the first of them on, all data is
-    passed on unchanged.
+    Answers have no masked frames, and no frames of 64 KiB or more: from the first such frame on, all data is passed on
+    unchanged.
     """
 
     __slots__ = ("_gave_up", "_rest")
@@ -19,10 +19,10 @@ class FrameCutter:
         self._gave_up = False
 
     def cut(self, data: bytes) -> list[tuple[bytes, int]]:
-        """Take what was received.
+        """Take received data.
 
         Returns:
-            Whole frames, each with the size of its header; what is not cut comes last, with a size of 0.
+            Whole frames, each with the size of its header; the rest of the data comes last, with a size of 0.
         """
         if self._rest:
             data, self._rest = self._rest + data, b""

@@ -10,19 +10,19 @@ _END_OF_HEAD = b"\r\n\r\n"
 _PROTOCOL = b"HTTP/1."
 # Protects from a peer that sends headers without end.
 _MOST_HEAD_BYTES = 64 * 1024
-# Of a refusal's body; the rest is not waited for.
+# The most bytes of a refusal's body; the code does not wait for the rest.
 _MOST_BODY_BYTES = 1024
 
 
 class HandshakeReader:
-    """Finds the head of the 101, skips interim answers, and reads a refusal as any proxy writes it.
+    """Finds the head of the 101 answer, skips interim answers, and reads a refusal in any form that proxies write.
 
-    `websockets` reads HTTP/1.1 alone, takes 103 for the final answer, and waits for the whole body of a refusal, which
-    may have no length and be followed by nothing. So it is handed the head of the final answer only if that is a 101,
-    or nothing that is HTTP.
+    `websockets` accepts only HTTP/1.1, treats a 103 as the final answer, and waits for the whole body of a refusal,
+    which may have no length and never end. So it gets the head of the final answer only if that is a 101, or if the
+    data is not HTTP.
 
     Attributes:
-        status: The status of a refusal, as soon as its head is there; 0 before, and where there is none.
+        status: The status of a refusal once its head has arrived; otherwise 0.
         retry_after: The refusal's Retry-After, or "".
         body: The beginning of the refusal's body.
         is_whole: Whether there is nothing more to wait for.
@@ -37,11 +37,11 @@ class HandshakeReader:
         self._parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Take what was received.
+        """Take received data.
 
         Returns:
-            The head of a 101, or what is no HTTP, for `websockets` to judge; and what came behind it. None while there
-            is neither.
+            The head of a 101, or data that is not HTTP, for `websockets` to judge; and the data after it. None until
+            either has arrived.
         """
         if self._parser is not None:
             self._read_refusal(data)
@@ -70,7 +70,7 @@ class HandshakeReader:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.is_whole = True  # what could be read of it has to do
+            self.is_whole = True  # use the part that could be read
 
     # httptools callbacks
 

@@ -24,9 +24,9 @@ __all__ = ["WebSocketTransport"]
 class WebSocketTransport(Transport):
     """Sends over one connection, which the first request without a connection opens.
 
-    A guid is sent only once per connection, except after an error answer: a server that dedups by connection
-    answers SUCCESS for a guid it has seen, even while its first attempt may still fail. So a request whose guid the
-    connection has seen goes onto a new one, and the old one is closed when it has its last answer.
+    A guid is sent only once per connection, except after an error answer: a server that dedups by connection answers
+    SUCCESS for a guid that it has seen, even while the first attempt may still fail. So a request whose guid was sent
+    on the connection goes onto a new one, and the old one is closed after its last answer.
 
     Args:
         link: The server; ws or wss.
@@ -47,7 +47,7 @@ class WebSocketTransport(Transport):
         return self._dialer.connections
 
     async def send(self, request: Request, timeout_s: float) -> Response:
-        """One frame out, its answer in. See Transport.send."""
+        """Send one frame and wait for its answer. See Transport.send."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         connection = await self._dialer.get(deadline_s)
         if connection.acks.seen(request.req_guid):
@@ -62,7 +62,7 @@ class WebSocketTransport(Transport):
             raise
 
     def start(self, request: Request, timeout_s: float) -> AnyAttempt:
-        """Starts at once if an open connection may carry it. See Transport.start."""
+        """Starts at once if a connection is open and may carry the request. See Transport.start."""
         connection = self._dialer.connection
         if connection is None or connection.error is not None or connection.acks.seen(request.req_guid):
             return super().start(request, timeout_s)
