@@ -78,7 +78,7 @@ def parse_call(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
         if sum(key == name for key, _ in fields) > 1:
             raise RefusedCall(400, GrpcCode.INTERNAL, f"num values of {name} must only be 1 as per HTTP/2 spec")
     if "connection" in named:
-        raise ProtocolError("a header is of HTTP/1")
+        raise ProtocolError("a header is allowed in HTTP/1 only")
     content_type = _answered_content_type([value for name, value in fields if name == "content-type"])
     timeout_s = _read_metadata(fields, content_type)
     if named.get(":method") != "POST":
@@ -96,9 +96,9 @@ def _check_fields(fields: list[tuple[str, str]]) -> None:
         if not name.startswith(":"):
             is_regular = True
             if not _NAME.fullmatch(name):
-                raise ProtocolError(f"{name!r} is no name of a header")
+                raise ProtocolError(f"{name!r} is not a valid header name")
         elif is_regular or name in seen or name not in _PSEUDO_NAMES:
-            raise ProtocolError(f"{name!r} is unknown, twice there or late")
+            raise ProtocolError(f"{name!r} is unknown, repeated, or after a regular header")
         else:
             seen.add(name)
 

@@ -1,4 +1,4 @@
-"""Handles deeply nested JSON: flattens what is too deep for Python's parser, and refuses what is too deep for Go's.
+"""Handles deeply nested JSON: drops values too deep for Python's parser, and refuses text too deep for Go's.
 
 Go's encoding/json accepts 10,000 levels of nesting. Python's json stops at its recursion limit or, from Python 3.14
 on, at the end of the C stack. A request does not use deep values, so it is enough to check their syntax and drop them.

@@ -89,7 +89,7 @@ class EventJudge:
             if not isinstance(event_type, str):
                 raise TypeError(f"schemas must map event types to JSON Schemas, not {event_type!r}")
             if event_type in self._checks:
-                raise ValueError(f"{event_type!r} has both a JSON Schema and a protobuf message: it can have one")
+                raise ValueError(f"{event_type!r} has both a JSON Schema and a protobuf message: give only one")
             self._checks[event_type] = _schema_check(event_type, schema)
 
     @property

@@ -123,7 +123,7 @@ def make_without_import(path: Path) -> Path:
         (
             {"descriptors": __file__, "messages": {"a": FLIGHT}},
             ValueError,
-            "is no FileDescriptorSet; make one by protoc",
+            "is not a FileDescriptorSet; make one by protoc",
         ),
         (
             {"descriptors": DESCRIPTORS, "messages": {"a": "no.Such"}},

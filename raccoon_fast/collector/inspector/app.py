@@ -14,42 +14,43 @@ GET /inspect/types?search=PART&sort=events|name|rate|bad|last&offset=NUMBER&limi
     types: `limit` of the types with `search` in their name, as in the summary; matched: their number; type_count:
     the number of types counted separately; uncounted: null, or the events of all types beyond 20,000, as one type.
 GET /inspect/type?type=TYPE
-    found: null if none came, or one type as in the summary, with: minutes (its events in each minute of the last
-    hour, oldest first); of those of its events that are kept: sampled (how many), size (bytes) and lateness (seconds
-    from sent_time): null, or sampled, minimum, median, p95 and maximum; since counting began, size_buckets (of all that
-    were kept, bytes) and late_buckets (of all, ms): by powers of two start, end and events; fields: path, kinds (how
-    often each), examples (JSON); see `profile.Field`.
+    found: null if no such event came, or one type as in the summary, with minutes (its events in each minute of the
+    last hour, oldest first); for its kept events: sampled (their number), size (bytes) and lateness (seconds from
+    sent_time), each null or with sampled, minimum, median, p95 and maximum; since counting began, by powers of two:
+    size_buckets (bytes of events that were ever kept) and late_buckets (ms, of all events), each with start, end and
+    events; fields: path, kinds (the count of each), examples (JSON); see `profile.Field`.
 GET /inspect/timeline
     period (10 s); events, requests (published), acks (sent), rejected: counts in each period of the
     last hour, oldest first; the last period is still running.
 GET /inspect/events?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
-    events, in order of their numbers: the last `limit` (100) that are kept and pass the filters, or with `after` the
-    first behind that number; none behind `until`. last: the number to ask for what is behind them. searched: how many
-    events were looked at; hidden: by filter, how many of those it hid that the filters before it had passed. An event
-    has number (it counts those published), type, protocol, size, req_guid, connection_id, group, user_agent, sent_time
-    (or null), received_time, and of its data format, data (for "json" and "protobuf", else null), text, message and
-    problem, as `Decoded`; bad: null, or what is wrong with its data (path, reason), where its type has a schema or a
-    message; faults: the names of those that happened to its request; probe: whether it is of `raccoon-fast doctor`. Of
-    many a second not all are kept, but all are counted.
+    events, in order of their numbers: the last `limit` (100) kept events that pass the filters, or with `after` the
+    first ones after that number; none after `until`. last: the value of `after` for the next events. searched: the
+    number of events searched; hidden: by filter, the number of events that it hid among those that passed the earlier
+    filters. An event has number (its position among published events), type, protocol, size, req_guid, connection_id,
+    group, user_agent, sent_time (or null), received_time, and for its data format, data (for "json" and "protobuf",
+    otherwise null), text, message and problem, as `Decoded`; bad: the fault of its data (path, reason), or null if
+    there is none or its type has no schema or message; faults: the names of the faults that happened to its request;
+    probe: whether `raccoon-fast doctor` sent it. At high rates not all events are kept, but all are counted.
     FILTERS: type; guid, client, search (part of the guid, of the client's id or group, of the data; in any case);
     protocol=rest|websocket|grpc; quality=good|bad.
 GET /inspect/good?FILTERS&limit=1..500&after=NUMBER&until=NUMBER
-    As events, without those that are bad.
+    As events, without bad ones.
 GET /inspect/event?number=NUMBER
     One event: the members above; headers (those that may hold a secret are masked), base64 (its data, up to 16 KiB).
 GET /inspect/data?number=NUMBER&offset=CHARACTERS
     The data of an event with more than 16 KiB, up to 4 MiB, while it is kept: number, format, message, problem; text:
-    up to 65,536 characters of it; offset; next: where the rest begins, or null; characters: how many there are.
+    up to 65,536 characters of it; offset; next: the offset of the rest, or null; characters: the number of all
+    characters.
 GET /inspect/export?FILTERS
-    The events that are kept and pass the filters, as JSON lines, each with the members of GET /inspect/event.
+    The kept events that pass the filters, as JSON lines, each with the members of GET /inspect/event.
 GET /inspect/bad?limit=1..500&after=NUMBER
-    bad, last: the same of requests that were rejected: number, time, protocol, code, reason, req_guid, connection_id,
-    group, user_agent, probe, size, format, text, problem; see `Rejection`. events: the last `limit` events whose data
-    does not match their type: type, req_guid, protocol, connection_id, size, format, text, path, reason; event_count:
-    how many there were.
+    bad, last: as events and last above, for rejected requests: number, time, protocol, code, reason, req_guid,
+    connection_id, group, user_agent, probe, size, format, text, problem; see `Rejection`. events: the last `limit`
+    events whose data does not match their type: type, req_guid, protocol, connection_id, size, format, text, path,
+    reason; event_count: the number of such events so far.
 GET /inspect/faults
-    faults: fault (a method of Faults), description, arguments (with what they are unless given), has_times, on, value
-    (its first argument), times_left (null: until it is switched off), happened.
+    faults: fault (a method of Faults), description, arguments (with their defaults), has_times, on, value (its first
+    argument), times_left (null: until it is switched off), happened.
 POST /inspect/faults {"fault": "delay", "seconds": 2, "times": 3}, {"fault": "delay", "on": false}, {"on": false}
     Switches a fault on or off, or all faults off; answers as GET.
 POST /inspect/reset {}
@@ -102,7 +103,7 @@ from raccoon_fast.collector.websocket import Registry
 
 __all__ = ["PATH", "Inspection", "Inspector", "Served"]
 
-#: Of the page; what else there is lies below.
+#: The path of the page; all other paths of the inspector are below it.
 PATH = "/inspect"
 
 _MAX_CONNECTIONS = 200
@@ -111,7 +112,8 @@ _MAX_PROFILED = 100
 _MAX_PROFILED_BYTES = 1 << 20
 _MAX_SUMMARY_HITS = 50
 _MAX_TEXT_LENGTH = 65536
-# Not `mimetypes`, which asks the machine: a script of another type is not run under nosniff.
+# Not `mimetypes`, whose result depends on the machine: under nosniff, a browser does not run a script with another
+# type.
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -122,7 +124,7 @@ class Inspection(NamedTuple):
         journal: The record of events and requests.
         decoder: Shows an event's data.
         judge: Tells good events from bad ones.
-        faults: Checks and switches on what the page asks for.
+        faults: Checks and switches on the faults that the page requests.
         clear: Deletes received events.
     """
 
@@ -189,7 +191,7 @@ class Inspector:
         return path == PATH or path.startswith(f"{PATH}/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, as ASGI has it."""
+        """Answer one HTTP request, by ASGI."""
         await self._app(scope, receive, send)
 
     async def close(self) -> None:
@@ -333,7 +335,7 @@ class Inspector:
         if event is None:
             raise HTTPException(404, f"event {number} is not kept any more, or never came")
         if data is None and event.size > MAX_DATA_BYTES:
-            raise HTTPException(404, f"of the {event.size} bytes of event {number} only the first are kept")
+            raise HTTPException(404, f"only the first of the {event.size} bytes of event {number} are kept")
         return self._inspection.decoder.decode(event.type, event.data if data is None else data, event.size)
 
     async def _export(self, request: Request) -> Response:
@@ -342,7 +344,7 @@ class Inspector:
         async def lines() -> AsyncIterator[bytes]:
             for event in found.events:
                 yield json_codec.dumps(self._show.whole(event), option=json_codec.OPT_APPEND_NEWLINE)
-                await asyncio.sleep(0)  # what comes in meanwhile is not kept waiting
+                await asyncio.sleep(0)  # lets the loop handle incoming requests
 
         headers = {"content-disposition": 'attachment; filename="events.jsonl"'}
         return StreamingResponse(lines(), headers=headers, media_type="application/x-ndjson")

@@ -16,7 +16,7 @@ from raccoon_fast.proto_pool import new_pool
 
 __all__ = ["Decoded", "EventDecoder"]
 
-# C0 but for tab, line feed and carriage return; DEL; C1. Text that has one is more likely binary.
+# C0 except tab, line feed and carriage return; DEL; C1. Data with one of these is probably not text.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -30,8 +30,8 @@ class Decoded(NamedTuple):
         format: "json", "protobuf", "text" or "hex".
         json: The value as JSON text, for "json" (the data as it was sent) and "protobuf"; None for the others.
         text: The data as text: `json`, the text, or hexadecimal with a space between bytes.
-        message: The full name of the protobuf message the event's type has; None where it has none.
-        problem: Why the data is not shown as that message or not complete; "" if it is.
+        message: The full name of the protobuf message of the event's type, or None.
+        problem: Why the data is not shown as that message or not shown completely; "" if it is.
     """
 
     format: str
@@ -42,16 +42,17 @@ class Decoded(NamedTuple):
 
 
 class EventDecoder:
-    """Decodes by the message of the event's type, if there is one, or else by what the data looks like.
+    """Decodes data with the message of the event's type, or otherwise in the format that it seems to have.
 
     Args:
         descriptors: The path of a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out=PATH` writes it.
-        messages: The full name of the message in there, by the type of the events that are one.
+        messages: The full name of the message in that file, by event type.
 
     Raises:
         OSError: The file cannot be read.
         TypeError: An argument is invalid.
-        ValueError: The file is no FileDescriptorSet or lacks an import or a message, or one argument lacks the other.
+        ValueError: The file is not a FileDescriptorSet or lacks an import or a message, or only one of the arguments is
+            given.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class EventDecoder:
             self._pool = new_pool(path.read_bytes())
         except DecodeError:
             raise ValueError(
-                f"descriptors: {path} is no FileDescriptorSet; make one by "
+                f"descriptors: {path} is not a FileDescriptorSet; make one by "
                 "protoc --include_imports --descriptor_set_out=FILE"
             ) from None
         except TypeError as error:
@@ -100,9 +101,9 @@ class EventDecoder:
         """Decode the available part of an event's data.
 
         Args:
-            event_type: The event's type; None for what is no event.
-            data: The data, or its beginning.
-            size: How long it is.
+            event_type: The event's type; None if the data is not an event's.
+            data: The data, or its start.
+            size: The length of the complete data.
         """
         is_whole = len(data) == size
         problem = "" if is_whole else f"the first {len(data)} of {size} bytes"

@@ -41,8 +41,8 @@ class _Fault(NamedTuple):
     has_times: bool = True
 
 
-# html_502 is status with another body. The last two act at once; refuse ends by itself, since whoever is not connected
-# yet could not end it.
+# html_502 is status with another body. The last two act at once. refuse ends by itself, because a client that is not
+# connected yet could not end it.
 _FAULTS = (
     _Fault("drop_acks"),
     _Fault("delay", {"seconds": 1.0}),
@@ -69,8 +69,8 @@ class FaultSwitches:
     """Used on the collector's event loop.
 
     Args:
-        faults: Checks arguments, and switches on.
-        table: Knows what is on.
+        faults: Checks arguments, and switches faults on.
+        table: Has the active faults.
         network: Refuses and closes connections.
     """
 
@@ -111,10 +111,12 @@ class FaultSwitches:
         return rows
 
     async def switch(self, order: Mapping[str, Any]) -> None:
-        """Do as `order` says: {"fault": NAME, "on": true, "times": N, ARGUMENT: VALUE…}; without a name, all go off.
+        """Do as `order` says: {"fault": NAME, "on": true, "times": N, ARGUMENT: VALUE…}.
+
+        Without a name, all faults are switched off.
 
         Raises:
-            ValueError, TypeError: It says nothing that could be done; the text says what is wrong.
+            ValueError, TypeError: The order is invalid; the message says why.
         """
         arguments = dict(order)
         name = arguments.pop("fault", None)

@@ -1,11 +1,12 @@
 """Keeps web sites out of the inspector: any page that a developer visits can send requests to their own machine.
 
-- DNS rebinding: a site's own name, pointed at this machine, makes its requests same-origin. So the Host header has to
-  be an address, localhost, or the name the collector was told to listen on.
-- Cross-site requests: an order has to be JSON, which a page of another origin may not send unasked, and where a browser
-  says who asks (Origin, Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/) it has to be the inspector's own page.
-- An event is text of a stranger's: should one ever get into the page as more than text, the Content-Security-Policy
-  leaves it no script to run and nothing to load, and the page no frame to be clicked through.
+- DNS rebinding: if a site points its own name at this machine, its requests are same-origin. So the Host header must be
+  an address, localhost, or the name on which the collector listens.
+- Cross-site requests: an order must be JSON, which a page of another origin may not send without permission. If the
+  browser names the origin of a request (Origin, Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/), it must be the
+  inspector's own page.
+- Events contain foreign text. If it ever got into the page as more than text, the Content-Security-Policy would let it
+  run no script and load nothing, and no other page can show the inspector in a frame.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Guard:
         self._host = host.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on, or refuse it, as ASGI has it."""
+        """Pass on one request, or refuse it, by ASGI."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -66,7 +67,7 @@ class Guard:
             return ""
         return (
             f"the Host header must be localhost, an IP address or {self._host}, not {', '.join(hosts) or 'missing'}: "
-            "open the inspector by one of these (this keeps other web sites out)"
+            "open the inspector by one of these names (this keeps other web sites out)"
         )
 
 
@@ -78,7 +79,7 @@ def _refuse_origin(headers: Headers, scheme: str) -> str:
     origin = headers.get("origin", own)
     site = headers.get("sec-fetch-site", "same-origin")
     if origin.lower() != own.lower() or site not in ("same-origin", "none"):
-        return f"only the inspector's own page may ask for this from a browser, not {origin} ({site})"
+        return f"in a browser, only the inspector's own page may send this request, not {origin} ({site})"
     return ""
 
 

@@ -15,8 +15,8 @@ class Bucket(NamedTuple):
 
     Attributes:
         start: The lowest number.
-        end: The lowest that is too high.
-        events: How many events have such a number.
+        end: The lowest number above the range.
+        events: The number of events in the range.
     """
 
     start: int
@@ -25,7 +25,7 @@ class Bucket(NamedTuple):
 
 
 class Histogram:
-    """Whole numbers; those below 0 count as 0, those from 2³² as 2³². As small as what was counted.
+    """Counts whole numbers: those below 0 as 0, those from 2³² on as 2³². Uses memory only for counted ranges.
 
     Not thread-safe: the journal's lock guards it.
     """
@@ -45,7 +45,7 @@ class Histogram:
 
     @property
     def buckets(self) -> list[Bucket]:
-        """From the first with a number to the last."""
+        """The ranges from the first to the last one with a number."""
         counts = self._counts
         first = next((index for index, count in enumerate(counts) if count), len(counts))
         return [Bucket((1 << index) // 2, 1 << index, counts[index]) for index in range(first, len(counts))]

@@ -13,8 +13,8 @@ class History:
     Not thread-safe: the journal's lock guards it.
 
     Args:
-        period_s: How long a period is, seconds.
-        length: How many periods are kept.
+        period_s: The length of a period in seconds.
+        length: The number of periods that are kept.
     """
 
     __slots__ = ("_counts", "_end_s", "_index", "_newest", "_period_s")
@@ -27,13 +27,13 @@ class History:
         self._end_s = 0.0
 
     def add(self, now_s: float, count: int) -> None:
-        """Count an occurrence now, in the newest period if the clock went back."""
+        """Count an occurrence now, or in the newest period if the clock was set back."""
         if now_s >= self._end_s:
             self._advance(now_s)
         self._counts[self._index] += count
 
     def counts(self, now_s: float) -> list[int]:
-        """The counts of all periods, oldest first; the last one is the period of now, which is not over yet."""
+        """The counts of all periods, oldest first; the last one is the current period, which is not over yet."""
         if now_s >= self._end_s:
             self._advance(now_s)
         return [*self._counts[self._index + 1 :], *self._counts[: self._index + 1]]

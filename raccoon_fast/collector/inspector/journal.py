@@ -48,8 +48,8 @@ _MAX_SEARCHED = 5000
 _MAX_TYPE_LENGTH = 200
 _MAX_REASON_LENGTH = 500
 
-# Keeping an event costs more than receiving it. So if more arrive than anyone could read, only some are kept: this
-# many per second (the last of each request first, with MAX_EVENTS in reserve), and now and then one of every type and
+# Keeping an event costs more than receiving it. So if more events arrive than a person could read, only some are kept:
+# this many per second (the last of each request first, with MAX_EVENTS in reserve), and sometimes one of every type and
 # one bad event.
 _KEPT_A_SECOND = 1000
 _KEPT_OF_A_TYPE_EVERY_S = 0.1
@@ -134,7 +134,7 @@ class TypeCount(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Seconds from sent_time, by the client's clock, to when the request was read, by this machine's.
+    """Seconds from sent_time, by the client's clock, until the request was read, by this machine's clock.
 
     Attributes:
         requests: The number of requests measured: the last 1000 with a sent_time.
@@ -180,7 +180,8 @@ class _Type:
         return TypeCount(name, self.counts.copy(), self.last_time, self.bad, self.rate_at(now_s))
 
 
-#: How types can be ordered: a key of the name, the record and the time. Types equal in it are ordered by name.
+#: The orders of types: each function makes a sort key from the name, the record and the time. Types with equal keys are
+#: ordered by name.
 _Order = Callable[[str, _Type, float], tuple[Any, ...]]
 TYPE_ORDERS: Mapping[str, _Order] = {
     "events": lambda name, it, _: (-it.all, name),
@@ -245,31 +246,31 @@ class Journal:
             self._rejection_counts = _zeros()
 
     def tally(self, message: Any, wire: bytes | None) -> dict[str, tuple[int, int]]:
-        """Count a request's events by type, as Request.types has it.
+        """Count a request's events by type, in the form of Request.types.
 
-        Read off the wire, that takes a fortieth of the time it takes to ask `message` for each.
+        Counting on the wire format takes a fortieth of the time of reading each event from `message`.
 
         Args:
             message: The SendEventRequest.
-            wire: The bytes it was parsed from; None where it came as JSON.
+            wire: The bytes from which it was parsed; None for JSON.
         """
         try:
             return tally_types(message.SerializeToString() if wire is None else wire)
         except DecodeError:
-            # Google.protobuf lets more pass inside a field it does not know than is right.
+            # google.protobuf accepts some invalid data inside unknown fields.
             message.DiscardUnknownFields()
             return tally_types(message.SerializeToString())
 
     # Written by the ledger, which holds the lock
 
     def received(self, batch: Batch) -> None:
-        """A request was read."""
+        """Count a request that was read."""
         sent_time = batch.sent_time
         if sent_time is not None:
             self._latencies[batch.source.protocol].append(batch.received_time - sent_time)
 
     def published(self, batch: Batch, faults: Mapping[int, Fault] | None = None) -> None:
-        """A request's events are in the sink; `faults` are those of its bad events, by index."""
+        """Record a request whose events are in the sink; `faults` has the faults of its bad events, by index."""
         events, protocol, now_s = batch.message.events, batch.source.protocol, batch.received_time
         first = len(events) - self._reserve.take(len(events), now_s)
         self._total.add(protocol, len(events), now_s)
@@ -305,7 +306,7 @@ class Journal:
         self._timeline["acks"].add(time_s, 1)
 
     def rejected(self, time_s: float, source: Source, code: str, reason: str, req_guid: str, data: bytes) -> None:
-        """A request was refused, or its events were not published."""
+        """Record a request that was refused, or whose events were not published."""
         self._last_rejection += 1
         self._rejection_counts[source.protocol] += 1
         self._timeline["rejected"].add(time_s, 1)
@@ -328,7 +329,7 @@ class Journal:
     # Read
 
     def first_types(self, limit: int) -> list[TypeCount]:
-        """The first `limit` types in order of appearance; behind them None, if there are more."""
+        """The first `limit` types in order of appearance; then None if there are more."""
         now_s = time.time()
         with self._lock:
             counts = [record.count(name, now_s) for name, record in itertools.islice(self._types.items(), limit)]
@@ -345,11 +346,11 @@ class Journal:
         Args:
             search: Part of the name.
             order: A key of TYPE_ORDERS.
-            offset: So many of them are left out.
-            limit: Of the next, so many are returned.
+            offset: The number of types to skip.
+            limit: The largest number of types to return.
 
         Returns:
-            How many there are, and those asked for.
+            The number of matching types, and the requested ones.
         """
         wanted, now_s, order_of = search.casefold(), time.time(), TYPE_ORDERS[order]
         with self._lock:
@@ -368,13 +369,13 @@ class Journal:
             return None if record is None else record.count(name, time.time())
 
     def type_history(self, name: str) -> list[int]:
-        """Events of a type per minute of the last hour, oldest first; empty where none came."""
+        """Events of a type per minute of the last hour, oldest first; empty if there were none."""
         with self._lock:
             record = self._types.get(name)
             return [] if record is None else record.history.counts(time.time())
 
     def type_histograms(self, name: str) -> tuple[list[Bucket], list[Bucket]]:
-        """Of a type's events since counting began: sizes in bytes of those that were kept, lateness in ms of all."""
+        """For a type's events since counting began: sizes in bytes of those once kept, lateness in ms of all."""
         with self._lock:
             record = self._types.get(name)
             return ([], []) if record is None else (record.sizes.buckets, record.lateness_ms.buckets)
@@ -404,7 +405,7 @@ class Journal:
 
     @property
     def latencies(self) -> dict[str, Latency]:
-        """By protocol; those without a request that had a sent_time are left out."""
+        """By protocol; without protocols that had no request with a sent_time."""
         with self._lock:
             samples = {protocol: sorted(latencies) for protocol, latencies in self._latencies.items() if latencies}
         return {protocol: _latency(ordered) for protocol, ordered in samples.items()}
@@ -416,7 +417,7 @@ class Journal:
             return self._rejection_counts.copy()
 
     def events(self, limit: int, after: int | None = None, type_: str | None = None) -> list[KeptEvent]:
-        """Events in order of their numbers: the last `limit`, or the first `limit` behind the number `after`."""
+        """Events in order of their numbers: the last `limit`, or the first `limit` after the number `after`."""
         if type_ is None:
             with self._lock:
                 events = list(self._recent)
@@ -428,11 +429,11 @@ class Journal:
         """The events to search, in order of their numbers.
 
         Args:
-            type_: All events that are kept of this type are among them.
+            type_: All kept events of this type are included.
 
         Returns:
-            The last events over all types, the last bad ones, and the last ones of `type_`, or without it of as many
-            types as make 5000 in all, the types seen most recently first.
+            The last events over all types, the last bad ones, and the last ones of `type_`; without `type_`, those of
+            the most recently seen types, up to 5000 events in all.
         """
         with self._lock:
             events = {event.number: event for event in (*self._recent, *self._bad)}

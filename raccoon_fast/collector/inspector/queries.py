@@ -26,9 +26,9 @@ def query_of(request: Request, *allowed: str) -> dict[str, str]:
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in allowed:
-            raise HTTPException(400, f"{name!r} is no parameter here: {', '.join(allowed) or 'there are none'}")
+            raise HTTPException(400, f"{name!r} is not a parameter here: {', '.join(allowed) or 'there are none'}")
         if name in query:
-            raise HTTPException(400, f"{name} is there twice")
+            raise HTTPException(400, f"{name} is given twice")
         query[name] = value
     return query
 
@@ -48,7 +48,7 @@ def whole_number(query: Mapping[str, str], name: str, low: int, high: int = 2**6
     text = query.get(name)
     if text is None:
         return None
-    # The length first: int() takes long for a long text, or refuses it.
+    # The length is checked first, because int() takes long for a long text, or refuses it.
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if not low <= value <= high:
         raise HTTPException(400, f"{name} must be a whole number from {low} to {high}, not {text[:50]!r}")
@@ -65,7 +65,7 @@ async def order_of(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_ORDER_BYTES:
-            raise HTTPException(413, f"an order has up to {_MAX_ORDER_BYTES} bytes")
+            raise HTTPException(413, f"an order may have up to {_MAX_ORDER_BYTES} bytes")
     try:
         order = json_codec.loads(body or b"{}")
     except json_codec.JSONDecodeError as error:

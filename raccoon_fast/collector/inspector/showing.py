@@ -24,7 +24,7 @@ class Showing:
 
     Args:
         decoder: Shows an event's data.
-        table: Knows which faults happened to a request.
+        table: Has the faults that happened to each request.
     """
 
     def __init__(self, decoder: EventDecoder, table: FaultTable) -> None:
