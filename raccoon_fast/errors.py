@@ -53,9 +53,12 @@ __all__ = [
 
 
 class Outcome(enum.Enum):
-    """Whether a request's events were delivered.
+    """Whether a request's events were delivered. `str()` is suitable for a log line.
 
-    `str(outcome)` is suitable for a log line.
+    Attributes:
+        NOT_DELIVERED: The server certainly does not have the events.
+        POSSIBLY_DELIVERED: The server may have them: the answer is missing, or does not say.
+        DELIVERED: The server has them.
     """
 
     NOT_DELIVERED = "not delivered"

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,3 +168,9 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert module.__name__.rpartition(".")[2] in shown
         shown.update(module.__all__)
     assert {*raccoon_fast.__all__} - shown == {"IMPLEMENTATION", "Serializer"}  # told of beside others
+
+
+@pytest.mark.parametrize("enum", [events.Status, events.Code, errors.Outcome])
+def test_the_reference_explains_each_member_of_an_enum(enum: type[Enum]) -> None:
+    text = inspect.getdoc(enum) or ""
+    assert re.findall(r"^    ([A-Z_]+): \S", text, re.MULTILINE) == [*enum.__members__]
