@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -68,8 +69,8 @@ def encode_one_by_one() -> Callable[[], object]:
     return work
 
 
-def emit(call: str, types: int = 1) -> Callable[[], object]:
-    from raccoon_fast.core.batch import Accumulator, Batch
+def emit(call: str, types: int = 1, *, has_lanes: bool = False) -> Callable[[], object]:
+    from raccoon_fast.core.batch import Accumulator, Batch, Router
 
     batch = Batch("proto")
 
@@ -87,7 +88,9 @@ def emit(call: str, types: int = 1) -> Callable[[], object]:
         max_event_bytes=1 << 20,
         buffer_bytes=1 << 30,
     )
-    many, one, all_of = events(types), accumulator.emit, accumulator.emit_many
+    many = events(types)
+    entry = Router({type_: accumulator for type_, _ in many}, lambda _: accumulator) if has_lanes else accumulator
+    one, all_of = entry.emit, entry.emit_many
 
     def one_by_one() -> None:
         for type_, data in many:
@@ -180,6 +183,7 @@ WORKLOADS = {
     "encode, add": Workload(encode_one_by_one),
     "encode JSON, add_many": Workload(encode_many, ("JsonEnvelope",)),
     "emit": Workload(emit, ("emit",)),
+    "emit, with lanes": Workload(functools.partial(emit, has_lanes=True), ("emit",)),
     "emit_many": Workload(emit, ("emit_many",)),
     "emit_many, five types": Workload(emit, ("emit_many", 5)),
     "decode and settle": Workload(resolve, ("proto",)),
