@@ -16,7 +16,7 @@ __all__ = ["SPOOL", "add_spool"]
 
 SPOOL = """\
 A spool is the file that a producer's spool= names. It holds batches that could not be sent. A batch belongs to the
-producer that stored it while that producer is open; once it has ended, in whatever way, its owner is dead. These
+producer that stored it while that producer is open; once it has ended, in any way, its owner is dead. These
 commands list the batches, and send or delete those of dead owners. Producers that have the file open are not disturbed.
 """
 _LS = """\

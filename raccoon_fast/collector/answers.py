@@ -86,5 +86,5 @@ def duplicate_connection(group: str, connection_id: str) -> Any:
 def _answer(status: int, code: int, reason: str = "", req_guid: str | None = None) -> Any:
     answer = SendEventResponse(status=status, code=code, sent_time=int(time.time()), reason=reason)
     if req_guid is not None:
-        answer.data["req_guid"] = req_guid  # a mapping given to the constructor is gone through in Python
+        answer.data["req_guid"] = req_guid  # the constructor would copy a mapping in Python
     return answer

@@ -202,7 +202,7 @@ class Delivery:
         except asyncio.CancelledError:  # the loop ends: a task might not run any more
             self._leave(request)
             submission.fail(abandoned(request.req_guid))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the attempt
+        except BaseException as error:  # noqa: BLE001 - any error is the outcome of the attempt
             self._continue(submission, request, _First(error, began_s, submitted_s))
         else:
             self._succeeded(submission, request, response)
@@ -224,7 +224,7 @@ class Delivery:
             raise  # the loop is closed, and `abandon` settles it
         except asyncio.CancelledError:
             error: BaseException = abandoned(request.req_guid)
-        except BaseException as failed:  # noqa: BLE001 - whatever it is, it is what became of the request
+        except BaseException as failed:  # noqa: BLE001 - any error is the outcome of the request
             error = failed
         else:
             self._succeeded(submission, request, response)

@@ -195,7 +195,7 @@ class Engine:
         self.drain = Drain(self._pumped_s)
         # Attempts after the first of each batch, by the error of the previous attempt.
         self.retried: Counter[tuple[int, str]] = Counter()
-        # Collects events and bytes of each batch at its first attempt; None if nobody needs them.
+        # Collects events and bytes of each batch at its first attempt; None if no sink needs them.
         self.sizes: deque[tuple[int, int, int]] | None = None
         self.is_counted = False
         self._reserve: Reserve | None = None

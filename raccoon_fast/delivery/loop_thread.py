@@ -223,7 +223,7 @@ class LoopThread:
             self._run_until_stopped()
             if self._is_stopped:
                 self._end_tasks()
-        except BaseException as error:  # noqa: BLE001 - there is nobody above to see it
+        except BaseException as error:  # noqa: BLE001 - no caller could catch it
             self._logger.error("the event loop's thread ended with %r", error)
         finally:
             asyncio.set_event_loop(None)

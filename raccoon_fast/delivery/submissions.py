@@ -130,7 +130,7 @@ class Submissions:
                         if count > 1:
                             delivery.hold()
                     delivery.begin(submission)
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the request
+                except BaseException as error:  # noqa: BLE001 - any error is the outcome of the request
                     submission.fail(error)
         finally:
             if count > 1 and delivery is not None:

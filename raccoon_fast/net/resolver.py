@@ -13,7 +13,7 @@ from raccoon_fast.threads import is_green, new_thread
 
 __all__ = ["AddrInfo", "is_literal", "look_up"]
 
-#: As socket.getaddrinfo has it.
+#: An entry of the result of socket.getaddrinfo.
 AddrInfo: TypeAlias = "tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]"
 
 _STREAMS: dict[str, Any] = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}

@@ -42,7 +42,7 @@ _ADVICE = {
     400: "a proxy or another server refused the request, not the events: check for http:// at a TLS port, a missing "
     "client certificate, and headers over the proxy's limit",
     401: "check auth= and the token",
-    403: "check auth=, and the rules of whatever filters requests on the way",
+    403: "check auth=, and the rules of any filter between client and server",
     404: "no Raccoon at this path, give the URL without a path or with /api/v1/events",
     405: "no Raccoon at this URL, check host, port and path",
     407: "the proxy asks for credentials",

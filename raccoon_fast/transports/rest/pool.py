@@ -118,7 +118,7 @@ class HTTPPool:
                 if isinstance(error, DeliveryError):
                     error.outcome = worse(error.outcome, Outcome.POSSIBLY_DELIVERED)
             if not waiter.cancel():
-                waiter.exception()  # else asyncio logs that nobody saw it
+                waiter.exception()  # otherwise asyncio logs that it was never retrieved
             raise
         return await self._use(connection, connection.wait(waiter), read)
 
