@@ -455,7 +455,7 @@ class Engine:
         with self._change or self._ledger.change():
             while most > 0 and (batch := accumulator.take()) is not None:
                 if batch.settlement is None:
-                    batch.settlement = Settlement(batch.receipt, lane=queue.number)
+                    batch.settlement = Settlement(batch.receipt, None, queue.number)
                 batch.req_guid = batch.receipt.req_guid
                 batch.deadline_s = batch.accepted_s + queue.life_s
                 queue.outstanding.add(batch)
