@@ -6,6 +6,7 @@ cdef object _MATCHED
 cdef tuple _DUPLICATE
 cdef tuple _LATE
 cdef tuple _UNKNOWN
+cdef object _KEY_BITS
 cdef object _ACKED
 cdef object _NACKED
 cdef object _GIVEN_UP
@@ -41,3 +42,6 @@ cdef class AckTable:
     cpdef list drain(self)
 
     cdef _note(self, req_guid, fate)
+
+
+cdef object _key(req_guid)

@@ -29,6 +29,9 @@ _DUPLICATE = (Verdict.DUPLICATE, None)
 _LATE = (Verdict.LATE, None)
 _UNKNOWN = (Verdict.UNKNOWN, None)
 
+# Python keeps whole numbers of up to 60 bits in as little memory as those of 31.
+_KEY_BITS = (1 << 60) - 1
+
 # What happened to a guid that was pending.
 _ACKED = 0
 _NACKED = 1
@@ -69,9 +72,9 @@ class AckTable:
             raise ValueError(f"remember should be at least 1, not {remember}")
         self._remember = remember
         self._pending: dict[str, tuple[Any, float]] = {}
-        # Guids that are no longer pending, each with what happened to it. _ring holds the same guids by age.
-        self._past: dict[str, int] = {}
-        self._ring: list[str] = []
+        # The keys of guids that are no longer pending, each with what happened to it. _ring holds the same by age.
+        self._past: dict[int, int] = {}
+        self._ring: list[int] = []
         self._oldest = 0
         # While deadlines are added in order, the first pending request has the next deadline.
         self._in_order = True
@@ -103,7 +106,7 @@ class AckTable:
 
     def seen(self, req_guid: str) -> bool:
         """Return whether `add` would refuse this guid."""
-        return req_guid in self._pending or self._past.get(req_guid, _NACKED) != _NACKED
+        return req_guid in self._pending or self._past.get(_key(req_guid), _NACKED) != _NACKED
 
     def add(self, req_guid: str, entry: Any, deadline_s: float) -> None:
         """Record a request that is written now.
@@ -147,7 +150,7 @@ class AckTable:
         if pending is not None:
             self._note(req_guid, _ACKED if ok else _NACKED)
             return _MATCHED, pending[0]
-        fate = self._past.get(req_guid, -1)
+        fate = self._past.get(_key(req_guid), -1)
         if fate < 0:
             self._unknown += 1
             return _UNKNOWN
@@ -205,11 +208,21 @@ class AckTable:
         return drained
 
     def _note(self, req_guid: str, fate: int) -> None:
-        if req_guid not in self._past:
+        key = _key(req_guid)
+        if key not in self._past:
             if len(self._ring) < self._remember:
-                self._ring.append(req_guid)
+                self._ring.append(key)
             else:
                 del self._past[self._ring[self._oldest]]
-                self._ring[self._oldest] = req_guid
+                self._ring[self._oldest] = key
                 self._oldest = (self._oldest + 1) % self._remember
-        self._past[req_guid] = fate
+        self._past[key] = fate
+
+
+def _key(req_guid: str) -> int:
+    """Return what stands for a guid that is no longer pending.
+
+    The guid itself lies among the other objects of its batch, and would keep that memory from being returned. Two of
+    the remembered guids have the same key once in 10**11 tables.
+    """
+    return hash(req_guid) & _KEY_BITS
