@@ -21,7 +21,7 @@ from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t
 
-from raccoon_fast.core._envelope_c cimport _Envelope, take_buffer
+from raccoon_fast.core._envelope_c cimport _Envelope, give_back, surplus, take_buffer
 
 from collections import deque
 
@@ -44,6 +44,8 @@ cdef enum:
     _FULL
     _NO_BATCH
 
+# From here on, memory that was freed is worth the time to give it back, if it exceeds the limit.
+cdef int64_t _MIN_SURPLUS = 2 << 20
 # The most bytes of an event that are neither data nor type.
 cdef int64_t _MOST_AROUND = 64
 
@@ -684,8 +686,14 @@ cdef class Accumulator:
 
     cdef int tell_sealed(self) except -1:
         cdef object hook
+        cdef int64_t unused = surplus()
         with cython.critical_section(self):
             hook = self.sealed_hook
+            if unused < _MIN_SURPLUS or self.held + unused < self.buffer_bytes:
+                unused = 0
+        if unused:
+            with nogil:
+                give_back()
         hook()
         return 0
 

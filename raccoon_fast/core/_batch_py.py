@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
+from raccoon_fast.core._memory_py import give_back
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
 from raccoon_fast.core._router_py import Router
 from raccoon_fast.errors import ClientClosedError, Outcome
@@ -36,8 +37,10 @@ _STUCK_S = 5.0
 _MOST_NUMBERS = 32
 # For more events than this, a Counter counts their types faster than a loop.
 _MANY = 16
-# Approximate bytes of memory: of an event that is not joined with the others yet, besides its own bytes; of a dict of
-# event types; of an entry in it with its count, besides the type's text; of what an envelope keeps per type and length.
+# Approximate bytes of memory: of a lean batch, more than of a compiled one; of an event that is not joined with the
+# others yet, besides its own bytes; of a dict of event types; of an entry in it with its count, besides the type's
+# text; of what an envelope keeps per type and length.
+_LEAN_BYTES = 256
 _LOOSE_BYTES = 150
 _DICT_BYTES = 184
 _ENTRY_BYTES = 112
@@ -260,7 +263,7 @@ def _weighed(
     types: Mapping[str, int], count: int, batch_cost: int, one_type: Mapping[str, int] | None, *, is_crowded: bool
 ) -> tuple[int, dict[str, int]]:
     """Return the bytes that a batch uses besides its events; and its types, in a dict that batches may share."""
-    beside = batch_cost if is_crowded else batch_cost + _LOOSE_BYTES * count + _FORM_BYTES * len(types)
+    beside = batch_cost + (_LEAN_BYTES if is_crowded else _LOOSE_BYTES * count + _FORM_BYTES * len(types))
     if is_crowded and types == one_type:
         assert isinstance(one_type, dict)
         return beside, one_type
@@ -425,6 +428,17 @@ class Accumulator:
                 if not is_full:
                     is_needed = batch is None or nbytes + size > self._max_bytes
                     if not is_needed or fresh is not None:
+                        if batch is None and self._max_events == 1:
+                            # Sealed at once, without the steps between.
+                            assert fresh is not None
+                            receipt = fresh.receipt
+                            fresh.gathered = [(type, data, size)]
+                            changes = self._changes(fresh.gathered, size, 1)
+                            for name, value in changes.items():
+                                setattr(fresh, name, value)
+                            self._append_sealed(fresh, size + changes["_beside"], 1)
+                            sealed = True
+                            break
                         if is_needed:
                             if batch is not None:
                                 sealed = self._seal(batch) or sealed
@@ -455,7 +469,7 @@ class Accumulator:
         if opened:
             self._tell(True)
         if sealed:
-            self.on_sealed()
+            self._tell_sealed()
         if self._untold is not None and not opened:
             self._tell(False)
         return receipt
@@ -507,17 +521,22 @@ class Accumulator:
             answer = self.on_full(batch.types, size)
             if answer is not True:
                 return answer
-        cost, entry = self.weigh(batch), (batch, batch.count)
-        at_once(map(deque.append, (self._bytes, self._accepted, self._sealed), (cost, entry[1], entry)))  # type: ignore[arg-type]
-        if self._closed:  # a signal handler closed it just now: maybe no thread is left to take the batch
-            numbers = (self._bytes, self._accepted), (-cost, -entry[1])
+        self._append_sealed(batch, self.weigh(batch), batch.count)
+        self._tell_sealed()
+        return receipt
+
+    def _append_sealed(self, batch: Batch, cost: int, count: int) -> None:
+        """Accept a batch that is sealed already. Raises ClientClosedError if a signal handler closes this meanwhile."""
+        entry = (batch, count)
+        at_once(map(deque.append, (self._bytes, self._accepted, self._sealed), (cost, count, entry)))  # type: ignore[arg-type]
+        if self._closed:  # maybe no thread is left to take the batch
+            numbers = (self._bytes, self._accepted), (-cost, -count)
             with contextlib.suppress(ValueError):  # it was taken
                 at_once(map(deque.remove, (self._sealed,), (entry,)), map(deque.append, *numbers))
                 raise ClientClosedError("the producer was closed")
-        _fold(self._bytes)
-        _fold(self._accepted)
-        self.on_sealed()
-        return receipt
+        if len(self._bytes) > _MOST_NUMBERS or len(self._accepted) > _MOST_NUMBERS:
+            _fold(self._bytes)
+            _fold(self._accepted)
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
         """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted.
@@ -584,7 +603,7 @@ class Accumulator:
         batch = self._open_batch()
         has_sealed = batch is not None and self._seal(batch)
         if self._finish_sealing() or has_sealed:
-            self.on_sealed()
+            self._tell_sealed()
             return True
         return False
 
@@ -649,9 +668,11 @@ class Accumulator:
         self._bytes.append(-nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
             _fold(self._bytes)
+        self._released += nbytes
 
     def releasing(self, nbytes: int) -> Iterator[object]:
         """Like `release`, but returns an iterator for `threads.at_once`."""
+        self._released += nbytes
         return map(self._bytes.append, (-nbytes,))
 
     def limit_bytes(self, max_bytes: int) -> None:
@@ -667,6 +688,8 @@ class Accumulator:
         self._lock = new_lock()
         self._holder = 0
         self._stuck_s = 0.0
+        # Bytes released since memory was last given back; not exact, as threads count at the same time.
+        self._released = 0
         self._untold = None
         self._one_type = None
         # The open batch, if there is one.
@@ -686,6 +709,14 @@ class Accumulator:
             for type_, count in batch.types_so_far().items():
                 counts[type_] = counts.get(type_, 0) + count
         return counts
+
+    def _tell_sealed(self) -> None:
+        # Freed memory of one kind must not stay in addition to new memory of another kind.
+        if self._released > self._buffer_bytes >> 3:
+            if self.buffered > self._buffer_bytes >> 1:
+                give_back()
+            self._released = 0
+        self.on_sealed()
 
     def _open_batch(self) -> Batch | None:
         try:

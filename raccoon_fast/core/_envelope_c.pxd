@@ -10,6 +10,7 @@ cdef class _Block:
     cdef uint8_t* data
     cdef Py_ssize_t size
     cdef Py_ssize_t exports
+    cdef int mapped
 
     cdef int resize(self, Py_ssize_t size) except -1
 
@@ -103,3 +104,7 @@ cdef class _Envelope:
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1
+
+# Of _memory.pxd. This module has the only counts, because it has all blocks.
+cdef int64_t surplus() noexcept nogil
+cdef void give_back() noexcept nogil

@@ -26,7 +26,6 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_CheckExact
 from cpython.long cimport PyLong_CheckExact
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
@@ -44,6 +43,8 @@ from raccoon_fast.core._event_bytes cimport (
     write_json,
     write_short,
 )
+
+from raccoon_fast.core._memory cimport _give_back, _surplus, free_block, new_block, resize_block
 
 from raccoon_fast.core._request import (
     HEADROOM,
@@ -113,17 +114,17 @@ cdef class _Block:
     """Owns one allocation."""
 
     def __cinit__(self, Py_ssize_t size):
-        self.data = <uint8_t*> PyMem_Malloc(size)
+        self.data = new_block(size, &self.mapped)
         if self.data is NULL:
             raise MemoryError
         self.size = size
 
     def __dealloc__(self):
-        PyMem_Free(self.data)
+        free_block(self.data, self.size, self.mapped)
 
     cdef int resize(self, Py_ssize_t size) except -1:
         """Change the size of the allocation. No view may be alive."""
-        cdef uint8_t* data = <uint8_t*> PyMem_Realloc(self.data, size)
+        cdef uint8_t* data = resize_block(self.data, self.size, size, &self.mapped)
         if data is NULL:
             raise MemoryError
         self.data = data
@@ -835,6 +836,14 @@ cdef bytes frame_header(opcode, key, Py_ssize_t length):
             size += 1
     memcpy(&header[size], PyBytes_AS_STRING(key), 4)
     return PyBytes_FromStringAndSize(<char*> header, size + 4)
+
+
+cdef int64_t surplus() noexcept nogil:
+    return _surplus()
+
+
+cdef void give_back() noexcept nogil:
+    _give_back()
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1:

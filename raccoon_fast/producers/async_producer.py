@@ -47,7 +47,7 @@ _CLOSE_S = 5.0
 # Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
 # As measured, plus a tenth.
-_BATCH_COST = 768
+_BATCH_COST = 896
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
 _FULL = object()

@@ -577,6 +577,11 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
                 batch.clear()
                 self._pool.append(batch)
+            elif not batch.is_lean:
+                # Batches have become larger: smaller ones make way.
+                for _ in range((len(self._pool) + 1) // 2):
+                    with contextlib.suppress(IndexError):  # another thread took it
+                        self._pool.popleft()
             has_room = has_room or self._accumulators[lane].buffered <= self._low_bytes[lane]
         if has_room:
             self._room_made()

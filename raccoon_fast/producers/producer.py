@@ -58,7 +58,7 @@ _CLOSE_S = 5.0
 # Of a table, encoded at once.
 _TABLE_ROWS = 10_000
 # As measured, plus a tenth.
-_BATCH_COST = 768
+_BATCH_COST = 896
 _CALLBACK_COST = 384
 # Added to a caller's timeout: for the loop to answer, for `close` to finish, and for the disk to store the remainder.
 _MARGIN_S = 0.02

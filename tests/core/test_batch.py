@@ -80,6 +80,36 @@ class TestBatch:
             batch.clear()
         assert dict(batch.types) == {}
 
+    def test_blocks_grow_and_shrink_through_every_kind_of_memory(self, impl, wire):
+        """Small blocks are Python's, middle ones the C library's, and large ones mappings."""
+        rand = random.Random(2)
+        one = rand.randbytes(90_000)
+        accumulator = impl.batch.Accumulator(
+            lambda: batches.pop(), serializer=None, wire=wire, max_events=1000, max_bytes=8 << 20,
+            max_event_bytes=8 << 20, buffer_bytes=32 << 20, batch_cost=1,
+        )  # fmt: skip
+        accumulator.hold(16 << 20)  # so it is crowded, and shrinks the blocks of what it seals
+        for number in (1, 3, 40, 2, 9, 1):
+            batch = impl.batch.Batch(wire, 0)
+            for size in range(0, 2000, 100):
+                batch.add("small", one[:size])
+            batch.add_many([("large", one)] * number)
+            events = batch.events()
+            assert [data for _, data in events] == [*(one[:size] for size in range(0, 2000, 100)), *[one] * number]
+            message = message_of(batch)
+            view = batch.envelope.payload()
+            batch.clear()  # into another block: the view still shows this one
+            batches = [batch]
+            for event in events[-number:]:
+                accumulator.emit(*event)
+            assert accumulator.seal()
+            taken = accumulator.take()
+            assert taken is batch
+            assert taken.events() == events[-number:]
+            assert bytes(view) == message
+            assert len(message_of(taken)) == taken.envelope.nbytes
+            accumulator.release(taken.cost)
+
     @given(events=EVENTS, wire=st.sampled_from(WIRES), cut=st.integers(0, 30))
     def test_parts_add_up_to_the_whole(self, impl, events, wire, cut):
         whole, first, second = (impl.batch.Batch(wire) for _ in range(3))
