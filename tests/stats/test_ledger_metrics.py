@@ -146,7 +146,8 @@ def test_an_async_producer_left_open_is_freed_and_counted(
         asyncio.run(send())
         gc.collect()
     assert value("events_accepted_total") == 20
-    assert value("events_queued") in (None, 0, 20)  # 20 where an object keeps it still
+    # More than 0 where an object keeps it still; less than 20 if the loop took a part of the events meanwhile.
+    assert 0 <= (value("events_queued") or 0) <= 20
 
 
 def test_waiting_events_and_retry_reasons_are_shown(nobody: int, registry: CollectorRegistry, value: Value) -> None:
