@@ -118,6 +118,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._ledger = Ledger(options.max_types)
         self._tracing = options.settings.tracing
         self._pool: deque[Batch] = deque()
+        self._pooled_cost = 0  # of the last batch put there
         # A new batch starts with room for a little more than this one held, so that it need not grow step by step.
         self._last_made = Batch(options.wire)
         self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
@@ -573,11 +574,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         has_room = False
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
-            pooled_bytes = (len(self._pool) + 1) * (batch.cost + _BATCH_BYTES)
+            cost = batch.cost
+            pooled_bytes = (len(self._pool) + 1) * (cost + _BATCH_BYTES)
             if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
                 batch.clear()
                 self._pool.append(batch)
-            elif not batch.is_lean:
+                self._pooled_cost = cost
+            elif cost > 4 * self._pooled_cost and not batch.is_lean:
                 # Batches have become larger: smaller ones make way.
                 for _ in range((len(self._pool) + 1) // 2):
                     with contextlib.suppress(IndexError):  # another thread took it

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 from hypothesis import settings
@@ -88,6 +89,17 @@ def test_an_abandoned_guid_stays_late(table, give_up, ok):
     assert (table.duplicates, table.late, table.unknown) == (0, 2, 0)
     with pytest.raises(ValueError, match="on this connection before"):
         table.add("a", 2, 2.0)
+
+
+@pytest.mark.parametrize("end", [lambda t, guid: t.settle(guid, True), lambda t, guid: t.discard(guid)])
+def test_a_guid_that_is_no_longer_pending_is_remembered_without_its_object(table, end):
+    """A guid lies among the objects of its batch, and would keep their memory from being returned."""
+    guid = "".join(["gu", "id"])
+    references = sys.getrefcount(guid)
+    table.add(guid, 1, 1.0)
+    end(table, guid)
+    assert table.seen("guid")
+    assert sys.getrefcount(guid) == references
 
 
 def test_discarding_a_guid_that_is_not_pending_changes_nothing(table):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from program import finish, start
 
-from raccoon_fast import RAW, AsyncProducer, Producer
+from raccoon_fast import RAW, AsyncProducer, Producer, has_extensions
 from raccoon_fast.collector import Collector
+from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery.ledger import OTHER_TYPES, Ledger
 
 MIB = 1 << 20
@@ -165,6 +166,47 @@ def test_memory_is_bounded_while_the_load_changes(sizes: list[int], how: dict[st
     assert len(grown) == len(sizes)
     its_own = max(sizes) * int(values["threads"])  # the event that each thread emits
     assert max(grown) < int(values["limit"]) + PROMISED + its_own, [*zip(sizes, grown, strict=True)]
+
+
+BURSTS = """
+import resource
+producer = Producer(url, serializer=RAW, logger=None, batch_events=1000)
+def burst():
+    for _ in range(15): producer.emit_many([("page", bytes(size))] * 1000)
+    assert producer.flush(60) == 0
+for _ in range(3): burst()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): burst()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 150)
+producer.close()
+"""
+
+
+@pytest.mark.parametrize("size", [200, 400])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_bursts_use_the_memory_of_earlier_ones(size: int, scheme: str) -> None:
+    if not has_extensions():
+        pytest.skip("in the pure form a batch is made of small objects")
+    with Collector(sink="null") as collector:
+        url = collector.url if scheme == "http" else collector.ws_url
+        [line] = finish(start(IMPORTS + f"url, size = {url!r}, {size}\n" + BURSTS), 120)
+    # Of each batch; new memory would take a page fault per 4 kB, 50 or 100.
+    assert float(line) < 20
+
+
+def test_small_batches_kept_for_reuse_make_way_for_large_ones() -> None:
+    producer = Producer("ws://127.0.0.1:9", serializer=RAW, logger=None, buffer_bytes=8 * MIB)
+
+    def recycle(size: int) -> int:
+        batch = Batch("proto")
+        batch.add("a", bytes(size))
+        producer._recycle(batch)
+        return len(producer._pool)
+
+    assert [recycle(10_000) for _ in range(20)] == [*range(1, 21)]
+    assert [recycle(2 * MIB) for _ in range(5)] == [10, 5, 2, 1, 0]
+    assert recycle(10_000) == 1
+    producer.close(0)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
