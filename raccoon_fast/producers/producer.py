@@ -355,7 +355,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         for step in self._table_steps(table, columns, _TABLE_ROWS):
             if isinstance(step, Step):
                 with naming_row(step):
-                    emit_slices(step.entry, step.types, step.slices, sys.maxsize, self, receipts)  # no hook returns self
+                    emit_slices(step.entry, step.types, step.slices, sys.maxsize, self, receipts)  # never self
             else:
                 receipts[step] = None
         return [*receipts]
