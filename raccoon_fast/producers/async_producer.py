@@ -46,8 +46,8 @@ __all__ = ["AsyncProducer"]
 _CLOSE_S = 5.0
 # Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
-# As measured, plus a tenth.
-_BATCH_COST = 896
+# More than measured: after a change of load, Python keeps a part of the memory of small batches.
+_BATCH_COST = 1024
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
 _FULL = object()

@@ -57,8 +57,8 @@ __all__ = ["Producer"]
 _CLOSE_S = 5.0
 # Of a table, encoded at once.
 _TABLE_ROWS = 10_000
-# As measured, plus a tenth.
-_BATCH_COST = 896
+# More than measured: after a change of load, Python keeps a part of the memory of small batches.
+_BATCH_COST = 1024
 _CALLBACK_COST = 384
 # Added to a caller's timeout: for the loop to answer, for `close` to finish, and for the disk to store the remainder.
 _MARGIN_S = 0.02
