@@ -6,7 +6,6 @@ cdef object _MATCHED
 cdef tuple _DUPLICATE
 cdef tuple _LATE
 cdef tuple _UNKNOWN
-cdef object _KEY_BITS
 cdef object _ACKED
 cdef object _NACKED
 cdef object _GIVEN_UP
@@ -44,4 +43,5 @@ cdef class AckTable:
     cdef _note(self, req_guid, fate)
 
 
+@cython.locals(key=Py_ssize_t)
 cdef object _key(req_guid)

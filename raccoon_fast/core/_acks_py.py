@@ -29,9 +29,6 @@ _DUPLICATE = (Verdict.DUPLICATE, None)
 _LATE = (Verdict.LATE, None)
 _UNKNOWN = (Verdict.UNKNOWN, None)
 
-# Python keeps whole numbers of up to 60 bits in as little memory as those of 31.
-_KEY_BITS = (1 << 60) - 1
-
 # What happened to a guid that was pending.
 _ACKED = 0
 _NACKED = 1
@@ -225,4 +222,6 @@ def _key(req_guid: str) -> int:
     The guid itself lies among the other objects of its batch, and would keep that memory from being returned. Two of
     the remembered guids have the same key once in 10**11 tables.
     """
-    return hash(req_guid) & _KEY_BITS
+    key = hash(req_guid)
+    # Python keeps whole numbers of up to 60 bits in as little memory as those of 31.
+    return key & 0x0FFFFFFFFFFFFFFF
