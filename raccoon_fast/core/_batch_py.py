@@ -436,8 +436,9 @@ class Accumulator:
                             changes = self._changes(fresh.gathered, size, 1)
                             for name, value in changes.items():
                                 setattr(fresh, name, value)
+                            self._untold = fresh
                             self._append_sealed(fresh, size + changes["_beside"], 1)
-                            sealed = True
+                            opened = sealed = True
                             break
                         if is_needed:
                             if batch is not None:
