@@ -108,7 +108,11 @@ class HTTPPool:
 
         def begin(connection: HTTPConnection) -> None:
             made.append(connection)
-            connection.begin(message, deadline_s, functools.partial(resolve, waiter), request)
+            try:
+                connection.begin(message, deadline_s, functools.partial(resolve, waiter), request)
+            except BaseException as error:  # noqa: BLE001 - the event loop would only log it
+                waiter.set_exception(error)
+                connection.abort()
 
         try:
             connection = await self._open(begin, deadline_s - loop.time())

@@ -710,7 +710,8 @@ def test_sends_timeout_bounds_all_attempts():
         began = time.monotonic()
         with pytest.raises(AckTimeoutError) as late:
             rest.send(EVENTS, timeout=patient(1))
-        assert patient(0.9) < time.monotonic() - began < patient(10)
+        # Earlier if the next wait would end after the timeout.
+        assert time.monotonic() - began < patient(10)
         assert late.value.attempts >= 2
 
 
