@@ -24,7 +24,7 @@ cdef extern from *:
     #endif
 
     /* From here on, a block is a mapping. Smaller ones would cost too many system calls and page faults. */
-    #define RF_MAPPED_BYTES (256 << 10)
+    #define RF_MAPPED_BYTES (320 << 10)
     /* Up to here, Python's own allocator serves a block. */
     #define RF_SMALL_BYTES 512
 
