@@ -28,7 +28,7 @@ def test_it_runs(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     tables = json.loads((tmp_path / "engines.json").read_text())["groups"]["engines"]["tables"]
-    assert [table["unit"] for table in tables] == ["µs of CPU an event", "events/s", "µs of CPU an event"]
+    assert [table["unit"] for table in tables] == ["µs of CPU per event", "events/s", "µs of CPU per event"]
     for table in tables:
         assert [*table["cells"]] == WAYS
         assert all(cell["1 executor"][0] > 0 for cell in table["cells"].values())
