@@ -5,36 +5,17 @@ A call of the compiled form cannot be interrupted.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from interrupts import Interrupt, ctrl_c
 
 from raccoon_fast.core import _batch_py
 from raccoon_fast.errors import ClientClosedError
 
 EVENTS = 7
-
-
-class Interrupt:
-    """A trace function that calls `act` once, before a line of the accumulator."""
-
-    def __init__(self, at: int, act: Callable[[], object]) -> None:
-        self.left = at
-        self.act = act
-
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Interrupt | None:
-        if frame.f_code.co_filename != _batch_py.__file__:
-            return None
-        if event == "line":
-            self.left -= 1
-            if not self.left:
-                sys.settrace(None)
-                self.act()
-        return self
 
 
 class Given:
@@ -109,15 +90,13 @@ def test_a_handler_before_any_line(buffer_bytes: int, act: Any) -> None:
         at += 1
         given = Given(buffer_bytes)
         emitted = []
-        interrupt = Interrupt(at, lambda given=given: act(given))
-        sys.settrace(interrupt)
+        interrupt = Interrupt(at, lambda given=given: act(given), _batch_py)
         try:
-            for type_ in given.emit_all():
-                emitted.append(type_)  # noqa: PERF402 - it may be ended
+            with interrupt:
+                for type_ in given.emit_all():
+                    emitted.append(type_)  # noqa: PERF402 - it may be ended
         except ClientClosedError:
             assert act is close
-        finally:
-            sys.settrace(None)
         is_over = interrupt.left > 0
         if act is not close or is_over:
             given.take()
@@ -130,23 +109,18 @@ def test_a_handler_before_any_line(buffer_bytes: int, act: Any) -> None:
 
 @ROOM
 def test_an_exception_before_any_line(buffer_bytes: int) -> None:
-    def raise_it() -> None:
-        raise KeyboardInterrupt
-
     at, is_over = 0, False
     while not is_over:
         at += 1
         given = Given(buffer_bytes)
         emitted = []
-        sys.settrace(Interrupt(at, raise_it))
         try:
-            for type_ in given.emit_all():
-                emitted.append(type_)  # noqa: PERF402 - it may be ended
+            with Interrupt(at, ctrl_c, _batch_py):
+                for type_ in given.emit_all():
+                    emitted.append(type_)  # noqa: PERF402 - it may be ended
             is_over = True
         except KeyboardInterrupt:
             pass
-        finally:
-            sys.settrace(None)
         for number in range(5):  # whatever it left, it goes on
             given.accumulator.emit(f"later-{number}", b"")
         assert not given.accumulator._sealing
@@ -162,23 +136,18 @@ def test_an_exception_before_any_line(buffer_bytes: int) -> None:
 @ROOM
 @pytest.mark.parametrize("act", ["take", "seal", "waiting_types"])
 def test_an_exception_before_any_line_of_these(buffer_bytes: int, act: str) -> None:
-    def raise_it() -> None:
-        raise KeyboardInterrupt
-
     at, is_over = 0, False
     while not is_over:
         at += 1
         given = Given(buffer_bytes)
         assert len([*given.emit_all()]) == EVENTS
         arguments = (given.taken,) if act == "take" else ()
-        sys.settrace(Interrupt(at, raise_it))
         try:
-            getattr(given.accumulator, act)(*arguments)
+            with Interrupt(at, ctrl_c, _batch_py):
+                getattr(given.accumulator, act)(*arguments)
             is_over = True
         except KeyboardInterrupt:
             pass
-        finally:
-            sys.settrace(None)
         given.take()
         assert given.types() == {f"type-{number}": 1 for number in range(EVENTS)}
         given.check()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
-import sys
 import threading
 import time
-from typing import Any
 
 import pytest
+from interrupts import Interrupt, ctrl_c
 from patience import patient
 
 from raccoon_fast.delivery import loop_thread
@@ -208,27 +207,13 @@ def test_a_ctrl_c_before_any_line_of_submit_leaves_no_coroutine_that_nobody_awai
     at, is_over = 0, False
     while not is_over:
         at += 1
-        left = at
-
-        def interrupt(frame: Any, event: str, arg: object) -> Any:
-            nonlocal left
-            if frame.f_code.co_filename != loop_thread.__file__:
-                return None
-            left -= event == "line"
-            if not left:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-            return interrupt
-
         one = LoopThread(resolve_logger(None))
-        sys.settrace(interrupt)
         try:
-            one.submit(where)
+            with Interrupt(at, ctrl_c, loop_thread):
+                one.submit(where)
             is_over = True
         except KeyboardInterrupt:
             pass
-        finally:
-            sys.settrace(None)
         one.stop(patient(5))
     assert at > 10
     gc.collect()

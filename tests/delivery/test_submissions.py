@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from interrupts import Interrupt, ctrl_c
 from patience import patient
 
 from raccoon_fast.core.envelope import ProtoEnvelope
@@ -380,32 +380,17 @@ def test_a_retry_that_is_thrown_away_with_its_loop_settles_nothing(parts: Parts)
 
 
 def test_a_ctrl_c_before_any_line_of_submit_loses_no_later_request() -> None:
-    files = {submissions_module.__file__, wake_module.__file__}
     at, is_over = 0, False
     while not is_over:
         at += 1
-        left = at
         parts = Parts()
         parts.transport.answers = acked
-
-        def interrupt(frame: Any, event: str, arg: object) -> Any:
-            nonlocal left
-            if frame.f_code.co_filename not in files:
-                return None
-            left -= event == "line"
-            if not left:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-            return interrupt
-
-        sys.settrace(interrupt)
         try:
-            parts.submissions.submit(request("interrupted"))
+            with Interrupt(at, ctrl_c, submissions_module, wake_module):
+                parts.submissions.submit(request("interrupted"))
             is_over = True
         except KeyboardInterrupt:
             pass
-        finally:
-            sys.settrace(None)
         assert parts.submissions.submit(request("later")).result(patient(10)).req_guid == "later"
         assert not parts.submissions._waiting
         parts.thread.stop(patient(10))
