@@ -58,7 +58,7 @@ def main() -> None:
     """Builds everything, tests everything, and only then fills --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="emptied of what was built before")
-    parser.add_argument("--quick", action="store_true", help="on the pure wheel, run only the tests of its own code")
+    parser.add_argument("--quick", action="store_true", help="test only code that has two forms on the pure wheel")
     parser.add_argument("python", nargs="*", help="an interpreter; by default each CPython 3.10 to 3.15 there is")
     arguments = parser.parse_args()
     pythons = arguments.python or find_interpreters()

@@ -46,7 +46,7 @@ class Call(Promise[_T]):
     """The outcome of a coroutine on a LoopThread.
 
     The coroutine is created on that thread: Python warns about a coroutine that is created but never runs, for example
-        after a Ctrl-C or the end of the loop.
+    after a Ctrl-C or the end of the loop.
     """
 
     __slots__ = ("_is_unwanted", "_loop", "_make", "_task")

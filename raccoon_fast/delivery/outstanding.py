@@ -23,7 +23,7 @@ class Outstanding:
 
     def __init__(self, accumulator: Accumulator) -> None:
         self._accumulator = accumulator
-        # For each batch: the number of events accepted up to its end, and the number of its own events.
+        # For each batch: how many events had been accepted up to its end, and how many it has.
         self._batches: dict[Settlement, tuple[int, int]] = {}
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
 

@@ -45,7 +45,7 @@ class Histogram:
 
     @property
     def buckets(self) -> list[Bucket]:
-        """The ranges from the first to the last one with a number."""
+        """All ranges from the first to the last that has a count."""
         counts = self._counts
         first = next((index for index, count in enumerate(counts) if count), len(counts))
         return [Bucket((1 << index) // 2, 1 << index, counts[index]) for index in range(first, len(counts))]

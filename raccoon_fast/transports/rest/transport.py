@@ -59,9 +59,8 @@ class RestTransport(Transport):
         """One POST. See Transport.send; RFC 9110 for the statuses."""
         if self._pool is None:
             self._pool = HTTPPool(self._link, self._connections)
-            self._identity = (
-                self._link.identity.headers()
-            )  # created here, so that each process has its own after a fork
+            # Created here, so that each process has its own after a fork.
+            self._identity = self._link.identity.headers()
         try:
             read = functools.partial(self._read, request)
             return await self._pool.exchange(self._message(request), timeout_s, read, request)
