@@ -707,8 +707,7 @@ class Accumulator:
         """The number of events per type in the batches that were not taken yet, all at one moment."""
         counts: dict[str, int] = {}
         for batch in [*chain(map(_FIRST, chain(self._sealed)), self._sealing, self._opened)]:
-            for type_, count in batch.types_so_far().items():
-                counts[type_] = counts.get(type_, 0) + count
+            _add_up(counts, batch.types_so_far())
         return counts
 
     def _tell_sealed(self) -> None:
@@ -860,6 +859,10 @@ def types_of(batches: Sequence[Batch]) -> Mapping[str, int]:
         return batches[0].types
     total: dict[str, int] = {}
     for batch in batches:
-        for event_type, count in batch.types.items():
-            total[event_type] = total.get(event_type, 0) + count
+        _add_up(total, batch.types)
     return total
+
+
+def _add_up(total: dict[str, int], types: Mapping[str, int]) -> None:
+    for type_, count in types.items():
+        total[type_] = total.get(type_, 0) + count

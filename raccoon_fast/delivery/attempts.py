@@ -81,7 +81,6 @@ class Delivery:
         # Coroutines of submissions whose first attempt failed.
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
-        self._is_closing = False
         self._closing = asyncio.Event()
         # No request is sent before this time, because the server asked to wait (Retry-After).
         self._paused_until_s = 0.0
@@ -160,7 +159,6 @@ class Delivery:
         """
         await self._wait_idle(timeout_s)
         unsettled = len(self._in_flight)
-        self._is_closing = True
         self._closing.set()
         try:
             await self._transport.close()
@@ -177,7 +175,7 @@ class Delivery:
 
     def _enter(self, request: Request, submission: Submission | None) -> None:
         req_guid = request.req_guid
-        if self._is_closing:
+        if self._closing.is_set():
             raise ClientClosedError("the client was closed", req_guid=req_guid)
         if req_guid in self._in_flight:
             raise ValueError(f"request {req_guid!r} is in flight already: wait for its outcome or use another guid")

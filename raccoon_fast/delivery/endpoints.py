@@ -42,7 +42,6 @@ class Endpoint:
         failed_with_batch: Whether a batch may have caused its last failure: a probe with
             another batch tells more.
         acked: The number of batches that it acknowledged.
-        in_flight_of: The number of batches in flight per transport.
         apart: The transport made by `open_apart`, while it exists.
     """
 
@@ -64,7 +63,7 @@ class Endpoint:
         self.apart: Transport | None = None
         self._open_apart = open_apart
         self._policy = policy
-        self.in_flight_of = [0] * len(self.transports)
+        self._in_flight = [0] * len(self.transports)
         self._failures = 0
         self._first_failed_s = 0.0
         self._failed_s = float("-inf")
@@ -78,7 +77,7 @@ class Endpoint:
     @property
     def in_flight(self) -> int:
         """Batches in flight to this server."""
-        return sum(self.in_flight_of)
+        return sum(self._in_flight)
 
     def ready_s(self, now_s: float) -> float:
         """When a batch may be sent to it: `now_s` or later; infinity during a probe."""
@@ -89,13 +88,13 @@ class Endpoint:
     def begin(self) -> int:
         """Take the least busy transport; returns its index, for `end`."""
         self._probing = not self.healthy
-        index = self.in_flight_of.index(min(self.in_flight_of)) if len(self.in_flight_of) > 1 else 0
-        self.in_flight_of[index] += 1
+        index = self._in_flight.index(min(self._in_flight)) if len(self._in_flight) > 1 else 0
+        self._in_flight[index] += 1
         return index
 
     def end(self, index: int) -> None:
         """The attempt on that transport is over."""
-        self.in_flight_of[index] -= 1
+        self._in_flight[index] -= 1
 
     def succeeded(self, alone: bool) -> None:
         """It answered as a healthy server does.

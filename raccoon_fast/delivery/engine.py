@@ -469,12 +469,7 @@ class Engine:
         return batches
 
     def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
-        in_flight = endpoint.in_flight_of
-        if endpoint.healthy and len(in_flight) == 1:  # as `begin`
-            index = 0
-            in_flight[0] += 1
-        else:
-            index = endpoint.begin()
+        index = endpoint.begin()
         # Here and in the code below per batch, a call costs more than most called code.
         left_s = batch.deadline_s + self._lanes.all[batch.settlement.lane].grace_s - now_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136
@@ -624,11 +619,7 @@ class Engine:
         events = 0
         well: Endpoint | None = None
         for batch, _, endpoint, index, began_s in acked:
-            if index == _ALONE or self._lanes.is_many:
-                self._land(batch, endpoint, index)
-            else:  # the same without a call: run for each batch
-                self._in_flight_bytes -= batch.nbytes
-                endpoint.in_flight_of[index] -= 1
+            self._land(batch, endpoint, index)
             if endpoint is not well or not endpoint.healthy:
                 self._failures.well(endpoint)
                 well = endpoint

@@ -57,15 +57,8 @@ class Attempt:
 
     def set_result(self, response: Response) -> None:
         """End it with an answer; it must not be done."""
-        # As `_end`: run for each answer.
         self.response = response
-        self._is_done = True
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            try:
-                callback(self)
-            except Exception as error:  # noqa: BLE001 - as in `_end`
-                _report(callback, error)
+        self._end()
 
     def answered(self, response: Response) -> None:
         """Like `set_result`, but does nothing if it is done."""
@@ -100,12 +93,8 @@ class Attempt:
         try:
             callback(self)
         except Exception as error:  # noqa: BLE001 - as of any callback of the loop: the transport must not suffer from it
-            _report(callback, error)
-
-
-def _report(callback: object, error: Exception) -> None:
-    context = {"message": f"{callback!r} failed", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
+            context = {"message": f"{callback!r} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
 
 AnyAttempt = Union[Attempt, "asyncio.Future[Response]"]

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from raccoon_fast.errors import TransportError
     from raccoon_fast.transports.base import Link
 
-__all__ = ["MOST_HELD_BYTES", "SMALL_BYTES", "SharedConnection"]
+__all__ = ["SharedConnection"]
 
 _CLOSE_TIMEOUT_S = 1.0
-#: While frames are held, one of up to SMALL_BYTES waits for others of the same step, because each write costs several
-#: microseconds. At MOST_HELD_BYTES they are written.
-SMALL_BYTES, MOST_HELD_BYTES = 16 * 1024, 64 * 1024
+# While frames are held, one of up to _SMALL_BYTES waits for others of the same step, because each write costs several
+# microseconds. At _MOST_HELD_BYTES they are written.
+_SMALL_BYTES, _MOST_HELD_BYTES = 16 * 1024, 64 * 1024
 # Up to this many bytes are joined into one buffer, which is cheaper than several.
 _COPIED_BYTES = 32 * 1024
 # The most frames that wait as answers to a server, such as answers to PING; protects from a server that reads none of
@@ -83,10 +83,10 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
             nbytes: The length of all parts, more than 0.
         """
         held = self._held
-        if held is not None and nbytes <= SMALL_BYTES:
+        if held is not None and nbytes <= _SMALL_BYTES:
             held += buffers
             self._held_bytes += nbytes
-            if self._held_bytes < MOST_HELD_BYTES:
+            if self._held_bytes < _MOST_HELD_BYTES:
                 return False
             self._write_held()
             return True

@@ -28,7 +28,7 @@ from raccoon_fast.transports.grpc.frames import ErrorCode
 from raccoon_fast.transports.grpc.shapes import AnswerShape
 from raccoon_fast.transports.grpc.streams import HTTP2Stream
 from raccoon_fast.transports.pinger import Keepalive, PolitePinger
-from raccoon_fast.transports.shared_connection import MOST_HELD_BYTES, SMALL_BYTES, SharedConnection
+from raccoon_fast.transports.shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,9 +246,7 @@ class HTTP2Connection(SharedConnection):
             stream = streams.get(stream_id)
             if stream is not None and stream.is_written and stream.is_unanswered:
                 del streams[stream_id]
-                self._used += shape.body_bytes
-                if self._used >= _REFILL:
-                    self._take_window(0)
+                self._take_window(shape.body_bytes)
                 self.has_answered = True
                 self._answered_s = self._received_s
                 stream.end(shape.answer_at(data, at, stream.written_s))
@@ -463,13 +461,7 @@ class HTTP2Connection(SharedConnection):
             self._window -= size
             buffers = stream.whole_frames(self._frame_size)
             nbytes = size + sum(map(len, buffers[:-1]))
-            held = self._held
-            if held is not None and nbytes <= SMALL_BYTES and self._held_bytes + nbytes < MOST_HELD_BYTES:
-                # As `_put`: run for each small request.
-                held += buffers
-                self._held_bytes += nbytes
-            else:
-                self._put(buffers, nbytes)
+            self._put(buffers, nbytes)
             return
         self._unwritten[stream.id] = stream
         self._write(stream, stream.head_frames(self._frame_size))

@@ -46,14 +46,13 @@ class HTTP2Stream:
         id: The stream's number; 0 while it waits to be opened.
         window: How many more bytes of the body the server accepts on this stream.
         size: Bytes of the body.
-        is_unanswered: Whether no part of an answer has arrived.
         written_s: time.monotonic() of the last write.
         is_written: Whether its last frame was written: before that a server cannot act on the request.
     """
 
     __slots__ = (
         "_at", "_body", "_ended", "_fields", "_head", "_message",
-        "began_s", "deadline_s", "id", "is_unanswered", "is_written", "request", "size", "window", "written_s",
+        "began_s", "deadline_s", "id", "is_written", "request", "size", "window", "written_s",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +73,6 @@ class HTTP2Stream:
         self._head = head
         self._message = memoryview(message)
         self.size = len(self._message)
-        self.is_unanswered = True
         self._at = 0
         self.written_s = 0.0
         self._fields: Fields | None = None
@@ -85,6 +83,11 @@ class HTTP2Stream:
     def has_ended(self) -> bool:
         """Whether it was cancelled."""
         return self._ended is None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether no part of an answer has arrived."""
+        return self._fields is None
 
     def head_frames(self, frame_size: int) -> list[bytes | memoryview]:
         """The HEADERS frame, and CONTINUATION frames for the rest of the block; the caller must write them."""
@@ -102,17 +105,8 @@ class HTTP2Stream:
 
     def whole_frames(self, frame_size: int) -> list[bytes | memoryview]:
         """All frames of a request whose body fits into one frame and into the windows; the caller must write them."""
-        size, head = len(self._message), self._head
-        if len(head) <= frame_size:  # as in `head_frames`: run for each small request
-            request = self.request
-            if request is not None:
-                request.resends += request.was_written
-                request.was_written = True
-            length = len(head)
-            head_frame = wire.FRAME_HEAD.pack(length >> 16, length & 0xFFFF, wire.HEADERS, wire.END_HEADERS, self.id)
-            frames: list[bytes | memoryview] = [head_frame + head]
-        else:
-            frames = self.head_frames(frame_size)
+        frames = self.head_frames(frame_size)
+        size = self.size
         frames.append(wire.FRAME_HEAD.pack(size >> 16, size & 0xFFFF, wire.DATA, wire.END_STREAM, self.id))
         frames.append(self._message)
         self._at = size
@@ -164,7 +158,6 @@ class HTTP2Stream:
                     raise wire.MalformedError("an interim answer that ends the stream")
                 return False  # it only announces the answer (RFC 9110 15.2)
             self._fields = fields
-            self.is_unanswered = False
             if is_end:
                 self._answered(())
         elif not is_end:

@@ -346,7 +346,7 @@ class HTTPConnection(asyncio.Protocol):
 
 
 def resolve(waiter: asyncio.Future[HTTPAnswer], outcome: HTTPAnswer | RaccoonError) -> None:
-    """Hand what ended an exchange to who waits for it."""
+    """Give the outcome of an exchange to its waiter, unless that has ended."""
     if waiter.done():
         return
     if isinstance(outcome, HTTPAnswer):

@@ -42,7 +42,7 @@ from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error, too_large
 from raccoon_fast.transports.pinger import Keepalive, Pinger
-from raccoon_fast.transports.shared_connection import MOST_HELD_BYTES, SMALL_BYTES, SharedConnection
+from raccoon_fast.transports.shared_connection import SharedConnection
 from raccoon_fast.transports.websocket.frames import FrameCutter
 from raccoon_fast.transports.websocket.handshake import HandshakeReader
 from raccoon_fast.transports.window import Window
@@ -474,13 +474,7 @@ class WebSocketConnection(SharedConnection):
         frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._keys[at : at + 4])
         request.written_s = time.monotonic()
         request.was_written = True
-        nbytes = len(frame)
-        held = self._held
-        if held is not None and nbytes <= SMALL_BYTES and self._held_bytes + nbytes < MOST_HELD_BYTES:
-            # As `_put`: run for each small request.
-            held.append(frame)
-            self._held_bytes += nbytes
-        elif self._put([frame], nbytes):
+        if self._put([frame], len(frame)):
             self._look_at_buffer()
 
     def release(self) -> None:
