@@ -26,13 +26,14 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx raccoon_fast/core/*.px[di])
 
 .DEFAULT_GOAL := help
-.PHONY: help venv statsd axe demo test test-fast test-free-threaded test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture crowd asan ubsan tsan debug fuzz bench bench-engines bench-fleet bench-guard clean
+.PHONY: help venv statsd axe demo test test-fast test-free-threaded test-own-batches test-tree lint format docs protos test-proxies test-alerts test-engines test-server wheels soak torture crowd asan ubsan tsan debug fuzz bench bench-engines bench-fleet bench-guard clean
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
 	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
 	@echo 'make test-fast    run one folder of tests/ in seconds, on the compiled form, without slow tests: AREA=delivery'
 	@echo 'make test-free-threaded  run the tests without a GIL, in a separate venv: PYTHON=python3.13t'
+	@echo 'make test-own-batches  test what threads have of their own without a GIL, on this Python'
 	@echo 'make test-tree    test the packages built from the tree, and that the benchmarks run'
 	@echo 'make test-proxies test producers behind nginx, HAProxy, Caddy, squid (Debian) and Envoy: EVENTS=200000 per scenario'
 	@echo 'make test-alerts  test the alerts, the dashboard and the mapping in deploy/ with a real Prometheus (Debian)'
@@ -218,6 +219,13 @@ asan ubsan: venv
 	export PYTHONPATH=$(SANITIZED)/lib:tests/support PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$(gcc -print-file-name=lib$@.so)"; \
 	$(BIN)/python tests/fuzz/fuzz_core.py --seconds $(SECONDS) && $(BIN)/pytest -k 'not pure' tests/core
+
+# Without a GIL, threads have open batches of their own. Compiled like this, they also have them on other Pythons.
+test-own-batches: venv
+	rm -rf $(SANITIZED)
+	CFLAGS='-O1 -DRF_OWN_BATCHES=1' RACCOON_FAST_BUILD=require \
+		$(BIN)/python setup.py --quiet build --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
+	PYTHONPATH=$(SANITIZED)/lib $(BIN)/pytest $(TEST_OPTIONS) -k 'not pure' tests/core/test_own_batches.py tests/core/test_batch.py tests/producers
 
 # TSAN_PYTHON is a CPython configured --disable-gil --with-thread-sanitizer, of the version of PYTHON: it runs what was
 # installed for that one. CPython has races of its own, which Tools/tsan/suppressions_free_threading.txt of its source

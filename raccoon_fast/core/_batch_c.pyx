@@ -11,6 +11,13 @@ types, can only be reached through the accumulator.
 A batch belongs to its accumulator from its first event until it is taken. Before and after that, it belongs to one
 thread at a time, and that thread passes it on. A list of events that is read by index is locked too, because its items
 are borrowed. The only thing that changes in a router is a dict: types are added to it and never removed.
+
+Threads without a GIL. If all threads appended to one open batch, they would wait for one another at every event.
+Therefore a thread that fills a batch in which other threads have events gets an accumulator of its own. It has only an
+open batch, which goes to the queue of the shared accumulator when it is sealed. If the batch is sealed before it is
+full, the thread returns to the shared batch: threads that emit little share requests. A thread changes from one to the
+other only when all its events are in sealed batches, so its events keep their order. The own accumulator reserves its
+room in the buffer some events at a time. To move a batch or room, a thread locks both.
 """
 
 cimport cython
@@ -19,7 +26,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from raccoon_fast.core._envelope_c cimport _Envelope, give_back, surplus, take_buffer
 
@@ -33,6 +40,9 @@ from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch", "Router", "types_of"]
 
+# For tests.
+HAS_OWN_BATCHES = bool(_HAS_OWN_BATCHES)
+
 cdef const uint8_t[::1] _PAGE = forks.PAGE
 cdef const uint8_t _CLOSED = 0
 cdef object _NOT_DELIVERED = Outcome.NOT_DELIVERED
@@ -43,14 +53,51 @@ cdef enum:
     _TOO_LARGE
     _FULL
     _NO_BATCH
+    _OWN
 
 # From here on, memory that was freed is worth the time to give it back, if it exceeds the limit.
 cdef int64_t _MIN_SURPLUS = 2 << 20
 # The most bytes of an event that are neither data nor type.
 cdef int64_t _MOST_AROUND = 64
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* Whether threads get open batches of their own. With a GIL, they do not: it would cost every event something. */
+    #ifndef RF_OWN_BATCHES
+    #ifdef Py_GIL_DISABLED
+    #define RF_OWN_BATCHES 1
+    #else
+    #define RF_OWN_BATCHES 0
+    #endif
+    #endif
+    #define RF_OWN_SLOTS 64
+
+    /* Different threads mostly get different ones. */
+    static inline Py_ssize_t rf_slot(uint64_t thread) {
+        return (Py_ssize_t) (((thread >> 6) * UINT64_C(0x9E3779B97F4A7C15)) >> 58);
+    }
+
+    /* Entries of the list are set once, from None to an object. */
+    #if defined(__GNUC__)
+    #define rf_entry(entries, slot) __atomic_load_n(&PyList_GET_ITEM(entries, slot), __ATOMIC_ACQUIRE)
+    #define rf_set_entry(entries, slot, entry) \
+        __atomic_store_n(&PyList_GET_ITEM(entries, slot), entry, __ATOMIC_RELEASE)
+    #else
+    #define rf_entry(entries, slot) PyList_GET_ITEM(entries, slot)
+    #define rf_set_entry(entries, slot, entry) PyList_SET_ITEM(entries, slot, entry)
+    #endif
+    """
+    const bint _HAS_OWN_BATCHES "RF_OWN_BATCHES"
+    const Py_ssize_t _SLOTS "RF_OWN_SLOTS"
+    Py_ssize_t slot_of "rf_slot" (uint64_t thread) noexcept
+    PyObject* entry_at "rf_entry" (PyObject* entries, Py_ssize_t slot) noexcept
+    void set_entry "rf_set_entry" (PyObject* entries, Py_ssize_t slot, PyObject* entry) noexcept
+
 cdef extern from "Python.h":
     ctypedef struct PyObject
+    unsigned long PyThread_get_thread_ident() noexcept
+    void Py_INCREF(object)
     PyObject* PyDict_GetItem(object mapping, object key)
     bint PyUnicode_CheckExact(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -159,6 +206,12 @@ cdef class Batch:
         return size
 
 
+cdef struct _Sums:
+    int64_t accepted
+    int64_t open
+    int64_t buffered
+
+
 @cython.final
 cdef class Accumulator:
     """Collects events into batches and hands out the sealed batches, within a memory limit."""
@@ -192,6 +245,17 @@ cdef class Accumulator:
     cdef int64_t held
     cdef int64_t events_in
     cdef int64_t events_out
+    # Only without a GIL; see the module's docstring. The accumulators that threads own, by slot, otherwise None; how
+    # many of them are in use; how many batches came from them; and the thread that opened the open batch.
+    cdef list owns
+    cdef int64_t owns_in_use
+    cdef int64_t moves
+    cdef uint64_t opener
+    # Only in an accumulator that a thread owns. There, `buffer_bytes` is the room that it reserved in the shared
+    # accumulator, `held` the part in use, and `events_in` the events in its open batch.
+    cdef PyObject* shared
+    cdef uint64_t owner
+    cdef bint is_in_use
 
     def __init__(
         self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
@@ -208,6 +272,8 @@ cdef class Accumulator:
         self.buffer_bytes = buffer_bytes
         self.batch_cost = batch_cost
         self.is_open = &_PAGE[0]
+        if _HAS_OWN_BATCHES:
+            self.owns = [None] * _SLOTS
         self.reset()
 
     @property
@@ -248,12 +314,20 @@ cdef class Accumulator:
     @property
     def buffered(self):
         """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
+        cdef _Sums sums
+        if _HAS_OWN_BATCHES:
+            self.add_up(&sums)
+            return sums.buffered
         with cython.critical_section(self):
             return self.held
 
     @property
     def accepted(self):
         """Events accepted so far."""
+        cdef _Sums sums
+        if _HAS_OWN_BATCHES:
+            self.add_up(&sums)
+            return sums.accepted
         with cython.critical_section(self):
             return self.events_in
 
@@ -265,9 +339,24 @@ cdef class Accumulator:
 
     @property
     def open_count(self):
-        """Events in the batch that is not sealed yet."""
+        """Events that are not in a sealed batch yet."""
+        cdef _Sums sums
+        if _HAS_OWN_BATCHES:
+            self.add_up(&sums)
+            return sums.open
         with cython.critical_section(self):
             return self.batch.envelope.events if self.batch is not None else 0
+
+    @property
+    def open_since_s(self):
+        """The `accepted_s` of the oldest open batch; infinity if there is none."""
+        cdef double since_s
+        with cython.critical_section(self):
+            since_s = self.batch.accepted_s if self.batch is not None else INFINITY
+        if _HAS_OWN_BATCHES:
+            for own in self.all_owns():
+                since_s = min(since_s, (<Accumulator> own).open_since_s)
+        return since_s
 
     @property
     def sealed(self):
@@ -374,18 +463,16 @@ cdef class Accumulator:
         self.tell_sealed()
         return receipt
 
-    def seal(self):
-        """Seal the open batch. Returns whether there was one."""
-        cdef Batch batch
-        with cython.critical_section(self):
-            batch = self.batch
-            if batch is not None:
-                self.keep(batch)
-                self.batch = None
-        if batch is None:
-            return False
-        self.tell_sealed()
-        return True
+    def seal(self, before_s=None):
+        """Seal the open batch, unless its `accepted_s` is later than `before_s`. Returns whether there was one."""
+        cdef double limit_s = INFINITY if before_s is None else before_s
+        cdef bint has_sealed = self.seal_open(limit_s)
+        if _HAS_OWN_BATCHES:
+            for own in self.all_owns():
+                has_sealed = (<Accumulator> own).seal_open(limit_s) or has_sealed
+        if has_sealed:
+            self.tell_sealed()
+        return has_sealed
 
     def take(self, into=None):
         """Remove and return the sealed batch that has waited longest, or None.
@@ -443,11 +530,17 @@ cdef class Accumulator:
         """From now on, seal batches before they exceed this many bytes, if that is less than the current limit."""
         with cython.critical_section(self):
             self.max_bytes = min(self.max_bytes, max_bytes)
+        if _HAS_OWN_BATCHES:
+            for own in self.all_owns():
+                own.limit_bytes(max_bytes)
 
     def close(self):
         """Accept nothing from now on. Idempotent."""
         with cython.critical_section(self):
             self.is_open = &_CLOSED
+        if _HAS_OWN_BATCHES:
+            for own in self.all_owns():
+                own.close()
 
     def reset(self):
         """Forget all batches and all counts. Called in a forked child."""
@@ -456,17 +549,33 @@ cdef class Accumulator:
         self.one_count = 0
         self.batches = deque()
         self.held = self.events_in = self.events_out = 0
+        if _HAS_OWN_BATCHES:
+            for own in self.all_owns():
+                own.reset()
+                (<Accumulator> own).buffer_bytes = 0
+                (<Accumulator> own).is_in_use = False
+            self.owns_in_use = 0
 
     def waiting_types(self):
         """The number of events per type in the batches that were not taken yet, all at one moment."""
-        cdef dict counts = {}
+        cdef dict counts
         cdef Batch batch
-        with cython.critical_section(self):
-            for batch in self.batches:
-                _add_up(counts, batch.envelope.tally())
-            if self.batch is not None:
-                _add_up(counts, self.batch.envelope.tally())
-        return counts
+        cdef int64_t moves
+        while True:
+            counts = {}
+            with cython.critical_section(self):
+                moves = self.moves
+                for batch in self.batches:
+                    _add_up(counts, batch.envelope.tally())
+                if self.batch is not None:
+                    _add_up(counts, self.batch.envelope.tally())
+            if _HAS_OWN_BATCHES:
+                for own in self.all_owns():
+                    _add_up(counts, own.waiting_types())
+                with cython.critical_section(self):
+                    if self.moves != moves:
+                        continue
+            return counts
 
     cdef bint keep_new(self, Batch batch, int64_t size) except -1:
         """Add a batch with its events, if there is room for it and the accumulator is open. Returns whether it did."""
@@ -490,10 +599,37 @@ cdef class Accumulator:
                 raise ClientClosedError("the producer was closed")
         return 0
 
+    cdef bint seal_open(self, double before_s) except -1:
+        """Like `seal`, but leaves out the batches that threads own, and calls no hook."""
+        cdef Accumulator shared = self.queue()
+        cdef Batch batch
+        with cython.critical_section(self, shared):
+            batch = self.batch
+            if batch is not None:
+                if batch.accepted_s > before_s:
+                    return False
+                self.keep(batch)
+                self.batch = None
+            if self.is_in_use:
+                self.is_in_use = False
+                shared.owns_in_use -= 1
+            if self.shared is not NULL:
+                shared.held -= self.buffer_bytes
+                self.buffer_bytes = 0
+        return batch is not None
+
     cdef int keep(self, Batch batch) except -1:
-        self.batches.append(batch)
-        self.trim(batch)
-        self.held += batch.beside
+        """Queue a batch as sealed. The caller has locked the queue too."""
+        cdef Accumulator shared = self.queue()
+        shared.batches.append(batch)
+        shared.trim(batch)
+        shared.held += batch.beside
+        if self.shared is not NULL:
+            shared.moves += 1
+            shared.events_in += batch.envelope.events
+            self.events_in -= batch.envelope.events
+            self.held -= batch.size
+            self.buffer_bytes -= batch.size
         return 0
 
     cdef int trim(self, Batch batch) except -1:
@@ -519,10 +655,106 @@ cdef class Accumulator:
         batch.beside = self.batch_cost + batch.envelope.footprint() - batch.size
         return 0
 
-    cdef Py_ssize_t accept_run(self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts) except -1:
+    cdef inline Accumulator queue(self):
+        """Return the accumulator in which its sealed batches wait."""
+        return self if self.shared is NULL else <Accumulator> self.shared
+
+    cdef inline PyObject* mine(self) noexcept:
+        """Return the accumulator for the events of this thread: its own or this one. The reference is borrowed, because
+        threads that count references to one object wait for one another too.
+        """
+        cdef uint64_t thread = PyThread_get_thread_ident()
+        cdef PyObject* own = entry_at(<PyObject*> self.owns, slot_of(thread))
+        if (
+            own != <PyObject*> None
+            and (<Accumulator> own).owner == thread
+            # As long as the batch is open, for the order of events.
+            and ((<Accumulator> own).is_in_use or (<Accumulator> own).batch is not None)
+        ):
+            return own
+        return <PyObject*> self
+
+    cdef Accumulator own_of(self, uint64_t thread):
+        """Return the accumulator that this thread owns, which may be a new one. None if another thread has its slot."""
+        cdef Py_ssize_t slot = slot_of(thread)
+        cdef PyObject* entry = entry_at(<PyObject*> self.owns, slot)
+        cdef Accumulator own
+        if entry == <PyObject*> None:
+            own = Accumulator.__new__(Accumulator)
+            own.shared = <PyObject*> self  # which owns it
+            own.owner = thread
+            own.gauge = type(self.gauge)(0)
+            own.max_events = self.max_events
+            own.max_event_bytes = self.max_event_bytes
+            own.reset()
+            with cython.critical_section(self):
+                own.max_bytes = self.max_bytes
+                own.is_open = self.is_open
+                entry = entry_at(<PyObject*> self.owns, slot)
+                if entry == <PyObject*> None:
+                    Py_INCREF(own)
+                    entry = <PyObject*> own
+                    set_entry(<PyObject*> self.owns, slot, entry)
+        own = <Accumulator> entry
+        return own if own.owner == thread else None
+
+    cdef inline bint is_crowded(self, uint64_t thread) noexcept:
+        """Whether other threads emit too, so that this thread should have its own batch."""
+        return self.opener != thread or self.owns_in_use > 0
+
+    cdef inline int use(self, Accumulator own) except -1:
+        if not own.is_in_use:
+            own.is_in_use = True
+            self.owns_in_use += 1
+        return 0
+
+    cdef list all_owns(self):
+        return [own for own in self.owns if own is not None] if self.owns is not None else []
+
+    cdef int add_up(self, _Sums* sums) except -1:
+        """Compute what this and the accumulators that threads own have, at one moment."""
+        cdef int64_t moves
+        cdef Accumulator own
+        cdef list owns = self.all_owns()
+        while True:
+            with cython.critical_section(self):
+                moves = self.moves
+                sums.accepted = self.events_in
+                sums.open = self.batch.envelope.events if self.batch is not None else 0
+                sums.buffered = self.held
+            for own in owns:
+                with cython.critical_section(own):
+                    sums.accepted += own.events_in
+                    sums.open += own.events_in
+                    sums.buffered += own.held - own.buffer_bytes
+            with cython.critical_section(self):
+                if self.moves == moves:
+                    return 0
+
+    cdef bint reserve(self, Accumulator shared, int64_t size) except -1:
+        """Let a thread's own accumulator have room for an event of this size. The caller has locked both."""
+        cdef int64_t more = self.held + size - self.buffer_bytes
+        cdef int64_t left = shared.buffer_bytes - shared.held
+        if self.shared is NULL or more > left:
+            return False
+        more = min(left, max(more, shared.buffer_bytes >> 10))
+        shared.held += more
+        self.buffer_bytes += more
+        return True
+
+    cdef inline Py_ssize_t accept_run(
+        self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts
+    ) except -1:
         """Accept events from index `at` up to, not including, `stop`, as long as the open batch knows the event's type,
         certainly has room for it and is not full afterwards. Returns the index of the first event not accepted.
         """
+        cdef PyObject* mine
+        if _HAS_OWN_BATCHES:
+            mine = self.mine()
+            return (<Accumulator> mine).accept_run_here(events, at, stop, receipts)
+        return self.accept_run_here(events, at, stop, receipts)
+
+    cdef Py_ssize_t accept_run_here(self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts) except -1:
         cdef Batch batch
         cdef Py_ssize_t end
         cdef Py_ssize_t size
@@ -599,6 +831,13 @@ cdef class Accumulator:
             PyBuffer_Release(&buffer)
 
     cdef inline object put(self, object type_, const uint8_t* raw, Py_ssize_t length):
+        cdef PyObject* mine
+        if _HAS_OWN_BATCHES:
+            mine = self.mine()
+            return (<Accumulator> mine).put_here(type_, raw, length)
+        return self.put_here(type_, raw, length)
+
+    cdef inline object put_here(self, object type_, const uint8_t* raw, Py_ssize_t length):
         cdef Batch batch
         with cython.critical_section(self):
             batch = self.batch
@@ -628,6 +867,9 @@ cdef class Accumulator:
 
     cdef object put_at_edge(self, object type_, const uint8_t* raw, Py_ssize_t length):
         """Accept an event for which the open batch may have no room, or which may fill it."""
+        cdef Accumulator shared = self.queue()
+        cdef Accumulator own = None
+        cdef uint64_t thread = 0
         cdef Batch batch = None
         cdef Batch fresh = None
         cdef object receipt = None
@@ -635,25 +877,37 @@ cdef class Accumulator:
         cdef int step = _AGAIN
         cdef bint opened = False
         cdef bint sealed = False
+        if _HAS_OWN_BATCHES:
+            thread = PyThread_get_thread_ident()
+            if self is shared and self.is_crowded(thread):
+                own = self.own_of(thread)
         while True:
             if step == _NO_BATCH:
-                fresh = self.make_batch()
+                fresh = shared.make_batch()
             elif step == _TOO_LARGE:
                 refuse_event(size, self.max_event_bytes)
             elif step == _FULL:
-                receipt = self.on_full({type_: 1}, size)
+                receipt = shared.on_full({type_: 1}, size)
                 if receipt is not True:
                     return receipt
             self.require_open()
-            with cython.critical_section(self):
+            with cython.critical_section(self, shared):
                 size = <int64_t> self.gauge.size_of(type_, length)
                 batch = self.batch
                 if size > self.max_event_bytes:
                     step = _TOO_LARGE
-                elif self.held + size > self.buffer_bytes:
+                elif self.held + size > self.buffer_bytes and not self.reserve(shared, size):
                     step = _FULL
                 elif not self.is_open[0]:
                     step = _AGAIN
+                elif (
+                    own is not None and batch is not None and batch.size + size > self.max_bytes
+                    and self.is_crowded(thread)
+                ):
+                    self.keep(batch)
+                    self.batch = None
+                    self.use(own)
+                    step = _OWN
                 elif fresh is None and (batch is None or batch.size + size > self.max_bytes):
                     step = _NO_BATCH
                 else:
@@ -664,6 +918,7 @@ cdef class Accumulator:
                             self.keep(batch)
                             sealed = True
                         self.batch = self.untold = batch = fresh
+                        self.opener = thread
                         opened = True
                     else:
                         batch.put(type_, raw, length)
@@ -673,13 +928,18 @@ cdef class Accumulator:
                         self.keep(batch)
                         self.batch = None
                         sealed = True
+                        if own is not None and self.is_crowded(thread):
+                            self.use(own)
                     receipt = batch.receipt  # before another thread takes the batch and clears it
+            if step == _OWN:
+                self.tell_sealed()
+                return own.put_here(type_, raw, length)
             if step == _ACCEPTED:
                 break
         if opened:
             self.tell(True)
         if sealed:
-            self.tell_sealed()
+            shared.tell_sealed()
         if not opened:
             self.tell(False)
         return receipt
@@ -699,11 +959,12 @@ cdef class Accumulator:
 
     cdef int tell(self, bint is_ours) except -1:
         """Call `on_open` for the open batch if it was not called yet or did not return."""
+        cdef Accumulator shared = self.queue()
         cdef Batch batch
         cdef object hook
-        with cython.critical_section(self):
+        with cython.critical_section(self, shared):
             batch = self.untold
-            hook = self.open_hook
+            hook = shared.open_hook
             if batch is not None and not is_ours:
                 self.untold = None  # before the call, because the hook may emit
                 if batch is not self.batch:

@@ -281,6 +281,10 @@ class Accumulator:
     hook may call the accumulator. Each change is one step: an exception of a signal handler ends a call before or after
     the change, and a call made by a handler sees the whole change or none of it.
 
+    There is one open batch. Only in the compiled form, and without a GIL, threads that fill batches have their own open
+    batches; what this class says of the open batch then applies to each of them. The events of one thread keep their
+    order.
+
     Args:
         make_batch: Returns an empty batch for the next event. Two threads may call it at the same time; the batch of
             the slower thread is then not used.
@@ -359,9 +363,15 @@ class Accumulator:
 
     @property
     def open_count(self) -> int:
-        """Events in the batch that is not sealed yet."""
+        """Events that are not in a sealed batch yet."""
         batch = self._open_batch()
         return batch.count if batch is not None else 0
+
+    @property
+    def open_since_s(self) -> float:
+        """The `accepted_s` of the oldest open batch; infinity if there is none."""
+        batch = self._open_batch()
+        return batch.accepted_s if batch is not None else float("inf")
 
     @property
     def sealed(self) -> int:
@@ -599,10 +609,10 @@ class Accumulator:
             refuse_batch(size, self._max_event_bytes, batch.count)
         return self._append_alone(batch)
 
-    def seal(self) -> bool:
-        """Seal the open batch. Returns whether there was one."""
+    def seal(self, before_s: float | None = None) -> bool:
+        """Seal the open batch, unless its `accepted_s` is later than `before_s`. Returns whether there was one."""
         batch = self._open_batch()
-        has_sealed = batch is not None and self._seal(batch)
+        has_sealed = batch is not None and (before_s is None or batch.accepted_s <= before_s) and self._seal(batch)
         if self._finish_sealing() or has_sealed:
             self._tell_sealed()
             return True

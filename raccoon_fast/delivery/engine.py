@@ -219,7 +219,7 @@ class Engine:
     def batch_opened(self, batch: Batch, lane: int = 0) -> None:
         """The open batch of a lane just got its first event; it may already be settled."""
         batch.accepted_s = self._newest_s = time.monotonic()
-        self._lanes.all[lane].linger.opened(batch)
+        self._lanes.all[lane].linger.opened()
 
     def spill(self, lane: int = 0) -> None:
         """The buffer of a lane is full: move the oldest waiting batches to the spool."""

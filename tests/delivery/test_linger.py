@@ -31,7 +31,7 @@ class Lingering:
         )
         loop = asyncio.get_running_loop()
         linger = Linger(self.accumulator, LINGER_S, loop, loop.call_soon)
-        self.accumulator.on_open = linger.opened
+        self.accumulator.on_open = lambda _: linger.opened()
         self.accumulator.on_sealed = lambda: self.sealed_s.append(time.monotonic())
 
     def make(self) -> Batch:
