@@ -838,12 +838,12 @@ cdef class Accumulator:
         return self.put_here(type_, raw, length)
 
     cdef inline object put_here(self, object type_, const uint8_t* raw, Py_ssize_t length):
-        cdef Batch batch
+        cdef PyObject* batch  # borrowed from the section
         with cython.critical_section(self):
-            batch = self.batch
-            if self.fits(batch, type_, length):
-                self.append(batch, type_, raw, length)
-                return batch.receipt
+            batch = <PyObject*> self.batch
+            if self.fits(<Batch> batch, type_, length):
+                self.append(<Batch> batch, type_, raw, length)
+                return (<Batch> batch).receipt
         return self.put_at_edge(type_, raw, length)
 
     cdef inline bint fits(self, Batch batch, object type_, Py_ssize_t length) noexcept:
