@@ -78,12 +78,16 @@ cdef extern from *:
         return (Py_ssize_t) (((thread >> 6) * UINT64_C(0x9E3779B97F4A7C15)) >> 58);
     }
 
-    /* Entries of the list are set once, from None to an object. */
+    /* Entries of the list are set once, from None to an object. These and the flag are read without a lock. */
     #if defined(__GNUC__)
+    #define rf_flag(flag) __atomic_load_n(&(flag), __ATOMIC_RELAXED)
+    #define rf_set_flag(flag, value) __atomic_store_n(&(flag), value, __ATOMIC_RELAXED)
     #define rf_entry(entries, slot) __atomic_load_n(&PyList_GET_ITEM(entries, slot), __ATOMIC_ACQUIRE)
     #define rf_set_entry(entries, slot, entry) \
         __atomic_store_n(&PyList_GET_ITEM(entries, slot), entry, __ATOMIC_RELEASE)
     #else
+    #define rf_flag(flag) (flag)
+    #define rf_set_flag(flag, value) ((flag) = (value))
     #define rf_entry(entries, slot) PyList_GET_ITEM(entries, slot)
     #define rf_set_entry(entries, slot, entry) PyList_SET_ITEM(entries, slot, entry)
     #endif
@@ -93,6 +97,8 @@ cdef extern from *:
     Py_ssize_t slot_of "rf_slot" (uint64_t thread) noexcept
     PyObject* entry_at "rf_entry" (PyObject* entries, Py_ssize_t slot) noexcept
     void set_entry "rf_set_entry" (PyObject* entries, Py_ssize_t slot, PyObject* entry) noexcept
+    bint get_flag "rf_flag" (int flag) noexcept
+    void set_flag "rf_set_flag" (int flag, int value) noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
@@ -255,7 +261,8 @@ cdef class Accumulator:
     # accumulator, `held` the part in use, and `events_in` the events in its open batch.
     cdef PyObject* shared
     cdef uint64_t owner
-    cdef bint is_in_use
+    # Whether the thread uses it; true as long as it has an open batch. The locks of both guard changes.
+    cdef int is_in_use
 
     def __init__(
         self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
@@ -553,7 +560,7 @@ cdef class Accumulator:
             for own in self.all_owns():
                 own.reset()
                 (<Accumulator> own).buffer_bytes = 0
-                (<Accumulator> own).is_in_use = False
+                set_flag((<Accumulator> own).is_in_use, 0)
             self.owns_in_use = 0
 
     def waiting_types(self):
@@ -610,8 +617,8 @@ cdef class Accumulator:
                     return False
                 self.keep(batch)
                 self.batch = None
-            if self.is_in_use:
-                self.is_in_use = False
+            if get_flag(self.is_in_use):
+                set_flag(self.is_in_use, 0)
                 shared.owns_in_use -= 1
             if self.shared is not NULL:
                 shared.held -= self.buffer_bytes
@@ -665,12 +672,7 @@ cdef class Accumulator:
         """
         cdef uint64_t thread = PyThread_get_thread_ident()
         cdef PyObject* own = entry_at(<PyObject*> self.owns, slot_of(thread))
-        if (
-            own != <PyObject*> None
-            and (<Accumulator> own).owner == thread
-            # As long as the batch is open, for the order of events.
-            and ((<Accumulator> own).is_in_use or (<Accumulator> own).batch is not None)
-        ):
+        if own != <PyObject*> None and (<Accumulator> own).owner == thread and get_flag((<Accumulator> own).is_in_use):
             return own
         return <PyObject*> self
 
@@ -699,12 +701,12 @@ cdef class Accumulator:
         return own if own.owner == thread else None
 
     cdef inline bint is_crowded(self, uint64_t thread) noexcept:
-        """Whether other threads emit too, so that this thread should have its own batch."""
+        """Whether other threads emit too, so that this thread should have its own batch. The caller has locked this."""
         return self.opener != thread or self.owns_in_use > 0
 
     cdef inline int use(self, Accumulator own) except -1:
-        if not own.is_in_use:
-            own.is_in_use = True
+        if not get_flag(own.is_in_use):
+            set_flag(own.is_in_use, 1)
             self.owns_in_use += 1
         return 0
 
@@ -877,9 +879,12 @@ cdef class Accumulator:
         cdef int step = _AGAIN
         cdef bint opened = False
         cdef bint sealed = False
+        cdef bint is_wanted
         if _HAS_OWN_BATCHES:
             thread = PyThread_get_thread_ident()
-            if self is shared and self.is_crowded(thread):
+            with cython.critical_section(self):
+                is_wanted = self is shared and self.is_crowded(thread)
+            if is_wanted:
                 own = self.own_of(thread)
         while True:
             if step == _NO_BATCH:
@@ -913,6 +918,8 @@ cdef class Accumulator:
                 else:
                     step = _ACCEPTED
                     if batch is None or batch.size + size > self.max_bytes:
+                        if self is not shared:
+                            shared.use(self)  # `seal` may have ended that while this thread waited for room
                         fresh.put(type_, raw, length)
                         if batch is not None:
                             self.keep(batch)
