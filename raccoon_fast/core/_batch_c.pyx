@@ -28,7 +28,7 @@ from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from raccoon_fast.core._envelope_c cimport _Envelope, give_back, surplus, take_buffer
+from raccoon_fast.core._envelope_c cimport _Envelope, give_back, keep_up_to, surplus, take_buffer
 
 from collections import deque
 
@@ -55,8 +55,17 @@ cdef enum:
     _NO_BATCH
     _OWN
 
-# From here on, memory that was freed is worth the time to give it back, if it exceeds the limit.
-cdef int64_t _MIN_SURPLUS = 2 << 20
+# By how much the buffer and freed memory together may exceed the limit. As the buffer drains and is filled again, their
+# sum changes little.
+cdef int64_t _MOST_SURPLUS = 4 << 20
+# The most bytes of freed blocks that are kept for the next ones.
+cdef int64_t _MOST_KEPT = 64 << 20
+# The most bytes of a batch's cost that are small objects, which are in arenas of Python's allocator. Of these, about
+# three quarters are really used.
+cdef int64_t _SMALL_OBJECTS = 1536
+# An arena is returned once nothing is left in it. So after very many small batches, the objects of a few new ones can
+# keep all arenas. Only so much of such memory is not counted as used.
+cdef int64_t _MOST_SCATTERED = 12 << 20
 # The most bytes of an event that are neither data nor type.
 cdef int64_t _MOST_AROUND = 64
 
@@ -248,7 +257,12 @@ cdef class Accumulator:
     # delivery of its event, and the call that opened the batch cannot continue until then.
     cdef Batch untold
     cdef object batches
+    # Bytes in use, including those `scattered`.
     cdef int64_t held
+    # Bytes of small objects: now; at most since the buffer was crowded; and what counts as used although it was freed.
+    cdef int64_t small
+    cdef int64_t most_small
+    cdef int64_t scattered
     cdef int64_t events_in
     cdef int64_t events_out
     # Only without a GIL; see the module's docstring. The accumulators that threads own, by slot, otherwise None; how
@@ -279,6 +293,7 @@ cdef class Accumulator:
         self.buffer_bytes = buffer_bytes
         self.batch_cost = batch_cost
         self.is_open = &_PAGE[0]
+        keep_up_to(min(self.buffer_bytes, _MOST_KEPT))
         if _HAS_OWN_BATCHES:
             self.owns = [None] * _SLOTS
         self.reset()
@@ -320,7 +335,10 @@ cdef class Accumulator:
 
     @property
     def buffered(self):
-        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
+        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`.
+
+        After very many small batches, memory that Python cannot return yet counts too.
+        """
         cdef _Sums sums
         if _HAS_OWN_BATCHES:
             self.add_up(&sums)
@@ -521,13 +539,13 @@ cdef class Accumulator:
         """Add to `buffered` the cost of a batch that came from elsewhere, such as a stored one."""
         cdef int64_t more = nbytes
         with cython.critical_section(self):
-            self.held += more
+            self.count(more)
 
     def release(self, nbytes):
         """Subtract the cost of a batch from `buffered`."""
         cdef int64_t less = nbytes
         with cython.critical_section(self):
-            self.held -= less
+            self.count(-less)
 
     def releasing(self, nbytes):
         """Like `release`, but returns an iterator for `threads.at_once`."""
@@ -555,7 +573,8 @@ cdef class Accumulator:
         self.one_type = self.one_name = None
         self.one_count = 0
         self.batches = deque()
-        self.held = self.events_in = self.events_out = 0
+        self.held = self.small = self.most_small = self.scattered = 0
+        self.events_in = self.events_out = 0
         if _HAS_OWN_BATCHES:
             for own in self.all_owns():
                 own.reset()
@@ -630,7 +649,8 @@ cdef class Accumulator:
         cdef Accumulator shared = self.queue()
         shared.batches.append(batch)
         shared.trim(batch)
-        shared.held += batch.beside
+        shared.held -= batch.size
+        shared.count(batch.size + batch.beside)
         if self.shared is not NULL:
             shared.moves += 1
             shared.events_in += batch.envelope.events
@@ -638,6 +658,20 @@ cdef class Accumulator:
             self.held -= batch.size
             self.buffer_bytes -= batch.size
         return 0
+
+    cdef inline void count(self, int64_t nbytes) noexcept:
+        """Add the cost of a sealed batch to `held`; or subtract it, if it is negative."""
+        cdef int64_t scattered = 0
+        self.held += nbytes
+        self.small += min(max(nbytes, -_SMALL_OBJECTS), _SMALL_OBJECTS)
+        if self.small > self.most_small or self.held - self.scattered < self.buffer_bytes >> 3:
+            self.most_small = self.small
+        elif self.most_small * 3 > _MOST_SCATTERED * 4:
+            # In proportion, so that each batch that goes makes some room.
+            scattered = <int64_t> ((1 - <double> self.small / self.most_small)
+                                   * (self.most_small * 3 // 4 - _MOST_SCATTERED))
+        self.held += scattered - self.scattered
+        self.scattered = scattered
 
     cdef int trim(self, Batch batch) except -1:
         """Free memory that a batch does not need, and record how much it uses besides the bytes of its events."""
@@ -953,14 +987,13 @@ cdef class Accumulator:
 
     cdef int tell_sealed(self) except -1:
         cdef object hook
-        cdef int64_t unused = surplus()
+        cdef int64_t excess = surplus()
         with cython.critical_section(self):
             hook = self.sealed_hook
-            if unused < _MIN_SURPLUS or self.held + unused < self.buffer_bytes:
-                unused = 0
-        if unused:
+            excess += self.held - self.buffer_bytes - _MOST_SURPLUS
+        if excess > 0:
             with nogil:
-                give_back()
+                give_back(excess)
         hook()
         return 0
 

@@ -107,4 +107,5 @@ cdef int take_buffer(object data, Py_buffer* buffer) except -1
 
 # Of _memory.pxd. This module has the only counts, because it has all blocks.
 cdef int64_t surplus() noexcept nogil
-cdef void give_back() noexcept nogil
+cdef void give_back(int64_t nbytes) noexcept nogil
+cdef void keep_up_to(int64_t nbytes) noexcept nogil

@@ -44,7 +44,7 @@ from raccoon_fast.core._event_bytes cimport (
     write_short,
 )
 
-from raccoon_fast.core._memory cimport _give_back, _surplus, free_block, new_block, resize_block
+from raccoon_fast.core._memory cimport _give_back, _keep_up_to, _surplus, free_block, new_block, resize_block
 
 from raccoon_fast.core._request import (
     HEADROOM,
@@ -114,7 +114,7 @@ cdef class _Block:
     """Owns one allocation."""
 
     def __cinit__(self, Py_ssize_t size):
-        self.data = new_block(size, &self.mapped)
+        self.data = new_block(&size, &self.mapped)
         if self.data is NULL:
             raise MemoryError
         self.size = size
@@ -123,8 +123,8 @@ cdef class _Block:
         free_block(self.data, self.size, self.mapped)
 
     cdef int resize(self, Py_ssize_t size) except -1:
-        """Change the size of the allocation. No view may be alive."""
-        cdef uint8_t* data = resize_block(self.data, self.size, size, &self.mapped)
+        """Change the size of the allocation to this or more. No view may be alive."""
+        cdef uint8_t* data = resize_block(self.data, self.size, &size, &self.mapped)
         if data is NULL:
             raise MemoryError
         self.data = data
@@ -533,7 +533,7 @@ cdef class _Envelope:
             return 0
         if self.stop - self.start <= _SMALL:
             self.make_lean()
-        elif self.block.size - size > size >> 4:
+        elif self.block.size - size > size >> (2 if self.block.mapped else 4):
             self.block.resize(size)
         return 0
 
@@ -842,8 +842,12 @@ cdef int64_t surplus() noexcept nogil:
     return _surplus()
 
 
-cdef void give_back() noexcept nogil:
-    _give_back()
+cdef void give_back(int64_t nbytes) noexcept nogil:
+    _give_back(nbytes)
+
+
+cdef void keep_up_to(int64_t nbytes) noexcept nogil:
+    _keep_up_to(nbytes)
 
 
 cdef int take_buffer(object data, Py_buffer* buffer) except -1:

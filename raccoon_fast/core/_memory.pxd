@@ -1,11 +1,14 @@
-"""Memory for the blocks of the compiled envelopes, and how the C library's unused memory is given back.
+"""Memory for the blocks of the compiled envelopes, and how unused memory is given back to the system.
 
-The C library keeps freed memory for later, split as it was used: one block in use keeps all that lies below it. So
-after a change of load, memory for blocks of another size would come on top of it. Two things prevent that:
+The C library keeps freed memory for later, split as it was used: one block in use keeps all that lies below it, and
+each thread has memory of its own. So after a change of load, memory for blocks of another size would come on top of it.
+Three things prevent that:
 
-- On Linux, a large block is a mapping of its own. Its memory goes back to the system at once.
-- `surplus` says how much memory of other blocks was freed. When it comes on top of what a buffer may use,
-  `give_back` returns it to the system (glibc only; other C libraries return it themselves or never).
+- On Linux, a large block is a mapping of its own. Any other block can be freed without it.
+- Freed mappings are kept for the next blocks of about their size, because new memory costs a page fault per 4 kB. Their
+  bytes are known, and each can be returned by itself.
+- `surplus` says how much memory was freed and not used again, in kept mappings or by the C library. When it comes on top
+  of what a buffer may use, `give_back` returns it to the system (of the C libraries, only glibc can be asked to).
 
 Any thread may call these functions at any time, except where they say that they need the GIL.
 """
@@ -23,13 +26,19 @@ cdef extern from *:
     #include <malloc.h>
     #endif
 
-    /* From here on, a block is a mapping. Smaller ones would cost too many system calls and page faults. */
-    #define RF_MAPPED_BYTES (320 << 10)
+    /* From here on, a block is a mapping. Smaller ones would cost too many system calls. */
+    #define RF_MAPPED_SHIFT 16
+    #define RF_MAPPED_BYTES (1 << RF_MAPPED_SHIFT)
     /* Up to here, Python's own allocator serves a block. */
     #define RF_SMALL_BYTES 512
+    /* Mappings are kept by size, four kinds for each power of two, up to 128 MiB. */
+    #define RF_KINDS (4 * (27 - RF_MAPPED_SHIFT))
+    #define RF_PAGE 4096
+    /* malloc is not trimmed for less. */
+    #define RF_WORTH_TRIMMING (2 << 20)
 
     #if defined(__GLIBC__)
-    /* Bytes of the blocks that malloc serves, and the most of them since the last `rf_give_back`. */
+    /* Bytes of the blocks that malloc serves, and the most of them since it was trimmed. */
     static int64_t rf_used = 0;
     static int64_t rf_most_used = 0;
 
@@ -40,39 +49,159 @@ cdef extern from *:
                && !__atomic_compare_exchange_n(&rf_most_used, &most, used, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     }
 
-    static int64_t rf_surplus(void) {
+    static int64_t rf_unused(void) {
         return __atomic_load_n(&rf_most_used, __ATOMIC_RELAXED) - __atomic_load_n(&rf_used, __ATOMIC_RELAXED);
     }
 
-    static void rf_give_back(void) {
+    static void rf_trim(void) {
         __atomic_store_n(&rf_most_used, __atomic_load_n(&rf_used, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
         malloc_trim(0);
     }
     #else
     static void rf_count(int64_t nbytes) { (void) nbytes; }
-    static int64_t rf_surplus(void) { return 0; }
-    static void rf_give_back(void) {}
+    static int64_t rf_unused(void) { return 0; }
+    static void rf_trim(void) {}
     #endif
 
     static void rf_count_block(Py_ssize_t size, int sign) {
         if (size > RF_SMALL_BYTES) rf_count(sign * (int64_t) size);
     }
 
-    /* Returns NULL if there is no memory. Sets whether the block is a mapping. Needs the GIL, as do the next two. */
-    static uint8_t* rf_new_block(Py_ssize_t size, int* mapped) {
+    #if defined(__linux__)
+    /* A kept mapping, in its first bytes. */
+    typedef struct rf_kept { struct rf_kept* next; size_t size; } rf_kept;
+
+    static rf_kept* rf_kept_of[RF_KINDS];
+    static int64_t rf_kept_bytes_of[RF_KINDS];
+    static int64_t rf_kept_bytes = 0;
+    static int64_t rf_most_kept = 8 << 20;
+    /* Guards the above; the sums are also read without it. Who does not get it does without kept mappings: nobody
+       waits, not even a child that was forked while another thread had it. */
+    static char rf_is_busy = 0;
+
+    static int rf_begin(void) { return !__atomic_exchange_n(&rf_is_busy, 1, __ATOMIC_ACQUIRE); }
+    static void rf_end(void) { __atomic_store_n(&rf_is_busy, 0, __ATOMIC_RELEASE); }
+
+    static int rf_kind(size_t size) {
+        int shift = 63 - __builtin_clzll((unsigned long long) size);
+        return 4 * (shift - RF_MAPPED_SHIFT) + (int) (size >> (shift - 2) & 3);
+    }
+
+    static void rf_count_kept(int kind, int64_t nbytes) {
+        rf_kept_bytes_of[kind] += nbytes;
+        __atomic_add_fetch(&rf_kept_bytes, nbytes, __ATOMIC_RELAXED);
+    }
+
+    /* Returns a kept mapping of at least `size` bytes, and not of twice as many, or NULL. */
+    static rf_kept* rf_take(size_t size) {
+        int kind = rf_kind(size);
+        int last = kind + 2 < RF_KINDS ? kind + 2 : RF_KINDS - 1;
+        int looks = 4;
+        rf_kept** at;
+        rf_kept* found = NULL;
+        if (!__atomic_load_n(&rf_kept_bytes, __ATOMIC_RELAXED) || !rf_begin()) return NULL;
+        for (; kind <= last && found == NULL; kind++) {
+            for (at = &rf_kept_of[kind]; *at != NULL && looks; at = &(*at)->next, looks--) {
+                if ((*at)->size < size) continue;
+                found = *at;
+                *at = found->next;
+                rf_count_kept(kind, -(int64_t) found->size);
+                break;
+            }
+            looks = looks ? looks : 1;
+        }
+        rf_end();
+        return found;
+    }
+
+    /* Returns whether it keeps the mapping. */
+    static int rf_keep(void* pages, size_t size) {
+        rf_kept* kept = (rf_kept*) pages;
+        int kind = rf_kind(size);
+        int keeps;
+        if (kind >= RF_KINDS || !rf_begin()) return 0;
+        keeps = rf_kept_bytes + (int64_t) size <= rf_most_kept;
+        if (keeps) {
+            kept->size = size;
+            kept->next = rf_kept_of[kind];
+            rf_kept_of[kind] = kept;
+            rf_count_kept(kind, (int64_t) size);
+        }
+        rf_end();
+        return keeps;
+    }
+
+    static void rf_unmap(void* pages, size_t size) {
+        /* It fails if the process has too many mappings, and this one is in the middle of one. */
+        if (munmap(pages, size) != 0) madvise(pages, size, MADV_DONTNEED);
+    }
+
+    /* Returns kept mappings to the system until these were `nbytes`, first of the kind of which most is kept. */
+    static void rf_drop(int64_t nbytes) {
+        rf_kept* dropped = NULL;
+        rf_kept* one;
+        int kind;
+        int most = 0;
+        if (!rf_begin()) return;
+        while (nbytes > 0) {
+            for (kind = 0; kind < RF_KINDS; kind++) if (rf_kept_bytes_of[kind] > rf_kept_bytes_of[most]) most = kind;
+            one = rf_kept_of[most];
+            if (one == NULL) break;
+            rf_kept_of[most] = one->next;
+            rf_count_kept(most, -(int64_t) one->size);
+            nbytes -= (int64_t) one->size;
+            one->next = dropped;
+            dropped = one;
+        }
+        rf_end();
+        while ((one = dropped) != NULL) {
+            dropped = one->next;
+            rf_unmap(one, one->size);
+        }
+    }
+
+    static void rf_keep_up_to(int64_t nbytes) {
+        if (!rf_begin()) return;
+        if (nbytes > rf_most_kept) rf_most_kept = nbytes;
+        rf_end();
+    }
+    #else
+    static int64_t rf_kept_bytes = 0;
+    static void rf_drop(int64_t nbytes) { (void) nbytes; }
+    static void rf_keep_up_to(int64_t nbytes) { (void) nbytes; }
+    #endif
+
+    static int64_t rf_surplus(void) { return rf_unused() + __atomic_load_n(&rf_kept_bytes, __ATOMIC_RELAXED); }
+
+    static void rf_give_back(int64_t nbytes) {
+        int64_t unused = rf_unused();
+        int64_t kept = __atomic_load_n(&rf_kept_bytes, __ATOMIC_RELAXED);
+        if (kept >= unused) rf_drop(nbytes);
+        /* It cannot be trimmed by some bytes. */
+        if (kept < unused || (kept < nbytes && unused >= RF_WORTH_TRIMMING)) rf_trim();
+    }
+
+    /* Returns NULL if there is no memory. Sets whether the block is a mapping, and may make it larger. Needs the GIL,
+       as do the next two. */
+    static uint8_t* rf_new_block(Py_ssize_t* size, int* mapped) {
         uint8_t* data;
         *mapped = 0;
     #if defined(__linux__)
-        if (size >= RF_MAPPED_BYTES) {
-            void* pages = mmap(NULL, (size_t) size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (*size >= RF_MAPPED_BYTES && *size <= PY_SSIZE_T_MAX - RF_PAGE) {
+            size_t whole = ((size_t) *size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
+            rf_kept* kept = rf_take(whole);
+            void* pages = kept;
+            if (kept != NULL) whole = kept->size;
+            else pages = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (pages != MAP_FAILED) {
                 *mapped = 1;
+                *size = (Py_ssize_t) whole;
                 return (uint8_t*) pages;
             }
         }
     #endif
-        data = (uint8_t*) PyMem_Malloc((size_t) size);
-        if (data != NULL) rf_count_block(size, 1);
+        data = (uint8_t*) PyMem_Malloc((size_t) *size);
+        if (data != NULL) rf_count_block(*size, 1);
         return data;
     }
 
@@ -80,8 +209,7 @@ cdef extern from *:
         if (data == NULL) return;
     #if defined(__linux__)
         if (mapped) {
-            /* It fails if the process has too many mappings, and this one is in the middle of one. */
-            if (munmap(data, (size_t) size) != 0) madvise(data, (size_t) size, MADV_DONTNEED);
+            if (!rf_keep(data, (size_t) size)) rf_unmap(data, (size_t) size);
             return;
         }
     #endif
@@ -91,18 +219,30 @@ cdef extern from *:
     }
 
     /* Returns the block with its content, maybe elsewhere; or NULL if there is no memory, and the block stays. */
-    static uint8_t* rf_resize_block(uint8_t* data, Py_ssize_t old_size, Py_ssize_t size, int* mapped) {
+    static uint8_t* rf_resize_block(uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, int* mapped) {
         uint8_t* moved;
         int moved_mapped;
     #if defined(__linux__)
-        if (*mapped && size >= RF_MAPPED_BYTES) {
-            void* pages = mremap(data, (size_t) old_size, (size_t) size, MREMAP_MAYMOVE);
-            return pages == MAP_FAILED ? NULL : (uint8_t*) pages;
+        if (*mapped && *size >= RF_MAPPED_BYTES && *size <= PY_SSIZE_T_MAX - RF_PAGE) {
+            size_t whole = ((size_t) *size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
+            void* pages = whole > (size_t) old_size ? rf_take(whole) : NULL;
+            if (pages != NULL) {
+                /* Copying is faster than new memory. */
+                whole = ((rf_kept*) pages)->size;
+                memcpy(pages, data, (size_t) old_size);
+                rf_free_block(data, old_size, 1);
+            }
+            else {
+                pages = mremap(data, (size_t) old_size, whole, MREMAP_MAYMOVE);
+                if (pages == MAP_FAILED) return NULL;
+            }
+            *size = (Py_ssize_t) whole;
+            return (uint8_t*) pages;
         }
-        if (*mapped || size >= RF_MAPPED_BYTES) {
+        if (*mapped || *size >= RF_MAPPED_BYTES) {
             moved = rf_new_block(size, &moved_mapped);
             if (moved == NULL) return NULL;
-            memcpy(moved, data, (size_t) (old_size < size ? old_size : size));
+            memcpy(moved, data, (size_t) (old_size < *size ? old_size : *size));
             rf_free_block(data, old_size, *mapped);
             *mapped = moved_mapped;
             return moved;
@@ -110,18 +250,21 @@ cdef extern from *:
     #else
         (void) moved_mapped;
     #endif
-        moved = (uint8_t*) PyMem_Realloc(data, (size_t) size);
+        moved = (uint8_t*) PyMem_Realloc(data, (size_t) *size);
         if (moved != NULL) {
             rf_count_block(old_size, -1);
-            rf_count_block(size, 1);
+            rf_count_block(*size, 1);
         }
         return moved;
     }
     """
-    uint8_t* new_block "rf_new_block" (Py_ssize_t size, int* mapped)
+    # Both may make the block larger than `size`, and then change `size`.
+    uint8_t* new_block "rf_new_block" (Py_ssize_t* size, int* mapped)
+    uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, int* mapped)
     void free_block "rf_free_block" (uint8_t* data, Py_ssize_t size, int mapped)
-    uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t size, int* mapped)
-    # Bytes that were freed since the last `give_back` and not used again.
+    # Bytes that were freed, not used again and not given back.
     int64_t _surplus "rf_surplus" () nogil
-    # Takes up to some milliseconds.
-    void _give_back "rf_give_back" () nogil
+    # Gives back so many bytes, or more. Takes up to some milliseconds.
+    void _give_back "rf_give_back" (int64_t nbytes) nogil
+    # Keep freed mappings of up to so many bytes, if that is more than before.
+    void _keep_up_to "rf_keep_up_to" (int64_t nbytes) nogil

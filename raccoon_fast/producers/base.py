@@ -562,7 +562,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             batch = self._pool.pop()
         except IndexError:
             usual_bytes = self._last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
-            batch = Batch(self._options.wire, min(usual_bytes * 9 // 8, self._options.batch_bytes))
+            batch = Batch(self._options.wire, min(usual_bytes * 17 // 16, self._options.batch_bytes))
         self._last_made = batch
         # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
         batch.accepted_s = time.monotonic()
