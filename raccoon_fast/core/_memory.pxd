@@ -7,7 +7,7 @@ Three things prevent that:
 - On Linux, a large block is a mapping of its own. Any other block can be freed without it.
 - Freed mappings are kept for the next blocks of about their size, because new memory costs a page fault per 4 kB. Their
   bytes are known, and each can be returned by itself.
-- `surplus` says how much memory was freed and not used again, in kept mappings or by the C library. When it comes on top
+- `surplus` says how much memory was freed and not used again, in kept mappings or by the C library. If it comes on top
   of what a buffer may use, `give_back` returns it to the system (of the C libraries, only glibc can be asked to).
 
 Any thread may call these functions at any time, except where they say that they need the GIL.

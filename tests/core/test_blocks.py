@@ -1,0 +1,98 @@
+"""Freed blocks of the compiled envelopes are used again: each holds only its own events, in any thread."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from raccoon_fast import has_extensions
+
+pytestmark = pytest.mark.skipif(not has_extensions(), reason="the pure form has no blocks")
+
+
+def filled(source: random.Random, number: int) -> tuple[Any, bytes]:
+    """An envelope with two events, of sizes around those from which on a block is a mapping."""
+    from raccoon_fast.core._envelope_c import ProtoEnvelope
+
+    envelope = ProtoEnvelope(source.choice([0, 4096, 65536]))
+    data = number.to_bytes(4, "big") * source.choice([10, 4000, 16_000, 17_000, 50_000, 90_000, 250_000])
+    envelope.add("a", data)
+    envelope.add("a", data)
+    return envelope, data
+
+
+def test_each_envelope_holds_its_own_events() -> None:
+    troubles: list[int] = []
+
+    def churn(seed: int) -> None:
+        source = random.Random(seed)
+        kept: list[tuple[Any, bytes]] = []
+        for number in range(300):
+            kept.append(filled(source, seed << 16 | number))
+            if len(kept) > 8:
+                envelope, data = kept.pop(source.randrange(len(kept)))
+                if envelope.body().count(data) != 2:
+                    troubles.append(number)
+                if source.random() < 0.3:
+                    envelope.clear()
+                    envelope.add("a", data * 2)
+                    kept.append((envelope, data))
+
+    threads = [threading.Thread(target=churn, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not troubles
+
+
+def test_a_view_keeps_its_block() -> None:
+    from raccoon_fast.core._envelope_c import ProtoEnvelope
+
+    source = random.Random(1)
+    views = []
+    for number in range(50):
+        envelope, _ = filled(source, number)
+        envelope.stamp("guid", 1, 1)
+        views.append((envelope.payload(), bytes(envelope.payload())))
+        envelope.clear()
+        ProtoEnvelope(65536).add("b", bytes(1_000_000))
+    assert all(view == content for view, content in views)
+
+
+def test_memory_that_python_cannot_return_counts_as_used() -> None:
+    from raccoon_fast.core._batch_c import Accumulator, Batch
+
+    limit = 64 << 20
+    accumulator = Accumulator(
+        lambda: Batch("proto"),
+        serializer=None,
+        wire="proto",
+        max_events=1,
+        max_bytes=1 << 20,
+        max_event_bytes=1 << 20,
+        buffer_bytes=limit,
+        batch_cost=1024,
+    )
+    accumulator.on_full = lambda types, size: None
+    accumulator.emit("a", b"x")
+    while accumulator.emit("a", b"x") is None and accumulator.buffered < limit * 0.99:
+        pass
+    costs = [accumulator.take().cost for _ in range(accumulator.sealed)]
+    assert accumulator.buffered == sum(costs)
+    left = sum(costs)
+    seen = [accumulator.buffered]
+    most = 0
+    for cost in costs:
+        accumulator.release(cost)
+        left -= cost
+        seen.append(accumulator.buffered)
+        most = max(most, seen[-1] - left)
+    # Each batch makes some room, but not all that it took; until few are left, with which the memory is free.
+    assert seen == sorted(seen, reverse=True)
+    assert 16 << 20 < most < limit * 3 // 4
+    assert seen[-1] == left == 0
+    assert all(one == sum(costs[at:]) for at, one in enumerate(seen[-1000:], len(costs) - 999))
