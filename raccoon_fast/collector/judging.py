@@ -18,6 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from raccoon_fast import json_codec
 from raccoon_fast.collector.records import Batch, ReceivedEvent
+from raccoon_fast.proto_pool import parse
 
 __all__ = ["MAX_BAD_EVENTS", "BadEvent", "EventJudge", "Fault"]
 
@@ -140,7 +141,7 @@ def _message_check(message_class: Any) -> Check:
 
     def check(data: bytes) -> Fault | None:
         try:
-            message = message_class.FromString(data)
+            message = parse(message_class, data)
         except DecodeError as error:
             return Fault("$", f"is not a {name}: {error}")
         if not message.IsInitialized():

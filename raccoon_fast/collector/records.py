@@ -60,7 +60,7 @@ class ReceivedEvent(NamedTuple):
         message = message_class()
         try:
             message.ParseFromString(self.data)
-        except DecodeError as error:
+        except (DecodeError, UnicodeDecodeError) as error:  # the second: of protobuf's pure-Python form
             name = message.DESCRIPTOR.full_name
             raise ValueError(f"the data of the event of type {self.type!r} is not a {name}: {error}") from None
         return message

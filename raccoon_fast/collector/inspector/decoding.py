@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.message import DecodeError
 
 from raccoon_fast import json_codec
-from raccoon_fast.proto_pool import new_pool
+from raccoon_fast.proto_pool import new_pool, parse
 
 __all__ = ["Decoded", "EventDecoder"]
 
@@ -111,7 +111,7 @@ class EventDecoder:
         name = None if message_class is None else message_class.DESCRIPTOR.full_name
         if message_class is not None and is_whole:
             try:
-                value = _message_json(message_class.FromString(data), self._pool)
+                value = _message_json(parse(message_class, data), self._pool)
             except (DecodeError, ValueError, TypeError, json_format.Error) as error:
                 problem = f"not a {name}: {error}"
             else:
