@@ -1,6 +1,7 @@
 """Parses protobuf messages, and loads compiled descriptors away from the program's default pool.
 
-Where google.protobuf has no compiled form, as on some free-threaded Pythons, its pure-Python form raises other exceptions.
+Where google.protobuf has no compiled form, as on some free-threaded Pythons, its pure-Python form raises other
+exceptions.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def new_pool(descriptors: bytes) -> descriptor_pool.DescriptorPool:
         TypeError: An imported file is missing, or comes after the file that imports it.
     """
     pool = descriptor_pool.DescriptorPool()
-    for file in parse(descriptor_pb2.FileDescriptorSet, descriptors).file:
-        try:
+    try:
+        for file in parse(descriptor_pb2.FileDescriptorSet, descriptors).file:
             pool.AddSerializedFile(file.SerializeToString())
-        except KeyError as error:  # of the pure-Python form
-            raise TypeError(f"{file.name} imports {error}, which is not there") from error
+    except KeyError as error:  # of the pure-Python form
+        raise TypeError(f"{file.name} imports {error}, which is not there") from error
     return pool

@@ -83,8 +83,8 @@ def at_once(*calls: Iterable[object]) -> None:
     deque(itertools.chain.from_iterable(calls), maxlen=0)
 
 
-def snapshot(items: deque[_T]) -> list[_T]:
-    """Copy a deque, even if other threads change it.
+def snapshot(items: Iterable[_T]) -> list[_T]:
+    """Copy a deque or another collection, even if other threads change it.
 
     Without a GIL they may change it during the copy, which is then repeated.
     """

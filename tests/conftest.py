@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from missing import missing_in
 from patience import PATIENCE, patient
 
 from raccoon_fast.collector import Collector
@@ -63,14 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    # Of a free-threaded Python: see .ci/free_threaded.py.
     report: pytest.CollectReport = yield
-    missing = re.search(
-        r"No module named '(cryptography|gevent|grpc|grpc_tools|orjson|trustme|yaml)'", str(report.longrepr)
-    )
-    if report.outcome == "failed" and missing is not None and sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if report.outcome == "failed" and (reason := missing_in(str(report.longrepr))):
         report.outcome = "skipped"
-        report.longrepr = (str(collector.path), 1, f"Skipped: there is no {missing[1]} for this Python")
+        report.longrepr = (str(collector.path), 1, f"Skipped: {reason}")
     return report  # type: ignore[return-value]  # it is
 
 

@@ -18,8 +18,9 @@ from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data
 from raccoon_fast.core._memory_py import give_back
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
 from raccoon_fast.core._router_py import Router
+from raccoon_fast.core._steps_py import new_steps
 from raccoon_fast.errors import ClientClosedError, Outcome
-from raccoon_fast.threads import at_once, new_lock
+from raccoon_fast.threads import new_lock, snapshot
 
 if TYPE_CHECKING:
     import threading
@@ -245,9 +246,9 @@ def _pairs(events: Iterable[_Event]) -> Iterable[tuple[str, bytes]]:
 
 def _counted(events: _Events) -> dict[str, int]:
     if len(events) > _MANY:
-        return {**Counter(map(_FIRST, [*events]))}
+        return {**Counter(map(_FIRST, snapshot(events)))}
     counts: dict[str, int] = {}
-    for event_type, _, _ in [*events]:
+    for event_type, _, _ in snapshot(events):
         counts[event_type] = counts.get(event_type, 0) + 1
     return counts
 
@@ -347,19 +348,21 @@ class Accumulator:
     def buffered(self) -> int:
         """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
         try:
-            return sum(chain(self._bytes, map(_THIRD, map(_LAST, map(_GATHERED, chain(self._opened, self._sealing))))))
+            waiting = map(_THIRD, map(_LAST, map(_GATHERED, chain(self._opened, self._sealing))))
+            return self._total(chain(self._bytes, waiting))
         except IndexError:  # the only event of a batch was withdrawn
-            return sum(self._bytes) + sum(_nbytes(batch.gathered) for batch in [*self._opened, *self._sealing])
+            batches = self._items(chain(self._opened, self._sealing))
+            return self._total(self._bytes) + sum(_nbytes(batch.gathered) for batch in batches)
 
     @property
     def accepted(self) -> int:
         """Events accepted so far."""
-        return sum(chain(self._accepted, map(len, map(_GATHERED, chain(self._opened, self._sealing)))))
+        return self._total(chain(self._accepted, map(len, map(_GATHERED, chain(self._opened, self._sealing)))))
 
     @property
     def taken(self) -> int:
         """Events in the batches that were taken or dropped so far."""
-        return sum(self._taken)
+        return self._total(self._taken)
 
     @property
     def open_count(self) -> int:
@@ -434,7 +437,7 @@ class Accumulator:
                     pass
                 if batch is not None and events.__class__ is not deque:
                     continue  # it was sealed just now
-                is_full = sum(self._bytes) + nbytes + size > self._buffer_bytes
+                is_full = self._total(self._bytes) + nbytes + size > self._buffer_bytes
                 if not is_full:
                     is_needed = batch is None or nbytes + size > self._max_bytes
                     if not is_needed or fresh is not None:
@@ -458,13 +461,13 @@ class Accumulator:
                             events = batch.gathered = deque()
                         receipt = batch.receipt  # before another thread takes the sealed batch and clears it
                         event = (type, data, nbytes + size)
-                        events.append(event)
+                        self._append(events, event)
                         if is_needed:
                             self._untold = batch
-                            self._opened.append(batch)
+                            self._append(self._opened, batch)
                             opened = True
                             fresh = None
-                        if (self._closed or batch.gathered is not events) and _withdraw(events, event):
+                        if (self._closed or batch.gathered is not events) and self._withdraw(events, event):
                             continue  # a signal handler, or another thread, has closed it or sealed the batch
                         if len(events) >= self._max_events:
                             sealed = self._seal(batch) or sealed
@@ -539,15 +542,17 @@ class Accumulator:
     def _append_sealed(self, batch: Batch, cost: int, count: int) -> None:
         """Accept a batch that is sealed already. Raises ClientClosedError if a signal handler closes this meanwhile."""
         entry = (batch, count)
-        at_once(map(deque.append, (self._bytes, self._accepted, self._sealed), (cost, count, entry)))  # type: ignore[arg-type]
+        self._at_once(
+            map(deque.append, (self._bytes, self._accepted, self._sealed), (cost, count, entry))  # type: ignore[arg-type]
+        )
         if self._closed:  # maybe no thread is left to take the batch
             numbers = (self._bytes, self._accepted), (-cost, -count)
             with contextlib.suppress(ValueError):  # it was taken
-                at_once(map(deque.remove, (self._sealed,), (entry,)), map(deque.append, *numbers))
+                self._at_once(map(deque.remove, (self._sealed,), (entry,)), map(deque.append, *numbers))
                 raise ClientClosedError("the producer was closed")
         if len(self._bytes) > _MOST_NUMBERS or len(self._accepted) > _MOST_NUMBERS:
-            _fold(self._bytes)
-            _fold(self._accepted)
+            self._fold(self._bytes)
+            self._fold(self._accepted)
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
         """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted.
@@ -627,28 +632,24 @@ class Accumulator:
         if self._sealing:
             self._finish_sealing()
         try:
-            if into is None:
-                batch, count = self._sealed.popleft()
-                self._taken.append(count)
-            else:
-                taken: deque[tuple[Batch, int]] = deque()
-                at_once(
-                    map(deque.append, (taken,), map(deque.popleft, (self._sealed,))),
-                    map(deque.append, (self._taken,), map(_SECOND, map(_FIRST, (taken,)))),
-                    map(deque.append, (into,), map(_FIRST, map(_FIRST, (taken,)))),
-                )
-                batch, _ = taken[0]
+            taken: deque[tuple[Batch, int]] = deque()
+            self._at_once(
+                map(deque.append, (taken,), map(deque.popleft, (self._sealed,))),
+                map(deque.append, (self._taken,), map(_SECOND, map(_FIRST, (taken,)))),
+                () if into is None else map(deque.append, (into,), map(_FIRST, map(_FIRST, (taken,)))),
+            )
+            batch, _ = taken[0]
         except IndexError:
             return None
         if len(self._taken) > _MOST_NUMBERS:
-            _fold(self._taken)
+            self._fold(self._taken)
         return batch
 
     def take_all(self) -> tuple[deque[Batch], dict[str, int]]:
         """Remove and return all sealed batches, in order, and the number of their events per type."""
         self._finish_sealing()
         entries: deque[tuple[Batch, int]] = deque()
-        at_once(
+        self._at_once(
             map(deque.extend, (entries,), (self._sealed,)),
             map(deque.clear, (self._sealed,)),
             map(deque.append, (self._taken,), map(sum, (map(_SECOND, chain(entries)),))),
@@ -670,21 +671,21 @@ class Accumulator:
 
     def hold(self, nbytes: int) -> None:
         """Add to `buffered` the cost of a batch that came from elsewhere, such as a stored one."""
-        self._bytes.append(nbytes)
+        self._append(self._bytes, nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
-            _fold(self._bytes)
+            self._fold(self._bytes)
 
     def release(self, nbytes: int) -> None:
         """Subtract the cost of a batch from `buffered`."""
-        self._bytes.append(-nbytes)
+        self._append(self._bytes, -nbytes)
         if len(self._bytes) > _MOST_NUMBERS:
-            _fold(self._bytes)
+            self._fold(self._bytes)
         self._released += nbytes
 
     def releasing(self, nbytes: int) -> Iterator[object]:
         """Like `release`, but returns an iterator for `threads.at_once`."""
         self._released += nbytes
-        return map(self._bytes.append, (-nbytes,))
+        return self._step(map(self._bytes.append, (-nbytes,)))
 
     def limit_bytes(self, max_bytes: int) -> None:
         """From now on, seal batches before they exceed this many bytes, if that is less than the current limit."""
@@ -697,6 +698,10 @@ class Accumulator:
     def reset(self) -> None:
         """Forget all batches and all counts. Called in a forked child, where another thread may have held the lock."""
         self._lock = new_lock()
+        # These see and change the deques below.
+        steps = new_steps()
+        self._at_once, self._total, self._items = steps.at_once, steps.total, steps.items
+        self._append, self._step = steps.append, steps.step
         self._holder = 0
         self._stuck_s = 0.0
         # Bytes released since memory was last given back; not exact, as threads count at the same time.
@@ -716,7 +721,7 @@ class Accumulator:
     def waiting_types(self) -> dict[str, int]:
         """The number of events per type in the batches that were not taken yet, all at one moment."""
         counts: dict[str, int] = {}
-        for batch in [*chain(map(_FIRST, chain(self._sealed)), self._sealing, self._opened)]:
+        for batch in self._items(chain(map(_FIRST, chain(self._sealed)), self._sealing, self._opened)):
             _add_up(counts, batch.types_so_far())
         return counts
 
@@ -741,7 +746,7 @@ class Accumulator:
         """
         events = batch.gathered
         try:
-            at_once(
+            self._at_once(
                 map(deque.remove, (self._opened,), (batch,)),
                 map(deque.append, (self._sealing,), (batch,)),
                 map(setattr, (batch,), ("gathered",), map(list, (events,))),
@@ -756,15 +761,18 @@ class Accumulator:
         has_sealed = False
         while self._sealing:
             try:
-                batch = self._sealing[0]
-                events = batch.gathered
+                # One step: without a GIL, another thread may be about to replace the deque of events. chain() begins to
+                # read when the step does.
+                batch, events = self._items(
+                    zip(chain(self._sealing), map(_GATHERED, chain(self._sealing)), strict=False)
+                )[0]
                 if not events:  # its only event was withdrawn
-                    self._sealing.remove(batch)
+                    self._at_once(map(deque.remove, (self._sealing,), (batch,)))
                     continue
                 nbytes, count = events[-1][2], len(events)
                 changes = self._changes(events, nbytes, count)
                 numbers = nbytes + changes["_beside"], count, (batch, count)
-                at_once(
+                self._at_once(
                     map(deque.remove, (self._sealing,), (batch,)),
                     map(setattr, repeat(batch), changes, changes.values()),
                     map(deque.append, (self._bytes, self._accepted, self._sealed), numbers),  # type: ignore[arg-type]
@@ -773,8 +781,8 @@ class Accumulator:
             except (IndexError, ValueError):  # another call was faster
                 pass
         if len(self._bytes) > _MOST_NUMBERS or len(self._accepted) > _MOST_NUMBERS:
-            _fold(self._bytes)
-            _fold(self._accepted)
+            self._fold(self._bytes)
+            self._fold(self._accepted)
         return has_sealed
 
     def _changes(self, events: _Events, nbytes: int, count: int) -> dict[str, Any]:
@@ -782,7 +790,7 @@ class Accumulator:
         types = _counted(events)
         beside, is_crowded = 0, False
         if self._batch_cost:
-            is_crowded = sum(self._bytes) + nbytes > self._buffer_bytes >> 3
+            is_crowded = self._total(self._bytes) + nbytes > self._buffer_bytes >> 3
             beside, types = _weighed(types, count, self._batch_cost, self._one_type, is_crowded=is_crowded)
         changes = {"_beside": beside, "_counts": types, "_nbytes": nbytes}
         if is_crowded:
@@ -831,29 +839,27 @@ class Accumulator:
             self._lock = new_lock()
             self._stuck_s = 0.0
 
+    def _fold(self, numbers: deque[int]) -> None:
+        """Replace the numbers with their sum."""
+        total: deque[int] = deque()
+        self._at_once(
+            map(deque.append, (total,), map(sum, (numbers,))),
+            map(deque.clear, (numbers,)),
+            map(deque.append, (numbers,), map(deque.popleft, (total,))),
+        )
+
+    def _withdraw(self, events: deque[_Event], event: _Event) -> bool:
+        """Remove an event from the open batch again. Returns False if the batch was sealed with the event in it."""
+        try:
+            self._at_once(map(deque.remove, (events,), (event,)))
+        except ValueError:
+            return False
+        return True
+
     def _leave(self, lock: threading.Lock) -> None:
         self._stuck_s = 0.0
         self._holder = 0
         lock.release()
-
-
-def _fold(numbers: deque[int]) -> None:
-    """Replace the numbers with their sum."""
-    total: deque[int] = deque()
-    at_once(
-        map(deque.append, (total,), map(sum, (numbers,))),
-        map(deque.clear, (numbers,)),
-        map(deque.append, (numbers,), map(deque.popleft, (total,))),
-    )
-
-
-def _withdraw(events: deque[_Event], event: _Event) -> bool:
-    """Remove an event from the open batch again. Returns False if the batch was sealed with the event in it."""
-    try:
-        events.remove(event)
-    except ValueError:
-        return False
-    return True
 
 
 _ACCEPTING = Accumulator._accept.__code__  # noqa: SLF001

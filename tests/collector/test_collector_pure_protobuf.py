@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+NAME = "raystack.raccoon.v1beta1.SendEventRequest"
 PROGRAM = """
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.internal import api_implementation
@@ -42,9 +43,9 @@ def test_bad_messages_are_refused_as_by_the_compiled_form() -> None:
     expected = [
         "python",
         "DecodeError: 'utf-8' codec can't decode byte 0xff",
-        "MalformedRequest: proto:\N{NO-BREAK SPACE}field raystack.raccoon.v1beta1.SendEventRequest.req_guid contains invalid UTF-8",
-        "Fault(path='$', reason=\"is not a raystack.raccoon.v1beta1.SendEventRequest: 'utf-8' codec",
-        "ValueError: the data of the event of type 'page' is not a raystack.raccoon.v1beta1.SendEventRequest: 'utf-8' codec",
+        f"MalformedRequest: proto:\N{NO-BREAK SPACE}field {NAME}.req_guid contains invalid UTF-8",
+        f"Fault(path='$', reason=\"is not a {NAME}: 'utf-8' codec",
+        f"ValueError: the data of the event of type 'page' is not a {NAME}: 'utf-8' codec",
         "TypeError: a.proto imports 'b.proto', which is not there",
     ]
     assert len(lines) == len(expected), done.stderr

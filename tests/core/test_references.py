@@ -36,14 +36,14 @@ def keeps_all_references(action: Callable[[], Any]) -> None:
     for _ in range(100):  # until caches and free lists are full
         action()
     differences = []
-    for _ in range(3):  # other threads have objects too: those of the tests' own machinery
+    for _ in range(10):  # other threads have objects too: those of the tests' own machinery
         before = total()
         for _ in range(ROUNDS):
             action()
         differences.append(total() - before)
         if abs(differences[-1]) < ROUNDS / 10:
             return
-    raise AssertionError(f"after {ROUNDS} rounds, thrice: {differences}")
+    raise AssertionError(f"after {ROUNDS} rounds, each time: {differences}")
 
 
 def refused(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:

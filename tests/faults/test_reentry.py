@@ -171,7 +171,7 @@ def test_the_first_event_may_be_a_finalizer_s_at_any_allocation(
     if before:
         pytest.importorskip("gevent")
     program = """
-import gc, sys, weakref
+import gc, sys, sysconfig, weakref
 from raccoon_fast import RAW, Producer
 producer, is_emitting, inside, references = None, False, 0, []
 def emit(*_):
@@ -199,7 +199,8 @@ for threshold in range(1, 60):
     total = producer.close(20).total
     assert total.unsettled == 0 and total.accepted >= 1, total
     producer = None
-assert inside > 10, inside
+# A free-threaded Python counts 512 allocations before it looks at the threshold.
+assert inside > 10 or sysconfig.get_config_var("Py_GIL_DISABLED"), inside
 """
     run(f"{before}\n{program}", collector.ws_url, kind, RACCOON_FAST_NO_EXTENSIONS=form)
 
