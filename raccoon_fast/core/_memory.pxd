@@ -37,6 +37,17 @@ cdef extern from *:
     /* malloc is not trimmed for less. */
     #define RF_WORTH_TRIMMING (2 << 20)
 
+    /* A free-threaded Python serves all blocks from mimalloc, which `rf_give_back` does not reach. */
+    #if defined(Py_GIL_DISABLED)
+    #define RF_MALLOC PyMem_RawMalloc
+    #define RF_REALLOC PyMem_RawRealloc
+    #define RF_FREE PyMem_RawFree
+    #else
+    #define RF_MALLOC PyMem_Malloc
+    #define RF_REALLOC PyMem_Realloc
+    #define RF_FREE PyMem_Free
+    #endif
+
     #if defined(__GLIBC__)
     /* Bytes of the blocks that malloc serves, and the most of them since it was trimmed. */
     static int64_t rf_used = 0;
@@ -200,7 +211,7 @@ cdef extern from *:
             }
         }
     #endif
-        data = (uint8_t*) PyMem_Malloc((size_t) *size);
+        data = (uint8_t*) RF_MALLOC((size_t) *size);
         if (data != NULL) rf_count_block(*size, 1);
         return data;
     }
@@ -214,7 +225,7 @@ cdef extern from *:
         }
     #endif
         (void) mapped;
-        PyMem_Free(data);
+        RF_FREE(data);
         rf_count_block(size, -1);
     }
 
@@ -250,7 +261,7 @@ cdef extern from *:
     #else
         (void) moved_mapped;
     #endif
-        moved = (uint8_t*) PyMem_Realloc(data, (size_t) *size);
+        moved = (uint8_t*) RF_REALLOC(data, (size_t) *size);
         if (moved != NULL) {
             rf_count_block(old_size, -1);
             rf_count_block(*size, 1);

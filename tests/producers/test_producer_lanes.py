@@ -148,7 +148,8 @@ def test_a_noisy_lane_evicts_and_delays_no_other(collector: Collector, new_produ
         with pytest.raises(BufferFull, match=f"the buffer of the lane {kind!r} is full: [0-9]+ of 20000 bytes"):
             [producer.emit(kind, bytes(1000)) for _ in range(200)]
     payments += [producer.emit("payment", b"%d" % number) for number in range(20, 40)]
-    assert isinstance(receipts["page"][0].exception(10), DroppedError)
+    # The first ones may be on their way already.
+    assert DroppedError in [type(receipt.exception(0)) for receipt in receipts["page"] if receipt.done()]
     assert isinstance(receipts["debug"][-1].exception(10), DroppedError)
     total = producer.stats().total
     assert set(total.dropped) == {"drop_oldest", "drop_newest"}
