@@ -18,7 +18,7 @@ from raccoon_fast.delivery.ledger import OTHER_TYPES, Ledger
 
 MIB = 1 << 20
 # mimalloc, from which a free-threaded Python allocates, leaves holes between buffers of 1 MB.
-_HOLES = 24 * MIB if sysconfig.get_config_var("Py_GIL_DISABLED") else 0
+_HOLES = 16 * MIB if sysconfig.get_config_var("Py_GIL_DISABLED") else 0
 # More than `buffer_bytes`, by which the process may grow.
 PROMISED = 32 * MIB + _HOLES
 # By which it may grow in tests of one kind of load.
