@@ -442,14 +442,18 @@ class TestExit:
     def test_while_another_thread_waits_for_an_acknowledgement(self, protocol, collector):
         script = """
         client = new()
+        ready = threading.Barrier(3)
 
         def follow():
-            for ack in client.acks():
+            acks = client.acks()
+            ready.wait()
+            for ack in acks:
                 pass
 
         client.send(events)
         for target in (follow, follow):
             threading.Thread(target=target, daemon=True).start()
+        ready.wait()  # acks() raises once the client is closed
         """
         assert run(script, protocol, address_of(protocol, collector)) == ("", "", 0)
 

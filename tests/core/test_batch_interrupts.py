@@ -13,9 +13,16 @@ import pytest
 from interrupts import Interrupt, ctrl_c
 
 from raccoon_fast.core import _batch_py
+from raccoon_fast.core._steps_py import LockedSteps, Steps
 from raccoon_fast.errors import ClientClosedError
 
 EVENTS = 7
+
+
+@pytest.fixture(params=[Steps, LockedSteps], autouse=True)
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GIL and without one."""
+    monkeypatch.setattr(_batch_py, "new_steps", request.param)
 
 
 class Given:
