@@ -18,7 +18,7 @@ from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data
 from raccoon_fast.core._memory_py import give_back
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
 from raccoon_fast.core._router_py import Router
-from raccoon_fast.core._steps_py import new_steps
+from raccoon_fast.core._steps_py import Steps, new_steps
 from raccoon_fast.errors import ClientClosedError, Outcome
 from raccoon_fast.threads import new_lock, snapshot
 
@@ -632,13 +632,17 @@ class Accumulator:
         if self._sealing:
             self._finish_sealing()
         try:
-            taken: deque[tuple[Batch, int]] = deque()
-            self._at_once(
-                map(deque.append, (taken,), map(deque.popleft, (self._sealed,))),
-                map(deque.append, (self._taken,), map(_SECOND, map(_FIRST, (taken,)))),
-                () if into is None else map(deque.append, (into,), map(_FIRST, map(_FIRST, (taken,)))),
-            )
-            batch, _ = taken[0]
+            if into is None and self._has_gil:  # the short way
+                batch, count = self._sealed.popleft()
+                self._taken.append(count)
+            else:
+                taken: deque[tuple[Batch, int]] = deque()
+                self._at_once(
+                    map(deque.append, (taken,), map(deque.popleft, (self._sealed,))),
+                    map(deque.append, (self._taken,), map(_SECOND, map(_FIRST, (taken,)))),
+                    () if into is None else map(deque.append, (into,), map(_FIRST, map(_FIRST, (taken,)))),
+                )
+                batch, _ = taken[0]
         except IndexError:
             return None
         if len(self._taken) > _MOST_NUMBERS:
@@ -702,6 +706,7 @@ class Accumulator:
         steps = new_steps()
         self._at_once, self._total, self._items = steps.at_once, steps.total, steps.items
         self._append, self._step = steps.append, steps.step
+        self._has_gil = isinstance(steps, Steps)
         self._holder = 0
         self._stuck_s = 0.0
         # Bytes released since memory was last given back; not exact, as threads count at the same time.

@@ -63,7 +63,7 @@ class LockedSteps:
 
     def append(self, to: deque[Any], item: Any) -> None:
         """Append to a deque."""
-        self.at_once(map(deque.append, (to,), (item,)))
+        at_once(self.step(map(deque.append, (to,), (item,))))
 
     def step(self, calls: Iterator[object]) -> Iterator[object]:
         """Return an iterator for `threads.at_once`. The calls must not raise."""
