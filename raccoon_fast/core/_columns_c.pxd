@@ -13,4 +13,6 @@ cdef class Slices:
     cdef bint has_data
     cdef bint has_offsets
 
+    cdef int check_range(self, Py_ssize_t start, Py_ssize_t stop) except -1
+    cdef int find_all(self, Py_ssize_t start, Py_ssize_t stop, const uint8_t** begin, Py_ssize_t* size) except -1
     cdef int find(self, Py_ssize_t index, const uint8_t** start, Py_ssize_t* size) except -1

@@ -86,17 +86,50 @@ cdef class Slices:
         self.find(index, &start, &size)
         return PyBytes_FromStringAndSize(<const char*> start, size)
 
+    def part(self, Py_ssize_t start, Py_ssize_t stop):
+        """Return the slices from `start` to before `stop`, which share the buffers."""
+        self.check_range(start, stop)
+        data = <object> self.data.obj if self.has_data else None
+        return Slices(data, <object> self.offsets.obj, self.first + start, stop - start, self.width)
+
+    def nbytes(self, Py_ssize_t start, Py_ssize_t stop):
+        """Return how many bytes the slices from `start` to before `stop` have together."""
+        cdef const uint8_t* begin
+        cdef Py_ssize_t size
+        self.check_range(start, stop)
+        self.find_all(start, stop, &begin, &size)
+        return size
+
+    def joined(self):
+        """Return all slices together."""
+        cdef const uint8_t* begin
+        cdef Py_ssize_t size
+        self.find_all(0, self.count, &begin, &size)
+        return PyBytes_FromStringAndSize(<const char*> begin, size)
+
+    cdef int check_range(self, Py_ssize_t start, Py_ssize_t stop) except -1:
+        if not 0 <= start <= stop <= self.count:
+            raise IndexError(f"there are {self.count} slices, and none from {start} to {stop}")
+        return 0
+
+    cdef int find_all(self, Py_ssize_t start, Py_ssize_t stop, const uint8_t** begin, Py_ssize_t* size) except -1:
+        """Return the start and the size of the slices from `start` to before `stop`."""
+        return find_slice(
+            &self.offsets, self.width, self.first + start, self.first + stop, &self.data, self.has_data, begin, size
+        )
+
     cdef int find(self, Py_ssize_t index, const uint8_t** start, Py_ssize_t* size) except -1:
         """Return the start and the size of a slice."""
         if not 0 <= index < self.count:
             raise IndexError(f"there are {self.count} slices, and none is number {index}")
-        return find_slice(&self.offsets, self.width, self.first + index, &self.data, self.has_data, start, size)
+        return self.find_all(index, index + 1, start, size)
 
 
 cdef inline int find_slice(
     Py_buffer* offsets,
     Py_ssize_t width,
-    Py_ssize_t place,
+    Py_ssize_t first,
+    Py_ssize_t last,
     Py_buffer* data,
     bint has_data,
     const uint8_t** start,
@@ -107,11 +140,13 @@ cdef inline int find_slice(
     cdef int64_t[2] wide
     cdef Py_ssize_t length = data.len if has_data else 0
     if width == 4:
-        memcpy(narrow, <const uint8_t*> offsets.buf + place * 4, 8)
+        memcpy(&narrow[0], <const uint8_t*> offsets.buf + first * 4, 4)
+        memcpy(&narrow[1], <const uint8_t*> offsets.buf + last * 4, 4)
         wide[0] = narrow[0]
         wide[1] = narrow[1]
     else:
-        memcpy(wide, <const uint8_t*> offsets.buf + place * 8, 16)
+        memcpy(&wide[0], <const uint8_t*> offsets.buf + first * 8, 8)
+        memcpy(&wide[1], <const uint8_t*> offsets.buf + last * 8, 8)
     if not 0 <= wide[0] <= wide[1] <= length:
         refuse_offset(wide[0], wide[1], length)
     start[0] = <const uint8_t*> data.buf + wide[0] if has_data else <const uint8_t*> b""
@@ -283,7 +318,7 @@ cdef inline int write_value(Field field, Py_ssize_t row, _Output output) except 
             output.size += before + size
         return 0
     if field.has_offsets:
-        find_slice(&field.offsets, field.width, place, &field.values, field.has_values, &raw, &size)
+        find_slice(&field.offsets, field.width, place, place + 1, &field.values, field.has_values, &raw, &size)
         if size > PY_SSIZE_T_MAX // 32:
             raise MemoryError
         if field.skips_zero and not size:

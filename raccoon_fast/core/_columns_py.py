@@ -60,6 +60,37 @@ class Slices:
             raise IndexError(f"there are {self._count} slices, and none is number {index}")
         return _slice(self._data, self._offsets, self._first + index)
 
+    def part(self, start: int, stop: int) -> Slices:
+        """Return the slices from `start` to before `stop`, which share the buffers.
+
+        Raises:
+            IndexError: There are not so many slices.
+        """
+        self._check_range(start, stop)
+        return Slices(self._data, self._offsets, self._first + start, stop - start, self._offsets.itemsize)
+
+    def nbytes(self, start: int, stop: int) -> int:
+        """Return how many bytes the slices from `start` to before `stop` have together.
+
+        Raises:
+            IndexError: There are not so many slices.
+            ValueError: The first or the last one is outside the data.
+        """
+        self._check_range(start, stop)
+        return len(_between(self._data, self._offsets, self._first + start, self._first + stop))
+
+    def joined(self) -> bytes:
+        """Return all slices together.
+
+        Raises:
+            ValueError: The first or the last one is outside the data.
+        """
+        return _between(self._data, self._offsets, self._first, self._first + self._count).tobytes()
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self._count:
+            raise IndexError(f"there are {self._count} slices, and none from {start} to {stop}")
+
 
 class Field:
     """One column of the rows that `encode_rows` writes: Arrow's buffers, and how to write a value.
@@ -197,10 +228,14 @@ def _numbers(data: memoryview, width: int, *, is_signed: bool) -> memoryview:
 
 
 def _slice(data: memoryview, offsets: memoryview, place: int) -> bytes:
-    start, end = offsets[place], offsets[place + 1]
+    return _between(data, offsets, place, place + 1).tobytes()
+
+
+def _between(data: memoryview, offsets: memoryview, first: int, last: int) -> memoryview:
+    start, end = offsets[first], offsets[last]
     if not 0 <= start <= end <= len(data):
         refuse_offset(start, end, len(data))
-    return data[start:end].tobytes()
+    return data[start:end]
 
 
 def _bit(bits: memoryview, place: int) -> int:

@@ -6,19 +6,22 @@ import contextlib
 import time
 import uuid
 import zlib
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.errors import EventsRejectedError, RaccoonError
 from raccoon_fast.integrations.workers import Scope, borrow
+from raccoon_fast.producers.encoded_rows import EncodedRows, Run
 from raccoon_fast.texts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
 
+    from raccoon_fast.core.columns import Slices
     from raccoon_fast.delivery.receipts import Receipt
     from raccoon_fast.integrations.options import SinkOptions
     from raccoon_fast.integrations.workers import Worker
@@ -127,14 +130,18 @@ def write_task(batches: Iterable[pa.RecordBatch], options: SinkOptions, scope: S
     return report
 
 
-def req_guid(scope: Scope, number: int, options: SinkOptions, events: Sequence[tuple[str, bytes]]) -> str:
+def req_guid(scope: Scope, number: int, options: SinkOptions, events: EncodedRows) -> str:
     """The guid of a task's batch, counted from 0.
 
     The guid depends on the events. So a reader that drops known guids never drops other events, even if a task that
     runs again gets its rows in another order.
     """
-    types = "\n".join([event_type for event_type, _ in events]).encode()
-    digest = zlib.crc32(b"".join([data for _, data in events]), zlib.crc32(types))
+    types: list[str] = []
+    for run in events.runs:
+        types += [run.types] * len(run.slices) if isinstance(run.types, str) else run.types
+    digest = zlib.crc32("\n".join(types).encode())
+    for run in events.runs:
+        digest = zlib.crc32(run.slices.joined(), digest)
     slot = f"{scope.query}/{scope.epoch}/{scope.partition}/{number}"
     return str(uuid.uuid5(_BATCHES, f"{slot}/{options.shape}/{digest}"))
 
@@ -151,9 +158,7 @@ def total(reports: Iterable[TaskReport]) -> TaskReport:
     return sum_
 
 
-def cut(
-    columns: Columns, batches: Iterable[pa.RecordBatch], max_events: int, max_bytes: int
-) -> Iterator[list[tuple[str, bytes]]]:
+def cut(columns: Columns, batches: Iterable[pa.RecordBatch], max_events: int, max_bytes: int) -> Iterator[EncodedRows]:
     """Divide rows into requests, only by their number and their bytes.
 
     Args:
@@ -163,42 +168,44 @@ def cut(
         max_bytes: The largest number of bytes per request, counting 64 bytes of overhead per event; a larger event has
             its own request.
     """
-    waiting: list[tuple[str, bytes]] = []
-    sizes: list[int] = []
+    runs: list[Run] = []
+    events = nbytes = 0
     for batch in batches:
-        for types, data in columns.events(batch):
-            waiting.extend(zip(types, data, strict=True))
-            sizes.extend(map(len, data))
+        for types, slices, _ in columns.parts(batch):
             start = 0
-            while (end := _end(sizes, start, max_events, max_bytes)) is not None:
-                yield waiting[start:end]
-                start = end
-            del waiting[:start], sizes[:start]
-    if waiting:
-        yield waiting
+            while start < len(slices):
+                fitting = _fitting(slices, start, max_events - events, max_bytes - nbytes)
+                stop = start + (fitting if events else max(1, fitting))
+                if stop > start:
+                    runs.append(Run(types if isinstance(types, str) else types[start:stop], slices.part(start, stop)))
+                    events += stop - start
+                    nbytes += slices.nbytes(start, stop) + _EVENT_BYTES * (stop - start)
+                    start = stop
+                if start < len(slices) or events == max_events:
+                    yield EncodedRows(runs)
+                    runs = []
+                    events = nbytes = 0
+    if runs:
+        yield EncodedRows(runs)
 
 
-def _end(sizes: Sequence[int], start: int, max_events: int, max_bytes: int) -> int | None:
-    """The end of the request that begins at `start`; None if it has room for more rows."""
-    stop = start + max_events
-    first = sizes[start:stop]
-    if sum(first) + _EVENT_BYTES * len(first) <= max_bytes:
-        return stop if len(first) == max_events else None
-    size = 0
-    for count, length in enumerate(first):
-        size += length + _EVENT_BYTES
-        if size > max_bytes:
-            return start + max(1, count)
-    return None
+def _fitting(slices: Slices, start: int, most: int, max_bytes: int) -> int:
+    """How many events from `start` on fit into a request: up to `most`, and of up to so many bytes together."""
+    most = min(most, len(slices) - start)
+
+    def size(count: int) -> int:
+        return slices.nbytes(start, start + count) + _EVENT_BYTES * count
+
+    return most if size(most) <= max_bytes else bisect_right(range(1, most), max_bytes, key=size)
 
 
-def _send(worker: Worker, events: list[tuple[str, bytes]], guid: str, scope: Scope, report: TaskReport) -> _Sent:
-    first = events[0]
+def _send(worker: Worker, events: EncodedRows, guid: str, scope: Scope, report: TaskReport) -> _Sent:
+    first = next(iter(events))
     try:
         receipt = worker.producer.emit_batch(events, req_guid=guid)
     except Exception as error:
         raise _task_error(scope, report, guid, first, error) from error
-    return _Sent(receipt, len(events), sum(len(data) for _, data in events), first)
+    return _Sent(receipt, len(events), events.nbytes, first)
 
 
 def _settle(sent: _Sent, options: SinkOptions, scope: Scope, report: TaskReport) -> None:

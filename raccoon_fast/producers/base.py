@@ -26,6 +26,7 @@ from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError, Ser
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.producers.before_send import BeforeSend
+from raccoon_fast.producers.encoded_rows import EncodedRows
 from raccoon_fast.producers.environment import Environment, unknown_variables
 from raccoon_fast.producers.lanes import LaneOptions, LaneTable, Sampler, resolve_lanes
 from raccoon_fast.producers.meter import ProducerMeter
@@ -412,7 +413,10 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             events = self._serialized((index, pair_of(index, event)) for index, event in enumerate(events))
         batch = self._new_batch(req_guid, lane)
         try:
-            batch.add_many(events)
+            if isinstance(events, EncodedRows):
+                events.add_to(batch)
+            else:
+                batch.add_many(events)
             if not batch.count:
                 raise ValueError("events is empty: a batch needs at least one event")
         except BaseException:

@@ -74,11 +74,32 @@ def test_a_slice_is_the_bytes_between_its_offsets(impl):
     assert impl.columns.Slices(None, bytes(8), 0, 1, 4)[0] == b""
 
 
+def test_a_part_of_slices_shares_their_buffers(impl):
+    data, offsets = bytearray(b"onetwothree"), array.array("q", [0, 3, 6, 6, 11])
+    slices = impl.columns.Slices(data, offsets, 1, 3, 8)
+    assert (slices.nbytes(0, 3), slices.nbytes(1, 1), slices.joined()) == (8, 0, b"twothree")
+    slices.at = 2
+    part = slices.part(1, 3)
+    assert ([part[0], part[1]], len(part), part.at, part.joined()) == ([b"", b"three"], 2, 0, b"three")
+    del slices
+    data[6:] = b"THREE"
+    assert part.part(1, 2)[0] == b"THREE"
+    assert part.part(2, 2).joined() == b""
+    assert impl.columns.Slices(None, bytes(8), 0, 1, 4).part(0, 1).joined() == b""
+    for start, stop in ((-1, 1), (0, 3), (2, 1)):
+        for read in (part.part, part.nbytes):
+            with pytest.raises(IndexError, match=f"there are 2 slices, and none from {start} to {stop}"):
+                read(start, stop)
+
+
 @pytest.mark.parametrize("ends", [[0, 9], [-1, 2], [3, 2], [0, -1], [-(2**31), 2**31 - 1]])
 def test_offsets_beyond_the_data_are_refused(impl, ends):
     slices = impl.columns.Slices(b"12345678", array.array("i", ends), 0, 1, 4)
     with pytest.raises(ValueError, match="are no part of 8 bytes of data"):
         slices[0]
+    for read in (slices.joined, slices.part(0, 1).joined, lambda: slices.nbytes(0, 1)):
+        with pytest.raises(ValueError, match="are no part of 8 bytes of data"):
+            read()
     field = impl.columns.Field("bytes", b"", 1, values=b"12345678", offsets=array.array("i", ends), width=4)
     with pytest.raises(ValueError, match="are no part of 8 bytes of data"):
         impl.columns.encode_rows([field], 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from encoded import encoded
 from numbered_flights import judge, judge_a_kill, one_worker_killed, write_flights
 from patience import patient
 
@@ -79,7 +80,7 @@ def test_rows_arrive_as_events(spark: Any, collector: Collector, tmp_path: Path,
         batches.setdefault(event.req_guid, []).append((event.type, event.data))
     scopes = [Scope("job", 0, partition) for partition in range(partitions)]
     for guid, events in batches.items():
-        assert guid in {req_guid(scope, number, options, events) for scope in scopes for number in range(8)}
+        assert guid in {req_guid(scope, number, options, encoded(events)) for scope in scopes for number in range(8)}
     heard(f"job job is written: {count:,} events", f"of {partitions} tasks")
 
 
