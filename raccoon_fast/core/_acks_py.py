@@ -223,5 +223,6 @@ def _key(req_guid: str) -> int:
     the remembered guids have the same key once in 10**11 tables.
     """
     key = hash(req_guid)
-    # Python keeps whole numbers of up to 60 bits in as little memory as those of 31.
-    return key & 0x0FFFFFFFFFFFFFFF
+    # Python keeps whole numbers of up to 60 bits in as little memory as those of 31. (A mask of 60 bits would be a
+    # Python object in the compiled form.)
+    return key >> 4

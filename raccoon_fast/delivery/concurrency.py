@@ -86,7 +86,6 @@ class Concurrency:
         self._round_s = 0.0
         self._rounds_left = _ROUNDS
         self._mean_s = 0.0
-        self._plenty_bytes: float = _FEW_BYTES * connections
         self._exact = float(first)
         self.limit = first
         self._usual_s = 0.0
@@ -100,7 +99,12 @@ class Concurrency:
     def room(self, batches: int, nbytes: int) -> int:
         """How many more batches may be in flight, besides the given number and bytes."""
         self._is_full = False
-        if nbytes >= self._plenty_bytes and batches >= _FEW_BATCHES * self._connections:
+        connections = self._connections
+        if (
+            nbytes >= _FEW_BYTES * connections
+            and batches >= _FEW_BATCHES * connections
+            and nbytes >= self._mean_s * _PLENTY_BYTES_PER_S * connections
+        ):
             return 0
         if batches < self.limit:
             return 0 if nbytes >= self._most_bytes and batches >= self._first else self.limit - batches
@@ -110,15 +114,12 @@ class Concurrency:
     def acked(self, began_s: float, now_s: float) -> None:
         """A batch sent at `began_s` was acknowledged."""
         latency_s = now_s - began_s
-        self._mean_s += (latency_s - self._mean_s) * (_SMOOTHING if self._mean_s else 1.0)
-        plenty = self._mean_s * _PLENTY_BYTES_PER_S
-        # Here and in other code per batch, a call of max would cost as much as everything around it.
-        self._plenty_bytes = (plenty if plenty > _FEW_BYTES else _FEW_BYTES) * self._connections  # noqa: FURB136
-        if self._usual_s == 0.0 or latency_s < self._usual_s:
-            self._usual_s = latency_s
-        else:
-            self._usual_s += (latency_s - self._usual_s) * _DRIFT
-        if latency_s > self._usual_s * _SLOW_FACTOR + _SLOW_MARGIN_S:
+        mean_s, usual_s = self._mean_s, self._usual_s
+        self._mean_s = mean_s + (latency_s - mean_s) * _SMOOTHING if mean_s else latency_s
+        # 0 before the first acknowledgement.
+        usual_s = usual_s + (latency_s - usual_s) * _DRIFT if 0.0 < usual_s <= latency_s else latency_s
+        self._usual_s = usual_s
+        if latency_s > usual_s * _SLOW_FACTOR + _SLOW_MARGIN_S:
             self._cut(_CUT_SLOW, began_s, now_s)
         elif self._exact < self._first:
             self._set(min(self._first, self._exact + 1.0 / self._exact))

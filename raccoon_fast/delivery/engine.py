@@ -380,11 +380,12 @@ class Engine:
                     is_last = False
                     self._budget.first_attempts(int(batch.trouble is None))
                 for batch in batches:
-                    if batch.deadline_s - now_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
+                    left_s = batch.deadline_s - now_s
+                    if left_s < endpoint.timeout_s and self._is_too_late(batch, endpoint, now_s):
                         self._ledger.move(batch.types, states.IN_FLIGHT, states.QUEUED)
                         self._expired(batch)
                     else:
-                        self._start(batch, endpoint, now_s)
+                        self._start(batch, endpoint, left_s, now_s)
                 if is_last:
                     break
         finally:
@@ -454,9 +455,10 @@ class Engine:
         nbytes = self._in_flight_bytes
         with self._change or self._ledger.change():
             while most > 0 and (batch := accumulator.take()) is not None:
+                receipt = batch.receipt
                 if batch.settlement is None:
-                    batch.settlement = Settlement(batch.receipt, None, queue.number)
-                batch.req_guid = batch.receipt.req_guid
+                    batch.settlement = Settlement(receipt, None, queue.number)
+                batch.req_guid = receipt.req_guid
                 batch.deadline_s = batch.accepted_s + queue.life_s
                 queue.outstanding.add(batch)
                 batches.append(batch)
@@ -468,10 +470,10 @@ class Engine:
                 self._ledger.add(types_of(batches), state)
         return batches
 
-    def _start(self, batch: Batch, endpoint: Endpoint, now_s: float) -> None:
+    def _start(self, batch: Batch, endpoint: Endpoint, left_s: float, now_s: float) -> None:
         index = endpoint.begin()
         # Here and in the code below per batch, a call costs more than most called code.
-        left_s = batch.deadline_s + self._lanes.all[batch.settlement.lane].grace_s - now_s
+        left_s += self._lanes.all[batch.settlement.lane].grace_s
         timeout_s = left_s if left_s < endpoint.timeout_s else endpoint.timeout_s  # noqa: FURB136
         self._in_flight_bytes += batch.nbytes
         if self._lanes.is_many:

@@ -75,12 +75,13 @@ class Outcomes:
             try:
                 for batch, response in left:
                     settlement = batch.settlement
+                    queue = self._lanes.all[settlement.lane]
                     is_last = settlement.acked(response)
                     if is_last:
-                        self._lanes.all[settlement.lane].outstanding.remove(settlement)
+                        queue.outstanding.remove(settlement)
                     if self.reserve is not None:
                         self.reserve.settled(batch, is_last)
-                    self._lanes.all[settlement.lane].accumulator.release(batch.cost)
+                    queue.accumulator.release(batch.cost)
                 break
             except BaseException as error:  # noqa: BLE001 - of one batch, or a Ctrl-C: the others are settled all the same
                 raised = raised or error

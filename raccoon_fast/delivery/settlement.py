@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Settlement", "fail_later"]
 
+# Looked up once: attribute access on an enum class is slow.
+_NOT_DELIVERED = Outcome.NOT_DELIVERED
+
 
 class Settable(Protocol):
     """The interface common to Promise and asyncio.Future."""
@@ -63,7 +66,7 @@ class Settlement:
         self._rejected: tuple[RejectedEvent, ...] = ()
         self._response: Response | None = None
         self._error: BaseException | None = None
-        self._outcome = Outcome.NOT_DELIVERED
+        self._outcome = _NOT_DELIVERED
 
     def split(self, parts: int) -> None:
         """One part was split into several."""

@@ -56,14 +56,10 @@ class Attempt:
         return self.response
 
     def set_result(self, response: Response) -> None:
-        """End it with an answer; it must not be done."""
-        self.response = response
-        self._end()
-
-    def answered(self, response: Response) -> None:
-        """Like `set_result`, but does nothing if it is done."""
+        """End it with an answer; does nothing if it is done."""
         if not self._is_done:
-            self.set_result(response)
+            self.response = response
+            self._end()
 
     def set_exception(self, error: Exception) -> None:
         """End it with a failure; it must not be done."""

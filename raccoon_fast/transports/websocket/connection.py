@@ -392,9 +392,7 @@ class WebSocketConnection(SharedConnection):
                 self.window.succeeded()
         elif response.code is Code.INTERNAL_ERROR:
             self.window.failed()
-        if waiter.__class__ is Attempt:
-            waiter.answered(response)
-        elif not waiter.done():
+        if waiter.__class__ is Attempt or not waiter.done():
             waiter.set_result(response)
 
     def _uncorrelated(self, response: Response) -> None:

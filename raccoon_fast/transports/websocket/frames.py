@@ -28,21 +28,22 @@ class FrameCutter:
             data, self._rest = self._rest + data, b""
         frames: list[tuple[bytes, int]] = []
         at, size = 0, len(data)
-        while at < size and not self._gave_up:
-            length = data[at + 1] if at + 2 <= size else 0
-            header = 2
+        most = 0 if self._gave_up else size - 1  # the last place where a frame's length may be read
+        while at < most:
+            header, length = 2, data[at + 1]
             if length > 125:
-                header = 4
-                length = int.from_bytes(data[at + 2 : at + 4], "big") if length == 126 else 1 << 16
-            if length == 1 << 16:
-                self._gave_up = True
-            elif at + header + length > size:
-                self._rest = data[at:]
-                return frames
-            else:
-                end = at + header + length
-                frames.append((data[at:end], header))
-                at = end
+                if length > 126:
+                    self._gave_up = True
+                    break
+                header, length = 4, int.from_bytes(data[at + 2 : at + 4], "big")
+            end = at + header + length
+            if end > size:
+                break
+            frames.append((data[at:end], header))
+            at = end
         if at < size:
-            frames.append((data[at:], 0))
+            if self._gave_up:
+                frames.append((data[at:], 0))
+            else:
+                self._rest = data[at:]
         return frames
