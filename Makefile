@@ -30,7 +30,7 @@ COMPILED := setup.py $(wildcard raccoon_fast/core/*.py raccoon_fast/core/*.pyx r
 
 help:
 	@echo 'make demo         install, then run `raccoon-fast demo`'
-	@echo 'make test         run the tests on the compiled form, then on the pure-Python form'
+	@echo 'make test         run the tests on the compiled form, then those that depend on the form on the pure-Python form'
 	@echo 'make test-fast    run one folder of tests/ in seconds, on the compiled form, without slow tests: AREA=delivery'
 	@echo 'make test-free-threaded  run the tests without a GIL, in a separate venv: PYTHON=python3.13t'
 	@echo 'make test-own-batches  test what threads have of their own without a GIL, on this Python'
@@ -103,7 +103,7 @@ test: venv statsd axe
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -c 'import raccoon_fast; raccoon_fast.has_extensions(raise_=True)'
 	failed=; \
 	for form in '' 1; do \
-		RACCOON_FAST_NO_EXTENSIONS=$$form $(BIN)/python -m pytest $(TEST_OPTIONS) \
+		RACCOON_FAST_NO_EXTENSIONS=$$form $(BIN)/python -m pytest -m 'not other_pass' $(TEST_OPTIONS) \
 			$(addprefix --ignore=,$(TREE_TESTS) $(PROXY_TESTS) $(DEPLOY_TESTS)) || failed=yes; \
 	done; \
 	test -z "$$failed"

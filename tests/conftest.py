@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from missing import missing_in
+from passes import is_for_other_pass
 from patience import PATIENCE, patient
 
 from raccoon_fast.collector import Collector
@@ -59,6 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if (marker := item.get_closest_marker("timeout")) is not None and PATIENCE != 1:
             item.add_marker(pytest.mark.timeout(min(patient(marker.args[0]), most_s)), append=False)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if is_for_other_pass(item):
+        item.add_marker("other_pass")
 
 
 @pytest.hookimpl(wrapper=True)
