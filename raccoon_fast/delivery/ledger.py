@@ -191,9 +191,9 @@ class Ledger:
                 if self._making is None:
                     if len(types) > self._max_rows - len(self._rows):
                         types = self._named(self._rows, types)
-                    _apply(self._rows, (types, before, after))
                     # A reader that has read the rows before this move may see a later one in the deque.
-                    self._note()
+                    with self.change():
+                        _apply(self._rows, (types, before, after))
                 else:
                     self._left.append(({**types}, before, after))
             finally:

@@ -176,6 +176,36 @@ def test_readers_wait_for_a_change_of_another_thread(monkeypatch: pytest.MonkeyP
     changer.join()
 
 
+def test_readers_wait_for_a_move_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GIL, both threads run at the same time; the next move of the same events is left meanwhile."""
+    ledger = Ledger()
+    _in_thread(lambda: ledger.add({"page": 1}, states.QUEUED))
+    moving, go_on = threading.Event(), threading.Event()
+    plain = states._apply
+
+    def apply(rows: Any, *arguments: Any) -> None:
+        if rows is ledger._rows:
+            moving.set()
+            assert go_on.wait(patient(10))
+        plain(rows, *arguments)
+
+    def look(_: float) -> None:
+        go_on.set()
+        mover.join()
+
+    monkeypatch.setattr(states, "_apply", apply)
+    monkeypatch.setattr("raccoon_fast.delivery.ledger.time.sleep", look)
+    mover = threading.Thread(target=ledger.move, args=({"page": 1}, states.QUEUED, states.IN_FLIGHT))
+    mover.start()
+    try:
+        assert moving.wait(patient(10))
+        ledger.move({"page": 1}, states.IN_FLIGHT, states.ACKED)
+        assert ledger.consistent(lambda: ledger.totals(0)) == Counts(accepted=1, acked=1)
+    finally:
+        go_on.set()
+        mover.join()
+
+
 def test_readers_do_not_wait_for_an_interrupted_change_of_their_own_thread() -> None:
     ledger = Ledger()
     with ledger.change():
