@@ -123,7 +123,7 @@ class Ledger:
 
     def _changing(self) -> list[int]:
         """The threads that change something."""
-        threads = []
+        threads = [writer[0] for writer in [self._writers.get(True)] if writer is not None]
         for reference in [*self._changes]:
             if (change := reference()) is not None:
                 threads.append(change.thread)
@@ -191,9 +191,9 @@ class Ledger:
                 if self._making is None:
                     if len(types) > self._max_rows - len(self._rows):
                         types = self._named(self._rows, types)
+                    _apply(self._rows, (types, before, after))
                     # A reader that has read the rows before this move may see a later one in the deque.
-                    with self.change():
-                        _apply(self._rows, (types, before, after))
+                    self._note()
                 else:
                     self._left.append(({**types}, before, after))
             finally:
