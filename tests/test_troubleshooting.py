@@ -21,6 +21,7 @@ LEFT_OUT = {
 }
 # Of the package to itself.
 INTERNAL = {
+    "there are {} slices, and none from {} to {}",
     "the envelope has no req_guid and time yet: stamp it first",
     "there are {} slices, and none is number {}",
 }
