@@ -584,24 +584,25 @@ cdef class Accumulator:
 
     def waiting_types(self):
         """The number of events per type in the batches that were not taken yet, all at one moment."""
-        cdef dict counts
+        cdef dict counts = {}
         cdef Batch batch
-        cdef int64_t moves
-        while True:
-            counts = {}
-            with cython.critical_section(self):
+        cdef Accumulator own
+        cdef list owns = self.all_owns()
+        cdef int64_t moves = -1
+        with cython.critical_section(self):
+            # First what may have to be repeated: waiting for another lock releases this one.
+            while moves != self.moves:
                 moves = self.moves
-                for batch in self.batches:
-                    _add_up(counts, batch.envelope.tally())
-                if self.batch is not None:
-                    _add_up(counts, self.batch.envelope.tally())
-            if _HAS_OWN_BATCHES:
-                for own in self.all_owns():
-                    _add_up(counts, own.waiting_types())
-                with cython.critical_section(self):
-                    if self.moves != moves:
-                        continue
-            return counts
+                counts.clear()
+                for own in owns:
+                    with cython.critical_section(own):
+                        if own.batch is not None:
+                            _add_up(counts, own.batch.envelope.tally())
+            for batch in self.batches:
+                _add_up(counts, batch.envelope.tally())
+            if self.batch is not None:
+                _add_up(counts, self.batch.envelope.tally())
+        return counts
 
     cdef bint keep_new(self, Batch batch, int64_t size) except -1:
         """Add a batch with its events, if there is room for it and the accumulator is open. Returns whether it did."""
@@ -749,23 +750,21 @@ cdef class Accumulator:
 
     cdef int add_up(self, _Sums* sums) except -1:
         """Compute what this and the accumulators that threads own have, at one moment."""
-        cdef int64_t moves
+        cdef int64_t moves = -1
         cdef Accumulator own
         cdef list owns = self.all_owns()
-        while True:
-            with cython.critical_section(self):
+        with cython.critical_section(self):
+            while moves != self.moves:  # see waiting_types
                 moves = self.moves
                 sums.accepted = self.events_in
                 sums.open = self.batch.envelope.events if self.batch is not None else 0
                 sums.buffered = self.held
-            for own in owns:
-                with cython.critical_section(own):
-                    sums.accepted += own.events_in
-                    sums.open += own.events_in
-                    sums.buffered += own.held - own.buffer_bytes
-            with cython.critical_section(self):
-                if self.moves == moves:
-                    return 0
+                for own in owns:
+                    with cython.critical_section(own):
+                        sums.accepted += own.events_in
+                        sums.open += own.events_in
+                        sums.buffered += own.held - own.buffer_bytes
+        return 0
 
     cdef bint reserve(self, Accumulator shared, int64_t size) except -1:
         """Let a thread's own accumulator have room for an event of this size. The caller has locked both."""

@@ -341,3 +341,33 @@ def test_many_threads_at_the_same_time() -> None:
     assert last == dict.fromkeys(names, total - 1)
     assert accumulator.accepted == accumulator.taken == 8 * total
     assert accumulator.buffered == 0
+
+
+def test_what_waits_is_counted_at_one_moment() -> None:
+    accumulator = Accumulator(
+        lambda: Batch("proto"),
+        serializer=None,
+        wire="proto",
+        max_events=7,
+        max_bytes=10_000,
+        max_event_bytes=10_000,
+        buffer_bytes=1 << 30,
+    )
+    is_over = threading.Event()
+
+    def emit(name: str) -> None:
+        while not is_over.is_set() and accumulator.sealed < 100_000:
+            accumulator.emit(name, b"x")
+
+    workers = [threading.Thread(target=emit, args=(name,), daemon=True) for name in "AB"]
+    for worker in workers:
+        worker.start()
+    while accumulator.sealed < 5000:
+        pass
+    for _ in range(20):
+        before = accumulator.accepted
+        assert before <= sum(accumulator.waiting_types().values()) <= accumulator.accepted
+    is_over.set()
+    for worker in workers:
+        worker.join(patient(10))
+    assert sum(accumulator.waiting_types().values()) == accumulator.accepted
