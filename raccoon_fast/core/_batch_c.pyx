@@ -12,12 +12,12 @@ A batch belongs to its accumulator from its first event until it is taken. Befor
 thread at a time, and that thread passes it on. A list of events that is read by index is locked too, because its items
 are borrowed. The only thing that changes in a router is a dict: types are added to it and never removed.
 
-Threads without a GIL. If all threads appended to one open batch, they would wait for one another at every event.
-Therefore a thread that fills a batch in which other threads have events gets an accumulator of its own. It has only an
-open batch, which goes to the queue of the shared accumulator when it is sealed. If the batch is sealed before it is
-full, the thread returns to the shared batch: threads that emit little share requests. A thread changes from one to the
-other only when all its events are in sealed batches, so its events keep their order. The own accumulator reserves its
-room in the buffer some events at a time. To move a batch or room, a thread locks both.
+Threads without a GIL. If all threads appended to one open batch, they would wait for one another at every event. So a
+thread gets its own accumulator when it fills a batch that other threads use too. Its own accumulator has an open batch,
+but no queue: sealed batches go to the queue of the shared accumulator. If such a batch is sealed before it is full, the
+thread returns to the shared batch, so threads that emit little share requests. A thread changes accumulators only while
+all its events are in sealed batches, so its events keep their order. Its own accumulator reserves room in the buffer
+for some events at a time. To move a batch or room, a thread locks both accumulators.
 """
 
 cimport cython
@@ -87,7 +87,7 @@ cdef extern from *:
         return (Py_ssize_t) (((thread >> 6) * UINT64_C(0x9E3779B97F4A7C15)) >> 58);
     }
 
-    /* Entries of the list are set once, from None to an object. These and the flag are read without a lock. */
+    /* These are read without a lock. An entry of the list is set once, from None to an object. */
     #if defined(__GNUC__)
     #define rf_flag(flag) __atomic_load_n(&(flag), __ATOMIC_RELAXED)
     #define rf_set_flag(flag, value) __atomic_store_n(&(flag), value, __ATOMIC_RELAXED)
@@ -712,10 +712,16 @@ cdef class Accumulator:
         return <PyObject*> self
 
     cdef Accumulator own_of(self, uint64_t thread):
-        """Return the accumulator that this thread owns, which may be a new one. None if another thread has its slot."""
+        """Return the accumulator that this thread should own, which may be a new one. None if it needs none, if this is
+        one, or if another thread has its slot.
+        """
         cdef Py_ssize_t slot = slot_of(thread)
-        cdef PyObject* entry = entry_at(<PyObject*> self.owns, slot)
+        cdef PyObject* entry
         cdef Accumulator own
+        with cython.critical_section(self):
+            if self.shared is not NULL or not self.is_crowded(thread):
+                return None
+        entry = entry_at(<PyObject*> self.owns, slot)
         if entry == <PyObject*> None:
             own = Accumulator.__new__(Accumulator)
             own.shared = <PyObject*> self  # which owns it
@@ -731,7 +737,7 @@ cdef class Accumulator:
                 if entry == <PyObject*> None:
                     Py_INCREF(own)
                     entry = <PyObject*> own
-                    set_entry(<PyObject*> self.owns, slot, entry)
+                    set_entry(<PyObject*> self.owns, slot, entry)  # not by the list's own lock, which may wait
         own = <Accumulator> entry
         return own if own.owner == thread else None
 
@@ -739,11 +745,10 @@ cdef class Accumulator:
         """Whether other threads emit too, so that this thread should have its own batch. The caller has locked this."""
         return self.opener != thread or self.owns_in_use > 0
 
-    cdef inline int use(self, Accumulator own) except -1:
+    cdef inline void use(self, Accumulator own) noexcept:
         if not get_flag(own.is_in_use):
             set_flag(own.is_in_use, 1)
             self.owns_in_use += 1
-        return 0
 
     cdef list all_owns(self):
         return [own for own in self.owns if own is not None] if self.owns is not None else []
@@ -777,9 +782,7 @@ cdef class Accumulator:
         self.buffer_bytes += more
         return True
 
-    cdef inline Py_ssize_t accept_run(
-        self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts
-    ) except -1:
+    cdef inline Py_ssize_t accept_run(self, list events, Py_ssize_t at, Py_ssize_t stop, dict receipts) except -1:
         """Accept events from index `at` up to, not including, `stop`, as long as the open batch knows the event's type,
         certainly has room for it and is not full afterwards. Returns the index of the first event not accepted.
         """
@@ -912,13 +915,9 @@ cdef class Accumulator:
         cdef int step = _AGAIN
         cdef bint opened = False
         cdef bint sealed = False
-        cdef bint is_wanted
         if _HAS_OWN_BATCHES:
             thread = PyThread_get_thread_ident()
-            with cython.critical_section(self):
-                is_wanted = self is shared and self.is_crowded(thread)
-            if is_wanted:
-                own = self.own_of(thread)
+            own = self.own_of(thread)
         while True:
             if step == _NO_BATCH:
                 fresh = shared.make_batch()

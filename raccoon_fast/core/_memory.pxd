@@ -79,6 +79,12 @@ cdef extern from *:
     }
 
     #if defined(__linux__)
+    /* Returns the size of the mapping for such a block, or 0 if the block is none. */
+    static size_t rf_mapping_size(Py_ssize_t size) {
+        if (size < RF_MAPPED_BYTES || size > PY_SSIZE_T_MAX - RF_PAGE) return 0;
+        return ((size_t) size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
+    }
+
     /* A kept mapping, in its first bytes. */
     typedef struct rf_kept { struct rf_kept* next; size_t size; } rf_kept;
 
@@ -198,8 +204,8 @@ cdef extern from *:
         uint8_t* data;
         *mapped = 0;
     #if defined(__linux__)
-        if (*size >= RF_MAPPED_BYTES && *size <= PY_SSIZE_T_MAX - RF_PAGE) {
-            size_t whole = ((size_t) *size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
+        size_t whole = rf_mapping_size(*size);
+        if (whole) {
             rf_kept* kept = rf_take(whole);
             void* pages = kept;
             if (kept != NULL) whole = kept->size;
@@ -234,8 +240,8 @@ cdef extern from *:
         uint8_t* moved;
         int moved_mapped;
     #if defined(__linux__)
-        if (*mapped && *size >= RF_MAPPED_BYTES && *size <= PY_SSIZE_T_MAX - RF_PAGE) {
-            size_t whole = ((size_t) *size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
+        size_t whole = rf_mapping_size(*size);
+        if (*mapped && whole) {
             void* pages = whole > (size_t) old_size ? rf_take(whole) : NULL;
             if (pages != NULL) {
                 /* Copying is faster than new memory. */

@@ -123,7 +123,8 @@ class Ledger:
 
     def _changing(self) -> list[int]:
         """The threads that change something."""
-        threads = [writer[0] for writer in [self._writers.get(True)] if writer is not None]
+        writer = self._writers.get(True)
+        threads = [] if writer is None else [writer[0]]
         for reference in [*self._changes]:
             if (change := reference()) is not None:
                 threads.append(change.thread)

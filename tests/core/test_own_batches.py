@@ -29,16 +29,20 @@ MOST = 10
 FULL = object()
 
 
+def new_accumulator(make: Callable[[], Batch] = lambda: Batch("proto"), **options: int) -> Accumulator:
+    chosen = {"max_events": MOST, "max_bytes": 10_000, "max_event_bytes": 10_000, "buffer_bytes": 1 << 20, **options}
+    return Accumulator(make, serializer=None, wire="proto", **chosen)  # type: ignore[arg-type]
+
+
 class Threads:
     """An accumulator of batches of MOST events, and threads A and B that emit when they are told."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: int) -> None:
         self.opened: list[Batch] = []
         self.sealings = 0
         self.full: list[tuple[dict[str, int], int]] = []
         self.clock_s = 0.0
-        chosen = {"max_events": MOST, "max_bytes": 10_000, "max_event_bytes": 10_000, "buffer_bytes": 1 << 20}
-        self.accumulator = Accumulator(self._make, serializer=None, wire="proto", **{**chosen, **options})
+        self.accumulator = new_accumulator(self._make, **options)
         self.accumulator.on_open = self.opened.append
         self.accumulator.on_sealed = self._count
         self.accumulator.on_full = self._refuse
@@ -288,15 +292,7 @@ def test_random_calls(seed: int) -> None:
 
 def test_many_threads_at_the_same_time() -> None:
     total = 20_000
-    accumulator = Accumulator(
-        lambda: Batch("proto"),
-        serializer=None,
-        wire="proto",
-        max_events=100,
-        max_bytes=10_000,
-        max_event_bytes=10_000,
-        buffer_bytes=100_000,
-    )
+    accumulator = new_accumulator(max_events=100, buffer_bytes=100_000)
     room = threading.Event()
     accumulator.on_full = lambda *_: room.wait(0.001) or True
     names = [f"thread-{number}" for number in range(8)]
@@ -344,15 +340,7 @@ def test_many_threads_at_the_same_time() -> None:
 
 
 def test_what_waits_is_counted_at_one_moment() -> None:
-    accumulator = Accumulator(
-        lambda: Batch("proto"),
-        serializer=None,
-        wire="proto",
-        max_events=7,
-        max_bytes=10_000,
-        max_event_bytes=10_000,
-        buffer_bytes=1 << 30,
-    )
+    accumulator = new_accumulator(max_events=7, buffer_bytes=1 << 30)
     is_over = threading.Event()
 
     def emit(name: str) -> None:
