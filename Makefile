@@ -114,7 +114,7 @@ test-fast: venv
 	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest -q -m 'not slow' $(wildcard tests/$(AREA) tests/$(AREA).py tests/test_$(AREA).py)
 
 test-tree: venv
-	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TREE_TESTS)
+	RACCOON_FAST_NO_EXTENSIONS= $(BIN)/python -m pytest $(TEST_OPTIONS) --dist loadfile $(TREE_TESTS)
 
 # On a Python without a GIL, which stays off whatever is imported; some of what tests need cannot be had there.
 FREE := .venv-free-threaded
