@@ -689,7 +689,7 @@ cdef class Accumulator:
                     count = number
                     if count == self.one_count and name == self.one_name:
                         batch.envelope.counts = self.one_type
-                        batch.beside = self.batch_cost + batch.envelope.block.size - batch.size
+                        batch.beside = self.batch_cost + batch.envelope.block.memory() - batch.size
                         return 0
                     self.one_type = types
                     self.one_name = name

@@ -10,9 +10,13 @@ cdef class _Block:
     cdef uint8_t* data
     cdef Py_ssize_t size
     cdef Py_ssize_t exports
-    cdef int mapped
+    # Of a mapping, the bytes that may have been used; otherwise -1. Includes this block's own content if it `is_measured`.
+    cdef Py_ssize_t touched
+    cdef bint is_measured
 
     cdef int resize(self, Py_ssize_t size) except -1
+    cdef void measure(self, Py_ssize_t used) noexcept
+    cdef Py_ssize_t memory(self) noexcept
 
 
 cdef class _Type:

@@ -44,7 +44,15 @@ from raccoon_fast.core._event_bytes cimport (
     write_short,
 )
 
-from raccoon_fast.core._memory cimport _give_back, _keep_up_to, _surplus, free_block, new_block, resize_block
+from raccoon_fast.core._memory cimport (
+    _give_back,
+    _keep_up_to,
+    _surplus,
+    discard,
+    free_block,
+    new_block,
+    resize_block,
+)
 
 from raccoon_fast.core._request import (
     HEADROOM,
@@ -103,6 +111,7 @@ cdef int64_t _KNOWN_BYTES = 240
 cdef enum:
     _SHORT_GUID = 127
     _SHORT_HEAD = _SHORT_GUID + 32
+    _PAGE = 4096
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -114,22 +123,33 @@ cdef class _Block:
     """Owns one allocation."""
 
     def __cinit__(self, Py_ssize_t size):
-        self.data = new_block(&size, &self.mapped)
+        self.data = new_block(&size, &self.touched)
         if self.data is NULL:
             raise MemoryError
         self.size = size
 
     def __dealloc__(self):
-        free_block(self.data, self.size, self.mapped)
+        free_block(self.data, self.size, self.touched if self.is_measured or self.touched < 0 else self.size)
 
     cdef int resize(self, Py_ssize_t size) except -1:
         """Change the size of the allocation to this or more. No view may be alive."""
-        cdef uint8_t* data = resize_block(self.data, self.size, &size, &self.mapped)
+        cdef uint8_t* data = resize_block(self.data, self.size, &size, &self.touched)
         if data is NULL:
             raise MemoryError
         self.data = data
         self.size = size
+        self.is_measured = False
         return 0
+
+    cdef void measure(self, Py_ssize_t used) noexcept:
+        """Note that its content has never been longer than `used` bytes since it was made or resized."""
+        if self.touched >= 0:
+            self.touched = max(self.touched, used)
+            self.is_measured = True
+
+    cdef inline Py_ssize_t memory(self) noexcept:
+        """Return how many bytes of memory it takes; pages of a mapping that were never used take none."""
+        return min(self.size, (self.touched + _PAGE - 1) & ~(_PAGE - 1)) if self.is_measured else self.size
 
 
 @cython.final
@@ -527,14 +547,14 @@ cdef class _Envelope:
         cdef Py_ssize_t size = self.stop + _TAIL
         if self.block.exports or self.masked:
             return 0
-        if not tightly:
-            if self.block.size > 2 * size:
-                self.block.resize(size)
-            return 0
-        if self.stop - self.start <= _SMALL:
+        if tightly and self.stop - self.start <= _SMALL:
             self.make_lean()
-        elif self.block.size - size > size >> (2 if self.block.mapped else 4):
+            return 0
+        if self.block.size > 2 * size or (tightly and self.block.touched < 0 and self.block.size - size > size >> 4):
             self.block.resize(size)
+        self.block.measure(size)
+        if tightly and self.block.touched - size > size >> 4:
+            self.block.touched = discard(self.block.data, size, self.block.touched)
         return 0
 
     cdef int make_lean(self) except -1:
@@ -561,7 +581,7 @@ cdef class _Envelope:
     @cython.final
     cdef int64_t footprint(self) except -1:
         """Return the approximate bytes of memory that the events use, including their types."""
-        cdef int64_t nbytes = self.block.size + _DICT_BYTES
+        cdef int64_t nbytes = self.block.memory() + _DICT_BYTES
         if self.known is not None:
             nbytes += _KNOWN_BYTES * len(self.known)
         for name in self.tally():

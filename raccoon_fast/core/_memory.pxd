@@ -85,8 +85,8 @@ cdef extern from *:
         return ((size_t) size + RF_PAGE - 1) & ~(size_t) (RF_PAGE - 1);
     }
 
-    /* A kept mapping, in its first bytes. */
-    typedef struct rf_kept { struct rf_kept* next; size_t size; } rf_kept;
+    /* A kept mapping, in its first bytes. Pages after `touched` bytes were never used, so they take no memory. */
+    typedef struct rf_kept { struct rf_kept* next; size_t size; size_t touched; } rf_kept;
 
     static rf_kept* rf_kept_of[RF_KINDS];
     static int64_t rf_kept_bytes_of[RF_KINDS];
@@ -132,7 +132,7 @@ cdef extern from *:
     }
 
     /* Returns whether it keeps the mapping. */
-    static int rf_keep(void* pages, size_t size) {
+    static int rf_keep(void* pages, size_t size, size_t touched) {
         rf_kept* kept = (rf_kept*) pages;
         int kind = rf_kind(size);
         int keeps;
@@ -140,6 +140,7 @@ cdef extern from *:
         keeps = rf_kept_bytes + (int64_t) size <= rf_most_kept;
         if (keeps) {
             kept->size = size;
+            kept->touched = touched;
             kept->next = rf_kept_of[kind];
             rf_kept_of[kind] = kept;
             rf_count_kept(kind, (int64_t) size);
@@ -198,20 +199,24 @@ cdef extern from *:
         if (kept < unused || (kept < nbytes && unused >= RF_WORTH_TRIMMING)) rf_trim();
     }
 
-    /* Returns NULL if there is no memory. Sets whether the block is a mapping, and may make it larger. Needs the GIL,
-       as do the next two. */
-    static uint8_t* rf_new_block(Py_ssize_t* size, int* mapped) {
+    /* Returns NULL if there is no memory. May make the block larger. Sets how many of its bytes may have been used
+       before if it is a mapping, otherwise -1. Needs the GIL, as do the next two. */
+    static uint8_t* rf_new_block(Py_ssize_t* size, Py_ssize_t* touched) {
         uint8_t* data;
-        *mapped = 0;
+        *touched = -1;
     #if defined(__linux__)
         size_t whole = rf_mapping_size(*size);
         if (whole) {
             rf_kept* kept = rf_take(whole);
             void* pages = kept;
-            if (kept != NULL) whole = kept->size;
+            size_t before = 0;
+            if (kept != NULL) {
+                whole = kept->size;
+                before = kept->touched;
+            }
             else pages = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (pages != MAP_FAILED) {
-                *mapped = 1;
+                *touched = (Py_ssize_t) before;
                 *size = (Py_ssize_t) whole;
                 return (uint8_t*) pages;
             }
@@ -222,50 +227,67 @@ cdef extern from *:
         return data;
     }
 
-    static void rf_free_block(uint8_t* data, Py_ssize_t size, int mapped) {
+    /* Returns the memory of the pages after `size` bytes of a mapping, and how many of its bytes still take memory. */
+    static Py_ssize_t rf_discard(uint8_t* data, Py_ssize_t size, Py_ssize_t touched) {
+    #if defined(__linux__)
+        size_t used = rf_mapping_size(size);
+        if (!used || (Py_ssize_t) used >= touched) return touched;
+        if (madvise(data + used, (size_t) touched - used, MADV_DONTNEED) != 0) return touched;
+        return (Py_ssize_t) used;
+    #else
+        (void) data;
+        (void) size;
+        return touched;
+    #endif
+    }
+
+    static void rf_free_block(uint8_t* data, Py_ssize_t size, Py_ssize_t touched) {
         if (data == NULL) return;
     #if defined(__linux__)
-        if (mapped) {
-            if (!rf_keep(data, (size_t) size)) rf_unmap(data, (size_t) size);
+        if (touched >= 0) {
+            if (!rf_keep(data, (size_t) size, (size_t) touched)) rf_unmap(data, (size_t) size);
             return;
         }
     #endif
-        (void) mapped;
+        (void) touched;
         RF_FREE(data);
         rf_count_block(size, -1);
     }
 
     /* Returns the block with its content, maybe elsewhere; or NULL if there is no memory, and the block stays. */
-    static uint8_t* rf_resize_block(uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, int* mapped) {
+    static uint8_t* rf_resize_block(uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, Py_ssize_t* touched) {
         uint8_t* moved;
-        int moved_mapped;
+        Py_ssize_t moved_touched;
     #if defined(__linux__)
         size_t whole = rf_mapping_size(*size);
-        if (*mapped && whole) {
+        if (*touched >= 0 && whole) {
             void* pages = whole > (size_t) old_size ? rf_take(whole) : NULL;
             if (pages != NULL) {
                 /* Copying is faster than new memory. */
                 whole = ((rf_kept*) pages)->size;
+                moved_touched = (Py_ssize_t) ((rf_kept*) pages)->touched;
                 memcpy(pages, data, (size_t) old_size);
-                rf_free_block(data, old_size, 1);
+                rf_free_block(data, old_size, old_size);
+                *touched = moved_touched > old_size ? moved_touched : old_size;
             }
             else {
                 pages = mremap(data, (size_t) old_size, whole, MREMAP_MAYMOVE);
                 if (pages == MAP_FAILED) return NULL;
+                if (*touched > (Py_ssize_t) whole) *touched = (Py_ssize_t) whole;
             }
             *size = (Py_ssize_t) whole;
             return (uint8_t*) pages;
         }
-        if (*mapped || *size >= RF_MAPPED_BYTES) {
-            moved = rf_new_block(size, &moved_mapped);
+        if (*touched >= 0 || *size >= RF_MAPPED_BYTES) {
+            moved = rf_new_block(size, &moved_touched);
             if (moved == NULL) return NULL;
             memcpy(moved, data, (size_t) (old_size < *size ? old_size : *size));
-            rf_free_block(data, old_size, *mapped);
-            *mapped = moved_mapped;
+            rf_free_block(data, old_size, *touched >= 0 ? old_size : -1);
+            *touched = moved_touched;
             return moved;
         }
     #else
-        (void) moved_mapped;
+        (void) moved_touched;
     #endif
         moved = (uint8_t*) RF_REALLOC(data, (size_t) *size);
         if (moved != NULL) {
@@ -275,10 +297,13 @@ cdef extern from *:
         return moved;
     }
     """
-    # Both may make the block larger than `size`, and then change `size`.
-    uint8_t* new_block "rf_new_block" (Py_ssize_t* size, int* mapped)
-    uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, int* mapped)
-    void free_block "rf_free_block" (uint8_t* data, Py_ssize_t size, int mapped)
+    # `touched`: of a mapping, the bytes that may have been used and so take memory; otherwise -1. The first two may make
+    # the block larger than `size`, and then change `size`; they set `touched`, without what the caller will use.
+    uint8_t* new_block "rf_new_block" (Py_ssize_t* size, Py_ssize_t* touched)
+    uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, Py_ssize_t* touched)
+    void free_block "rf_free_block" (uint8_t* data, Py_ssize_t size, Py_ssize_t touched)
+    # Gives back what a mapping has after `size` bytes, but keeps its addresses. Returns the new value of `touched`.
+    Py_ssize_t discard "rf_discard" (uint8_t* data, Py_ssize_t size, Py_ssize_t touched) noexcept
     # Bytes that were freed, not used again and not given back.
     int64_t _surplus "rf_surplus" () nogil
     # Gives back so many bytes, or more. Takes up to some milliseconds.
