@@ -256,7 +256,14 @@ def count() -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "counts")
         # Each call of libc's getppid makes callgrind write the counts and start again at zero.
-        valgrind = ["valgrind", "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
+        # Threads take turns; otherwise the load of the machine would decide which one goes on.
+        valgrind = [
+            "valgrind",
+            "--tool=callgrind",
+            "--fair-sched=yes",
+            "--dump-before=getppid",
+            f"--callgrind-out-file={out}",
+        ]
         finished = subprocess.run(
             [*valgrind, sys.executable, __file__, "--work"],
             env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
