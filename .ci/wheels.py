@@ -48,8 +48,8 @@ with Collector() as collector:
     assert collector.event_count == 10_000
 """
 
-# The tests of --quick. The tree's tests cover the rest: it is the same code in each wheel. The pure wheel has other code
-# in place of the extensions; the compiled one has those of another compiler, and both bring the collector's files.
+# The tests of --quick. The tree's tests cover the rest, because it is the same code in each wheel. The pure wheel has
+# other code in place of the extensions, the compiled one those of another compiler. Both bring the collector's files.
 QUICK_TESTS = {
     "pure": ("tests/core", "tests/producers", "tests/test_import.py", "tests/test_json_codec.py"),
     "compiled": (

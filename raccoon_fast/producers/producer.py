@@ -470,10 +470,13 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             finally:
                 if is_first:
                     self._end_close(thread, deadline_s)
-                elif thread is not None and thread.is_over and self._report and self._total().unsettled:
-                    # Events accepted by an `emit` in which a signal handler closed the producer.
-                    self._abandon()
-                    self._report = self.stats()
+                elif thread is not None and thread.is_over and self._report:
+                    if self._total().unsettled:
+                        # Events accepted by an `emit` in which a signal handler closed the producer.
+                        self._abandon()
+                        self._report = self.stats()
+                    elif self._report.total.unsettled:
+                        self._report = self.stats()  # the first caller did not wait for the end
 
         return wait
 

@@ -344,6 +344,22 @@ def test_a_flush_without_waiting_sends_events_though_the_loop_is_blocked(collect
         receipt.result(timeout=patient(10))
 
 
+def test_a_later_close_reports_what_became_of_events_that_the_first_did_not_wait_for(collector: Collector) -> None:
+    gate = threading.Event()
+    producer = Producer(collector.ws_url, serializer=RAW, logger=None, linger=60.0)
+    producer.emit("a", b"first")
+    assert producer.flush(patient(10)) == 0
+    thread = producer._thread
+    assert thread is not None
+    thread.loop.call_soon_threadsafe(gate.wait, 20)
+    producer.emit("a", b"second")
+    assert producer.close(timeout=0).total.unsettled == 1
+    gate.set()
+    wait_until(lambda: thread.is_over)
+    assert producer.close(timeout=0).total.failed == {"closed": 1}
+    assert producer.report.total.unsettled == 0
+
+
 @pytest.fixture
 def garbage() -> Iterator[None]:
     """Is collected as soon as the test has ended, so that its warnings are not those of a later one."""
