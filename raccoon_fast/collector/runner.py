@@ -36,6 +36,7 @@ class Runner:
         self._loop_thread_id = 0
         self._stop = asyncio.Event()
         self._lock = threading.Lock()
+        self._is_over = False
         self._ended = threading.Event()
 
     @property
@@ -120,10 +121,13 @@ class Runner:
 
     def _call(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._lock:
-            if self._loop is None or self._ended.is_set():
+            if self._loop is None or self._is_over:
                 raise RuntimeError("the collector is closed")
             future = asyncio.run_coroutine_threadsafe(action(), self._loop)
-        future.result(_ACTION_TIMEOUT_S)
+        try:
+            future.result(_ACTION_TIMEOUT_S)
+        except concurrent.futures.CancelledError:
+            raise RuntimeError("the collector was closed") from None
 
     def _claim_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -139,10 +143,12 @@ class Runner:
         try:
             loop.run_until_complete(self._serve(ready))
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
             with self._lock:
-                loop.close()
-                self._ended.set()
+                self._is_over = True
+            loop.run_until_complete(_end_tasks())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            self._ended.set()
 
     async def _serve(self, ready: Callable[[], object]) -> None:
         with _signals(self._stop):
@@ -156,6 +162,15 @@ class Runner:
                         await asyncio.wait_for(self._stop.wait(), _WAKE_S)
             finally:
                 await server.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what is left, such as the actions of other threads that came while the server was closed."""
+    await asyncio.sleep(0)  # an action becomes a task one turn after it was submitted
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager

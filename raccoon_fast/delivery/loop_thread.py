@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 # A loop is not run again after so many failures in a row, each within this time.
 _MAX_FAILURES = 20
 _FAILS_S = 0.1
+# How long the thread waits at its end for tasks that it has cancelled.
+_CANCEL_S = 1.0
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -120,6 +122,7 @@ class LoopThread:
         self._thread: Thread | None = None
         self._ended = Event()
         self._is_stopped = False
+        self._is_ending = False
         self.loop = new_event_loop()
         self.loop.set_exception_handler(self._unhandled)
 
@@ -198,6 +201,8 @@ class LoopThread:
         return True
 
     def _begin(self) -> None:
+        if self._is_ending:
+            return  # it stays in the inbox, from which `_close` refuses it
         try:
             call = self._inbox.popleft()
         except IndexError:
@@ -244,20 +249,32 @@ class LoopThread:
             self._logger.error("the event loop was interrupted by %s, and continues", raised)
 
     def _end_tasks(self) -> None:
-        # Coroutines submitted in the last moment begin: if cancelled before that, they could not report their end.
-        self._run_for(asyncio.sleep(0))
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            self._run_for(asyncio.wait(tasks, timeout=1.0))
+        """Cancel all tasks. A task created afterwards would never begin, because the loop is closed next."""
+        self._run_for(asyncio.sleep(0))  # calls submitted before `stop` begin
+        self._is_ending = True
+        end_s = time.monotonic() + _CANCEL_S
+        self._cancel_tasks(end_s)
         self._run_for(self.loop.shutdown_asyncgens())
+        self._cancel_tasks(end_s)
+
+    def _cancel_tasks(self, end_s: float) -> None:
+        """Cancel tasks, including those that callbacks and other tasks create meanwhile, until there are none."""
+        while True:
+            # Tasks begin: if cancelled before that, they could not report their end.
+            self._run_for(asyncio.sleep(0))
+            tasks = asyncio.all_tasks(self.loop)
+            left_s = end_s - time.monotonic()
+            if not tasks or left_s <= 0.0:
+                return
+            for task in tasks:
+                task.cancel()
+            self._run_for(asyncio.wait(tasks, timeout=left_s))
 
     def _run_for(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run until it is done, even if other code calls the loop's stop()."""
         task = self.loop.create_task(coroutine)
         for _ in range(_MAX_FAILURES):
-            with contextlib.suppress(RuntimeError, SystemExit):
+            with contextlib.suppress(RuntimeError, SystemExit, KeyboardInterrupt):
                 self.loop.run_until_complete(task)
             if task.done():
                 return

@@ -21,7 +21,7 @@ import grpc.aio
 import pytest
 from patience import patient
 
-from raccoon_fast.collector import Collector
+from raccoon_fast.collector import Collector, runner
 
 NewCollector = Callable[..., Collector]
 
@@ -207,6 +207,44 @@ def test_nothing_is_printed_or_logged_above_debug(peer: Any, capfd: Any, caplog:
     out, err = capfd.readouterr()
     # grpc itself, in the peer's hand, may tell of a connection that ends under it.
     assert (out, [line for line in err.splitlines() if "chttp2_transport.cc" not in line]) == ("", [])
+
+
+def test_an_action_that_comes_as_the_server_ends_fails(monkeypatch: pytest.MonkeyPatch, recwarn: Any) -> None:
+    handed_over = threading.Event()
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:
+            handle = super().call_soon_threadsafe(*args, **options)
+            handed_over.set()
+            return handle
+
+    class Ended:
+        async def open(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            handed_over.clear()
+            other.start()
+            assert handed_over.wait(patient(20))  # and the loop has no turn meanwhile
+
+        async def refuse(self) -> None:
+            await asyncio.sleep(patient(60))
+
+    def refuse() -> None:
+        with pytest.raises(RuntimeError, match="the collector was closed"):
+            running.refuse()
+        refused.append(True)
+
+    monkeypatch.setattr(runner, "_new_event_loop", Loop)
+    other = threading.Thread(target=refuse)
+    refused: list[bool] = []
+    running = runner.Runner(Ended)  # type: ignore[arg-type]
+    running.start()
+    running.close()
+    other.join()
+    gc.collect()
+    assert refused
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_signal_handlers_are_left_alone_by_start() -> None:

@@ -218,3 +218,40 @@ def test_a_ctrl_c_before_any_line_of_submit_leaves_no_coroutine_that_nobody_awai
     assert at > 10
     gc.collect()
     assert [str(one.message) for one in recwarn if "never awaited" in str(one.message)] == []
+
+
+def started_while_it_ends(kind, turns):
+    """Starts a coroutine so many turns of the loop after `stop`. Returns whether the loop had so many turns."""
+    logger = Logger()
+    one = LoopThread(resolve_logger(logger))
+    started = []
+    left = turns
+
+    async def report():
+        started[0] = "begun"
+
+    def turn():
+        nonlocal left
+        left -= one._is_stopped
+        if left:
+            one.loop.call_soon(turn)
+        else:
+            started.append(one.submit(report) if kind == "call" else one.loop.create_task(report()))
+
+    one.submit(where).result(patient(5))
+    one.loop.call_soon_threadsafe(turn)
+    one.stop(patient(30))
+    assert one.is_over
+    assert all(it == "begun" or it.done() for it in started)
+    assert logger.errors == []
+    return bool(started)
+
+
+@pytest.mark.parametrize("kind", ["call", "task"])
+def test_whatever_is_started_while_the_thread_ends_is_run_or_refused(kind, recwarn):
+    turns = 1
+    while started_while_it_ends(kind, turns):
+        turns += 1
+    assert turns > 5
+    gc.collect()
+    assert [str(one.message) for one in recwarn] == []
