@@ -46,6 +46,9 @@ _LOOSE_BYTES = 150
 _DICT_BYTES = 184
 _ENTRY_BYTES = 112
 _FORM_BYTES = 700
+# See _batch_c.pyx. A lean batch without its events has this many bytes of small objects.
+_SMALL_OBJECTS = 1280
+_MOST_SCATTERED = 12 << 20
 
 # An event in the open batch: its type, its data, and the bytes of the batch up to the event's end.
 _Event = tuple[str, bytes, int]
@@ -346,13 +349,17 @@ class Accumulator:
 
     @property
     def buffered(self) -> int:
-        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`."""
+        """Bytes of the events that were accepted and not released. A sealed batch counts with its `cost`.
+
+        After very many small batches, memory that Python cannot return yet counts too.
+        """
         try:
             waiting = map(_THIRD, map(_LAST, map(_GATHERED, chain(self._opened, self._sealing))))
-            return self._total(chain(self._bytes, waiting))
+            held = self._total(chain(self._bytes, waiting))
         except IndexError:  # the only event of a batch was withdrawn
             batches = self._items(chain(self._opened, self._sealing))
-            return self._total(self._bytes) + sum(_nbytes(batch.gathered) for batch in batches)
+            held = self._total(self._bytes) + sum(_nbytes(batch.gathered) for batch in batches)
+        return held + self._scattered(held)
 
     @property
     def accepted(self) -> int:
@@ -437,7 +444,8 @@ class Accumulator:
                     pass
                 if batch is not None and events.__class__ is not deque:
                     continue  # it was sealed just now
-                is_full = self._total(self._bytes) + nbytes + size > self._buffer_bytes
+                held = self._total(self._bytes) + nbytes + size
+                is_full = held + self._scattered(held) > self._buffer_bytes
                 if not is_full:
                     is_needed = batch is None or nbytes + size > self._max_bytes
                     if not is_needed or fresh is not None:
@@ -711,6 +719,8 @@ class Accumulator:
         self._stuck_s = 0.0
         # Bytes released since memory was last given back; not exact, as threads count at the same time.
         self._released = 0
+        # The most bytes of small objects since the buffer was crowded; not exact either.
+        self._most_small = 0
         self._untold = None
         self._one_type = None
         # The open batch, if there is one.
@@ -730,7 +740,24 @@ class Accumulator:
             _add_up(counts, batch.types_so_far())
         return counts
 
+    def _small(self, held: int) -> int:
+        """Estimate how many of the bytes in use are small objects, which are in arenas of Python's allocator."""
+        return min(held, len(self._sealed) * _SMALL_OBJECTS)
+
+    def _scattered(self, held: int) -> int:
+        """Estimate the bytes of small objects that were freed in arenas in which others are still in use."""
+        most = self._most_small
+        if most * 3 <= _MOST_SCATTERED * 4 or held < self._buffer_bytes >> 3 or (small := self._small(held)) >= most:
+            return 0
+        # In proportion, so that each batch that goes makes some room.
+        return int((1 - small / most) * (most * 3 // 4 - _MOST_SCATTERED))
+
     def _tell_sealed(self) -> None:
+        if self._batch_cost:
+            held = self._total(self._bytes)
+            small = self._small(held)
+            if small > self._most_small or held < self._buffer_bytes >> 3:
+                self._most_small = small
         # Freed memory of one kind must not stay in addition to new memory of another kind.
         if self._released > self._buffer_bytes >> 3:
             if self.buffered > self._buffer_bytes >> 1:

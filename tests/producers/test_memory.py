@@ -168,8 +168,6 @@ RECEIPT_BYTES = 1500
     ],
 )
 def test_memory_is_bounded_while_the_load_changes(sizes: list[int], how: dict[str, Any], collector: Collector) -> None:
-    if not has_extensions() and ("limit" in how or (sizes == RANDOM and "threads" in how)):
-        pytest.skip("the pure form does not count the memory that Python cannot return")
     url = {"ws": collector.ws_url, "http": collector.url}.get(how.get("is_sent", ""), "")
     values = {"limit": 32 * MIB, "count": 1, "threads": 1, "keeps": 0, "wire": "proto", **how, "url": url}
     program = "".join(f"{name} = {value!r}\n" for name, value in {**values, "sizes": sizes}.items()) + CHANGE
