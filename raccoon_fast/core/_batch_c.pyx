@@ -243,6 +243,7 @@ cdef class Accumulator:
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
     cdef int64_t batch_cost
+    cdef int64_t most_scattered
     # The types of the last lean batch that had only one type, and the content of that dict. Other batches may share
     # the dict by now.
     cdef dict one_type
@@ -280,7 +281,7 @@ cdef class Accumulator:
 
     def __init__(
         self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
-        rescue=None
+        double share=1.0, rescue=None
     ):
         self.open_hook = self.sealed_hook = self.full_hook = _nothing
         self.make_batch = make_batch
@@ -292,6 +293,7 @@ cdef class Accumulator:
         self.max_event_bytes = max_event_bytes
         self.buffer_bytes = buffer_bytes
         self.batch_cost = batch_cost
+        self.most_scattered = <int64_t> (_MOST_SCATTERED * share)
         self.is_open = &_PAGE[0]
         keep_up_to(min(self.buffer_bytes, _MOST_KEPT))
         if _HAS_OWN_BATCHES:
@@ -667,10 +669,10 @@ cdef class Accumulator:
         self.small += min(max(nbytes, -_SMALL_OBJECTS), _SMALL_OBJECTS)
         if self.small > self.most_small or self.held - self.scattered < self.buffer_bytes >> 3:
             self.most_small = self.small
-        elif self.most_small * 3 > _MOST_SCATTERED * 4:
+        elif self.most_small * 3 > self.most_scattered * 4:
             # In proportion, so that each batch that goes makes some room.
             scattered = <int64_t> ((1 - <double> self.small / self.most_small)
-                                   * (self.most_small * 3 // 4 - _MOST_SCATTERED))
+                                   * (self.most_small * 3 // 4 - self.most_scattered))
         self.held += scattered - self.scattered
         self.scattered = scattered
 

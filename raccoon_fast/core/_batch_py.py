@@ -303,6 +303,8 @@ class Accumulator:
             limit is in use, batches free what they do not need.
         batch_cost: Bytes of memory that a batch uses besides its events and their types: its own objects, and those
             that `make_batch` adds. With 0, only the bytes of events count.
+        share: The part that this accumulator has of a buffer which several accumulators divide among themselves, above
+            0 and up to 1. Each has the same part of the memory that need not be counted.
         rescue: Called when the serializer raised a TypeError: with the data, the event's type, and its index among
             several events or None. Returns the bytes, or raises.
 
@@ -324,6 +326,7 @@ class Accumulator:
         max_event_bytes: int,
         buffer_bytes: int,
         batch_cost: int = 0,
+        share: float = 1.0,
         rescue: Callable[[Any, str, int | None], bytes] | None = None,
     ) -> None:
         self.on_open: Callable[[Batch], object] = _nothing
@@ -338,6 +341,7 @@ class Accumulator:
         self._max_event_bytes = max_event_bytes
         self._buffer_bytes = buffer_bytes
         self._batch_cost = batch_cost
+        self._most_scattered = int(_MOST_SCATTERED * share)
         # The types of the last lean batch that had only one type.
         self._one_type: Mapping[str, int] | None
         self._closed = False
@@ -747,10 +751,11 @@ class Accumulator:
     def _scattered(self, held: int) -> int:
         """Estimate the bytes of small objects that were freed in arenas in which others are still in use."""
         most = self._most_small
-        if most * 3 <= _MOST_SCATTERED * 4 or held < self._buffer_bytes >> 3 or (small := self._small(held)) >= most:
+        counted = most * 3 // 4 - self._most_scattered
+        if counted <= 0 or held < self._buffer_bytes >> 3 or (small := self._small(held)) >= most:
             return 0
         # In proportion, so that each batch that goes makes some room.
-        return int((1 - small / most) * (most * 3 // 4 - _MOST_SCATTERED))
+        return int((1 - small / most) * counted)
 
     def _tell_sealed(self) -> None:
         if self._batch_cost:

@@ -347,6 +347,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             max_event_bytes=lane.max_event_bytes,
             buffer_bytes=lane.buffer_bytes,
             batch_cost=self._batch_cost(lane),
+            share=lane.buffer_bytes / options.buffer_bytes,
             rescue=options.rescue,
         )
         accumulator.on_full = functools.partial(self._make_room, number)

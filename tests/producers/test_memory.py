@@ -115,10 +115,13 @@ def test_memory_is_bounded_by_the_buffer(size: int, count: int, how: dict[str, A
 # Emits one load after the other, each until the buffer was filled with it more than once, and prints the most by which
 # the process grew in each.
 CHANGE = """
-import collections, random, threading
+import collections, itertools, random, threading
+from raccoon_fast import Lane
 def status(name): return int(pathlib.Path("/proc/self/status").read_text().split(name + ":")[1].split()[0]) << 10
 overflow = "block" if url else "drop_oldest"
 options = dict(serializer=RAW, logger=None, buffer_bytes=limit, batch_events=count or 1, linger=60, wire=wire)
+types = [f"type-{number}" for number in range(lanes)]
+if lanes: options["lanes"] = {type_: Lane() for type_ in types}
 producer = Producer(url or "ws://127.0.0.1:9", overflow=overflow, **options)
 producer.emit("a", b"x")
 time.sleep(0.1)
@@ -126,9 +129,10 @@ kept = collections.deque(maxlen=keeps)
 before = status("VmRSS")
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
 def fill(size, nbytes):
+    next_types = itertools.cycle(types or ["a"])
     while nbytes > 0:
         # Some loads are of one event at a time, some of batches of any number.
-        events = [("a", bytes(size))] * (count or min(random.randint(1, 1000), 1 + 200_000 // (size + 50)))
+        events = [(next(next_types), bytes(size))] * (count or min(random.randint(1, 1000), 1 + 200_000 // (size + 50)))
         if count: kept.extend(producer.emit_many(events))
         else: kept.append(producer.emit_batch(events))
         nbytes -= (size + 20) * len(events) + (800 if len(events) == 1 else 0)
@@ -163,13 +167,14 @@ RECEIPT_BYTES = 1500
         (RANDOM, {"threads": 4}),
         (RANDOM, {"keeps": 5000}),
         (SMALL, {"count": 7}),
+        (SMALL_TO_LARGE, {"lanes": 8, "limit": 96 * MIB}),
         pytest.param(RANDOM, {"limit": 128 * MIB}, marks=pytest.mark.slow),
         pytest.param(RANDOM, {"limit": 128 * MIB, "threads": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_memory_is_bounded_while_the_load_changes(sizes: list[int], how: dict[str, Any], collector: Collector) -> None:
     url = {"ws": collector.ws_url, "http": collector.url}.get(how.get("is_sent", ""), "")
-    values = {"limit": 32 * MIB, "count": 1, "threads": 1, "keeps": 0, "wire": "proto", **how, "url": url}
+    values = {"limit": 32 * MIB, "count": 1, "threads": 1, "keeps": 0, "lanes": 0, "wire": "proto", **how, "url": url}
     program = "".join(f"{name} = {value!r}\n" for name, value in {**values, "sizes": sizes}.items()) + CHANGE
     grown = [*map(int, finish(start(IMPORTS + program), 240))]
     assert len(grown) == len(sizes)
