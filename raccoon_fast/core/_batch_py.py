@@ -120,9 +120,7 @@ class Batch:
     def envelope(self) -> ProtoEnvelope | JsonEnvelope:
         """The request."""
         if events := self.gathered:
-            # Start again from the beginning, in case a signal handler's exception interrupted this before.
-            self._envelope.clear()
-            self._envelope.add_many(_pairs(events))
+            self._envelope.fill(events, _nbytes(events))
             self.gathered = ()
         return self._envelope
 
@@ -241,10 +239,6 @@ class Batch:
             self._is_lean = True
         self._beside, self._counts = _weighed(self.types, self.count, batch_cost, one_type, is_crowded=is_crowded)
         return self._counts
-
-
-def _pairs(events: Iterable[_Event]) -> Iterable[tuple[str, bytes]]:
-    return ((event_type, data) for event_type, data, _ in events)
 
 
 def _counted(events: _Events) -> dict[str, int]:
@@ -833,10 +827,7 @@ class Accumulator:
         if is_crowded:
             if len(types) == 1:
                 self._one_type = types
-            envelope = self._gauge.__class__(0)
-            envelope.add_many(_pairs(events))
-            envelope.make_lean()
-            changes.update(_is_lean=True, _envelope=envelope, gathered=())
+            changes.update(_is_lean=True, _envelope=self._gauge.lean(events, nbytes), gathered=())
         return changes
 
     # No call waits forever for another call. A finalizer or a signal handler runs in the thread that it interrupts, or

@@ -355,6 +355,28 @@ def test_a_list_that_changes_while_it_is_added(make, read):
     assert [data for _, data in read(envelope.payload())[3]] == [b"1", b"2", b"of a pair", b"4", b"of a pair"]
 
 
+@pytest.mark.parametrize("make_pure", [_envelope_py.ProtoEnvelope, _envelope_py.JsonEnvelope])
+@given(events=EVENTS.filter(bool))
+def test_the_pure_form_encodes_events_of_an_accumulator_like_others(make_pure, events):
+    added, filled, gauge = make_pure(), make_pure(), make_pure()
+    added.add_many(events)
+    nbytes = sum(gauge.measure(type_, len(data)) for type_, data in events)
+    measured = [(type_, data, number) for number, (type_, data) in enumerate(events)]
+    filled.add("before", b"x")
+    filled.stamp("before", *NOW)
+    filled.fill(measured, nbytes)
+    for envelope in (filled, gauge.lean(measured, nbytes)):
+        assert (envelope.count, envelope.nbytes, envelope.body()) == (added.count, added.nbytes, added.body())
+        envelope.add("more", b"data")
+        envelope.stamp(GUID, *NOW)
+    added.add("more", b"data")
+    added.stamp(GUID, *NOW)
+    assert bytes(filled.payload()) == bytes(envelope.payload()) == bytes(added.payload())
+    with pytest.raises(MessageTooLargeError):
+        filled.fill(measured, MAX_EVENTS_BYTES + 1)
+    assert bytes(filled.payload()) == bytes(added.payload())
+
+
 def test_the_cache_of_the_pure_form_is_bounded():
     envelope = _envelope_py.ProtoEnvelope()
     envelope.add_many(("t", b"x" * size) for size in range(1000))
