@@ -38,7 +38,7 @@ from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
 from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event, refuse_type
 from raccoon_fast.errors import ClientClosedError, Outcome
 
-__all__ = ["Accumulator", "Batch", "Router", "types_of"]
+__all__ = ["Accumulator", "Batch", "Buffer", "Router", "types_of"]
 
 # For tests.
 HAS_OWN_BATCHES = bool(_HAS_OWN_BATCHES)
@@ -91,12 +91,14 @@ cdef extern from *:
     #if defined(__GNUC__)
     #define rf_flag(flag) __atomic_load_n(&(flag), __ATOMIC_RELAXED)
     #define rf_set_flag(flag, value) __atomic_store_n(&(flag), value, __ATOMIC_RELAXED)
+    #define rf_add(sum, number) __atomic_add_fetch(&(sum), number, __ATOMIC_RELAXED)
     #define rf_entry(entries, slot) __atomic_load_n(&PyList_GET_ITEM(entries, slot), __ATOMIC_ACQUIRE)
     #define rf_set_entry(entries, slot, entry) \
         __atomic_store_n(&PyList_GET_ITEM(entries, slot), entry, __ATOMIC_RELEASE)
     #else
     #define rf_flag(flag) (flag)
     #define rf_set_flag(flag, value) ((flag) = (value))
+    #define rf_add(sum, number) ((sum) += (number))
     #define rf_entry(entries, slot) PyList_GET_ITEM(entries, slot)
     #define rf_set_entry(entries, slot, entry) PyList_SET_ITEM(entries, slot, entry)
     #endif
@@ -108,6 +110,7 @@ cdef extern from *:
     void set_entry "rf_set_entry" (PyObject* entries, Py_ssize_t slot, PyObject* entry) noexcept
     bint get_flag "rf_flag" (int flag) noexcept
     void set_flag "rf_set_flag" (int flag, int value) noexcept
+    int64_t add_to "rf_add" (int64_t sum, int64_t number) noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
@@ -221,6 +224,18 @@ cdef class Batch:
         return size
 
 
+@cython.final
+cdef class Buffer:
+    """A memory limit that several accumulators divide among themselves."""
+
+    cdef int64_t nbytes
+    # Bytes of sealed batches of all accumulators; changed without a lock.
+    cdef int64_t held
+
+    def __init__(self, nbytes):
+        self.nbytes = nbytes
+
+
 cdef struct _Sums:
     int64_t accepted
     int64_t open
@@ -243,6 +258,7 @@ cdef class Accumulator:
     cdef int64_t max_event_bytes
     cdef int64_t buffer_bytes
     cdef int64_t batch_cost
+    cdef Buffer buffer
     cdef int64_t most_scattered
     # The types of the last lean batch that had only one type, and the content of that dict. Other batches may share
     # the dict by now.
@@ -260,7 +276,7 @@ cdef class Accumulator:
     cdef object batches
     # Bytes in use, including those `scattered`.
     cdef int64_t held
-    # Bytes of small objects: now; at most since the buffer was crowded; and what counts as used although it was freed.
+    # Bytes of small objects: now; at most since the buffer was drained; and what counts as used although it was freed.
     cdef int64_t small
     cdef int64_t most_small
     cdef int64_t scattered
@@ -281,7 +297,7 @@ cdef class Accumulator:
 
     def __init__(
         self, make_batch, *, serializer, wire, max_events, max_bytes, max_event_bytes, buffer_bytes, batch_cost=0,
-        double share=1.0, rescue=None
+        Buffer buffer=None, rescue=None
     ):
         self.open_hook = self.sealed_hook = self.full_hook = _nothing
         self.make_batch = make_batch
@@ -293,7 +309,8 @@ cdef class Accumulator:
         self.max_event_bytes = max_event_bytes
         self.buffer_bytes = buffer_bytes
         self.batch_cost = batch_cost
-        self.most_scattered = <int64_t> (_MOST_SCATTERED * share)
+        self.buffer = Buffer(buffer_bytes) if buffer is None else buffer
+        self.most_scattered = _MOST_SCATTERED * self.buffer_bytes // self.buffer.nbytes
         self.is_open = &_PAGE[0]
         keep_up_to(min(self.buffer_bytes, _MOST_KEPT))
         if _HAS_OWN_BATCHES:
@@ -346,6 +363,7 @@ cdef class Accumulator:
             self.add_up(&sums)
             return sums.buffered
         with cython.critical_section(self):
+            self.recount()
             return self.held
 
     @property
@@ -576,6 +594,8 @@ cdef class Accumulator:
         self.one_count = 0
         self.batches = deque()
         self.held = self.small = self.most_small = self.scattered = 0
+        if self.buffer is not None:
+            self.buffer.held = 0  # all accumulators are reset
         self.events_in = self.events_out = 0
         if _HAS_OWN_BATCHES:
             for own in self.all_owns():
@@ -609,6 +629,7 @@ cdef class Accumulator:
     cdef bint keep_new(self, Batch batch, int64_t size) except -1:
         """Add a batch with its events, if there is room for it and the accumulator is open. Returns whether it did."""
         with cython.critical_section(self):
+            self.recount()
             if self.held + size > self.buffer_bytes or not self.is_open[0]:
                 return False
             self.held += size
@@ -665,9 +686,10 @@ cdef class Accumulator:
     cdef inline void count(self, int64_t nbytes) noexcept:
         """Add the cost of a sealed batch to `held`; or subtract it, if it is negative."""
         cdef int64_t scattered = 0
+        cdef bint is_drained = add_to(self.buffer.held, nbytes) < self.buffer.nbytes >> 3
         self.held += nbytes
         self.small += min(max(nbytes, -_SMALL_OBJECTS), _SMALL_OBJECTS)
-        if self.small > self.most_small or self.held - self.scattered < self.buffer_bytes >> 3:
+        if self.small > self.most_small or is_drained:
             self.most_small = self.small
         elif self.most_small * 3 > self.most_scattered * 4:
             # In proportion, so that each batch that goes makes some room.
@@ -675,6 +697,11 @@ cdef class Accumulator:
                                    * (self.most_small * 3 // 4 - self.most_scattered))
         self.held += scattered - self.scattered
         self.scattered = scattered
+
+    cdef inline void recount(self) noexcept:
+        """Look again whether the batches of other accumulators are gone."""
+        if self.scattered:
+            self.count(0)
 
     cdef int trim(self, Batch batch) except -1:
         """Free memory that a batch does not need, and record how much it uses besides the bytes of its events."""
@@ -763,6 +790,7 @@ cdef class Accumulator:
         with cython.critical_section(self):
             while moves != self.moves:  # see waiting_types
                 moves = self.moves
+                self.recount()
                 sums.accepted = self.events_in
                 sums.open = self.batch.envelope.events if self.batch is not None else 0
                 sums.buffered = self.held
@@ -931,6 +959,7 @@ cdef class Accumulator:
                     return receipt
             self.require_open()
             with cython.critical_section(self, shared):
+                shared.recount()
                 size = <int64_t> self.gauge.size_of(type_, length)
                 batch = self.batch
                 if size > self.max_event_bytes:

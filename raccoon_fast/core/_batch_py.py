@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import threading
     from types import FrameType
 
-__all__ = ["Accumulator", "Batch", "Router", "types_of"]
+__all__ = ["Accumulator", "Batch", "Buffer", "Router", "types_of"]
 
 _PAGE = forks.PAGE
 # Passed in place of an event's index: its data is serialized already.
@@ -272,6 +272,27 @@ def _weighed(
     return beside, types
 
 
+class Buffer:
+    """A memory limit that several accumulators divide among themselves.
+
+    Args:
+        nbytes: The limit.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+        self._accumulators: list[Accumulator] = []
+
+    def _part(self, accumulator: Accumulator, nbytes: int) -> float:
+        """Add an accumulator with this limit. Returns its part of the buffer."""
+        self._accumulators.append(accumulator)
+        return nbytes / self._nbytes
+
+    def _is_drained(self) -> bool:
+        held = sum(one._total(one._bytes) for one in self._accumulators)  # noqa: SLF001 - the other half of it
+        return held < self._nbytes >> 3
+
+
 class Accumulator:
     """Collects events into batches and hands out the sealed batches, within a memory limit.
 
@@ -297,8 +318,8 @@ class Accumulator:
             limit is in use, batches free what they do not need.
         batch_cost: Bytes of memory that a batch uses besides its events and their types: its own objects, and those
             that `make_batch` adds. With 0, only the bytes of events count.
-        share: The part that this accumulator has of a buffer which several accumulators divide among themselves, above
-            0 and up to 1. Each has the same part of the memory that need not be counted.
+        buffer: What this accumulator has `buffer_bytes` of, if it shares it with others. A forked child resets all of
+            them.
         rescue: Called when the serializer raised a TypeError: with the data, the event's type, and its index among
             several events or None. Returns the bytes, or raises.
 
@@ -320,7 +341,7 @@ class Accumulator:
         max_event_bytes: int,
         buffer_bytes: int,
         batch_cost: int = 0,
-        share: float = 1.0,
+        buffer: Buffer | None = None,
         rescue: Callable[[Any, str, int | None], bytes] | None = None,
     ) -> None:
         self.on_open: Callable[[Batch], object] = _nothing
@@ -335,7 +356,8 @@ class Accumulator:
         self._max_event_bytes = max_event_bytes
         self._buffer_bytes = buffer_bytes
         self._batch_cost = batch_cost
-        self._most_scattered = int(_MOST_SCATTERED * share)
+        self._buffer = Buffer(buffer_bytes) if buffer is None else buffer
+        self._most_scattered = int(_MOST_SCATTERED * self._buffer._part(self, buffer_bytes))  # noqa: SLF001 - as above
         # The types of the last lean batch that had only one type.
         self._one_type: Mapping[str, int] | None
         self._closed = False
@@ -717,7 +739,7 @@ class Accumulator:
         self._stuck_s = 0.0
         # Bytes released since memory was last given back; not exact, as threads count at the same time.
         self._released = 0
-        # The most bytes of small objects since the buffer was crowded; not exact either.
+        # The most bytes of small objects since the buffer was drained; not exact either.
         self._most_small = 0
         self._untold = None
         self._one_type = None
@@ -746,17 +768,17 @@ class Accumulator:
         """Estimate the bytes of small objects that were freed in arenas in which others are still in use."""
         most = self._most_small
         counted = most * 3 // 4 - self._most_scattered
-        if counted <= 0 or held < self._buffer_bytes >> 3 or (small := self._small(held)) >= most:
+        if counted <= 0 or (small := self._small(held)) >= most:
+            return 0
+        if self._buffer._is_drained():  # noqa: SLF001 - as above
+            self._most_small = small
             return 0
         # In proportion, so that each batch that goes makes some room.
         return int((1 - small / most) * counted)
 
     def _tell_sealed(self) -> None:
         if self._batch_cost:
-            held = self._total(self._bytes)
-            small = self._small(held)
-            if small > self._most_small or held < self._buffer_bytes >> 3:
-                self._most_small = small
+            self._most_small = max(self._most_small, self._small(self._total(self._bytes)))
         # Freed memory of one kind must not stay in addition to new memory of another kind.
         if self._released > self._buffer_bytes >> 3:
             if self.buffered > self._buffer_bytes >> 1:

@@ -14,7 +14,7 @@ from raccoon_fast import forks
 from raccoon_fast.callbacks import CallbackThread
 from raccoon_fast.clients.options import refuse_pickling
 from raccoon_fast.core._request import check_events, pair_of
-from raccoon_fast.core.batch import Accumulator, Batch, Router
+from raccoon_fast.core.batch import Accumulator, Batch, Buffer, Router
 from raccoon_fast.counts import Counts
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.engine import Engine, EngineSettings
@@ -136,7 +136,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         if options.spool is not None:
             self._spool = Spool(options.spool, max_bytes=options.spool_bytes, logger=options.settings.logger)
         self._disk = self._new_disk_thread()
-        self._accumulators = [self._new_accumulator(number, lane) for number, lane in enumerate(self._lanes)]
+        buffer = Buffer(options.buffer_bytes)
+        self._accumulators = [self._new_accumulator(number, lane, buffer) for number, lane in enumerate(self._lanes)]
         self._low_bytes = [int(lane.buffer_bytes * (1 - _WORTH_WAKING)) for lane in self._lanes]
         # The default lane, usually the only one.
         self._accumulator = self._accumulators[0]
@@ -336,7 +337,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         """Called for an event about to be accepted."""
         return self._new_batch(None, lane)
 
-    def _new_accumulator(self, number: int, lane: LaneOptions) -> Accumulator:
+    def _new_accumulator(self, number: int, lane: LaneOptions, buffer: Buffer) -> Accumulator:
         options = self._options
         accumulator = Accumulator(
             functools.partial(self._make_batch, number),
@@ -347,7 +348,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             max_event_bytes=lane.max_event_bytes,
             buffer_bytes=lane.buffer_bytes,
             batch_cost=self._batch_cost(lane),
-            share=lane.buffer_bytes / options.buffer_bytes,
+            buffer=buffer,
             rescue=options.rescue,
         )
         accumulator.on_full = functools.partial(self._make_room, number)

@@ -762,3 +762,38 @@ class TestPairs:
     def test_values_that_are_not_events(self, accumulator, wrong):
         with pytest.raises(TypeError, match=r"^events takes a sequence of Event\(type, data\), not "):
             accumulator.emit_many(wrong)
+
+
+def test_memory_that_python_cannot_return_counts_until_all_accumulators_of_a_buffer_are_drained(impl) -> None:
+    limit = 24 << 20
+    buffer = impl.batch.Buffer(2 * limit)
+    both = [
+        impl.batch.Accumulator(
+            lambda: impl.batch.Batch("proto"), serializer=None, wire="proto", max_events=1, max_bytes=1 << 20,
+            max_event_bytes=limit, buffer_bytes=limit, batch_cost=1024, buffer=buffer,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    first, second = both
+    for one in both:
+        one.on_full = lambda types, size: None
+    while first.buffered < limit * 0.9:
+        for one in both:
+            one.emit("a", b"x")  # so that arenas have objects of both
+
+    def drain(one) -> None:
+        while (batch := one.take()) is not None:
+            one.release(batch.cost)
+
+    costs = second.buffered
+    drain(first)
+    assert limit // 4 < first.buffered < limit
+    assert second.buffered == costs
+    large = bytes(limit - (1 << 20))
+    assert not first.emit("a", large)
+    assert first.accepted == first.taken
+    drain(second)
+    assert second.buffered == 0
+    first.emit("a", large)
+    assert first.accepted == first.taken + 1
+    assert first.buffered == first.take().cost
