@@ -310,7 +310,7 @@ cdef class Accumulator:
         self.buffer_bytes = buffer_bytes
         self.batch_cost = batch_cost
         self.buffer = Buffer(buffer_bytes) if buffer is None else buffer
-        self.most_scattered = _MOST_SCATTERED * self.buffer_bytes // self.buffer.nbytes
+        self.most_scattered = <int64_t> (_MOST_SCATTERED * (<double> self.buffer_bytes / self.buffer.nbytes))
         self.is_open = &_PAGE[0]
         keep_up_to(min(self.buffer_bytes, _MOST_KEPT))
         if _HAS_OWN_BATCHES:
