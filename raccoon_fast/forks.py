@@ -40,6 +40,8 @@ PAGE[0] = 1
 #: Whether that byte detects every fork.
 IS_WIPED = isinstance(PAGE, mmap.mmap)
 
+#: Whether this process was just forked by Python, so that it has a single thread.
+is_alone = False
 _hooks: list[Callable[[], object]] = []
 _pid = _beginning = os.getpid()
 _locks: dict[int, threading.RLock] = {}
@@ -74,5 +76,14 @@ def _begin_anew() -> None:
             lock.release()
 
 
+def _begin_alone() -> None:
+    global is_alone
+    is_alone = True
+    try:
+        _begin_anew()
+    finally:
+        is_alone = False
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_begin_alone)

@@ -45,4 +45,9 @@ def _draw() -> list[str]:
     return [guids[at : at + _SIZE] for at in range(0, len(guids), _SIZE)]
 
 
-forks.in_child(_ready.clear)  # these belong to the parent
+def _after_fork_in_child() -> None:
+    global _ready
+    _ready = []  # the guids belong to the parent, and without a GIL the list may be locked
+
+
+forks.in_child(_after_fork_in_child)

@@ -87,6 +87,13 @@ cdef extern from *:
         return (Py_ssize_t) (((thread >> 6) * UINT64_C(0x9E3779B97F4A7C15)) >> 58);
     }
 
+    /* A thread that waits for an object's lock may be given it just before a fork, and is not in the child. */
+    #ifdef Py_GIL_DISABLED
+    #define rf_forget_lock(object) (((PyObject*) (object))->ob_mutex = (PyMutex) {0})
+    #else
+    #define rf_forget_lock(object) ((void) (object))
+    #endif
+
     /* These are read without a lock. An entry of the list is set once, from None to an object. */
     #if defined(__GNUC__)
     #define rf_flag(flag) __atomic_load_n(&(flag), __ATOMIC_RELAXED)
@@ -111,6 +118,7 @@ cdef extern from *:
     bint get_flag "rf_flag" (int flag) noexcept
     void set_flag "rf_set_flag" (int flag, int value) noexcept
     int64_t add_to "rf_add" (int64_t sum, int64_t number) noexcept
+    void forget_lock "rf_forget_lock" (PyObject* object) noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
@@ -589,6 +597,8 @@ cdef class Accumulator:
 
     def reset(self):
         """Forget all batches and all counts. Called in a forked child."""
+        if forks.is_alone:
+            forget_lock(<PyObject*> self)
         self.batch = self.untold = None
         self.one_type = self.one_name = None
         self.one_count = 0

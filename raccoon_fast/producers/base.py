@@ -109,6 +109,30 @@ class Policy(NamedTuple):
     on_delivery: Callable[[Any], object] | None
 
 
+class Pool:
+    """Batches that were delivered, for reuse.
+
+    These attributes change for every batch. They are not the producer's own, because without a GIL a forked child could
+    find that object locked.
+
+    Args:
+        wire: The wire format of the batches.
+
+    Attributes:
+        batches: The batches.
+        cost: The cost of the last batch put there.
+        last_made: A new batch starts with room for a little more than this one held, so that it need not grow step by
+            step.
+    """
+
+    __slots__ = ("batches", "cost", "last_made")
+
+    def __init__(self, wire: str) -> None:
+        self.batches: deque[Batch] = deque()
+        self.cost = 0
+        self.last_made = Batch(wire)
+
+
 class BaseProducer(abc.ABC, Generic[Data_contra]):
     """See Producer."""
 
@@ -118,10 +142,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._lanes = resolve_lanes(policy.lanes, options, policy.on_delivery)
         self._ledger = Ledger(options.max_types)
         self._tracing = options.settings.tracing
-        self._pool: deque[Batch] = deque()
-        self._pooled_cost = 0  # of the last batch put there
-        # A new batch starts with room for a little more than this one held, so that it need not grow step by step.
-        self._last_made = Batch(options.wire)
+        self._pool = Pool(options.wire)
         self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
         # Batches that `overflow` dropped, by lane, first those not counted yet, then those not settled yet.
         self._dropping: list[deque[Batch]] = [deque() for _ in self._lanes]
@@ -564,12 +585,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return self._spool is not None and self._spool.path.exists()
 
     def _empty_batch(self) -> Batch:
+        pool = self._pool
         try:
-            batch = self._pool.pop()
+            batch = pool.batches.pop()
         except IndexError:
-            usual_bytes = self._last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
+            usual_bytes = pool.last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
             batch = Batch(self._options.wire, min(usual_bytes * 17 // 16, self._options.batch_bytes))
-        self._last_made = batch
+        pool.last_made = batch
         # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
         batch.accepted_s = time.monotonic()
         return batch
@@ -578,39 +600,42 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         # Some memory is kept for the next batches: fresh memory costs a page fault per 4 kB. Small blocks would keep
         # the memory around them from being returned.
         has_room = False
+        pool = self._pool
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
             cost = batch.cost
-            pooled_bytes = (len(self._pool) + 1) * (cost + _BATCH_BYTES)
+            pooled_bytes = (len(pool.batches) + 1) * (cost + _BATCH_BYTES)
             if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
                 batch.clear()
-                self._pool.append(batch)
-                self._pooled_cost = cost
-            elif cost > 4 * self._pooled_cost and not batch.is_lean:
+                pool.batches.append(batch)
+                pool.cost = cost
+            elif cost > 4 * pool.cost and not batch.is_lean:
                 # Batches have become larger: smaller ones make way.
-                for _ in range((len(self._pool) + 1) // 2):
+                for _ in range((len(pool.batches) + 1) // 2):
                     with contextlib.suppress(IndexError):  # another thread took it
-                        self._pool.popleft()
+                        pool.batches.popleft()
             has_room = has_room or self._accumulators[lane].buffered <= self._low_bytes[lane]
         if has_room:
             self._room_made()
 
     def _after_fork(self) -> None:
-        """In the child: start afresh. The parent's loop does not run here, and the parent sends its own events."""
+        """In the child: start afresh. The parent's loop does not run here, and the parent sends its own events.
+
+        Without a GIL, an object that the parent's threads were changing may stay locked here: it is replaced, not used.
+        """
         lifetime.inherit(self._engine)  # the parent shares the descriptors of its loop
         self._engine = None
         self._ledger = Ledger(self._options.max_types)
-        self._pool.clear()
-        self._last_made = Batch(self._options.wire)
-        for batches in (*self._dropping, *self._dropped_batches):
-            batches.clear()
+        self._pool = Pool(self._options.wire)
+        self._dropping = [deque() for _ in self._lanes]
+        self._dropped_batches = [deque() for _ in self._lanes]
         if self._spool is not None:
             self._spool.after_fork()
         self._disk = self._new_disk_thread()
         self._sender.forget()
         self._meter.forget()
         self._made_s = time.monotonic()
-        self._left_out.clear()
+        self._left_out = {}
         for accumulator in self._accumulators:
             accumulator.reset()
 

@@ -565,8 +565,9 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     def _new_batch(self, req_guid: str | None = None, lane: int = 0) -> Batch:
         req_guid = new_guid() if req_guid is None else resolve_guid(req_guid)
+        pool = self._pool
         try:
-            batch = self._last_made = self._pool.pop()
+            batch = pool.last_made = pool.batches.pop()
         except IndexError:
             batch = self._empty_batch()
         promise: Promise[Response] = Promise()

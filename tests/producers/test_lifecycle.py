@@ -18,7 +18,7 @@ import pytest
 from patience import patient, wait_until
 from trial import Lines
 
-from raccoon_fast import RAW, Producer, RetryPolicy
+from raccoon_fast import RAW, Producer, RetryPolicy, has_extensions
 from raccoon_fast.collector import Collector
 from raccoon_fast.delivery import loop_thread
 
@@ -247,6 +247,57 @@ print(sum(counts))
         assert set(received.values()) == {1}
         assert sum(count for (kind, _), count in received.items() if kind == "parent") == int(out)
         assert sum(count for (kind, _), count in received.items() if kind == "child") == 20
+
+    @pytest.mark.skipif(not has_extensions(), reason="in the pure form such a lock is Python's own")
+    def test_while_other_threads_wait_for_a_lock(self, collector: Collector) -> None:
+        """Without a GIL, the lock then belongs to one of them, which the child does not have.
+
+        Reading many types takes so long that CPython gives the lock directly to a thread that waits.
+        """
+        program = """
+producer = Producer(url, serializer=RAW, linger=60.0, batch_events=100_000, logger=logging.getLogger())
+for i in range(20_000): producer.emit('parent-%d' % i, b'x')
+stop = threading.Event()
+asked = [0] * 3
+def ask(thread):
+    while not stop.is_set():
+        producer._accumulator.waiting_types()
+        asked[thread] += 1
+threads = [threading.Thread(target=ask, args=(i,), daemon=True) for i in range(3)]
+for thread in threads: thread.start()
+while not all(asked): time.sleep(0.001)
+for i in range(10):
+    child = os.fork()
+    if child == 0:
+        producer.emit('child', b'%d' % i)
+        os._exit(0 if producer.close().total.acked == 1 else 1)
+    deadline_s, ended = time.monotonic() + PATIENCE, 0
+    while not ended and time.monotonic() < deadline_s:
+        time.sleep(0.002)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        sys.exit(f"child {i} hangs")
+    assert status == 0, (i, status)
+stop.set()
+for thread in threads: thread.join()
+os._exit(0)
+"""
+        code, _, err = run(program.replace("PATIENCE", str(patient(10))), collector.ws_url)
+        assert (code, err) == (0, "")
+        assert events(collector) == {("child", b"%d" % number): 1 for number in range(10)}
+
+    def test_threads_that_emit_leave_the_producer_itself_alone(self, collector: Collector) -> None:
+        """Without a GIL, a child could otherwise find it locked: the object that holds the changing ones."""
+        with Producer(collector.ws_url, serializer=RAW, logger=None, batch_events=1) as producer:
+            producer.emit("a", b"x").result(patient(10))
+            before = dict(vars(producer))
+            for size in (1, 10, 100_000):
+                assert [producer.emit("a", bytes(size)) for _ in range(20)][-1].result(patient(10))
+            assert producer.flush(patient(10)) == 0
+            after = vars(producer)
+            assert [name for name, value in before.items() if after[name] is not value] == []
 
     def test_multiprocessing(self, collector: Collector) -> None:
         program = """

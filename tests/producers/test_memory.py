@@ -248,7 +248,7 @@ def test_small_batches_kept_for_reuse_make_way_for_large_ones() -> None:
         batch = Batch("proto")
         batch.add("a", bytes(size))
         producer._recycle(batch)
-        return len(producer._pool)
+        return len(producer._pool.batches)
 
     assert [recycle(10_000) for _ in range(20)] == [*range(1, 21)]
     assert [recycle(2 * MIB) for _ in range(5)] == [10, 5, 2, 1, 0]
