@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import sys
 import time
 import weakref
@@ -42,10 +40,16 @@ _Move: TypeAlias = "tuple[Mapping[str, int], str | None, str]"
 _Rows: TypeAlias = "dict[str | None, dict[str, int]]"
 _T = TypeVar("_T")
 _NO_EVENTS: dict[str, int] = {}
-# Each lets other threads run.
-_TRIES = 50
-# How long to wait for a change of another thread: it takes microseconds once the thread runs.
-_CHANGE_S = 0.25
+# Each lets other threads run. Without a GIL, many readers that try again and again would keep them from running.
+_TRIES = 5
+# How long a reader waits for changes of other threads: they take microseconds once these threads run.
+_CHANGE_S = 1.0
+# How long a reader waits for the writer. Only a writer that a signal handler has interrupted takes so long.
+_WRITER_S = 5.0
+# How long a change waits for readers. It is longer than a read takes, even if the reader's thread must wait for a CPU.
+_READ_S = 0.1
+# How long they wait between two looks, first and at most.
+_LOOK_S, _LAST_LOOK_S = 0.0005, 0.01
 # The main thread leaves its moves to others until there are this many.
 _MANY_LEFT = 100
 
@@ -74,8 +78,10 @@ class Ledger:
         # The move that is being made, with its types as they are counted, and the rows before it.
         self._making: tuple[_Move, _Move, _Rows] | None = None
         # The changes under way, which take waiting events and add them here, and the last one.
-        self._changes: list[weakref.ref[Change]] = []
+        self._changes: dict[object, weakref.ref[Active]] = {}
         self._last_change: object = None
+        # Readers that make the moves, and for which changes wait.
+        self._readers: dict[object, weakref.ref[Active]] = {}
 
     def add(self, types: Mapping[str, int], state: str) -> None:
         """Add new events."""
@@ -87,51 +93,78 @@ class Ledger:
 
     def change(self) -> Change:
         """A context for code that takes waiting events and adds them here; see `consistent`."""
-        return Change(self._changes, self._note)
+        return Change(self._changes, self._note, self._readers)
 
     def adding(self, types: Mapping[str, int], state: str) -> Iterator[object]:
         """Like `add`, for `threads.at_once`; call `make_moves` afterwards."""
         return map(self._left.append, (({**types}, None, state),))
 
     def make_moves(self) -> None:
-        """Make the moves that were left."""
-        while self._left and self._may_write():
+        """Make the moves that were left, unless a reader makes them."""
+        while self._left and not self._readers and self._may_write():
             self._make_one_left()
 
     def consistent(self, read: Callable[[], _T]) -> _T:
         """Call `read` without a change meanwhile, so that it counts no events twice and misses none.
 
-        A change of another thread is waited for, up to a quarter of a second. A change of this thread cannot end: a
-        signal handler has interrupted it.
+        If other threads always change something, they leave their moves to this call, and their next changes wait for
+        it, up to a tenth of a second. It waits for those under way, up to a second. After that, events that are being
+        taken may be missing or be counted twice. A change of this thread cannot end: a signal handler has interrupted
+        it.
         """
-        until_s = 0.0
-        for number in itertools.count():
-            last = self._last_change
-            changing = self._changing()
+        for _ in range(_TRIES):
+            seen, changing = self._read_at_once(read)
             if not changing:
-                seen = read()
-                if not self._changing() and self._last_change is last:
-                    return seen
-            if get_ident() in changing or (until_s and time.monotonic() > until_s):
-                break
-            if number < _TRIES:
-                time.sleep(0)
-            else:
-                until_s = until_s or time.monotonic() + _CHANGE_S
-                time.sleep(_CHANGE_S / 500)
-        return read()
+                return seen[0]
+            if get_ident() in changing:
+                return read()
+            time.sleep(0)
+        begun_s, look_s = time.monotonic(), _LOOK_S
+        with Active(self._readers):
+            while (waited_s := time.monotonic() - begun_s) < _WRITER_S:
+                seen = self._read_alone(read, despite_changes=waited_s > _CHANGE_S)
+                if seen:
+                    return seen[0]
+                time.sleep(look_s)
+                look_s = min(2.0 * look_s, _LAST_LOOK_S)
+            return read()
+
+    def _read_alone(self, read: Callable[[], _T], *, despite_changes: bool) -> list[_T]:
+        """Like `_read_at_once`, but as the writer, so that other threads leave their moves meanwhile."""
+        # Looking whether they are empty takes no lock, for which many readers would wait.
+        if self._writers or self._is_changed(despite_changes) or not self._may_write():
+            return []
+        try:
+            for _ in range(len(self._left)):
+                self._make_first()
+            last = self._last_change
+            seen = [] if self._is_changed(despite_changes) else [read()]
+            return [] if self._is_changed(despite_changes) or self._last_change is not last else seen
+        finally:
+            self._end_writing()
+
+    def _is_changed(self, despite_changes: bool) -> bool:
+        return not despite_changes and bool(self._changes and _active(self._changes))
+
+    def _read_at_once(self, read: Callable[[], _T]) -> tuple[list[_T], list[int]]:
+        """The result of `read` in a list; or an empty list, and the threads that changed something meanwhile."""
+        last = self._last_change
+        changing = self._changing()
+        if changing:
+            return [], changing
+        seen = read()
+        changing = self._changing()
+        if self._last_change is not last:
+            changing = changing or [0]  # it has ended
+        return [] if changing else [seen], changing
 
     def _changing(self) -> list[int]:
         """The threads that change something."""
+        if not (self._writers or self._changes):
+            return []
         writer = self._writers.get(True)
         threads = [] if writer is None else [writer[0]]
-        for reference in [*self._changes]:
-            if (change := reference()) is not None:
-                threads.append(change.thread)
-            else:
-                with contextlib.suppress(ValueError):  # another thread was faster
-                    self._changes.remove(reference)  # a Ctrl-C ended it in its first or last step
-        return threads
+        return threads + [one.thread for one in _active(self._changes)]
 
     def seen(self) -> _Rows:
         """The current states of each type, and under None those of all types together."""
@@ -226,20 +259,24 @@ class Ledger:
     def _make_one_left(self) -> None:
         try:
             if self._left or self._making is not None:
-                with self.change():
-                    if self._making is None:
-                        first = self._left[0]
-                        move = self._counted(self._rows, first)
-                        self._making = first, move, {one: self._rows.get(one, _NO_EVENTS) for one in (None, *move[0])}
-                    first, move, rows_before = self._making
-                    # An exception of a signal handler may have left the move half made.
-                    self._rows.update(rows_before)
-                    _apply(self._rows, move)
-                    if self._left and self._left[0] is first:
-                        self._left.popleft()
-                    self._making = None
+                self._make_first()
         finally:
             self._end_writing()
+
+    def _make_first(self) -> None:
+        """Make the first move that was left. The caller is the writer."""
+        self._note()
+        if self._making is None:
+            first = self._left[0]
+            move = self._counted(self._rows, first)
+            self._making = first, move, {one: self._rows.get(one, _NO_EVENTS) for one in (None, *move[0])}
+        first, move, rows_before = self._making
+        # An exception of a signal handler may have left the move half made.
+        self._rows.update(rows_before)
+        _apply(self._rows, move)
+        if self._left and self._left[0] is first:
+            self._left.popleft()
+        self._making = None
 
     def _counted(self, rows: _Rows, move: _Move) -> _Move:
         types, before, after = move
@@ -265,26 +302,76 @@ class Ledger:
         self._last_change = object()
 
 
-_WRITING = {one.__code__ for one in (Ledger._may_write, Ledger.make_moves, Ledger._make_one_left)}  # noqa: SLF001
+_WRITING = {
+    one.__code__
+    for one in (Ledger._may_write, Ledger.make_moves, Ledger._make_one_left, Ledger._read_alone)  # noqa: SLF001
+}
 
 
-class Change:
-    """See Ledger.change."""
+class Active:
+    """A context for what a thread does. If a Ctrl-C prevents its exit, it ends when it is freed.
 
-    __slots__ = ("__weakref__", "_changes", "_note", "_reference", "thread")
+    Args:
+        others: Gets a reference to it meanwhile.
+    """
 
-    def __init__(self, changes: list[weakref.ref[Change]], note: Callable[[], object]) -> None:
+    __slots__ = ("__weakref__", "_key", "_others", "_reference", "thread")
+
+    def __init__(self, others: dict[object, weakref.ref[Active]]) -> None:
         self.thread = get_ident()
-        self._changes = changes
-        self._note = note
+        self._key = object()
+        self._others = others
         self._reference = weakref.ref(self)
 
     def __enter__(self) -> None:
-        self._changes.append(self._reference)
-        self._note()
+        self._others[self._key] = self._reference
 
     def __exit__(self, *exc_info: object) -> None:
-        self._changes.remove(self._reference)
+        self._others.pop(self._key, None)
+
+
+class Change(Active):
+    """See Ledger.change."""
+
+    __slots__ = ("_note", "_readers")
+
+    def __init__(
+        self,
+        changes: dict[object, weakref.ref[Active]],
+        note: Callable[[], object],
+        readers: dict[object, weakref.ref[Active]],
+    ) -> None:
+        super().__init__(changes)
+        self._note = note
+        self._readers = readers
+
+    def __enter__(self) -> None:
+        if self._readers:
+            _let_finish(self._readers)
+        self._others[self._key] = self._reference
+        self._note()
+
+
+def _active(some: dict[object, weakref.ref[Active]]) -> list[Active]:
+    """Those that have begun and not ended."""
+    found = []
+    for key, reference in some.copy().items():
+        if (one := reference()) is not None:
+            found.append(one)
+        else:
+            some.pop(key, None)  # a Ctrl-C ended it in its first or last step
+    return found
+
+
+def _let_finish(readers: dict[object, weakref.ref[Active]]) -> None:
+    """Wait for the current readers of other threads."""
+    until_s, look_s = time.monotonic() + _READ_S, _LOOK_S
+    waiting = [one for one in _active(readers) if one.thread != get_ident()]
+    while waiting and time.monotonic() < until_s:
+        time.sleep(look_s)
+        look_s = min(2.0 * look_s, _LAST_LOOK_S)
+        left = _active(readers)
+        waiting = [one for one in waiting if one in left]
 
 
 def _apply(rows: _Rows, move: _Move, others: int = 0) -> None:

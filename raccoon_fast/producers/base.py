@@ -680,15 +680,22 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _count_dropped(self, lane: int) -> bool:
         dropping, dropped = self._dropping[lane], self._dropped_batches[lane]
         has_dropped = False
-        while dropping:
-            with contextlib.suppress(IndexError, ValueError):  # another thread counts it
-                batch = dropping[0]
+        mine: deque[Batch] = deque()  # otherwise another thread could count a batch and reuse it meanwhile
+        try:
+            while dropping or mine:
+                if not mine:
+                    with contextlib.suppress(IndexError):  # another thread took it
+                        at_once(map(deque.append, (mine,), map(deque.popleft, (dropping,))))
+                    continue
+                batch = mine[0]
                 at_once(
-                    map(deque.remove, (dropping,), (batch,)),
+                    map(mine.remove, (batch,)),
                     map(deque.append, (dropped,), (batch,)),
                     self._ledger.adding(batch.types, DROPPED + "drop_oldest"),
                 )
                 has_dropped = True
+        finally:
+            dropping.extend(mine)
         self._ledger.make_moves()
         return has_dropped
 
@@ -696,7 +703,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         """Continue where an exception of a signal handler ended `emit`."""
         for lane in range(len(self._lanes)):
             if self._dropping[lane] or self._dropped_batches[lane]:
-                self._count_dropped(lane)
+                with self._ledger.change():
+                    self._count_dropped(lane)
                 self._settle_dropped(lane)
 
     def _settle_dropped(self, lane: int) -> None:

@@ -176,6 +176,74 @@ def test_readers_wait_for_a_change_of_another_thread(monkeypatch: pytest.MonkeyP
     changer.join()
 
 
+def test_changes_wait_for_a_reader_that_found_no_moment_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    waits: list[bool] = []
+    reader = states.Active(ledger._readers)
+
+    def read(_: float) -> None:
+        waits.append(bool(ledger._changes))
+        if len(waits) == 3:
+            reader.__exit__()
+
+    monkeypatch.setattr("raccoon_fast.delivery.ledger.time.sleep", read)
+    reader.__enter__()
+    with ledger.change():
+        assert waits == []  # it would wait for itself
+    changed = threading.Thread(target=ledger.change().__enter__)  # of another thread, when it waits
+    reader.thread = -1
+    changed.start()
+    changed.join(patient(10))
+    assert waits == [False] * 3
+
+
+def test_moves_are_left_to_a_reader_that_found_no_moment_without_one() -> None:
+    ledger = Ledger()
+    seen: list[Counts] = []
+
+    def read() -> Counts:
+        _in_thread(lambda: ledger.add({"page": 1}, states.ACKED))  # one after the other
+        seen.append(ledger.totals(0))
+        return seen[-1]
+
+    assert ledger.consistent(read) == Counts(accepted=states._TRIES + 1, acked=states._TRIES + 1)
+    assert len(seen) == states._TRIES + 1
+    assert len(ledger._left) == 1
+    assert not ledger._writers
+    assert not ledger._readers
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_every_reader_sees_each_event_once(threads: int) -> None:
+    """While threads take events without a pause, a reader could find no moment without a change."""
+    ledger = Ledger()
+    waiting, stop = deque(range(100)), threading.Event()
+
+    def take() -> None:
+        while not stop.is_set():
+            with ledger.change():
+                one = waiting.popleft()
+                ledger.add({"page": 1}, states.IN_FLIGHT)
+            ledger.move({"page": 1}, states.IN_FLIGHT, states.ACKED)
+            with ledger.change():  # it comes back
+                ledger.move({"page": 1}, states.ACKED, states.SAMPLED)
+                ledger.add({"page": -1}, states.SAMPLED)
+                waiting.append(one)
+
+    takers = [threading.Thread(target=take) for _ in range(threads)]
+    for taker in takers:
+        taker.start()
+    try:
+        for _ in range(50):
+            counts = ledger.consistent(lambda: ledger.totals(len(waiting)))
+            assert counts.accepted == 100
+            assert min(counts.queued, counts.in_flight, counts.acked) >= 0
+    finally:
+        stop.set()
+        for taker in takers:
+            taker.join()
+
+
 def test_readers_wait_for_a_move_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GIL, both threads run at the same time; the next move of the same events is left meanwhile."""
     ledger = Ledger()

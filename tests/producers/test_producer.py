@@ -457,6 +457,28 @@ class TestOverflow:
         stalled.faults.clear()
         assert_balanced(producer)
 
+    def test_a_batch_is_dropped_by_one_thread(
+        self, stalled: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While it counts the batch, no other thread can find, count and reuse it."""
+        producer = new_producer(
+            stalled.url, overflow="drop_oldest", batch_events=1, batch_bytes=1000, buffer_bytes=10_000, timeout=60
+        )
+        adding = producer._ledger.adding
+        others: list[int] = []
+
+        def count(*arguments: Any) -> Any:
+            others.append(len(producer._dropping[0]))
+            return adding(*arguments)
+
+        monkeypatch.setattr(producer._ledger, "adding", count)
+        for _ in range(100):
+            producer.emit("a", bytes(500))
+        assert others
+        assert set(others) == {0}
+        producer.close(0)
+        assert producer.stats().total.dropped == {"drop_oldest": len(others)}
+
     def test_a_batch_built_by_the_caller(self, stalled: Collector, new_producer: NewProducer) -> None:
         options = {"batch_bytes": 10_000, "buffer_bytes": 20_000, "timeout": 60, "block_timeout": 0.05}
         events = [("a", bytes(1000)), ("b", bytes(1000))]
