@@ -10,7 +10,7 @@ cdef class _Block:
     cdef uint8_t* data
     cdef Py_ssize_t size
     cdef Py_ssize_t exports
-    # Of a mapping, the bytes that may have been used; otherwise -1. Includes this block's own content if it `is_measured`.
+    # Of a mapping, the bytes that may have been used, by this block too if it `is_measured`; otherwise -1.
     cdef Py_ssize_t touched
     cdef bint is_measured
 

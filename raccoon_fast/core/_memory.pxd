@@ -297,8 +297,8 @@ cdef extern from *:
         return moved;
     }
     """
-    # `touched`: of a mapping, the bytes that may have been used and so take memory; otherwise -1. The first two may make
-    # the block larger than `size`, and then change `size`; they set `touched`, without what the caller will use.
+    # `touched` is -1, or for a mapping the bytes that may have been used and so take memory. The first two set it to
+    # what it was before this use. They may make the block larger than `size`, and then change `size`.
     uint8_t* new_block "rf_new_block" (Py_ssize_t* size, Py_ssize_t* touched)
     uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, Py_ssize_t* touched)
     void free_block "rf_free_block" (uint8_t* data, Py_ssize_t size, Py_ssize_t touched)
