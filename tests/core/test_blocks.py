@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +99,26 @@ def test_only_memory_that_was_used_counts(capacity: int) -> None:
         while accumulator.sealed:
             accumulator.release(accumulator.take().cost)
         assert accumulator.buffered == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="blocks are mappings on Linux only")
+def test_pages_that_a_used_block_does_not_need_are_returned() -> None:
+    def rss() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    def fill(events: int, capacity: int) -> Any:
+        accumulator = new_accumulator(limit, events, capacity)
+        while accumulator.buffered < limit * 0.97:
+            accumulator.emit("page", data)
+        return accumulator
+
+    limit, data = 64 << 20, bytes(100_000)
+    larger = fill(9, 950_000)
+    del larger  # its blocks are kept
+    before = rss()
+    smaller = fill(5, 750_000)
+    assert rss() - before < 8 << 20
+    assert smaller.sealed > 100
 
 
 def test_memory_that_python_cannot_return_counts_as_used() -> None:
