@@ -95,6 +95,10 @@ def snapshot(items: Iterable[_T]) -> list[_T]:
 
 def is_green() -> bool:
     """Whether gevent has patched threads into greenlets (`gevent.monkey.patch_all`)."""
+    # `in` takes no lock, unlike `get`. Without a GIL all threads would wait for it here, and a forked child could find
+    # it taken.
+    if "gevent.monkey" not in sys.modules:
+        return False
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_object_patched("_thread", "start_new_thread"))
 

@@ -323,3 +323,17 @@ assert event.wait(10)  # an event does keep it: nothing else is left to do
 assert gevent.wait(timeout=5)
 """
         run(HEAD + program)
+
+
+def test_looking_for_gevent_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GIL, `get` would lock the modules, which a forked child could find locked."""
+
+    class Modules(dict[str, types.ModuleType]):
+        def get(self, *_: object) -> types.ModuleType:  # type: ignore[override]
+            raise AssertionError
+
+    modules = Modules({name: module for name, module in sys.modules.items() if not name.startswith("gevent")})
+    with monkeypatch.context() as patched:  # pytest itself asks for modules afterwards
+        patched.setattr(sys, "modules", modules)
+        is_green = threads.is_green()
+    assert not is_green
