@@ -461,9 +461,8 @@ class TestOverflow:
         self, stalled: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """While it counts the batch, no other thread can find, count and reuse it."""
-        producer = new_producer(
-            stalled.url, overflow="drop_oldest", batch_events=1, batch_bytes=1000, buffer_bytes=10_000, timeout=60
-        )
+        options = {"batch_events": 1, "batch_bytes": 1000, "buffer_bytes": 20_000, "max_in_flight": 1, "timeout": 60}
+        producer = new_producer(stalled.url, overflow="drop_oldest", **options)
         adding = producer._ledger.adding
         others: list[int] = []
 
