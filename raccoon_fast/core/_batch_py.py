@@ -575,8 +575,8 @@ class Accumulator:
         )
         if self._closed:  # maybe no thread is left to take the batch
             numbers = (self._bytes, self._accepted), (-cost, -count)
-            with contextlib.suppress(ValueError):  # it was taken
-                self._at_once(map(deque.remove, (self._sealed,), (entry,)), map(deque.append, *numbers))
+            with contextlib.suppress(IndexError, ValueError):  # it was taken
+                self._at_once(*self._remove(self._sealed, entry), map(deque.append, *numbers))
                 raise ClientClosedError("the producer was closed")
         if len(self._bytes) > _MOST_NUMBERS or len(self._accepted) > _MOST_NUMBERS:
             self._fold(self._bytes)
@@ -733,7 +733,7 @@ class Accumulator:
         # These see and change the deques below.
         steps = new_steps()
         self._at_once, self._total, self._items = steps.at_once, steps.total, steps.items
-        self._append, self._step = steps.append, steps.step
+        self._append, self._step, self._remove = steps.append, steps.step, steps.remove
         self._has_gil = isinstance(steps, Steps)
         self._holder = 0
         self._stuck_s = 0.0
@@ -800,12 +800,12 @@ class Accumulator:
         events = batch.gathered
         try:
             self._at_once(
-                map(deque.remove, (self._opened,), (batch,)),
+                *self._remove(self._opened, batch),
                 map(deque.append, (self._sealing,), (batch,)),
                 map(setattr, (batch,), ("gathered",), map(list, (events,))),
                 map(deque.clear, (events,)),  # type: ignore[arg-type]
             )
-        except ValueError:
+        except (IndexError, ValueError):
             return False
         return self._finish_sealing()
 
@@ -820,13 +820,13 @@ class Accumulator:
                     zip(chain(self._sealing), map(_GATHERED, chain(self._sealing)), strict=False)
                 )[0]
                 if not events:  # its only event was withdrawn
-                    self._at_once(map(deque.remove, (self._sealing,), (batch,)))
+                    self._at_once(*self._remove(self._sealing, batch))
                     continue
                 nbytes, count = events[-1][2], len(events)
                 changes = self._changes(events, nbytes, count)
                 numbers = nbytes + changes["_beside"], count, (batch, count)
                 self._at_once(
-                    map(deque.remove, (self._sealing,), (batch,)),
+                    *self._remove(self._sealing, batch),
                     map(setattr, repeat(batch), changes, changes.values()),
                     map(deque.append, (self._bytes, self._accepted, self._sealed), numbers),  # type: ignore[arg-type]
                 )
@@ -901,8 +901,8 @@ class Accumulator:
     def _withdraw(self, events: deque[_Event], event: _Event) -> bool:
         """Remove an event from the open batch again. Returns False if the batch was sealed with the event in it."""
         try:
-            self._at_once(map(deque.remove, (events,), (event,)))
-        except ValueError:
+            self._at_once(*self._remove(events, event))
+        except (IndexError, ValueError):
             return False
         return True
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 from raccoon_fast.threads import at_once
@@ -31,6 +31,10 @@ class Steps:
     def step(self, calls: Iterator[object]) -> Iterator[object]:
         """Return an iterator for `threads.at_once`."""
         return calls
+
+    def remove(self, items: deque[Any], item: Any) -> tuple[Iterator[object], ...]:
+        """Return calls for `at_once`, which raise ValueError or IndexError if the item is not there."""
+        return (map(deque.remove, (items,), (item,)),)
 
 
 class LockedSteps:
@@ -68,6 +72,17 @@ class LockedSteps:
     def step(self, calls: Iterator[object]) -> Iterator[object]:
         """Return an iterator for `threads.at_once`. The calls must not raise."""
         return chain(map(_ACQUIRE, (self._lock,)), calls, map(_RELEASE, (self._lock,)))
+
+    def remove(self, items: deque[Any], item: Any) -> tuple[Iterator[object], ...]:
+        """Return calls for `at_once`, which raise IndexError if the item is not there.
+
+        `deque.remove` would put the item into the text of its error, and `repr` runs signal handlers.
+        """
+        found: deque[Any] = deque()
+        return (
+            map(deque.extend, (found,), (compress((item,), map(deque.count, (items,), (item,))),)),
+            map(deque.remove, (items,), map(deque.popleft, (found,))),
+        )
 
     def _result(self, function: Callable[[Any], Any], argument: Any) -> Any:
         results: deque[Any] = deque()

@@ -27,6 +27,25 @@ def test_an_exception_ends_a_step_and_releases_its_lock() -> None:
     assert not steps._lock.locked()
 
 
+@pytest.mark.parametrize("kind", [Steps, LockedSteps])
+def test_an_item_that_is_not_there_is_never_shown(kind: type[Steps] | type[LockedSteps]) -> None:
+    """Without a GIL its repr would run signal handlers while the lock is held."""
+
+    class Item:
+        def __repr__(self) -> str:
+            assert kind is Steps
+            return "item"
+
+    steps = kind()
+    first, second = Item(), Item()
+    items, others = deque([first, second]), deque[Item]()
+    steps.at_once(*steps.remove(items, first), map(others.append, (first,)))
+    assert (list(items), list(others)) == ([second], [first])
+    with pytest.raises((IndexError, ValueError)):
+        steps.at_once(*steps.remove(items, first), map(others.append, (first,)))
+    assert (list(items), list(others)) == ([second], [first])
+
+
 def test_an_exception_while_it_waits_for_the_lock() -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
