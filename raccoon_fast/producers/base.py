@@ -680,14 +680,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _count_dropped(self, lane: int) -> bool:
         dropping, dropped = self._dropping[lane], self._dropped_batches[lane]
         has_dropped = False
-        mine: deque[Batch] = deque()  # otherwise another thread could count a batch and reuse it meanwhile
+        mine: deque[Batch] = deque()
         try:
-            while dropping or mine:
-                if not mine:
-                    with contextlib.suppress(IndexError):  # another thread took it
-                        at_once(map(deque.append, (mine,), map(deque.popleft, (dropping,))))
-                    continue
-                batch = mine[0]
+            for batch in _claimed(dropping, mine):
                 at_once(
                     map(mine.remove, (batch,)),
                     map(deque.append, (dropped,), (batch,)),
@@ -710,15 +705,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def _settle_dropped(self, lane: int) -> None:
         mine: deque[Batch] = deque()
         try:
-            # The `try` does not begin with the loop: Python raises an interrupt at the end of a loop at its start,
-            # which would be outside the `try`.
-            dropped = self._dropped_batches[lane]
-            while dropped or mine:
-                if not mine:
-                    with contextlib.suppress(IndexError):  # another thread took it
-                        at_once(map(deque.append, (mine,), map(deque.popleft, (dropped,))))
-                    continue
-                batch = mine[0]
+            for batch in _claimed(self._dropped_batches[lane], mine):
                 if not batch.receipt.done():
                     error = DroppedError(
                         "dropped to make room for newer events because the buffer was full",
@@ -753,6 +740,20 @@ def place(error: SerializationError, index: int | None) -> None:
     if index is not None and error.index is None:
         error.index = index
         error.args = (str(error).replace("event of type", f"events[{index}] of type", 1),)
+
+
+def _claimed(batches: deque[Batch], mine: deque[Batch]) -> Iterator[Batch]:
+    """Move batches to `mine` and yield them, one at a time: no other thread can count a batch, or reuse it, meanwhile.
+
+    The caller removes each from `mine`. If an exception of a signal handler ends the caller's loop, a batch may still
+    be there.
+    """
+    while batches or mine:
+        if mine:
+            yield mine[0]
+        else:
+            with contextlib.suppress(IndexError):  # another thread took it
+                at_once(map(deque.append, (mine,), map(deque.popleft, (batches,))))
 
 
 def is_replaced(producer: BaseProducer[Any], original: Callable[..., object]) -> bool:
