@@ -165,7 +165,7 @@ class Runner:
 
 
 async def _end_tasks() -> None:
-    """Cancel what is left, such as the actions of other threads that came while the server was closed."""
+    """Cancel the remaining tasks. Some are actions that other threads submitted while the server was closing."""
     await asyncio.sleep(0)  # an action becomes a task one turn after it was submitted
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:

@@ -45,6 +45,7 @@ from raccoon_fast.core._event_bytes cimport (
 )
 
 from raccoon_fast.core._memory cimport (
+    PAGE,
     _give_back,
     _keep_up_to,
     _surplus,
@@ -111,7 +112,6 @@ cdef int64_t _KNOWN_BYTES = 240
 cdef enum:
     _SHORT_GUID = 127
     _SHORT_HEAD = _SHORT_GUID + 32
-    _PAGE = 4096
 
 cdef uint8_t[8192] _BASE64_PAIRS
 fill_base64_pairs(_BASE64_PAIRS)
@@ -149,7 +149,7 @@ cdef class _Block:
 
     cdef inline Py_ssize_t memory(self) noexcept:
         """Return how many bytes of memory it takes; pages of a mapping that were never used take none."""
-        return min(self.size, (self.touched + _PAGE - 1) & ~(_PAGE - 1)) if self.is_measured else self.size
+        return min(self.size, (self.touched + PAGE - 1) & ~(PAGE - 1)) if self.is_measured else self.size
 
 
 @cython.final

@@ -297,6 +297,8 @@ cdef extern from *:
         return moved;
     }
     """
+    # The bytes of a page.
+    const Py_ssize_t PAGE "RF_PAGE"
     # `touched` is -1, or for a mapping the bytes that may have been used and so take memory. The first two set it to
     # what it was before this use. They may make the block larger than `size`, and then change `size`.
     uint8_t* new_block "rf_new_block" (Py_ssize_t* size, Py_ssize_t* touched)
