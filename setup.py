@@ -34,6 +34,7 @@ SOURCES = {
     "_envelope_c": f"{CORE}/_envelope_c.pyx",
     "_answers_c": f"{CORE}/_answers_c.pyx",
     "_acks_c": f"{CORE}/_acks_py.py",
+    "_frames_c": f"{CORE}/_frames_py.py",
     "_batch_c": f"{CORE}/_batch_c.pyx",
     "_columns_c": f"{CORE}/_columns_c.pyx",
     "_event_types_c": f"{CORE}/_event_types_c.pyx",

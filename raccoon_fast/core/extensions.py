@@ -37,5 +37,6 @@ def _load_all() -> None:
             _columns_c,
             _envelope_c,
             _event_types_c,
+            _frames_c,
             _wire_c,
         )

@@ -65,6 +65,8 @@ _FAIR_S = 1.0
 _FAIR_FACTOR = 2.0
 # A suspect that gets no answer within ten times the usual time is given up.
 _ALONE_FACTOR = 10.0
+# No attempt begins for this long after another was cancelled from outside.
+_CANCELLED_S = 0.1
 # The error of a request that the transport wrote again.
 _RESENT = "ConnectionLostError"
 # With fewer bytes in flight than this, no limit of bytes can be reached by the next batch.
@@ -566,6 +568,10 @@ class Engine:
             endpoint.released()
             batch.outcome = Outcome.POSSIBLY_DELIVERED
             self._failures.put_back(batch)
+            # Its task was cancelled from outside. asyncio.run does so with all tasks before it closes the loop: an
+            # attempt that begins meanwhile would never end.
+            for each in self._endpoints.all:
+                each.pause(time.monotonic() + _CANCELLED_S)
             return
         if request.resends:
             self.retried[batch.settlement.lane, _RESENT] += request.resends

@@ -27,6 +27,7 @@ class Form(NamedTuple):
     batch: ModuleType
     event_types: ModuleType
     columns: ModuleType
+    frames: ModuleType
 
     @property
     def emit_slices(self):

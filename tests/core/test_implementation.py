@@ -11,16 +11,16 @@ from patience import patient
 
 import raccoon_fast
 
-FACADES = ("wire", "envelope", "answers", "acks", "batch", "columns", "event_types")
+FACADES = ("wire", "envelope", "answers", "acks", "batch", "columns", "event_types", "frames")
 COMPILED = tuple(f"_{name}_c" for name in FACADES)
 PROGRAM = (
     "import raccoon_fast._implementation as chosen;"
     "from raccoon_fast.core.extensions import has_extensions;"
-    "from raccoon_fast.core import acks, answers, batch, columns, envelope, event_types, wire;"
+    "from raccoon_fast.core import acks, answers, batch, columns, envelope, event_types, frames, wire;"
     "print(chosen.IMPLEMENTATION, has_extensions(), acks.AckTable.__module__,"
     " answers.decode_proto_answer.__module__, batch.Batch.__module__, columns.Slices.__module__,"
     " envelope.ProtoEnvelope.__module__,"
-    " event_types.tally_types.__module__, wire.take_varint.__module__)"
+    " event_types.tally_types.__module__, frames.AnswerReader.__module__, wire.take_varint.__module__)"
 )
 
 

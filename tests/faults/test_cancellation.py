@@ -196,6 +196,33 @@ print("exit")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_attempt_begins_while_the_loop_ends(scheme: str) -> None:
+    """asyncio.run cancels the tasks of an attempt under way, and closes the loop right after that."""
+    program = """
+import asyncio, gc, socket, sys
+from raccoon_fast import RAW, AsyncProducer
+
+silent = socket.create_server(("127.0.0.1", 0))
+accepted = []
+
+async def main():
+    url = f"{sys.argv[1]}://127.0.0.1:{silent.getsockname()[1]}"
+    producer = AsyncProducer(url, serializer=RAW, logger=None, linger=0.001)
+    await producer.emit("a", b"x")
+    accepted.append(await asyncio.to_thread(silent.accept))  # the attempt has begun
+    return producer
+
+producer = asyncio.run(main())
+gc.collect()
+print(producer.stats().total.unsettled)
+for connection, _ in accepted:
+    connection.close()
+silent.close()
+"""
+    assert run_program(program, scheme) == ["1"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_thread_with_another_loop_is_refused(collector: Collector, run: Run, scheme: str) -> None:
     async def main() -> None:
         async with new_producer(url_of(collector, scheme)) as producer:

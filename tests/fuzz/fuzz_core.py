@@ -36,6 +36,8 @@ from raccoon_fast.core import (
     _envelope_py,
     _event_types_c,
     _event_types_py,
+    _frames_c,
+    _frames_py,
     _wire_c,
     _wire_py,
 )
@@ -252,6 +254,20 @@ def fuzz_envelope(rng: random.Random) -> None:
             views.append((view, bytes(view)))
         assert envelope.count == len(events)
         assert all(bytes(view) == content for view, content in views)
+
+
+def fuzz_frames(rng: random.Random) -> None:
+    readers = (_frames_c.AnswerReader(), _frames_py.AnswerReader())
+    answer = b"\x08\x01\x2a\x0d\x0a\x08req_guid\x12\x01g"
+    whole = [b"\x82" + bytes([len(answer)]) + answer, b'\x81\x0c{"status":1}', b"\x8a\x00", b"\x82\x7e\x00\x02\x08\x01"]
+    stream = b"".join(rng.choices(whole, k=rng.randint(0, 9)))
+    if rng.random() < 0.7:
+        stream = mutated(rng, stream)
+    while stream:
+        size = rng.randint(1, 40)
+        piece, stream = bytes(bytearray(stream[:size])), stream[size:]
+        compiled, pure = (repr(outcome(reader.feed, piece)) for reader in readers)
+        assert compiled == pure, piece
 
 
 def fuzz_acks(rng: random.Random) -> None:
@@ -502,6 +518,7 @@ TARGETS = (
     fuzz_wire,
     fuzz_envelope,
     fuzz_acks,
+    fuzz_frames,
     fuzz_body,
     fuzz_accumulator,
     fuzz_columns,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +25,7 @@ from websockets.uri import parse_uri
 
 from raccoon_fast.core.acks import AckTable, Verdict
 from raccoon_fast.core.answers import decode_json_answer, decode_proto_answer
+from raccoon_fast.core.frames import AnswerReader
 from raccoon_fast.errors import (
     AckTimeoutError,
     ConnectError,
@@ -43,7 +45,6 @@ from raccoon_fast.transports.base import MAX_ANSWER_BYTES, lost_error
 from raccoon_fast.transports.http_answers import status_error, too_large
 from raccoon_fast.transports.pinger import Keepalive, Pinger
 from raccoon_fast.transports.shared_connection import SharedConnection
-from raccoon_fast.transports.websocket.frames import FrameCutter
 from raccoon_fast.transports.websocket.handshake import HandshakeReader
 from raccoon_fast.transports.window import Window
 
@@ -64,10 +65,11 @@ _SILENT.propagate = False
 _SILENT.setLevel(logging.CRITICAL)
 
 _OPCODES = {"proto": 2, "json": 1}
-# Keyed by the first byte of a frame that is a whole message.
-_WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+# RFC 6455 5.3: the masking keys of frames must be unpredictable. One system call serves 256 frames.
+_KEYS = struct.Struct("4s" * 256)
 # Looked up once: attribute access on an enum class is slow.
 _BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
+_MALFORMED = "sent what is not a Raccoon's answer: {}"
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
 # How long the server may take to close the connection after its Close frame.
 _CLOSE_TIMEOUT_S = 0.8
@@ -121,11 +123,10 @@ class WebSocketConnection(SharedConnection):
         self._flushed = True
         self._high_water_bytes = 0
         self._handshake = HandshakeReader()
-        self._frames = FrameCutter()
+        self._reader = AnswerReader()
         self._fragments: list[bytes] = []
         self._fragments_opcode = Opcode.BINARY
-        self._keys = b""
-        self._key_at = 0
+        self._keys: list[bytes] = []
         self._pinger = Pinger(keepalive, self._ping, self._pong_missed, link.logger)
         self._unknown_logged_s = float("-inf")
         #: Called by `move_on`; set by the transport, which replaces the connection.
@@ -235,14 +236,15 @@ class WebSocketConnection(SharedConnection):
         self._pump()
 
     def _frames_received(self, data: bytes) -> None:
-        is_open = self._protocol.state is OPEN
-        for frame, header_size in self._frames.cut(data):
-            opcode = _WHOLE_MESSAGES.get(frame[0]) if header_size else None
-            if opcode is None or self._fragments or not is_open:
-                self._read(frame)  # the protocol handles it
-                is_open = self._protocol.state is OPEN
+        for item in self._reader.feed(data):
+            if self.error is not None:
+                return
+            if item.__class__ is Response:
+                self._answered(item)
+            elif item.__class__ is bytes:
+                self._read(item)  # the protocol handles it
             else:
-                self._message_received(opcode, frame[header_size:])
+                self._break(_MALFORMED.format(item))
 
     def _greeting_received(self, data: bytes) -> None:
         answer = self._handshake.feed(data)
@@ -373,8 +375,11 @@ class WebSocketConnection(SharedConnection):
         try:
             response = decode_proto_answer(data) if opcode is _BINARY else decode_json_answer(data)
         except DecodeError as error:
-            self._break(f"sent what is not a Raccoon's answer: {error}")
-            return
+            self._break(_MALFORMED.format(error))
+        else:
+            self._answered(response)
+
+    def _answered(self, response: Response) -> None:
         req_guid = response.data.get("req_guid")
         if not req_guid:
             self._uncorrelated(response)
@@ -465,11 +470,9 @@ class WebSocketConnection(SharedConnection):
 
     def _write(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
         self.acks.add(request.req_guid, waiter, deadline_s)
-        at = self._key_at
-        if at == len(self._keys):
-            at, self._keys = 0, os.urandom(4096)  # RFC 6455 5.3: unpredictable; one system call serves 1,024 frames
-        self._key_at = at + 4
-        frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._keys[at : at + 4])
+        if not self._keys:
+            self._keys += _KEYS.unpack(os.urandom(_KEYS.size))
+        frame = request.envelope.websocket_frame(_OPCODES[request.wire], self._keys.pop())
         request.written_s = time.monotonic()
         request.was_written = True
         if self._put([frame], len(frame)):
