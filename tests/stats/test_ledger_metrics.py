@@ -139,7 +139,9 @@ def test_an_async_producer_left_open_is_freed_and_counted(
     nobody: int, registry: CollectorRegistry, value: Value
 ) -> None:
     async def send() -> None:
-        producer = AsyncProducer(f"http://127.0.0.1:{nobody}", **OPTIONS, stats=stats)
+        # No attempt is to begin while asyncio.run ends: its task would be destroyed.
+        late = RetryPolicy(initial=60, maximum=60)
+        producer = AsyncProducer(f"http://127.0.0.1:{nobody}", **{**OPTIONS, "retry": late}, stats=stats)
         await producer.emit_many([("page", b"x")] * 20)
 
     with Prometheus(registry, flush_interval=60) as stats:
