@@ -32,7 +32,7 @@ from raccoon_fast.delivery.wake import Wake
 from raccoon_fast.errors import DeliveryError, MessageTooLargeError, Outcome, TransportError
 from raccoon_fast.events import Status
 from raccoon_fast.transports.attempt import Attempt
-from raccoon_fast.transports.base import Request, end_attempts
+from raccoon_fast.transports.base import Ending, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -247,7 +247,7 @@ class Engine:
         return sum(outstanding.unsettled(target) for outstanding, target in targets)
 
     async def close(self, timeout_s: float) -> None:
-        """Flush, then end attempts under way, close connections, and fail the remainder, all within the timeout.
+        """Flush, then end attempts under way, fail the remainder, and close connections, all within the timeout.
 
         The accumulator must not accept events any more. If cancelled, it continues with its next step; after the last
         one everything has its outcome.
@@ -263,21 +263,21 @@ class Engine:
                 self._timer.cancel()
             # All at once, because there may be many.
             untaken = self._outcomes.count_untaken() if self._reserve is None else deque()
+            transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
+            transports += [endpoint.apart for endpoint in self._endpoints.all if endpoint.apart is not None]
+            ending = Ending(self._attempts, transports, self._closing)
             try:
-                transports = [transport for endpoint in self._endpoints.all for transport in endpoint.transports]
-                transports += [endpoint.apart for endpoint in self._endpoints.all if endpoint.apart is not None]
-                await end_attempts([*self._attempts], transports, _left_s(deadline_s))
+                await ending.attempts(_left_s(deadline_s))
             finally:
-                self._expiries.tell(_NEVER)
-                leftovers = self._leftovers()
-                if self._reserve is None:
-                    for batch in leftovers:
-                        self._end_closed(batch)
-                    self.is_counted = True
-                    self._close_untaken(untaken, self._told_s(deadline_s))
-                else:
-                    await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
-                self._sender.end()
+                # Before the connections are closed: a server that does not answer a goodbye must delay no outcome.
+                try:
+                    await self._end_rest(untaken, deadline_s)
+                except asyncio.CancelledError:
+                    ending.hurry()
+                    raise
+                finally:
+                    self._sender.end()
+                    await ending.connections(_left_s(deadline_s))
 
     def take_over(self, other: Engine) -> None:
         """Deliver the remaining batches of an engine whose loop has ended."""
@@ -684,6 +684,17 @@ class Engine:
             while (waiting := self._take(states.QUEUED, queue)) is not None:
                 batches.append(waiting)
         return batches
+
+    async def _end_rest(self, untaken: deque[tuple[Accumulator, deque[Batch]]], deadline_s: float) -> None:
+        self._expiries.tell(_NEVER)
+        leftovers = self._leftovers()
+        if self._reserve is None:
+            for batch in leftovers:
+                self._end_closed(batch)
+            self.is_counted = True
+            self._close_untaken(untaken, self._told_s(deadline_s))
+        else:
+            await self._reserve.close(leftovers, self._end_closed, _left_s(deadline_s))
 
     # Time
 

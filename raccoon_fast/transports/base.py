@@ -19,7 +19,7 @@ from raccoon_fast.net.tls import refused_certificate, refuses_certificate
 from raccoon_fast.transports.attempt import AnyAttempt, Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from raccoon_fast.events import Response
     from raccoon_fast.logs import Log
@@ -33,12 +33,12 @@ __all__ = [
     "GRACE_S",
     "GRPC_UNREAD",
     "MAX_ANSWER_BYTES",
+    "Ending",
     "Envelope",
     "Identity",
     "Link",
     "Request",
     "Transport",
-    "end_attempts",
     "lost_error",
     "refuses_certificate",
     "worse",
@@ -241,25 +241,45 @@ class Transport(abc.ABC):
         """Close every connection; requests in flight fail with ConnectionLostError. Idempotent."""
 
 
-async def end_attempts(attempts: Collection[AnyAttempt], transports: Collection[Transport], timeout_s: float) -> None:
-    """Cancel attempts and close their transports; if cancelled itself, it stops waiting.
+class Ending:
+    """Cancels attempts and closes their transports, at once. Owned by one event loop.
 
     Args:
         attempts: Attempts under way.
         transports: At least one.
-        timeout_s: Seconds to wait until they have ended.
+        closing: Transports that are closed already, to be waited for.
     """
-    for attempt in attempts:
-        attempt.cancel()
-    closing = [asyncio.ensure_future(transport.close()) for transport in transports]
-    tasks = [attempt for attempt in attempts if not isinstance(attempt, Attempt)]
-    ending: list[asyncio.Future[Any]] = [*closing, *tasks]
-    try:
-        await asyncio.wait(ending, timeout=timeout_s)
-    except asyncio.CancelledError:
-        for one in closing:
-            one.cancel()  # then they end at once
-        raise
+
+    def __init__(
+        self, attempts: Iterable[AnyAttempt], transports: Iterable[Transport], closing: Iterable[asyncio.Task[None]]
+    ) -> None:
+        attempts = [*attempts]
+        for attempt in attempts:
+            attempt.cancel()
+        self._closing = [*(asyncio.ensure_future(transport.close()) for transport in transports), *closing]
+        # Other attempts have ended by now.
+        self._tasks = [attempt for attempt in attempts if not isinstance(attempt, Attempt)]
+
+    async def attempts(self, timeout_s: float) -> None:
+        """Wait until the attempts have ended, which takes almost no time; if cancelled, `hurry`."""
+        if self._tasks:
+            await self._wait(self._tasks, timeout_s)
+
+    async def connections(self, timeout_s: float) -> None:
+        """Wait until the connections are closed, for which servers may take their time; if cancelled, `hurry`."""
+        await self._wait(self._closing, timeout_s)
+
+    def hurry(self) -> None:
+        """Close the connections at once."""
+        for one in self._closing:
+            one.cancel()
+
+    async def _wait(self, ones: Sequence[asyncio.Future[Any]], timeout_s: float) -> None:
+        try:
+            await asyncio.wait(ones, timeout=timeout_s)
+        except asyncio.CancelledError:
+            self.hurry()
+            raise
 
 
 def lost_error(error: BaseException | None, address: Address, *, is_silent: bool = False) -> TransportError:

@@ -7,13 +7,16 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from patience import patient
 
 from raccoon_fast import RAW, AsyncProducer, BufferFull, ClientClosedError, DroppedError, Outcome, RetryPolicy
 from raccoon_fast.collector import Collector
+from raccoon_fast.delivery import engine
 
 QUICK = RetryPolicy(max_attempts=1000, initial=0.01, maximum=0.05)
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -242,6 +245,41 @@ def test_a_cancelled_close_fails_the_remaining_events_at_once(collector: Collect
         assert producer.stats().total.failed == {"closed": 1}
 
     run(main())
+
+
+@pytest.mark.parametrize("has_spool", [False, True])
+@pytest.mark.parametrize("scheme", ["ws", "http", "grpc"])
+def test_a_server_slow_to_say_goodbye_delays_no_outcome(
+    collector: Collector, run: Run, scheme: str, has_spool: bool, tmp_path: Path
+) -> None:
+    collector.faults.drop_acks()
+    url = {"ws": collector.ws_url, "http": collector.url, "grpc": f"grpc://{collector.grpc_target}"}[scheme]
+    order: list[bool] = []
+
+    async def main() -> None:
+        settled = asyncio.Event()
+        producer = producer_of(url, timeout=60, spool=tmp_path / "spool.db" if has_spool else None)
+        receipt = await producer.emit("a", b"x")
+        receipt.add_done_callback(lambda _: settled.set())
+        while collector.request_count == 0:
+            await asyncio.sleep(0.001)
+        (endpoint,) = producer._engine._endpoints.all
+        (transport,) = endpoint.transports
+        close = transport.close
+
+        async def close_slowly() -> None:
+            await asyncio.wait([asyncio.ensure_future(settled.wait())], timeout=patient(5))
+            order.append(settled.is_set())
+            settled.set()
+            await close()
+
+        with mock.patch.object(transport, "close", close_slowly):
+            report = await producer.close(timeout=0)
+        assert report.total.unsettled == 0
+
+    with mock.patch.object(engine, "_CLOSE_MARGIN_S", patient(15)):
+        run(main())
+    assert order == [True]
 
 
 def test_a_cancelled_wait_does_not_cancel_the_batch(collector: Collector, run: Run) -> None:
