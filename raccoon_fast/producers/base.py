@@ -601,11 +601,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         # the memory around them from being returned.
         has_room = False
         pool = self._pool
+        # Once closed, no batch is needed again, and the spool's thread may still read one for which `close` did not wait.
+        pool_bytes = self._pool_bytes if not self._closed else 0
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
             cost = batch.cost
             pooled_bytes = (len(pool.batches) + 1) * (cost + _BATCH_BYTES)
-            if pooled_bytes <= self._pool_bytes and not (batch.is_lean or batch.envelope.exported):
+            if pooled_bytes <= pool_bytes and not (batch.is_lean or batch.envelope.exported):
                 batch.clear()
                 pool.batches.append(batch)
                 pool.cost = cost

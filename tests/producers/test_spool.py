@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from patience import patient, wait_until
@@ -21,6 +22,7 @@ from patience import patient, wait_until
 from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, ClientClosedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
 from raccoon_fast.core.batch import Batch
+from raccoon_fast.delivery import engine
 from raccoon_fast.delivery.engine import Engine
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.spool.worker import Spooling
@@ -489,6 +491,33 @@ def test_an_async_producer(collector: Collector, path: Path) -> None:
     asyncio.run(main())
     assert [event.data for event in collector.events] == [b"x"]
     assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_batch_stored_only_after_the_close_is_whole(
+    collector: Collector, new_producer: NewProducer, path: Path, durable: bool
+) -> None:
+    gate = threading.Event()
+    collector.faults.refuse()
+
+    async def main() -> None:
+        producer = AsyncProducer(
+            collector.ws_url, serializer=RAW, logger=None, linger=0.001, spool=path, durable=durable
+        )
+        producer._disk.submit(lambda _: gate.wait(patient(20)), None)
+        receipt = await producer.emit("a", b"late")
+        receipt.add_done_callback(lambda _: gate.set())
+        while durable and not producer._engine._reserve.pending:
+            await asyncio.sleep(0.001)
+        await producer.close(timeout=0)
+        assert isinstance(receipt.exception(), ClientClosedError)
+
+    with mock.patch.object(engine, "_CLOSE_MARGIN_S", 0.1):
+        asyncio.run(asyncio.wait_for(main(), patient(20)))
+    collector.faults.accept()
+    second = new_producer(collector.ws_url)
+    wait_until(lambda: second.stats().total.acked == 1)
+    assert [event.data for event in collector.events] == [b"late"]
 
 
 def test_a_forked_child_leaves_the_parent_s_records_alone(collector: Collector, path: Path) -> None:
