@@ -85,7 +85,9 @@ producer = Producer(sys.argv[1], serializer=RAW, logger=None, linger=0.001, retr
 producer.emit("page", b"1")
 assert producer.flush() == 0
 print("flushed", flush=True)
-sys.stdin.readline()  # the connections are gone now
+sys.stdin.readline()  # the server has closed the connections
+while producer._engine.connections:  # once the producer knows, none of them gives a descriptor back
+    time.sleep(0.01)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 held = []
 try:
