@@ -80,12 +80,13 @@ def test_retries_are_not_held_back_once_they_succeed(collector: Collector, url: 
     """A sink that fails half of the time leaves many batches that need a retry."""
     collector.faults.fail_publish(0.5)
     with Producer(url, serializer=RAW, logger=None, batch_events=10) as producer:
-        for number in range(10_000):
+        for number in range(4_000):
             producer.emit("page", b"%d" % number)
-        wait_until(lambda: attempts(collector) > 300, 30)
+        wait_until(lambda: attempts(collector) > 150, 30)
         collector.faults.clear()
+        # Far more of the 400 batches wait for a retry than time alone would pay for.
         assert producer.flush(patient(20)) == 0
-        assert producer.stats().total.acked == 10_000
+        assert producer.stats().total.acked == 4_000
 
 
 def test_the_next_url_is_used_while_a_sink_fails(collector: Collector, url: str, scheme: str) -> None:
