@@ -325,6 +325,8 @@ class Delivery:
         if delay_s > 0.0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), delay_s)
+            if error is not None and self._loop.time() >= deadline_s:
+                raise error  # a busy loop woke it late: a further attempt would have no time
         if self._closing.is_set():
             raise self._closed(request, error.outcome if error is not None else Outcome.NOT_DELIVERED) from error
 

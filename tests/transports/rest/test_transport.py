@@ -708,7 +708,8 @@ def test_sends_timeout_bounds_all_attempts():
         client(host, timeout=patient(0.2), retry=RetryPolicy(max_attempts=1000, initial=0.01)) as rest,
     ):
         began = time.monotonic()
-        with pytest.raises(AckTimeoutError) as late:
+        # On a busy machine the last attempt may have too little time to connect.
+        with pytest.raises((AckTimeoutError, ConnectError)) as late:
             rest.send(EVENTS, timeout=patient(2))
         # Earlier if the next wait would end after the timeout.
         assert time.monotonic() - began < patient(10)
