@@ -601,7 +601,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         # the memory around them from being returned.
         has_room = False
         pool = self._pool
-        # Once closed, no batch is needed again, and the spool's thread may still read one for which `close` did not wait.
+        # After `close` no batch is needed, and the spool's thread may still read one for which `close` did not wait.
         pool_bytes = self._pool_bytes if not self._closed else 0
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
