@@ -135,7 +135,7 @@ def test_a_batch_that_may_still_get_through_ends_at_its_deadline(
     collector: Collector, scheme: str, how: str | int
 ) -> None:
     with filtered(collector, scheme, how) as urls:
-        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(8.0))
+        producer = Producer(urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(5.0))
         error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)
         assert [event.data for event in error.rejected] == [EVIL]
@@ -151,7 +151,7 @@ def test_a_refused_batch_goes_to_quarantine_with_a_spool(
     path = tmp_path / "spool.db"
     with filtered(collector, scheme, how) as urls:
         producer = Producer(
-            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(8.0), spool=path, durable=True
+            urls, serializer=RAW, logger=None, timeout=1.0, delivery_timeout=patient(5.0), spool=path, durable=True
         )
         error = emit(producer).exception(patient(30))
         assert isinstance(error, EventsRejectedError)

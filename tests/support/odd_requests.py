@@ -32,7 +32,7 @@ GRPC_HEADERS = (":status", "content-type", "grpc-status", "grpc-encoding", "allo
 GRPC_MESSAGE = "connection id header missing"
 CLOSE_REASONS = (b"duplicate connection", b"Max connection reached")
 REASON = b"cannot deserialize request: "
-PATIENCE_S = patient(8.0)
+PATIENCE_S = patient(4.0)
 
 
 def load(path: Path) -> list[dict[str, Any]]:
