@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from raccoon_fast.logs import CONSOLE as CONSOLE
     from raccoon_fast.logs import Logger as Logger
     from raccoon_fast.producers.async_producer import AsyncProducer as AsyncProducer
-    from raccoon_fast.producers.base import Health as Health
-    from raccoon_fast.producers.base import Report as Report
-    from raccoon_fast.producers.base import ServerHealth as ServerHealth
     from raccoon_fast.producers.lanes import Lane as Lane
     from raccoon_fast.producers.producer import Producer as Producer
+    from raccoon_fast.producers.reports import Health as Health
+    from raccoon_fast.producers.reports import Report as Report
+    from raccoon_fast.producers.reports import ServerHealth as ServerHealth
     from raccoon_fast.serializers import JSON as JSON
     from raccoon_fast.serializers import PROTO as PROTO
     from raccoon_fast.serializers import RAW as RAW
@@ -109,9 +109,9 @@ _HOMES = {
     "events": ("Ack", "App", "Code", "Event", "Response", "SendResult", "Status"),
     "logs": ("CONSOLE", "Logger"),
     "producers.async_producer": ("AsyncProducer",),
-    "producers.base": ("Health", "Report", "ServerHealth"),
     "producers.lanes": ("Lane",),
     "producers.producer": ("Producer",),
+    "producers.reports": ("Health", "Report", "ServerHealth"),
     "serializers": ("JSON", "PROTO", "RAW", "Serializer"),
     "stats.opentelemetry": ("OpenTelemetry",),
     "stats.prometheus": ("Prometheus",),

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from raccoon_fast.errors import ClientClosedError, EventsRejectedError, Outcome, RaccoonError
-from raccoon_fast.producers.base import ServerHealth
+from raccoon_fast.producers.reports import ServerHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,9 @@ from raccoon_fast.delivery.ledger import FILTERED, MAX_TYPES
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError, SerializationError
-from raccoon_fast.producers.base import BaseProducer, Policy, Report, is_replaced, place
+from raccoon_fast.producers.base import BaseProducer, Policy, is_replaced, place
 from raccoon_fast.producers.options import resolve_options
+from raccoon_fast.producers.reports import Report
 from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import functools
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 
 from raccoon_fast import forks
@@ -22,21 +20,23 @@ from raccoon_fast.delivery.lanes import LaneQueue, Lanes
 from raccoon_fast.delivery.ledger import DROPPED, FILTERED, SAMPLED, Ledger
 from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.delivery.settlement import Settlement
-from raccoon_fast.errors import BufferFull, ClientClosedError, DroppedError, SerializationError
+from raccoon_fast.errors import BufferFull, ClientClosedError, SerializationError
 from raccoon_fast.events import Code, Response, Status
 from raccoon_fast.logs import DEFAULT, resolve_logger
 from raccoon_fast.producers.before_send import BeforeSend
+from raccoon_fast.producers.dropping import Dropping
 from raccoon_fast.producers.encoded_rows import EncodedRows
 from raccoon_fast.producers.environment import Environment, unknown_variables
 from raccoon_fast.producers.lanes import LaneOptions, LaneTable, Sampler, resolve_lanes
 from raccoon_fast.producers.meter import ProducerMeter
+from raccoon_fast.producers.pool import Pool
+from raccoon_fast.producers.reports import Health, Report, ServerHealth
 from raccoon_fast.producers.table_steps import Step, one_slice
 from raccoon_fast.serializers import Data_contra
 from raccoon_fast.spool.store import Spool
 from raccoon_fast.spool.worker import Spooling
 from raccoon_fast.tables.options import table_reader
 from raccoon_fast.texts import counted
-from raccoon_fast.threads import at_once
 from raccoon_fast.transports.null import NULL_URL
 
 if TYPE_CHECKING:
@@ -50,53 +50,13 @@ if TYPE_CHECKING:
     from raccoon_fast.spool.worker import News
     from raccoon_fast.tables.columns import Columns
 
-__all__ = ["BaseProducer", "Health", "Report", "ServerHealth", "is_replaced", "place"]
+__all__ = ["BaseProducer", "is_replaced", "place"]
 
-# A batch takes more memory than its events.
-_BATCH_BYTES = 2048
 _MOST_POOLED_BYTES = 8 << 20
 # Threads that wait for room are woken when this share of the buffer is free, not for each batch: a wake-up costs about
 # as much as a batch.
 _WORTH_WAKING = 1 / 8
 _LEFT_OUT = {FILTERED: "filtered by before_send", SAMPLED: "left out by the lane's sample"}
-
-
-class ServerHealth(NamedTuple):
-    """One server: its address, whether it is healthy, and its last failure ("" if healthy)."""
-
-    address: str
-    ok: bool
-    last_error: str
-
-
-class Health(NamedTuple):
-    """For a readiness probe: `ok`, the reason if it is false, and each server."""
-
-    ok: bool
-    reasons: list[str]
-    servers: list[ServerHealth]
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of every event, as of `close` or `stats`.
-
-    Attributes:
-        total: The counts of all events.
-        by_type: The counts of each event type; types beyond `max_types` are under "(other types)".
-        retries: Attempts after the first of each batch.
-        server_acks: The meaning of an acknowledgement, as given to the producer: "received" or "published".
-        seconds: The time since the producer was created.
-        by_lane: The counts of each lane; without lanes, "default" has all events. It also has the settled
-            events of types beyond `max_types`, because their lanes are no longer known.
-    """
-
-    total: Counts
-    by_type: dict[str, Counts]
-    retries: int
-    server_acks: str
-    seconds: float
-    by_lane: dict[str, Counts] = field(default_factory=dict)
 
 
 class Policy(NamedTuple):
@@ -107,30 +67,6 @@ class Policy(NamedTuple):
     lane_of: Callable[[str], str | None] | None
     sample_key: Callable[[Event], object] | None
     on_delivery: Callable[[Any], object] | None
-
-
-class Pool:
-    """Batches that were delivered, for reuse.
-
-    These attributes change for every batch. They are not the producer's own, because without a GIL a forked child could
-    find that object locked.
-
-    Args:
-        wire: The wire format of the batches.
-
-    Attributes:
-        batches: The batches.
-        cost: The cost of the last batch put there.
-        last_made: A new batch starts with room for a little more than this one held, so that it need not grow step by
-            step.
-    """
-
-    __slots__ = ("batches", "cost", "last_made")
-
-    def __init__(self, wire: str) -> None:
-        self.batches: deque[Batch] = deque()
-        self.cost = 0
-        self.last_made = Batch(wire)
 
 
 class BaseProducer(abc.ABC, Generic[Data_contra]):
@@ -144,9 +80,6 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._tracing = options.settings.tracing
         self._pool = Pool(options.wire)
         self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
-        # Batches that `overflow` dropped, by lane, first those not counted yet, then those not settled yet.
-        self._dropping: list[deque[Batch]] = [deque() for _ in self._lanes]
-        self._dropped_batches: list[deque[Batch]] = [deque() for _ in self._lanes]
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
         self._made_s = self._settled_s = time.monotonic()
@@ -159,6 +92,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._disk = self._new_disk_thread()
         buffer = Buffer(options.buffer_bytes)
         self._accumulators = [self._new_accumulator(number, lane, buffer) for number, lane in enumerate(self._lanes)]
+        self._dropping = self._new_dropping()
         self._low_bytes = [int(lane.buffer_bytes * (1 - _WORTH_WAKING)) for lane in self._lanes]
         # The default lane, usually the only one.
         self._accumulator = self._accumulators[0]
@@ -585,38 +519,19 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return self._spool is not None and self._spool.path.exists()
 
     def _empty_batch(self) -> Batch:
-        pool = self._pool
-        try:
-            batch = pool.batches.pop()
-        except IndexError:
-            usual_bytes = pool.last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
-            batch = Batch(self._options.wire, min(usual_bytes * 17 // 16, self._options.batch_bytes))
-        pool.last_made = batch
+        batch = self._pool.take(self._options.batch_bytes)
         # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
         batch.accepted_s = time.monotonic()
         return batch
 
     def _recycle(self, *batches: Batch) -> None:
-        # Some memory is kept for the next batches: fresh memory costs a page fault per 4 kB. Small blocks would keep
-        # the memory around them from being returned.
         has_room = False
-        pool = self._pool
-        # After `close` no batch is needed, and the spool's thread may still read one for which `close` did not wait.
-        pool_bytes = self._pool_bytes if not self._closed else 0
         for batch in batches:
             lane = batch.settlement.lane if batch.settlement is not None else 0
-            cost = batch.cost
-            pooled_bytes = (len(pool.batches) + 1) * (cost + _BATCH_BYTES)
-            if pooled_bytes <= pool_bytes and not (batch.is_lean or batch.envelope.exported):
-                batch.clear()
-                pool.batches.append(batch)
-                pool.cost = cost
-            elif cost > 4 * pool.cost and not batch.is_lean:
-                # Batches have become larger: smaller ones make way.
-                for _ in range((len(pool.batches) + 1) // 2):
-                    with contextlib.suppress(IndexError):  # another thread took it
-                        pool.batches.popleft()
             has_room = has_room or self._accumulators[lane].buffered <= self._low_bytes[lane]
+        # After `close` no batch is needed, and the spool's thread may still read one for which `close` did not wait.
+        if not self._closed:
+            self._pool.give(batches, self._pool_bytes)
         if has_room:
             self._room_made()
 
@@ -629,8 +544,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._engine = None
         self._ledger = Ledger(self._options.max_types)
         self._pool = Pool(self._options.wire)
-        self._dropping = [deque() for _ in self._lanes]
-        self._dropped_batches = [deque() for _ in self._lanes]
+        self._dropping = self._new_dropping()
         if self._spool is not None:
             self._spool.after_fork()
         self._disk = self._new_disk_thread()
@@ -647,7 +561,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         policy = self._lanes[lane].overflow
         if policy == "raise":
             raise self._full(lane)
-        if policy == "drop_oldest" and self._drop_oldest(lane):
+        if policy == "drop_oldest" and self._dropping[lane].drop():
+            if self._engine is not None:
+                self._engine.batch_sealed()  # a flush may wait for the dropped events
             return True
         if policy in ("drop_newest", "drop_oldest"):
             self._ledger.add(types, DROPPED + policy)
@@ -659,65 +575,13 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         if self._lanes[lane].overflow == "spool" and self._engine is not None:
             self._engine.spill(lane)
 
-    def _drop_oldest(self, lane: int) -> bool:
-        """Drop the batch of a lane that has waited longest; False if everything is in flight."""
-        accumulator = self._accumulators[lane]
-        while True:
-            with self._ledger.change():
-                before = accumulator.taken
-                accumulator.take(self._dropping[lane])
-                has_dropped = self._count_dropped(lane)
-            if has_dropped or accumulator.taken != before:  # or another thread has dropped it
-                break
-            if not accumulator.seal():
-                return False
-        self._settle_dropped(lane)
-        if self._engine is not None:
-            self._engine.batch_sealed()  # a flush may wait for the dropped events
-        return True
-
-    # A Ctrl-C may come between any two steps: a batch is in one deque or the other, and the next call continues with
-    # it.
-
-    def _count_dropped(self, lane: int) -> bool:
-        dropping, dropped = self._dropping[lane], self._dropped_batches[lane]
-        has_dropped = False
-        mine: deque[Batch] = deque()
-        try:
-            for batch in _claimed(dropping, mine):
-                at_once(
-                    map(mine.remove, (batch,)),
-                    map(deque.append, (dropped,), (batch,)),
-                    self._ledger.adding(batch.types, DROPPED + "drop_oldest"),
-                )
-                has_dropped = True
-        finally:
-            dropping.extend(mine)
-        self._ledger.make_moves()
-        return has_dropped
+    def _new_dropping(self) -> list[Dropping]:
+        """One per lane."""
+        return [Dropping(accumulator, self._ledger, self._recycle) for accumulator in self._accumulators]
 
     def _finish_dropping(self) -> None:
-        """Continue where an exception of a signal handler ended `emit`."""
-        for lane in range(len(self._lanes)):
-            if self._dropping[lane] or self._dropped_batches[lane]:
-                with self._ledger.change():
-                    self._count_dropped(lane)
-                self._settle_dropped(lane)
-
-    def _settle_dropped(self, lane: int) -> None:
-        mine: deque[Batch] = deque()
-        try:
-            for batch in _claimed(self._dropped_batches[lane], mine):
-                if not batch.receipt.done():
-                    error = DroppedError(
-                        "dropped to make room for newer events because the buffer was full",
-                        req_guid=batch.receipt.req_guid,
-                    )
-                    (batch.settlement or Settlement(batch.receipt)).abandoned(error)
-                at_once(map(mine.remove, (batch,)), self._accumulators[lane].releasing(batch.cost))
-                self._recycle(batch)
-        finally:
-            self._dropped_batches[lane].extend(mine)
+        for dropping in self._dropping:
+            dropping.finish()
 
     def _full(self, lane: int) -> BufferFull:
         buffered, limit = self._accumulators[lane].buffered, self._lanes[lane].buffer_bytes
@@ -742,20 +606,6 @@ def place(error: SerializationError, index: int | None) -> None:
     if index is not None and error.index is None:
         error.index = index
         error.args = (str(error).replace("event of type", f"events[{index}] of type", 1),)
-
-
-def _claimed(batches: deque[Batch], mine: deque[Batch]) -> Iterator[Batch]:
-    """Move batches to `mine` and yield them, one at a time: no other thread can count a batch, or reuse it, meanwhile.
-
-    The caller removes each from `mine`. If an exception of a signal handler ends the caller's loop, a batch may still
-    be there.
-    """
-    while batches or mine:
-        if mine:
-            yield mine[0]
-        else:
-            with contextlib.suppress(IndexError):  # another thread took it
-                at_once(map(deque.append, (mine,), map(deque.popleft, (batches,))))
 
 
 def is_replaced(producer: BaseProducer[Any], original: Callable[..., object]) -> bool:

@@ -29,8 +29,9 @@ from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DroppedError, SerializationError
 from raccoon_fast.guids import new_guid
-from raccoon_fast.producers.base import BaseProducer, Policy, Report, is_replaced, place
+from raccoon_fast.producers.base import BaseProducer, Policy, is_replaced, place
 from raccoon_fast.producers.options import resolve_options
+from raccoon_fast.producers.reports import Report
 from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns

@@ -467,7 +467,7 @@ class TestOverflow:
         others: list[int] = []
 
         def count(*arguments: Any) -> Any:
-            others.append(len(producer._dropping[0]))
+            others.append(len(producer._dropping[0].uncounted))
             return adding(*arguments)
 
         monkeypatch.setattr(producer._ledger, "adding", count)
