@@ -82,7 +82,7 @@ def test_retries_are_not_held_back_once_they_succeed(collector: Collector, url: 
     with Producer(url, serializer=RAW, logger=None, batch_events=10) as producer:
         for number in range(4_000):
             producer.emit("page", b"%d" % number)
-        wait_until(lambda: attempts(collector) > 150, 30)
+        wait_until(lambda: attempts(collector) > 150, 60)
         collector.faults.clear()
         # Far more of the 400 batches wait for a retry than time alone would pay for.
         assert producer.flush(patient(20)) == 0
