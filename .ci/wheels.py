@@ -49,15 +49,19 @@ with Collector() as collector:
 """
 
 # The tests of --quick. The tree's tests cover the rest, because it is the same code in each wheel. The pure wheel has
-# other code in place of the extensions, the compiled one those of another compiler. Both bring the collector's files.
+# other code in place of the extensions, the compiled one those of another compiler, and both bring files that are not
+# code: the collector's page and descriptors, and the demo's flights.
 QUICK_TESTS = {
     "pure": ("tests/core", "tests/producers", "tests/test_import.py", "tests/test_json_codec.py"),
     "compiled": (
-        "tests/cli",
-        "tests/collector",
+        "tests/cli/test_cli_command.py",
+        "tests/cli/test_cli_demo.py",
+        "tests/cli/test_cli_flights.py",
+        "tests/collector/test_collector_inspector_page.py",
+        "tests/collector/test_collector_messages.py",
+        "tests/contract",
         "tests/core",
         "tests/producers",
-        "tests/transports",
         "tests/test_import.py",
         "tests/test_pytest_plugin.py",
     ),
