@@ -269,8 +269,10 @@ class Client(Generic[_A, Data_contra]):
         lifetime.ended(self)
         running.callbacks.stop(timeout_s)
         running.thread.stop(timeout_s)
-        if not running.thread.is_over and not running.thread.is_current():
-            running.client._settings.logger.error(HELD_UP)  # noqa: SLF001 - two halves of one class
+        delivery = running.client._delivery  # noqa: SLF001 - two halves of one class
+        is_settled = delivery is not None and delivery.is_settled
+        if not is_settled and not running.thread.is_over and not running.thread.is_current():
+            running.client._settings.logger.error(HELD_UP)  # noqa: SLF001
 
     def __enter__(self) -> Self:
         return self

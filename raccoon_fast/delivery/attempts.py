@@ -66,9 +66,13 @@ class Delivery:
         policy: When to make another attempt.
         timeout_s: Seconds for one attempt.
         sender: Makes the attempts.
+
+    Attributes:
+        is_settled: Whether `close` has given every request its outcome; connections may be closed later.
     """
 
     def __init__(self, transport: Transport, policy: RetryPolicy, timeout_s: float, sender: Sender) -> None:
+        self.is_settled = False
         self._transport = transport
         self._policy = policy
         self._timeout_s = timeout_s
@@ -160,11 +164,14 @@ class Delivery:
         await self._wait_idle(timeout_s)
         unsettled = len(self._in_flight)
         self._closing.set()
+        closing = asyncio.ensure_future(self._transport.close())
         try:
-            await self._transport.close()
             # Attempts end with their connections, waits end with the event: this takes almost no time.
             await self._wait_idle(1.0)
+            self.is_settled = not self._in_flight
+            await closing
         finally:
+            closing.cancel()  # if this was cancelled, connections close at once
             self._sender.end()
         return unsettled
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client
 from fault_proxy import DOWN, UP, FaultProxy
 from h2.settings import SettingCodes
 from h2_peer import strict_server
-from patience import patient
+from patience import patient, wait_until
+from trial import Lines
 
 from raccoon_fast import (
     RAW,
@@ -27,6 +30,7 @@ from raccoon_fast import (
 )
 from raccoon_fast.clients import sync_client
 from raccoon_fast.collector import Collector
+from raccoon_fast.delivery.loop_thread import HELD_UP
 
 EVENTS = [("t", b"x")]
 SCHEMES = {"rest": "http://", "websocket": "ws://", "grpc": "grpc://"}
@@ -165,3 +169,32 @@ def test_an_attempt_s_timeout_bounds_connecting_of_a_producer(protocol: str, kin
         _, total = settled(kind, urls, timeout=SOON_S, delivery_timeout=NEVER_S)
         assert proxy.connections > 0
     assert (total.acked, total.unsettled) == (2, 0)
+
+
+@each_protocol
+def test_a_server_slow_to_say_goodbye_is_no_blocked_loop(protocol: str) -> None:
+    """When `close` returns, every request has failed, although the connection is still being closed."""
+    gate = threading.Event()
+    log = Lines()
+    with Collector() as collector:
+        collector.faults.drop_acks()
+        one = new_client(protocol, collector, SYNC, timeout=NEVER_S, logger=log)
+        receipts = [one.submit(EVENTS) for _ in range(5)]
+        wait_until(lambda: collector.request_count > 0)
+        running = one._running[True]
+        close = running.client._transport.close
+
+        async def close_slowly() -> None:
+            await close()
+            try:
+                await asyncio.sleep(NEVER_S)
+            finally:
+                gate.wait(patient(20))
+
+        with mock.patch.object(running.client._transport, "close", close_slowly):
+            one.close(0)
+        settled = [receipt.done() for receipt in receipts]
+        gate.set()
+        wait_until(lambda: running.thread.is_over)
+    assert settled == [True] * len(receipts)
+    assert HELD_UP not in log.lines

@@ -187,11 +187,15 @@ class WebSocketConnection(SharedConnection):
             self.abort()
 
     async def close(self) -> None:
-        """Send a Close frame (code 1000), and wait at most a second for the server's. Idempotent."""
+        """Send a Close frame (code 1000), and wait at most a second for the connection to end. Idempotent.
+
+        Requests in flight fail with ConnectionLostError at once, however long the server takes to answer the Close.
+        """
         if self.transport is not None and self._protocol.state is OPEN:
             self._leaving = True
             self._protocol.send_close(1000)
             self._flush()
+            self._fail(lost_error(None, self._link.address))
             await self._wait_lost()
         self.abort()
 

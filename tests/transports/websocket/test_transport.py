@@ -12,9 +12,10 @@ import time
 
 import pytest
 from any_client import ASYNC, SYNC, OnLoop, new_client
+from filter_proxy import EVIL, SWALLOW, FilterProxy
 from patience import patient, wait_until
 from scripted import Connection, SendEventRequest, answer, ended, guid_of, speak_websocket, tcp_server, websocket_server
-from trial import Lines
+from trial import Lines, port_of
 from websockets.frames import Opcode
 from websockets.http11 import Request as HandshakeRequest
 from websockets.protocol import OPEN
@@ -38,6 +39,7 @@ from raccoon_fast import (
 )
 from raccoon_fast.clients import sync_client
 from raccoon_fast.clients.sync_client import _deliver
+from raccoon_fast.collector import Collector
 from raccoon_fast.transports.websocket.connection import WebSocketConnection
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -1140,6 +1142,32 @@ def test_close_as_the_handshake_ends_leaves_no_connection(steps, run, monkeypatc
 
     with tcp_server(lambda connection: speak_websocket(connection, lambda frame, protocol: None)) as host:
         run(main(host))
+
+
+def test_requests_in_flight_fail_at_once_if_the_server_does_not_answer_the_close(monkeypatch):
+    failed = []
+    wait_lost = WebSocketConnection._wait_lost
+
+    async def main(proxy):
+        ws = AsyncWebSocketClient(f"ws://127.0.0.1:{proxy.port}", serializer=RAW, logger=None)
+        receipt = ws.submit([("t", EVIL)])
+        while not proxy.refused:
+            await asyncio.sleep(0.001)
+
+        async def wait_long(connection):
+            for _ in range(1000):
+                if not receipt.done():
+                    await asyncio.sleep(0.005)
+            failed.append(receipt.done())
+            await wait_lost(connection)
+
+        monkeypatch.setattr(WebSocketConnection, "_wait_lost", wait_long)
+        await ws.close(0)
+        assert isinstance(receipt.exception(), ClientClosedError)
+
+    with Collector() as collector, FilterProxy(port_of(collector, "ws"), SWALLOW, is_websocket=True) as proxy:
+        asyncio.run(asyncio.wait_for(main(proxy), patient(30)))
+    assert failed == [True]
 
 
 def test_a_lost_connection_is_an_error_where_no_further_attempt_is_allowed():
