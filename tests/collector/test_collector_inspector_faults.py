@@ -115,7 +115,7 @@ def test_all_go_off_at_once(peer: Any, new_collector: NewCollector) -> None:
 
 def test_refusing_ends_by_itself(peer: Any, new_collector: NewCollector) -> None:
     collector = new_collector(inspect=True)
-    assert order(collector, fault="refuse", seconds=0.3)["refuse"]["on"] is True
+    assert order(collector, fault="refuse", seconds=patient(1.0))["refuse"]["on"] is True
     for port in (collector.port, collector.grpc_port):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
