@@ -137,3 +137,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
+
+
+def _frozen() -> None:
+    """Never called: names the modules of _HOMES for Nuitka, which skips imports under TYPE_CHECKING."""
+    from raccoon_fast import _implementation, counts, errors, events, logs, serializers, tls  # noqa: F401
+    from raccoon_fast.clients import grpc, rest, websocket  # noqa: F401
+    from raccoon_fast.core import extensions  # noqa: F401
+    from raccoon_fast.delivery import ack_streams, receipts, retry  # noqa: F401
+    from raccoon_fast.producers import async_producer, base, lanes, producer  # noqa: F401
+    from raccoon_fast.stats import opentelemetry, prometheus, sink, statsd  # noqa: F401

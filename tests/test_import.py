@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import raccoon_fast
 
 HEAVY = [
     "asyncio",
@@ -63,3 +67,10 @@ def test_client_info_stays_the_function_whatever_was_imported_first():
 def test_every_public_name_exists():
     loaded_after("import raccoon_fast; [getattr(raccoon_fast, name) for name in raccoon_fast.__all__]")
     loaded_after("from raccoon_fast import *; RestClient, client_info")
+
+
+def test_nuitka_finds_every_module_that_is_loaded_on_first_use():
+    tree = ast.parse(Path(raccoon_fast.__file__).read_text())
+    frozen = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_frozen")
+    imports = [node for node in ast.walk(frozen) if isinstance(node, ast.ImportFrom)]
+    assert {f"{one.module}.{alias.name}" for one in imports for alias in one.names} == {*raccoon_fast._HOME_OF.values()}
