@@ -145,5 +145,5 @@ def _frozen() -> None:
     from raccoon_fast.clients import grpc, rest, websocket  # noqa: F401
     from raccoon_fast.core import extensions  # noqa: F401
     from raccoon_fast.delivery import ack_streams, receipts, retry  # noqa: F401
-    from raccoon_fast.producers import async_producer, base, lanes, producer  # noqa: F401
+    from raccoon_fast.producers import async_producer, lanes, producer, reports  # noqa: F401
     from raccoon_fast.stats import opentelemetry, prometheus, sink, statsd  # noqa: F401
