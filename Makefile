@@ -225,7 +225,7 @@ test-own-batches: venv
 	rm -rf $(SANITIZED)
 	CFLAGS='-O1 -DRF_OWN_BATCHES=1' RACCOON_FAST_BUILD=require \
 		$(BIN)/python setup.py --quiet build --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
-	PYTHONPATH=$(SANITIZED)/lib $(BIN)/pytest $(TEST_OPTIONS) -k 'not pure' tests/core/test_own_batches.py tests/core/test_batch.py tests/producers
+	PYTHONPATH=$(SANITIZED)/lib $(BIN)/pytest $(TEST_OPTIONS) -m 'not slow' -k 'not pure' tests/core/test_own_batches.py tests/core/test_batch.py tests/producers
 
 # TSAN_PYTHON is a CPython configured --disable-gil --with-thread-sanitizer, of the version of PYTHON: it runs what was
 # installed for that one. CPython has races of its own, which Tools/tsan/suppressions_free_threading.txt of its source

@@ -52,7 +52,7 @@ with Collector() as collector:
 # other code in place of the extensions, the compiled one those of another compiler, and both bring files that are not
 # code: the collector's page and descriptors, and the demo's flights.
 QUICK_TESTS = {
-    "pure": ("tests/core", "tests/producers", "tests/test_import.py", "tests/test_json_codec.py"),
+    "pure": ("tests/contract", "tests/core", "tests/test_import.py", "tests/test_json_codec.py"),
     "compiled": (
         "tests/cli/test_cli_command.py",
         "tests/cli/test_cli_demo.py",
