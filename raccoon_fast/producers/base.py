@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProducer", "is_replaced", "place"]
 
-_MOST_POOLED_BYTES = 8 << 20
 # Threads that wait for room are woken when this share of the buffer is free, not for each batch: a wake-up costs about
 # as much as a batch.
 _WORTH_WAKING = 1 / 8
@@ -78,8 +77,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._lanes = resolve_lanes(policy.lanes, options, policy.on_delivery)
         self._ledger = Ledger(options.max_types)
         self._tracing = options.settings.tracing
-        self._pool = Pool(options.wire)
-        self._pool_bytes = min(options.buffer_bytes // 8, _MOST_POOLED_BYTES)
+        self._pool = Pool(options)
         self._engine: Engine | None = None
         self._sender = Sender(options.settings.stats)
         self._made_s = self._settled_s = time.monotonic()
@@ -519,19 +517,19 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return self._spool is not None and self._spool.path.exists()
 
     def _empty_batch(self) -> Batch:
-        batch = self._pool.take(self._options.batch_bytes)
+        batch = self._pool.take()
         # Valid until `batch_opened` is called: another thread may fill the batch, and the loop take it, before that.
         batch.accepted_s = time.monotonic()
         return batch
 
     def _recycle(self, *batches: Batch) -> None:
         has_room = False
-        for batch in batches:
+        for batch in batches:  # before the pool has them: another thread may take one from there
             lane = batch.settlement.lane if batch.settlement is not None else 0
             has_room = has_room or self._accumulators[lane].buffered <= self._low_bytes[lane]
         # After `close` no batch is needed, and the spool's thread may still read one for which `close` did not wait.
         if not self._closed:
-            self._pool.give(batches, self._pool_bytes)
+            self._pool.give(batches)
         if has_room:
             self._room_made()
 
@@ -543,7 +541,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         lifetime.inherit(self._engine)  # the parent shares the descriptors of its loop
         self._engine = None
         self._ledger = Ledger(self._options.max_types)
-        self._pool = Pool(self._options.wire)
+        self._pool = Pool(self._options)
         self._dropping = self._new_dropping()
         if self._spool is not None:
             self._spool.after_fork()

@@ -93,7 +93,7 @@ class Dropping:
 
 
 def _claimed(batches: deque[Batch], mine: deque[Batch]) -> Iterator[Batch]:
-    """Move batches to `mine` and yield them, one at a time: no other thread can count a batch, or reuse it, meanwhile.
+    """Yield the batches one by one. Each is in `mine` alone by then, so that no other thread counts or reuses it.
 
     The caller removes each from `mine`. If an exception of a signal handler ends the caller's loop, a batch may still
     be there.

@@ -11,10 +11,13 @@ from raccoon_fast.core.batch import Batch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from raccoon_fast.producers.options import ProducerOptions
+
 __all__ = ["Pool"]
 
 # A batch takes more memory than its events.
 _BATCH_BYTES = 2048
+_MOST_BYTES = 8 << 20
 
 
 class Pool:
@@ -24,7 +27,7 @@ class Pool:
     find that object locked.
 
     Args:
-        wire: The wire format of the batches.
+        options: The producer's, whose wire format and sizes the batches have.
 
     Attributes:
         batches: The batches.
@@ -33,26 +36,27 @@ class Pool:
             step.
     """
 
-    __slots__ = ("_wire", "batches", "cost", "last_made")
+    __slots__ = ("_most_bytes", "_options", "batches", "cost", "last_made")
 
-    def __init__(self, wire: str) -> None:
-        self._wire = wire
+    def __init__(self, options: ProducerOptions) -> None:
+        self._options = options
+        self._most_bytes = min(options.buffer_bytes // 8, _MOST_BYTES)
         self.batches: deque[Batch] = deque()
         self.cost = 0
-        self.last_made = Batch(wire)
+        self.last_made = Batch(options.wire)
 
-    def take(self, most_bytes: int) -> Batch:
-        """An empty batch: one of the pool, or a new one with room for at most `most_bytes`."""
+    def take(self) -> Batch:
+        """An empty batch: one of the pool, or a new one."""
         try:
             batch = self.batches.pop()
         except IndexError:
             usual_bytes = self.last_made.nbytes or 4096  # any moment's value will do: another thread may be filling it
-            batch = Batch(self._wire, min(usual_bytes * 17 // 16, most_bytes))
+            batch = Batch(self._options.wire, min(usual_bytes * 17 // 16, self._options.batch_bytes))
         self.last_made = batch
         return batch
 
-    def give(self, delivered: Iterable[Batch], most_bytes: int) -> None:
-        """Keep delivered batches, but only as many as have at most `most_bytes` together.
+    def give(self, delivered: Iterable[Batch]) -> None:
+        """Keep delivered batches, up to an eighth of the buffer or 8 MiB.
 
         Small blocks are not kept, because they would keep the memory around them from being returned.
         """
@@ -60,7 +64,7 @@ class Pool:
         for batch in delivered:
             cost = batch.cost
             pooled_bytes = (len(batches) + 1) * (cost + _BATCH_BYTES)
-            if pooled_bytes <= most_bytes and not (batch.is_lean or batch.envelope.exported):
+            if pooled_bytes <= self._most_bytes and not (batch.is_lean or batch.envelope.exported):
                 batch.clear()
                 batches.append(batch)
                 self.cost = cost
