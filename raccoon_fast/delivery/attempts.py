@@ -66,13 +66,9 @@ class Delivery:
         policy: When to make another attempt.
         timeout_s: Seconds for one attempt.
         sender: Makes the attempts.
-
-    Attributes:
-        is_settled: Whether `close` has given every request its outcome; connections may be closed later.
     """
 
     def __init__(self, transport: Transport, policy: RetryPolicy, timeout_s: float, sender: Sender) -> None:
-        self.is_settled = False
         self._transport = transport
         self._policy = policy
         self._timeout_s = timeout_s
@@ -168,12 +164,16 @@ class Delivery:
         try:
             # Attempts end with their connections, waits end with the event: this takes almost no time.
             await self._wait_idle(1.0)
-            self.is_settled = not self._in_flight
             await closing
         finally:
             closing.cancel()  # if this was cancelled, connections close at once
             self._sender.end()
         return unsettled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `close` has given every request its outcome; connections may be closed later. Thread-safe."""
+        return self._closing.is_set() and not self._in_flight
 
     async def _wait_idle(self, timeout_s: float) -> None:
         if self._in_flight:

@@ -247,7 +247,7 @@ class Ending:
     Args:
         attempts: Attempts under way.
         transports: At least one.
-        closing: Transports that are closed already, to be waited for.
+        closing: Tasks that close other transports; `connections` waits for them too.
     """
 
     def __init__(
@@ -271,12 +271,12 @@ class Ending:
 
     def hurry(self) -> None:
         """Close the connections at once."""
-        for one in self._closing:
-            one.cancel()
+        for task in self._closing:
+            task.cancel()
 
-    async def _wait(self, ones: Sequence[asyncio.Future[Any]], timeout_s: float) -> None:
+    async def _wait(self, futures: Sequence[asyncio.Future[Any]], timeout_s: float) -> None:
         try:
-            await asyncio.wait(ones, timeout=timeout_s)
+            await asyncio.wait(futures, timeout=timeout_s)
         except asyncio.CancelledError:
             self.hurry()
             raise
