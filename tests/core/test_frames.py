@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
+from raccoon_fast.core._wire_py import encode_varint
 from raccoon_fast.errors import DecodeError
 from raccoon_fast.events import Code, Response, Status
 
@@ -22,11 +23,8 @@ def frame(data: bytes, opcode: Opcode = Opcode.BINARY, *, fin: bool = True, mask
     return Frame(opcode, data, fin).serialize(mask=mask)
 
 
-def long_reason(size: int) -> bytes:
-    """An answer of so many bytes."""
-    head = 2 if size < 130 else 3
-    length = size - head
-    return b"\x22" + (bytes([length]) if head == 2 else bytes([length & 0x7F | 0x80, length >> 7])) + b"r" * length
+def refusal(reason: str) -> bytes:
+    return b"\x22" + encode_varint(len(reason)) + reason.encode()
 
 
 def told(items: list[Any]) -> list[Any]:
@@ -42,18 +40,24 @@ def test_an_empty_message_is_an_answer_of_zeros(impl: Any) -> None:
     assert impl.frames.AnswerReader().feed(frame(b"")) == [Response(Status(0), Code(0), 0, "", {})]
 
 
-@pytest.mark.parametrize("size", [2, 125, 126, 127, 128, 255, 256, 16_000])
-def test_an_answer_of_any_size(impl: Any, size: int) -> None:
-    data = long_reason(size)
-    assert len(data) == size
-    (answer,) = impl.frames.AnswerReader().feed(frame(data))
-    assert len(answer.reason) == size - (2 if size < 130 else 3)
+@pytest.mark.parametrize("size", [2, 125, 126, 127, 255, 256, 16_000, 65_535])
+def test_an_answer_of_any_size_up_to_64_kib(impl: Any, size: int) -> None:
+    reason = "r" * (size - 1 - len(encode_varint(size)))
+    assert len(refusal(reason)) == size
+    (answer,) = impl.frames.AnswerReader().feed(frame(refusal(reason)))
+    assert answer.reason == reason
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_ping_of_any_size(impl: Any, size: int) -> None:
+    ping = frame(bytes(size), Opcode.PING)
+    assert impl.frames.AnswerReader().feed(ping) == [ping]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 64, 300, 10_000])
 def test_frames_that_come_in_pieces(impl: Any, piece: int) -> None:
     ping = frame(b"now", Opcode.PING)
-    stream = frame(PROTO) + frame(JSON, Opcode.TEXT) + ping + frame(long_reason(300)) + frame(PROTO) + ping
+    stream = frame(PROTO) + frame(JSON, Opcode.TEXT) + ping + frame(refusal("r" * 297)) + frame(PROTO) + ping
     reader = impl.frames.AnswerReader()
     items = [item for at in range(0, len(stream), piece) for item in reader.feed(stream[at : at + piece])]
     assert items[:3] == [ANSWER, ANSWER, ping]
@@ -105,7 +109,7 @@ def test_both_forms_read_random_data_alike(seed: int) -> None:
     for _ in range(200):
         opcode = rng.choice([*Opcode])
         frames = [
-            *[frame(PROTO), frame(JSON, Opcode.TEXT), frame(long_reason(rng.randint(2, 400)))] * 3,
+            *[frame(PROTO), frame(JSON, Opcode.TEXT), frame(refusal("r" * rng.randint(0, 400)))] * 3,
             frame(rng.randbytes(rng.randint(0, 20)), opcode, fin=opcode >= Opcode.CLOSE or rng.random() < 0.8),
             frame(rng.randbytes(3), Opcode.PING),
             rng.randbytes(rng.randint(0, 10)),
