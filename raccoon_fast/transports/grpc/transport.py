@@ -296,7 +296,7 @@ class GrpcTransport(Transport):
         try:
             response = decode_proto_answer(body[PREFIX.size :])
         except DecodeError as error:
-            raise ProtocolError(f"{address} answered what is not a Raccoon's answer: {error}") from error
+            raise ProtocolError(f"{address} sent a message that is not a Raccoon's answer: {error}") from error
         if response.data.get("req_guid", "") != request.req_guid:
             raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {request.req_guid!r}")
         return response

@@ -69,7 +69,6 @@ _OPCODES = {"proto": 2, "json": 1}
 _KEYS = struct.Struct("4s" * 256)
 # Looked up once: attribute access on an enum class is slow.
 _BINARY, _SUCCESS, _MATCHED = Opcode.BINARY, Status.SUCCESS, Verdict.MATCHED
-_MALFORMED = "sent what is not a Raccoon's answer: {}"
 _REFUSALS = (Code.MAX_CONNECTION_LIMIT_REACHED, Code.MAX_USER_LIMIT_REACHED)
 # How long the server may take to close the connection after its Close frame.
 _CLOSE_TIMEOUT_S = 0.8
@@ -243,12 +242,12 @@ class WebSocketConnection(SharedConnection):
         for item in self._reader.feed(data):
             if self.error is not None:
                 return
-            if item.__class__ is Response:
+            if isinstance(item, Response):
                 self._answered(item)
-            elif item.__class__ is bytes:
+            elif isinstance(item, bytes):
                 self._read(item)  # the protocol handles it
             else:
-                self._break(_MALFORMED.format(item))
+                self._malformed(item)
 
     def _greeting_received(self, data: bytes) -> None:
         answer = self._handshake.feed(data)
@@ -379,7 +378,7 @@ class WebSocketConnection(SharedConnection):
         try:
             response = decode_proto_answer(data) if opcode is _BINARY else decode_json_answer(data)
         except DecodeError as error:
-            self._break(_MALFORMED.format(error))
+            self._malformed(error)
         else:
             self._answered(response)
 
@@ -440,6 +439,9 @@ class WebSocketConnection(SharedConnection):
                 self.acks.duplicates,
                 self.acks.late,
             )
+
+    def _malformed(self, error: DecodeError) -> None:
+        self._break(f"sent a message that is not a Raccoon's answer: {error}")
 
     def _break(self, what: str) -> None:
         self._link.stats.count(TOTAL_CONN_ERR, 1)
