@@ -188,7 +188,7 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
     async def close(self, timeout: float = DEFAULT_CLOSE_S) -> None:
         """Wait for requests in flight, then fail the rest with ClientClosedError and close the connections.
 
-        Idempotent. Afterwards everything but `close` raises ClientClosedError.
+        Idempotent. Afterwards everything but `close` raises ClientClosedError. If cancelled, it fails the rest at once.
 
         Args:
             timeout: Seconds to wait for requests in flight; 0 does not wait.
@@ -199,12 +199,16 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
             return
         self._closed = True
         if self._delivery is not None:
-            deadline_s = asyncio.get_running_loop().time() + timeout
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=timeout)
-            unsettled = await self._delivery.close(max(0.0, deadline_s - asyncio.get_running_loop().time()))
-            if unsettled:
-                self._settings.logger.error("closed with %s not acknowledged", counted(unsettled, "request"))
+            now_s = asyncio.get_running_loop().time
+            deadline_s = now_s() + timeout
+            try:
+                if self._tasks:
+                    await asyncio.wait(self._tasks, timeout=timeout)
+                await self._delivery.wait_idle(deadline_s - now_s())
+            finally:
+                unsettled = await self._delivery.close()
+                if unsettled:
+                    self._settings.logger.error("closed with %s not acknowledged", counted(unsettled, "request"))
 
     async def __aenter__(self) -> Self:
         self._started()

@@ -151,19 +151,24 @@ class Delivery:
                 submission.fail(abandoned(submission.req_guid))
         self._in_flight.clear()
 
-    async def close(self, timeout_s: float) -> int:
-        """Wait for requests in flight, then fail the rest with ClientClosedError and close the transport.
+    async def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no request is in flight, at most this long. One task waits at a time."""
+        if self._in_flight:
+            self._idle = self._loop.create_future()
+            await asyncio.wait([self._idle], timeout=max(0.0, timeout_s))
+
+    async def close(self) -> int:
+        """Fail requests in flight with ClientClosedError and close the transport.
 
         Returns:
             The number of failed requests.
         """
-        await self._wait_idle(timeout_s)
         unsettled = len(self._in_flight)
         self._closing.set()
         closing = asyncio.ensure_future(self._transport.close())
         try:
             # Attempts end with their connections, waits end with the event: this takes almost no time.
-            await self._wait_idle(1.0)
+            await self.wait_idle(1.0)
             await closing
         finally:
             closing.cancel()  # if this was cancelled, connections close at once
@@ -174,11 +179,6 @@ class Delivery:
     def is_settled(self) -> bool:
         """Whether `close` has given every request its outcome; connections may be closed later. Thread-safe."""
         return self._closing.is_set() and not self._in_flight
-
-    async def _wait_idle(self, timeout_s: float) -> None:
-        if self._in_flight:
-            self._idle = self._loop.create_future()
-            await asyncio.wait([self._idle], timeout=timeout_s)
 
     def _enter(self, request: Request, submission: Submission | None) -> None:
         req_guid = request.req_guid

@@ -588,6 +588,28 @@ class TestAsyncOnly:
 
         asyncio.run(main())
 
+    @pytest.mark.parametrize("how", ["send", "submit"])
+    def test_a_cancelled_close_fails_the_rest_at_once_and_closes_the_connections(self, protocol, how, collector):
+        collector.faults.drop_acks()
+
+        async def main():
+            client = new_client(protocol, collector, ASYNC, timeout=60)
+            outcome = asyncio.ensure_future(client.send(EVENTS)) if how == "send" else client.submit(EVENTS)
+            while collector.request_count == 0:
+                await asyncio.sleep(0.001)
+            closing = asyncio.ensure_future(client.close(timeout=60))
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            error = outcome.exception()
+            assert isinstance(error, ClientClosedError)
+            assert error.outcome is Outcome.POSSIBLY_DELIVERED
+            assert client._transport.connections == 0
+            await client.close()
+
+        asyncio.run(main())
+
     def test_many_at_once(self, protocol, collector):
         async def main():
             async with new_client(protocol, collector, ASYNC) as client:
