@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ def main() -> None:
     if "SOURCE_DATE_EPOCH" not in os.environ:
         os.environ["SOURCE_DATE_EPOCH"] = output_of("git", "-C", ROOT, "log", "-1", "--format=%ct")
     shutil.rmtree(WORK, ignore_errors=True)
-    sdist = twice("sdist", build_sdist)
+    sdist = twice("sdist", build_sdist, workers=1)  # both write to the tree
     tests = unpack_tests(sdist)
     programs = link_programs()
     built = [sdist]
@@ -92,7 +93,7 @@ def main() -> None:
         say(f"{form}, {output_of(python, '-VV')}")
         venv = WORK / f"venv-{number}"
         run(python, "-m", "venv", venv)
-        wheel = twice(f"{form}-{number}", partial(build_wheel, venv, sdist, form))
+        wheel = twice(f"{form}-{number}", partial(build_wheel, venv, sdist, form), workers=2)
         check_size(wheel)
         chosen = QUICK_TESTS[form] if arguments.quick else ("tests",)
         run_suite(venv, wheel, form, tests, programs, chosen)
@@ -140,9 +141,16 @@ def is_usable(python: str) -> bool:
     return done.stdout.split() == ["cpython", "0"]
 
 
-def twice(name: str, build: Callable[[Path], Path]) -> Path:
-    """Calls `build` with two folders. Returns the first file, or exits if the two files do not have the same bytes."""
-    first, again = build(WORK / name), build(WORK / f"{name}-again")
+def twice(name: str, build: Callable[[Path], Path], workers: int) -> Path:
+    """Calls `build` with two folders. Returns the first file, or exits if the two files do not have the same bytes.
+
+    Args:
+        name: The first folder's name.
+        build: Builds a file in the folder, and returns it.
+        workers: 2 builds both at the same time.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        first, again = pool.map(build, (WORK / name, WORK / f"{name}-again"))
     if (first.name, first.read_bytes()) != (again.name, again.read_bytes()):
         raise SystemExit(f"not the same bytes when it is built again: {first} and {again}")
     return first
