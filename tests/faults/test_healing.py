@@ -106,7 +106,7 @@ def test_the_next_url_is_used_while_a_sink_fails(collector: Collector, url: str,
 class TestExpiry:
     def expire(self, collector: Collector, url: str, logger: object) -> tuple[Producer, object]:
         collector.faults.fail_publish()
-        producer = Producer(url, serializer=RAW, logger=logger, batch_events=10, delivery_timeout=1.0)  # type: ignore
+        producer = Producer(url, serializer=RAW, logger=logger, batch_events=10, delivery_timeout=patient(1.0))  # type: ignore
         receipts = [producer.emit("page", b"%d" % number) for number in range(1_000)]
         return producer, receipts[0]
 
@@ -114,7 +114,7 @@ class TestExpiry:
         log = Lines()
         producer, receipt = self.expire(collector, url, log)
         with producer:
-            wait_until(lambda: any("expired after 1 s" in line for line in log.lines))
+            wait_until(lambda: any(f"expired after {patient(1.0):g} s" in line for line in log.lines))
             wait_until(lambda: producer.stats().total.expired == 1_000)
             error = receipt.exception(0)  # type: ignore[attr-defined]
             assert isinstance(error, AckTimeoutError)

@@ -578,10 +578,12 @@ class TestOverflow:
         assert isinstance(first.exception(0), ConnectError)  # and the server is not tried again from here on
         receipts = [producer.emit("a", bytes(1000)) for _ in range(3)]
         assert producer.flush(0.1) == 3
+        (lane,) = producer._engine._lanes.all
+        wait_until(lambda: not lane.outstanding._flushes)
         unsettled: list[int] = []
         flushing = threading.Thread(target=lambda: unsettled.append(producer.flush(600.0)))
         flushing.start()
-        wait_until(lambda: any(lane.outstanding._flushes for lane in producer._engine._lanes.all))
+        wait_until(lambda: lane.outstanding._flushes)
         for _ in range(60):
             producer.emit("a", bytes(1000))
         loop = producer._thread.loop  # has seen then what these have sealed; those that follow seal nothing
