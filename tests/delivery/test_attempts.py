@@ -317,7 +317,8 @@ def test_close_waits_then_fails_the_rest() -> None:
         one = delivery(transport)
         sending = asyncio.ensure_future(one.deliver(request()))
         await asyncio.sleep(0)
-        assert await one.close(0.05) == 1
+        await one.wait_idle(0.05)
+        assert await one.close() == 1
         with pytest.raises(ClientClosedError, match="closed before") as caught:
             await sending
         assert (caught.value.outcome, caught.value.req_guid) == (Outcome.POSSIBLY_DELIVERED, "g")
@@ -334,7 +335,8 @@ def test_close_ends_a_wait_between_attempts() -> None:
         sending = asyncio.ensure_future(one.deliver(request()))
         while not transport.attempts:
             await asyncio.sleep(0)
-        assert await one.close(0.01) == 1
+        await one.wait_idle(0.01)
+        assert await one.close() == 1
         with pytest.raises(ClientClosedError) as caught:
             await sending
         assert caught.value.outcome is Outcome.NOT_DELIVERED
@@ -348,7 +350,8 @@ def test_close_with_nothing_in_flight() -> None:
         transport = Scripted(None)
         one = delivery(transport)
         await one.deliver(request())
-        assert await one.close(5.0) == 0
+        await one.wait_idle(5.0)
+        assert await one.close() == 0
         assert transport.closed.is_set()
 
     run(main)

@@ -232,10 +232,16 @@ def test_a_pause_that_a_server_asked_for_is_kept(parts: Parts) -> None:
     assert parts.transport.calls == []
 
 
+async def closed(parts: Parts, timeout_s: float) -> int:
+    delivery = parts.start()
+    await delivery.wait_idle(timeout_s)
+    return await delivery.close()
+
+
 def test_close_waits_for_it_and_then_fails_it(parts: Parts) -> None:
     answered, left = parts.submissions.submit(request("a")), parts.submissions.submit(request("b"))
     parts.on_loop(lambda: None)
-    closing = parts.thread.submit(lambda: parts.start().close(0.2))
+    closing = parts.thread.submit(closed, parts, 0.2)
     one, attempt = parts.transport.begun[0]
     parts.on_loop(attempt.set_result, acked(one))
     assert closing.result(patient(10)) == 1
@@ -250,7 +256,7 @@ def test_close_waits_for_it_and_then_fails_it(parts: Parts) -> None:
 def test_close_ends_as_soon_as_the_last_one_is_answered(parts: Parts) -> None:
     parts.submissions.submit(request())
     parts.on_loop(lambda: None)
-    closing = parts.thread.submit(lambda: parts.start().close(600.0))
+    closing = parts.thread.submit(closed, parts, 600.0)
     one, attempt = parts.transport.begun[0]
     parts.on_loop(attempt.set_result, acked(one))
     assert closing.result(patient(10)) == 0
