@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from missing import missing_in
 from passes import is_for_other_pass
 from patience import PATIENCE, patient
+from ports import free_port
 
 from raccoon_fast.collector import Collector
 
@@ -119,13 +120,6 @@ class StatsdDaemon:
                     raise ConnectionError(f"the daemon closed after {answer!r}")
                 answer += chunk
         return answer.decode()
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from patience import patient
+from ports import free_port
 
 import raccoon_fast
 from raccoon_fast.collector import Collector
@@ -56,9 +56,7 @@ def command(tmp_path):
 @pytest.fixture
 def unused_port():
     """Nobody listens there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

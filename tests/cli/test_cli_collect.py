@@ -17,7 +17,7 @@ from raccoon_fast import RAW, GrpcClient, RestClient, RetryPolicy, ServerError, 
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send on Windows")
 
-UNTIL_IT_IS_UP = RetryPolicy(max_attempts=100, initial=0.1, maximum=0.1)
+UNTIL_IT_IS_UP = RetryPolicy(max_attempts=100, initial=0.1, maximum=patient(0.1))
 ANY_PORTS = ["--port", "0", "--grpc-port", "0"]
 
 

@@ -20,6 +20,7 @@ import yaml
 from dashboard import DASHBOARD, draw, panels, series_of
 from fault_proxy import UP, FaultProxy
 from patience import wait_until
+from ports import free_port
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_server import PrometheusServer, prometheus_server
 
@@ -226,11 +227,7 @@ def statsd_exporter() -> Iterator[tuple[int, str]]:
     program = shutil.which("statsd_exporter") or shutil.which("prometheus-statsd-exporter")
     if program is None:
         pytest.skip("needs statsd_exporter (Debian: prometheus-statsd-exporter, where there is one)")
-    ports = []
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        with socket.socket(socket.AF_INET, kind) as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    ports = [free_port(kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
     command = [program, f"--statsd.mapping-config={MAPPING}", f"--statsd.listen-udp=127.0.0.1:{ports[0]}"]
     command += ["--statsd.listen-tcp=", f"--web.listen-address=127.0.0.1:{ports[1]}"]
     url = f"http://127.0.0.1:{ports[1]}/metrics"

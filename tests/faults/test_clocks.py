@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patient
 from program import finish, start
 
 from raccoon_fast.collector import Collector
@@ -53,7 +54,7 @@ def test_answers_that_came_while_the_process_stood_still_are_not_overdue(collect
     process.stdin.flush()
     collector.wait_for(3 + 3 * 8)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(2.0)  # longer than its timeout, and than the answers take
+    time.sleep(patient(1.5))  # longer than its timeout, and than the answers take
     process.send_signal(signal.SIGCONT)
     assert finish(process) == ["9 0"] * 3
     assert collector.request_count == 3 * 9

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from patience import patient
+from ports import free_port
 from program import run
 
 from raccoon_fast.collector import Collector
@@ -263,8 +263,7 @@ class Uwsgi:
 
     def __init__(self, folder: Path, url: str, at_import: bool, *options: str) -> None:
         (folder / "app.py").write_text(APP)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         fixed = ["--master", "--processes", "1", "--die-on-term", "--disable-logging", "--need-app"]
         where = ["--http-socket", f"127.0.0.1:{self.port}", "--virtualenv", sys.prefix, "--wsgi-file", "app.py"]
         self.log = folder / "log"

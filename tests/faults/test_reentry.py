@@ -220,6 +220,7 @@ for _ in range(60):
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.002))
         for _ in range(3_000): producer.emit("a", b"x")
         signal.signal(signal.SIGALRM, lambda *_: None)  # it may come late
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         interrupts += 1
     producer.emit("b", b"x")

@@ -234,7 +234,7 @@ for i in range(20):
     child = os.fork()
     if child == 0:
         producer.emit('child', b'%d' % i)
-        os._exit(0 if producer.close().total.acked == 1 else 1)
+        os._exit(0 if producer.close(30).total.acked == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 stop.set()
 for thread in threads: thread.join()
@@ -270,7 +270,7 @@ for i in range(10):
     child = os.fork()
     if child == 0:
         producer.emit('child', b'%d' % i)
-        os._exit(0 if producer.close().total.acked == 1 else 1)
+        os._exit(0 if producer.close(30).total.acked == 1 else 1)
     deadline_s, ended = time.monotonic() + PATIENCE, 0
     while not ended and time.monotonic() < deadline_s:
         time.sleep(0.002)

@@ -199,7 +199,7 @@ def test_durable_survives_kill_9_with_the_guids(collector: Collector, new_produc
     collector.faults.clear()
     collector.clear()
     producer = new_producer(collector.ws_url)
-    wait_until(lambda: producer.stats().total.spooled == 0 and producer.stats().total.acked > 0)
+    wait_until(lambda: producer.stats().total.unsettled == 0 and producer.stats().total.acked > 0)
     again = {request.req_guid: request.event_count for request in collector.requests}
     assert sent.items() <= again.items()
     assert events <= {event.data for event in collector.events}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 
 from certificates import Files
 from patience import patient
+from ports import free_port
 from trial import Server
 
 from raccoon_fast import json_codec
@@ -32,19 +32,6 @@ __all__ = ["LISTENERS", "Backend", "Envoy", "HAProxy", "Nginx", "Proxy"]
 LISTENERS = {"http": "http", "ws": "http", "https": "https", "wss": "https", "grpc": "grpc", "grpcs": "grpcs"}
 _START_S = patient(30.0)
 _STOP_S = patient(10.0)
-# These ports are below the range for local ports of outgoing connections (ip_local_port_range), so a port stays free
-# while its server is down.
-_PORTS = range(12_000, 32_000)
-_next_port = itertools.cycle([*_PORTS[os.getpid() * 97 % len(_PORTS) :], *_PORTS])
-
-
-def free_port() -> int:
-    """Returns a port without a listener, which no outgoing connection will take."""
-    while True:
-        port = next(_next_port)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = _START_S) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fault_proxy import FaultProxy
 from patience import patient
+from ports import free_port
 
 from raccoon_fast import RAW, EventsRejectedError, Producer, RetryPolicy
 from raccoon_fast.collector import Collector
@@ -103,8 +104,7 @@ class Server:
 
     def __init__(self, path: Path, *options: str) -> None:
         self._options = ["--sink", path, *options]
-        with Collector() as free:
-            self.port, self.grpc_port = free.port, free.grpc_port
+        self.port, self.grpc_port = free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, scheme: str) -> str:

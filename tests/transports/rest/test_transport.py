@@ -29,6 +29,7 @@ from raccoon_fast import (
     RetryPolicy,
     ServerError,
 )
+from raccoon_fast.delivery.loop_thread import HELD_UP
 from raccoon_fast.net.tcp import open_tcp
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -713,7 +714,8 @@ def test_sends_timeout_bounds_all_attempts():
             rest.send(EVENTS, timeout=patient(2))
         # Earlier if the next wait would end after the timeout.
         assert time.monotonic() - began < patient(10)
-        assert late.value.attempts >= 2
+        # A machine that is busier still delays the loop's own error too.
+        assert late.value.attempts >= 2 or HELD_UP in str(late.value)
 
 
 def test_a_closed_port_is_a_connect_error_that_is_tried_again():
