@@ -246,7 +246,7 @@ def test_an_answer_that_does_not_come_in_time_ends_the_connection(run):
     async def main(host):
         rest = RestTransport(link(host), connections=1)
         await warm(rest)
-        with pytest.raises(AckTimeoutError, match=r"no answer from .* within 0\.0"):
+        with pytest.raises(AckTimeoutError, match=r"no answer from .* within 0\."):
             await ended(rest.start(request("a"), 0.05))
         assert (await ended(rest.start(request("b"), 10.0))).req_guid == "b"
         await rest.close()
