@@ -8,8 +8,8 @@ import time
 from _thread import get_ident
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
-from operator import attrgetter, itemgetter
+from itertools import chain, compress, repeat
+from operator import attrgetter, itemgetter, not_
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast import forks
@@ -491,8 +491,8 @@ class Accumulator:
                         event = (type, data, nbytes + size)
                         self._append(events, event)
                         if is_needed:
-                            self._untold = batch
-                            self._append(self._opened, batch)
+                            if not self._open(batch):
+                                continue
                             opened = True
                             fresh = None
                         if (self._closed or batch.gathered is not events) and self._withdraw(events, event):
@@ -791,6 +791,16 @@ class Accumulator:
             return self._opened[0]
         except IndexError:
             return None
+
+    def _open(self, batch: Batch) -> bool:
+        """Make it the open batch. Returns False if there is one: two calls may be here, see `_look_whether_stuck`."""
+        opened: deque[Batch] = deque()
+        self._at_once(
+            map(deque.extend, (opened,), (compress((batch,), map(not_, (self._opened,))),)),
+            map(deque.extend, (self._opened,), (opened,)),
+            map(setattr, repeat(self), repeat("_untold"), chain(opened)),
+        )
+        return bool(opened)
 
     def _seal(self, batch: Batch) -> bool:
         """Seal the open batch, with or without the lock. Returns False if another call has sealed it, or it is empty.

@@ -5,6 +5,7 @@ A call of the compiled form cannot be interrupted.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
@@ -182,3 +183,29 @@ def test_an_event_that_cannot_wait_for_the_lock_keeps_its_thread_s_order(monkeyp
     accumulator.seal()
     batches, _ = accumulator.take_all()
     assert [data for batch in batches for _, data in batch.events()] == [b"1", b"2", b"3"]
+
+
+def test_a_thread_that_gets_no_processor_opens_no_second_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch_py, "_PATIENCE_S", 0.001)
+    accumulator = Given(10_000).accumulator
+    total, calls = accumulator._total, 0
+
+    def total_later(numbers: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # it has seen that no batch is open, and is about to open one
+            accumulator._holder = 0  # as in the moment before a thread has noted that it has the lock
+            for data in (b"alone", b"1"):  # the first one replaces the lock
+                thread = threading.Thread(target=accumulator.emit, args=("other", data))
+                thread.start()
+                thread.join()
+        return total(numbers)
+
+    accumulator._total = total_later
+    for data in (b"1", b"2", b"3"):
+        accumulator.emit("a", data)
+    accumulator.seal()
+    batches, types = accumulator.take_all()
+    assert types == {"a": 3, "other": 2}
+    assert [data for batch in batches for type_, data in batch.events() if type_ == "a"] == [b"1", b"2", b"3"]
+    assert (accumulator.accepted, accumulator.open_count) == (5, 0)
