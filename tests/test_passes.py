@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from passes import TESTS, is_without_core
+from passes import TESTS, is_of_programs, is_without_core
 
 FILES = [path for path in sorted(TESTS.rglob("test_*.py")) if is_without_core(path)]
 # Their modules import raccoon_fast.core nowhere, except the inspector of the collector.
@@ -28,3 +28,10 @@ def test_a_test_without_core_uses_no_client(path) -> None:
 
 def test_there_are_such_tests() -> None:
     assert {path.parent.name for path in FILES} == {"collector", "net", "cli", "tests"}
+    of_programs = [path for path in TESTS.rglob("test_*.py") if is_of_programs(path)]
+    assert {path.parent.name for path in of_programs} == {"cli", "collector", "tests", "typing"}
+
+
+@pytest.mark.parametrize("path", [path for path in sorted(TESTS.rglob("test_*.py")) if is_of_programs(path)])
+def test_a_test_of_programs_does_not_look_at_the_form(path) -> None:
+    assert "has_extensions" not in path.read_text("utf-8")

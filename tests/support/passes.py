@@ -16,6 +16,12 @@ WITHOUT_CORE = re.compile(
     r"collector/test_collector_(?!inspector|judging|rest)\w+\.py|net/test_address\.py|test_rooms\.py"
     r"|cli/test_cli_(bench_chart|comparison|completion|lines)\.py"
 )
+# The files whose tests run whole programs: the command, examples, the documentation's, and the inspector's page. What
+# these call of raccoon_fast.core has tests of its own on both forms.
+OF_PROGRAMS = re.compile(
+    r"cli/test_cli_(?!command|doctor)\w+\.py|collector/test_collector_inspector_(flat|page\w*)\.py"
+    r"|test_(docs|examples|pytest_plugin|troubleshooting)\.py|typing/test_user_program\.py"
+)
 
 
 def is_for_other_pass(item: pytest.Item) -> bool:
@@ -26,9 +32,14 @@ def is_for_other_pass(item: pytest.Item) -> bool:
     form = params.get("impl", params.get("form"))
     if form is not None:
         return (form in ("pure", "1")) != is_pure
-    return is_pure and item.path.is_relative_to(TESTS) and is_without_core(item.path)
+    return is_pure and item.path.is_relative_to(TESTS) and (is_without_core(item.path) or is_of_programs(item.path))
 
 
 def is_without_core(path: Path) -> bool:
     """Whether the tests of this file call nothing of raccoon_fast.core."""
     return WITHOUT_CORE.fullmatch(path.relative_to(TESTS).as_posix()) is not None
+
+
+def is_of_programs(path: Path) -> bool:
+    """Whether the tests of this file run whole programs."""
+    return OF_PROGRAMS.fullmatch(path.relative_to(TESTS).as_posix()) is not None
