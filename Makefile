@@ -242,7 +242,7 @@ tsan:
 	cat tests/support/tsan.supp $(TSAN_SUPPRESSIONS) > $(SANITIZED)/suppressions
 	export TSAN_OPTIONS=exitcode=66:suppressions=$(CURDIR)/$(SANITIZED)/suppressions PYTHON_GIL=0 RACCOON_FAST_TEST_PATIENCE=10 \
 		PYTHONPATH="$(SANITIZED)/lib:tests/support:$$($(FREE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
-	setarch -R $(TSAN_PYTHON) -m pytest -k 'threads and not pure or own_batches' tests/core/test_batch.py tests/core/test_own_batches.py && \
+	setarch -R $(TSAN_PYTHON) -P -m pytest -k 'threads and not pure or own_batches' tests/core/test_batch.py tests/core/test_own_batches.py && \
 	setarch -R $(TSAN_PYTHON) tests/support/crowd.py --threads 16 --seconds $(SECONDS)
 
 # What counts references: Debian's python3.11-dbg, or a CPython configured --with-pydebug. What was compiled for other
