@@ -758,6 +758,8 @@ class Engine:
         if is_quiet and not (self._suspects or self._waiting.has_some):
             return  # usual at the end of a round: everything is in flight
         due_s = min(self._waiting.deadline_s, self._suspects.deadline_s, new_s, self._expiries.due_s)
+        if self._reserve is not None and now_s < self._reserve.ready_s and self._has_to_secure():
+            due_s = min(due_s, self._reserve.ready_s)
         if self._suspects:
             due_s = min(due_s, max(self._suspects.due_s, self._endpoints.next_s(now_s)))
         if self._room():
@@ -778,6 +780,10 @@ class Engine:
         self._timer_s = due_s
         if due_s < _NEVER:
             self._timer = self._loop.call_later(max(0.001, due_s - now_s), self._timer_fired)
+
+    def _has_to_secure(self) -> bool:
+        """Whether new batches wait until the disk may store them."""
+        return any(queue.is_durable and queue.accumulator.sealed for queue in self._lanes.all)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -264,7 +264,7 @@ class SpoolFile:
 
     def _look_after(self) -> None:
         """Open the file, or reopen it if needed."""
-        if self._db is not None and any(identity_of(fd) != found for fd, found in self._descriptors.items()):
+        if self._db is not None and self._are_closed():
             self.say("this program closed the descriptors of the spool %s; the spool is opened again", self.path)
             self._drop()
         if self._unusable:
@@ -275,6 +275,18 @@ class SpoolFile:
             self._move()
         else:
             self._lock_owner()  # if its file was deleted, other processes consider this owner dead
+
+    def _are_closed(self) -> bool:
+        """Whether this program closed the descriptors.
+
+        Some may belong to another connection of this program, which was opened at the same moment: if one is closed and
+        another one of the same file is not, it is forgotten.
+        """
+        still_open = {fd: found for fd, found in self._descriptors.items() if identity_of(fd) == found}
+        if {*still_open.values()} != {*self._descriptors.values()}:
+            return True
+        self._descriptors = still_open
+        return False
 
     def _names_lead_elsewhere(self) -> bool:
         return any(identity_of(name) != found for name, found in self._names.items())

@@ -25,6 +25,7 @@ from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import engine
 from raccoon_fast.delivery.engine import Engine
 from raccoon_fast.delivery.reserve import Reserve
+from raccoon_fast.spool import worker
 from raccoon_fast.spool.worker import Spooling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
@@ -375,6 +376,27 @@ def test_a_locked_disk_is_logged_once_and_used_again(
         return stored(path) > 0
 
     wait_until(is_stored)
+
+
+def test_what_waits_for_a_locked_disk_is_stored_once_it_is_free(
+    collector: Collector, new_producer: NewProducer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_ADOPT_S", 600.0)
+    collector.faults.drop_acks()
+    options: dict[str, Any] = {"durable": True, "overflow": "drop_newest", "timeout": 600.0, "batch_events": 1}
+    options |= {"batch_bytes": 1000, "buffer_bytes": 100_000}
+    producer = new_producer(collector.ws_url, **options)
+    producer.emit("a", b"first")
+    wait_until(lambda: stored(path) == 1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        while not producer.stats().total.dropped:
+            producer.emit("a", b"x")
+        wait_until(lambda: producer.stats().total.in_flight > 1 and producer._engine._waiting.has_ready)
+        db.execute("ROLLBACK")
+    # Nothing else happens now: no event, no answer, and no look for the records of dead processes.
+    wait_until(lambda: stored(path) > 1)
+    wait_until(lambda: producer._accumulator.sealed == 0)
 
 
 def test_a_daemon_that_closes_all_descriptors_has_a_spool(collector: Collector, path: Path) -> None:

@@ -413,3 +413,32 @@ print(theirs.read_bytes(), [os.fstat(fd).st_size for fd in held] == [8] * 20)
     lines = run(program)
     assert [line.rpartition("; create")[2] for line in lines[:2]] == [" the producer after closing descriptors"] * 2
     assert lines[2] == "b'precious' True"
+
+
+def test_a_reader_of_this_program_that_opens_the_file_at_the_same_moment_changes_nothing(
+    path: Path, log: Lines, new_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = new_spool()
+    first.put([record(0)])
+    first.close()
+    found = spool_file.open_files
+    readers: list[sqlite3.Connection] = []
+
+    def open_files() -> dict[int, tuple[int, int]]:
+        before = found()
+        if not readers:  # the reader's descriptors are new when they are listed again
+            readers.append(sqlite3.connect(path))
+            readers[0].execute("SELECT count(*) FROM records").fetchone()
+        return before
+
+    monkeypatch.setattr(spool_file, "open_files", open_files)
+    spool = new_spool()
+    spool.put([record(1)])
+    assert len(readers) == 1
+    readers[0].close()
+    for number in (2, 3):
+        spool.put([record(number)])
+    assert log.lines == []
+    assert found_by_the_next(path) == {"guid-0"}  # the others still have their owner
+    spool.close()
+    assert found_by_the_next(path) == {"guid-0", "guid-1", "guid-2", "guid-3"}
