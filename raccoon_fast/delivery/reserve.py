@@ -98,9 +98,13 @@ class Reserve:
         return self._spooling.ready_s
 
     def may_secure(self, now_s: float) -> bool:
-        """Whether `secure` may take one more: not too many at once, and no more than are sent while the disk fails."""
-        waiting = len(self._waiting) if self._spooling.ready_s > now_s else 0
-        return self.pending + waiting < self._max_waiting
+        """Whether `secure` may take one more: not too many at once.
+
+        While the disk fails, no more than are sent, but one whenever the disk may be tried again.
+        """
+        if not self._spooling.is_failing:
+            return self.pending < self._max_waiting
+        return self.pending + len(self._waiting) < self._max_waiting or not (self.pending or now_s < self.ready_s)
 
     def secure(self, batch: Batch) -> None:
         """Store a batch before it is sent; if the disk fails, it is sent anyway."""

@@ -93,6 +93,7 @@ class Spooling:
 
     Attributes:
         available: The number of records that `fetch` would find.
+        is_failing: Whether the last turn failed.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Spooling:
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         self.available = 0
+        self.is_failing = False
         self._spool = spool
         self._thread = thread
         self._turned = turned
@@ -342,6 +344,7 @@ class Spooling:
         if done.freed:
             self._full_s = float("-inf")
         error = done.error
+        self.is_failing = error is not None
         if error is None:
             return
         if isinstance(error, SpoolFull):
