@@ -102,12 +102,22 @@ cdef extern from *:
     #define rf_entry(entries, slot) __atomic_load_n(&PyList_GET_ITEM(entries, slot), __ATOMIC_ACQUIRE)
     #define rf_set_entry(entries, slot, entry) \
         __atomic_store_n(&PyList_GET_ITEM(entries, slot), entry, __ATOMIC_RELEASE)
+    static inline double rf_seconds(const double* at) {
+        double seconds;
+        __atomic_load(at, &seconds, __ATOMIC_RELAXED);
+        return seconds;
+    }
+    static inline void rf_set_seconds(double* at, double seconds) {
+        __atomic_store(at, &seconds, __ATOMIC_RELAXED);
+    }
     #else
     #define rf_flag(flag) (flag)
     #define rf_set_flag(flag, value) ((flag) = (value))
     #define rf_add(sum, number) ((sum) += (number))
     #define rf_entry(entries, slot) PyList_GET_ITEM(entries, slot)
     #define rf_set_entry(entries, slot, entry) PyList_SET_ITEM(entries, slot, entry)
+    #define rf_seconds(at) (*(at))
+    #define rf_set_seconds(at, seconds) (*(at) = (seconds))
     #endif
     """
     const bint _HAS_OWN_BATCHES "RF_OWN_BATCHES"
@@ -118,6 +128,8 @@ cdef extern from *:
     bint get_flag "rf_flag" (int flag) noexcept
     void set_flag "rf_set_flag" (int flag, int value) noexcept
     int64_t add_to "rf_add" (int64_t sum, int64_t number) noexcept
+    double get_seconds "rf_seconds" (const double* at) noexcept
+    void set_seconds "rf_set_seconds" (double* at, double seconds) noexcept
     void forget_lock "rf_forget_lock" (PyObject* object) noexcept
 
 cdef extern from "Python.h":
@@ -141,7 +153,7 @@ cdef class Batch:
     cdef public object req_guid
     cdef public object outcome
     cdef public object trouble
-    cdef public double accepted_s
+    cdef double since_s
     cdef public double deadline_s
     cdef public Py_ssize_t attempts
     cdef int64_t size
@@ -218,10 +230,19 @@ cdef class Batch:
         self.receipt = self.settlement = self.trouble = None
         self.req_guid = ""
         self.outcome = _NOT_DELIVERED
-        self.accepted_s = self.deadline_s = 0.0
+        self.since_s = self.deadline_s = 0.0
         self.attempts = 0
         self.size = self.beside = 0
         return 0
+
+    @property
+    def accepted_s(self):
+        """When it got its first event, by time.monotonic(). A thread may set it while the loop reads it."""
+        return get_seconds(&self.since_s)
+
+    @accepted_s.setter
+    def accepted_s(self, double seconds):
+        set_seconds(&self.since_s, seconds)
 
     cdef inline int64_t put(self, object type_, const uint8_t* data, Py_ssize_t length) except -1:
         """Append an event whose type is exactly str, and return its size. This runs in critical sections: see the
@@ -405,7 +426,7 @@ cdef class Accumulator:
         """The `accepted_s` of the oldest open batch; infinity if there is none."""
         cdef double since_s
         with cython.critical_section(self):
-            since_s = self.batch.accepted_s if self.batch is not None else INFINITY
+            since_s = get_seconds(&self.batch.since_s) if self.batch is not None else INFINITY
         if _HAS_OWN_BATCHES:
             for own in self.all_owns():
                 since_s = min(since_s, (<Accumulator> own).open_since_s)
@@ -425,7 +446,7 @@ cdef class Accumulator:
             if not self.batches:
                 return INFINITY
             batch = self.batches[0]
-            return batch.accepted_s
+            return get_seconds(&batch.since_s)
 
     def emit(self, type, data):
         """Accept one event.
@@ -666,7 +687,7 @@ cdef class Accumulator:
         with cython.critical_section(self, shared):
             batch = self.batch
             if batch is not None:
-                if batch.accepted_s > before_s:
+                if get_seconds(&batch.since_s) > before_s:
                     return False
                 self.keep(batch)
                 self.batch = None
