@@ -66,7 +66,7 @@ _FAIR_FACTOR = 2.0
 # A suspect that gets no answer within ten times the usual time is given up.
 _ALONE_FACTOR = 10.0
 # No attempt begins for this long after another was cancelled from outside.
-_CANCELLED_S = 0.1
+_CANCELLED_S = 1.0
 # The error of a request that the transport wrote again.
 _RESENT = "ConnectionLostError"
 # With fewer bytes in flight than this, no limit of bytes can be reached by the next batch.
