@@ -135,6 +135,12 @@ def run(request):
 
 
 @pytest.fixture
+def unused_port() -> int:
+    """Nobody listens there."""
+    return free_port()
+
+
+@pytest.fixture
 def statsd_daemon(tmp_path: Path) -> Iterator[StatsdDaemon]:
     """Starts the daemon that `make statsd` installs, or the one whose stats.js RACCOON_STATSD names."""
     node = shutil.which("node")

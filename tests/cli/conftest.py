@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from patience import patient
-from ports import free_port
 
 import raccoon_fast
 from raccoon_fast.collector import Collector
@@ -51,12 +50,6 @@ def command(tmp_path):
     command = Command(tmp_path)
     yield command
     command.end()
-
-
-@pytest.fixture
-def unused_port():
-    """Nobody listens there."""
-    return free_port()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -20,11 +19,3 @@ def registry() -> CollectorRegistry:
 def collector() -> Iterator[Collector]:
     with Collector() as running:
         yield running
-
-
-@pytest.fixture
-def nobody() -> Iterator[int]:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]

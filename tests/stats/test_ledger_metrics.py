@@ -59,12 +59,12 @@ def value(registry: CollectorRegistry) -> Value:
     return value
 
 
-def test_a_scrape_shows_dropped_and_expired_events(tmp_path: Any, nobody: int) -> None:
+def test_a_scrape_shows_dropped_and_expired_events(tmp_path: Any, unused_port: int) -> None:
     """No server listens: some of the 200,000 events have no room, and the others expire."""
     registry = CollectorRegistry()
     http, thread = start_http_server(0, "127.0.0.1", registry)
     # A password in the URL must not be in any label.
-    url = f"http://user:hunter2-secret@127.0.0.1:{nobody}"
+    url = f"http://user:hunter2-secret@127.0.0.1:{unused_port}"
     try:
         with (
             prometheus_server(tmp_path, {"shop": f"127.0.0.1:{http.server_port}"}) as server,
@@ -88,7 +88,7 @@ def test_a_scrape_shows_dropped_and_expired_events(tmp_path: Any, nobody: int) -
             server.wait_for("count(raccoon_fast_endpoint_up) or vector(0)", 0.0)
             labels = [value for label in server.label_values("__name__") for value in [label]]
             labels += [text for name in ("address", "lane", "reason", "policy") for text in server.label_values(name)]
-            assert f"http://127.0.0.1:{nobody}/api/v1/events" in labels
+            assert f"http://127.0.0.1:{unused_port}/api/v1/events" in labels
             assert not [text for text in labels if "hunter2" in text or "user" in text]
     finally:
         http.shutdown()
@@ -136,12 +136,12 @@ def test_an_async_producer_is_read_as_well(collector: Collector, registry: Colle
 
 
 def test_an_async_producer_left_open_is_freed_and_counted(
-    nobody: int, registry: CollectorRegistry, value: Value
+    unused_port: int, registry: CollectorRegistry, value: Value
 ) -> None:
     async def send() -> None:
         # No attempt is to begin while asyncio.run ends: its task would be destroyed.
         late = RetryPolicy(initial=60, maximum=60)
-        producer = AsyncProducer(f"http://127.0.0.1:{nobody}", **{**OPTIONS, "retry": late}, stats=stats)
+        producer = AsyncProducer(f"http://127.0.0.1:{unused_port}", **{**OPTIONS, "retry": late}, stats=stats)
         await producer.emit_many([("page", b"x")] * 20)
 
     with Prometheus(registry, flush_interval=60) as stats:
@@ -152,15 +152,17 @@ def test_an_async_producer_left_open_is_freed_and_counted(
     assert 0 <= (value("events_queued") or 0) <= 20
 
 
-def test_waiting_events_and_retry_reasons_are_shown(nobody: int, registry: CollectorRegistry, value: Value) -> None:
+def test_waiting_events_and_retry_reasons_are_shown(
+    unused_port: int, registry: CollectorRegistry, value: Value
+) -> None:
     with (
         Prometheus(registry, flush_interval=0.01) as stats,
-        Producer(f"ws://127.0.0.1:{nobody}", **OPTIONS, stats=stats) as producer,
+        Producer(f"ws://127.0.0.1:{unused_port}", **OPTIONS, stats=stats) as producer,
     ):
         producer.emit_many([("page", b"x" * 100)] * 50)
         wait_until(lambda: value("events_queued") == 50 or value("events_in_flight") == 50)
         wait_until(lambda: (value("retries_total", reason="ConnectError") or 0) >= 3)
-        wait_until(lambda: value("endpoint_up", address=f"ws://127.0.0.1:{nobody}/api/v1/events") == 0)
+        wait_until(lambda: value("endpoint_up", address=f"ws://127.0.0.1:{unused_port}/api/v1/events") == 0)
         assert 50 * 100 < (value("buffered_bytes") or 0) < 1 << 20
         assert producer.stats().retries >= 3
         producer.close(0)
@@ -168,12 +170,12 @@ def test_waiting_events_and_retry_reasons_are_shown(nobody: int, registry: Colle
 
 
 def test_the_spool_is_counted_in_and_out(
-    tmp_path: Any, nobody: int, collector: Collector, registry: CollectorRegistry, value: Value
+    tmp_path: Any, unused_port: int, collector: Collector, registry: CollectorRegistry, value: Value
 ) -> None:
     spool = tmp_path / "spool"
     with Prometheus(registry, flush_interval=0.01) as stats:
         options = {**OPTIONS, "stats": stats, "spool": spool}
-        with Producer(f"http://127.0.0.1:{nobody}", delivery_timeout=0.1, **options) as producer:
+        with Producer(f"http://127.0.0.1:{unused_port}", delivery_timeout=0.1, **options) as producer:
             producer.emit_many([("page", b"x" * 100)] * 50)
             wait_until(lambda: value("events_in_spool") == 50)
             wait_until(lambda: (value("spool_bytes") or 0) > 50 * 100)
@@ -198,12 +200,12 @@ def test_several_producers_are_added_up(collector: Collector, registry: Collecto
     assert value("events_accepted_total") == value("events_acked_total") == 115
 
 
-def test_several_sinks_share_a_registry(collector: Collector, nobody: int, registry: CollectorRegistry) -> None:
+def test_several_sinks_share_a_registry(collector: Collector, unused_port: int, registry: CollectorRegistry) -> None:
     def found(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"raccoon_fast_{name}", labels)
 
     sinks = [Prometheus(registry, labels={"to": name}, flush_interval=0.01) for name in ("a", "b", "a")]
-    urls = [collector.url, f"http://127.0.0.1:{nobody}", collector.url]
+    urls = [collector.url, f"http://127.0.0.1:{unused_port}", collector.url]
     producers = [Producer(url, **OPTIONS, stats=sink) for url, sink in zip(urls, sinks, strict=True)]
     for producer in producers:
         producer.emit_many([("page", b"x")] * 10)
@@ -341,21 +343,21 @@ def test_statsd_gets_growth_gauges_and_samples(sink: type[StatsD], kind: str, co
     assert sum(line.startswith("total_bytes_sent:") and line.endswith("|c|#env:test") for line in lines) == 1
 
 
-def test_counters_start_at_zero(nobody: int) -> None:
+def test_counters_start_at_zero(unused_port: int) -> None:
     """They do not start an interval later: an immediate loss would otherwise be the first value of the counter."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         lines: list[str] = []
         with (
             StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=3600) as stats,
-            Producer(f"http://127.0.0.1:{nobody}", **OPTIONS, stats=stats) as producer,
+            Producer(f"http://127.0.0.1:{unused_port}", **OPTIONS, stats=stats) as producer,
         ):
             producer.emit("page", b"x")
             wait_until(lambda: lines.extend(lines_of(receiver)) or "events.lost:0|c|#lane:default" in lines)
             producer.close(0)
 
 
-def test_statsd_s_gauges_are_taken_back(nobody: int) -> None:
+def test_statsd_s_gauges_are_taken_back(unused_port: int) -> None:
     """A daemon keeps each gauge: one that is no longer sent must not keep its last value."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
@@ -365,9 +367,9 @@ def test_statsd_s_gauges_are_taken_back(nobody: int) -> None:
             lines.extend(lines_of(receiver))
             return line in lines
 
-        address = plain = f"http_127.0.0.1_{nobody}_api_v1_events"
+        address = plain = f"http_127.0.0.1_{unused_port}_api_v1_events"
         with StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=0.01) as stats:
-            with Producer(f"http://127.0.0.1:{nobody}", **OPTIONS, stats=stats) as producer:
+            with Producer(f"http://127.0.0.1:{unused_port}", **OPTIONS, stats=stats) as producer:
                 producer.emit_many([("page", b"x")] * 20)
                 wait_until(lambda: arrived(f"endpoint_up:0|g|#address:{plain}"))
                 wait_until(lambda: arrived("events.queued:20|g|#lane:default"))
@@ -388,11 +390,11 @@ def test_the_daemon_takes_every_line(statsd_daemon: Any, collector: Collector) -
     assert statsd_daemon.timers()["shop.batch.events;lane=default"] == [10.0, 10.0]
 
 
-def test_opentelemetry_observes_the_ledger(collector: Collector, nobody: int) -> None:
+def test_opentelemetry_observes_the_ledger(collector: Collector, unused_port: int) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     with OpenTelemetry(provider, attributes={"to": "test"}, flush_interval=0.01) as stats:
-        urls = [f"http://127.0.0.1:{nobody}", collector.url]
+        urls = [f"http://127.0.0.1:{unused_port}", collector.url]
         with Producer(urls, **OPTIONS, stats=stats, batch_events=10) as producer:
             producer.emit_many([("page", b"x" * 100)] * 20)
             producer.flush()

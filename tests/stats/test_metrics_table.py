@@ -62,25 +62,25 @@ def test_prometheus_has_what_the_table_says(collector: Collector, registry: Coll
         assert found == expected
 
 
-def let_all_happen(stats: Any, collector: Collector, nobody: int) -> None:
+def let_all_happen(stats: Any, collector: Collector, unused_port: int) -> None:
     """Some events are acknowledged, some are dropped, some wait for a server that is not there and fail."""
     with Producer(collector.url, **OPTIONS, stats=stats) as producer:
         producer.emit_many([("page", b"x")] * 10)
         assert producer.flush() == 0
     with Producer(
-        f"http://127.0.0.1:{nobody}", **OPTIONS, stats=stats, overflow="drop_newest", buffer_bytes=1 << 21
+        f"http://127.0.0.1:{unused_port}", **OPTIONS, stats=stats, overflow="drop_newest", buffer_bytes=1 << 21
     ) as lost:
         lost.emit_many([("page", b"x" * 1000)] * 3000)
         wait_until(lambda: lost.stats().retries > 0)
         lost.close(0)
 
 
-def test_statsd_sends_what_the_table_says(collector: Collector, nobody: int) -> None:
+def test_statsd_sends_what_the_table_says(collector: Collector, unused_port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(("127.0.0.1", 0))
         with StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=0.01) as stats:
-            let_all_happen(stats, collector, nobody)
+            let_all_happen(stats, collector, unused_port)
         found: dict[str, tuple[str, tuple[str, ...]]] = {}
         for line in lines_of(receiver):
             name, kind, tags = re.fullmatch(r"([\w.]+):[\d.]+\|(\w+)(?:\|#(.+))?", line).groups()
@@ -89,7 +89,7 @@ def test_statsd_sends_what_the_table_says(collector: Collector, nobody: int) -> 
     assert found == {name: (letters[kind], labels) for name, _, kind, labels in documented()}
 
 
-def test_opentelemetry_has_what_the_table_says(collector: Collector, nobody: int) -> None:
+def test_opentelemetry_has_what_the_table_says(collector: Collector, unused_port: int) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     found: dict[str, tuple[str, set[str]]] = {}
@@ -105,7 +105,7 @@ def test_opentelemetry_has_what_the_table_says(collector: Collector, nobody: int
             producer.emit("page", b"x")
             wait_until(lambda: "endpoint_up" in points(reader))
             look()  # a gauge is there as long as its producer is
-        let_all_happen(stats, collector, nobody)
+        let_all_happen(stats, collector, unused_port)
     look()
     kinds = {"timing": "histogram"}
     expected = {name: (kinds.get(kind, kind), {*labels}) for name, _, kind, labels in documented()}

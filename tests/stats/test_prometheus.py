@@ -11,7 +11,6 @@ import urllib.request
 
 import pytest
 from patience import patient
-from ports import free_port
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,12 +25,6 @@ if sys.version_info >= (3, 12):
 @pytest.fixture
 def registry():
     return CollectorRegistry()
-
-
-@pytest.fixture
-def unused_port():
-    """Nobody listens there."""
-    return free_port()
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ WITHOUT_CORE = re.compile(
     r"collector/test_collector_(?!inspector|judging|rest)\w+\.py|net/test_address\.py|test_rooms\.py"
     r"|cli/test_cli_(bench_chart|comparison|completion|lines)\.py"
 )
-# The files whose tests run whole programs: the command, examples, the documentation's, and the inspector's page. What
-# these call of raccoon_fast.core has tests of its own on both forms.
+# The files whose tests run whole programs: the command, the examples, the documentation's, and the inspector's page.
+# Other tests run the core that these programs use, on both forms.
 OF_PROGRAMS = re.compile(
     r"cli/test_cli_(?!command|doctor)\w+\.py|collector/test_collector_inspector_(flat|page\w*)\.py"
     r"|test_(docs|examples|pytest_plugin|troubleshooting)\.py|typing/test_user_program\.py"
