@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from begun import Begun
 from patience import patient
 
 from raccoon_fast.callbacks import CallbackThread
@@ -32,16 +33,17 @@ def logger() -> Logger:
 
 @pytest.fixture
 def callbacks(logger: Logger) -> Iterator[CallbackThread]:
+    begun = Begun()
     thread = CallbackThread(resolve_logger(logger))
     yield thread
     thread.stop(5.0)
-    assert [one for one in threading.enumerate() if one.name == "raccoon_fast-callbacks"] == []
+    assert begun.threads("raccoon_fast-callbacks") == []
 
 
 def test_callbacks_run_in_order_on_one_thread_started_by_the_first(callbacks: CallbackThread) -> None:
-    before = threading.active_count()
+    begun = Begun()
     seen: list[Any] = []
-    assert threading.active_count() == before
+    assert begun.threads() == []
     for number in range(100):
         callbacks.submit(lambda it: seen.append((it, threading.current_thread().name)), number)
     callbacks.stop(5.0)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client
+from begun import Begun
 from patience import patient
 from scripted import tcp_server
 
@@ -81,14 +82,14 @@ class TestClose:
             client.close(timeout=0)
 
     def test_of_a_client_that_was_never_used(self, kind, protocol, collector):
-        before = threading.enumerate()
+        begun = Begun()
         client = new_client(protocol, collector, ASYNC if kind == "async" else SYNC)
-        assert threading.enumerate() == before
+        assert begun.threads() == []
         if kind == "async":
             asyncio.run(client.close())
         else:
             client.close()
-        assert threading.enumerate() == before
+        assert begun.threads() == []
         assert collector.connections == 0
 
     def test_afterwards_nothing_else_works(self, kind, protocol, collector):
@@ -254,16 +255,15 @@ def descriptors() -> list[str]:
 class TestNothingIsLeft:
     CYCLES = 20
 
-    def settled(self, collector, before) -> None:
-        """Wait until there are no more threads and descriptors than before: the server's side ends a little later."""
+    def settled(self, before, begun) -> None:
+        """Wait until no thread and no descriptor is left of those begun: the server's side ends a little later."""
         deadline_s = time.monotonic() + patient(10)
         while True:
             gc.collect()
-            threads = [thread.name for thread in threading.enumerate()]
-            now = (len(descriptors()), len(threads))
-            if now[0] <= before[0] and now[1] <= before[1]:
+            threads = [one for one in begun.threads() if one is not threading.current_thread()]
+            if len(descriptors()) <= before and not threads:
                 return
-            assert time.monotonic() < deadline_s, (before, now, threads, descriptors())
+            assert time.monotonic() < deadline_s, (before, descriptors(), threads)
             time.sleep(0.02)
 
     def test_by_sync_clients(self, protocol, collector):
@@ -274,10 +274,10 @@ class TestNothingIsLeft:
 
         cycle()
         collector.wait_until(lambda c: c.connections == 0)
-        before = (len(descriptors()), threading.active_count())
+        before, begun = len(descriptors()), Begun()
         for _ in range(self.CYCLES):
             cycle()
-        self.settled(collector, before)
+        self.settled(before, begun)
 
     def test_by_async_clients_on_one_loop(self, protocol, collector):
         async def main():
@@ -288,10 +288,10 @@ class TestNothingIsLeft:
 
             await cycle()
             await asyncio.sleep(0.05)
-            before = (len(descriptors()), threading.active_count())
+            before, begun = len(descriptors()), Begun()
             for _ in range(self.CYCLES):
                 await cycle()
-            await asyncio.to_thread(self.settled, collector, (before[0], before[1] + 1))
+            await asyncio.to_thread(self.settled, before, begun)
             await asyncio.sleep(0)
             # gRPC's own clean-up of a channel is a task as well
             deadline_s = time.monotonic() + patient(10)
@@ -312,19 +312,19 @@ class TestNothingIsLeft:
 
         collector.faults.refuse()
         cycle()
-        before = (len(descriptors()), threading.active_count())
+        before, begun = len(descriptors()), Begun()
         for _ in range(self.CYCLES):
             cycle()
-        self.settled(collector, before)
+        self.settled(before, begun)
         collector.faults.accept()
 
     def test_by_a_client_that_was_made_and_never_used(self, kind, protocol, collector):
-        before = (len(descriptors()), threading.active_count())
+        before, begun = len(descriptors()), Begun()
         client = weakref.ref(new_client(protocol, collector, ASYNC if kind == "async" else SYNC))
         gc.collect()
         assert client() is None
-        assert len(descriptors()) <= before[0]
-        assert threading.active_count() <= before[1]
+        assert len(descriptors()) <= before
+        assert begun.threads() == []
 
 
 PREAMBLE = """

@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from begun import Begun
 from patience import patient
 
 from raccoon_fast.collector import Collector, runner
@@ -26,10 +27,6 @@ from raccoon_fast.collector import Collector, runner
 NewCollector = Callable[..., Collector]
 
 SEND_EVENT = "/raystack.raccoon.v1beta1.EventService/SendEvent"
-
-
-def own_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("raccoon")]
 
 
 def open_sockets() -> int:
@@ -53,17 +50,19 @@ def use(peer: Any, collector: Collector) -> None:
 
 
 def test_nothing_is_left_after_close(peer: Any, event_loop_kind: str) -> None:
+    begun = Begun()
     with Collector() as collector:
         use(peer, collector)  # the clients' connections stay open
-        assert own_threads() == ["raccoon-collector"]
+        assert [thread.name for thread in begun.threads("raccoon")] == ["raccoon-collector"]
         ports = collector.port, collector.grpc_port
-    assert own_threads() == []
+    assert begun.threads("raccoon") == []
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
 
 
 def test_200_starts_and_stops(peer: Any, event_loop_kind: str) -> None:
+    begun = Begun()
     with Collector():
         pass
     gc.collect()
@@ -74,7 +73,7 @@ def test_200_starts_and_stops(peer: Any, event_loop_kind: str) -> None:
             peer.ping(client)
     assert time.monotonic() - start_s < patient(20)
     gc.collect()
-    assert own_threads() == []
+    assert begun.threads("raccoon") == []
     if sys.platform == "linux":
         assert open_sockets() <= before
 
@@ -159,11 +158,12 @@ def test_another_collector_takes_over_the_ports(peer: Any, new_collector: NewCol
 
 @pytest.mark.parametrize("option", ["port", "grpc_port"])
 def test_a_taken_port_is_reported_and_nothing_stays_open(option: str, event_loop_kind: str, capfd: Any) -> None:
+    begun = Begun()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
             Collector(**{option: port}).start()
-    assert own_threads() == []
+    assert begun.threads("raccoon") == []
     assert capfd.readouterr() == ("", "")
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from begun import Begun
 from interrupts import Interrupt, ctrl_c
 from patience import patient
 
@@ -20,10 +21,11 @@ from raccoon_fast.logs import resolve_logger
 
 @pytest.fixture
 def thread():
+    begun = Begun()
     one = LoopThread(resolve_logger(None))
     yield one
     one.stop(5.0)
-    assert [it for it in threading.enumerate() if it.name == "raccoon_fast-loop"] == []
+    assert begun.threads("raccoon_fast-loop") == []
 
 
 async def where() -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from begun import Begun
 from trial import SCHEMES, Server, Trial
 
 from raccoon_fast.collector import Collector
@@ -20,7 +20,7 @@ def scheme(request: Any) -> str:
 
 @pytest.fixture
 def new_trial(scheme: str) -> Iterator[Callable[..., Trial]]:
-    before = set(threading.enumerate())
+    begun = Begun()
     trials = []
     with_options: list[Collector] = []
 
@@ -36,8 +36,7 @@ def new_trial(scheme: str) -> Iterator[Callable[..., Trial]]:
         trial.proxy.__exit__()
     for collector in with_options:
         collector.close()
-    left = [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name]
-    assert left == []
+    assert begun.threads("raccoon") == []
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from begun import Begun
 from patience import patient
 
 from raccoon_fast import RAW, AsyncProducer, BufferFull, ClientClosedError, DroppedError, Outcome, RetryPolicy
@@ -46,14 +46,14 @@ def test_events_arrive_as_emitted(collector: Collector, run: Run) -> None:
     urls = [collector.ws_url, collector.url, f"grpc://{collector.grpc_target}"]
 
     async def main(url: str) -> None:
-        before = threading.active_count()
+        begun = Begun()
         async with producer_of(url, batch_events=10) as producer:
             receipt = await producer.emit(url, b"first")
             assert (await receipt).status.name == "SUCCESS"
             receipts = await producer.emit_many((url, b"%d" % number) for number in range(95))
             assert [(await receipt).status.name for receipt in receipts] == ["SUCCESS"] * len(receipts)
             assert producer.emit_nowait(url, b"last").done() is False
-            assert threading.active_count() == before or url.startswith("grpc")
+            assert begun.threads() == [] or url.startswith("grpc")
         assert producer.report.total.acked == producer.report.total.accepted == 97
 
     for url in urls:

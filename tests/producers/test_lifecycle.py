@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from begun import Begun
 from patience import patient, wait_until
 from trial import Lines
 
@@ -348,6 +349,7 @@ def test_nothing_is_left_over_many_lives(collector: Collector) -> None:
         with Producer(url_of(collector, scheme), serializer=RAW, logger=None, on_delivery=lambda it: None) as producer:
             producer.emit("a", b"x")
 
+    begun = Begun()
     for scheme in SCHEMES:
         live(scheme)
         before = descriptors()
@@ -358,7 +360,7 @@ def test_nothing_is_left_over_many_lives(collector: Collector) -> None:
         while descriptors() > before and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert descriptors() <= before, scheme
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("raccoon_fast")] == []
+    assert begun.threads("raccoon_fast") == []
 
 
 def test_memory_is_bounded_while_the_server_is_stopped(collector: Collector) -> None:

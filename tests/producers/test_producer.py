@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from begun import Begun
 from fault_proxy import FaultProxy
 from patience import patient, wait_until
 from trial import port_of
@@ -691,9 +692,9 @@ def test_many_threads(collector: Collector, new_producer: NewProducer) -> None:
 
 
 def test_a_producer_that_emits_nothing_starts_nothing(collector: Collector, new_producer: NewProducer) -> None:
-    before = threading.active_count()
+    begun = Begun()
     producer = new_producer(collector.ws_url)
-    assert threading.active_count() == before
+    assert begun.threads() == []
     assert producer.health().ok
     assert producer.flush() == 0
     assert producer.close().total.accepted == 0
@@ -717,12 +718,12 @@ def test_a_blocked_loop_is_unhealthy(collector: Collector, new_producer: NewProd
 
 
 def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProducer) -> None:
-    before = set(threading.enumerate())
+    begun = Begun()
     for scheme in SCHEMES:
         producer = new_producer(url_of(collector, scheme), on_delivery=lambda receipt: None)
         producer.emit("a", b"x")
         producer.close()
-    assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
+    assert begun.threads("raccoon") == []
 
 
 def test_waiting_threads_are_woken_once_an_eighth_of_the_buffer_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from begun import Begun
 from patience import patient, wait_until
 
 from raccoon_fast import RAW, AckTimeoutError, AsyncProducer, ClientClosedError, Producer, RetryPolicy
@@ -509,10 +510,10 @@ def test_an_async_producer(collector: Collector, path: Path) -> None:
                 await asyncio.sleep(0.001)
         assert second.report.total.acked == 1
 
-    before = set(threading.enumerate())
+    begun = Begun()
     asyncio.run(main())
     assert [event.data for event in collector.events] == [b"x"]
-    assert [thread for thread in threading.enumerate() if thread not in before and "raccoon" in thread.name] == []
+    assert begun.threads("raccoon") == []
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -143,6 +143,8 @@ def test_an_async_producer_left_open_is_freed_and_counted(
         late = RetryPolicy(initial=60, maximum=60)
         producer = AsyncProducer(f"http://127.0.0.1:{unused_port}", **{**OPTIONS, "retry": late}, stats=stats)
         await producer.emit_many([("page", b"x")] * 20)
+        while not producer.stats().retries:
+            await asyncio.sleep(0.001)
 
     with Prometheus(registry, flush_interval=60) as stats:
         asyncio.run(send())

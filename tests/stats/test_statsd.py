@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from begun import Begun
 from patience import patient
 
 from raccoon_fast import stats
@@ -237,6 +238,7 @@ class TestTrouble:
             fail_to_resolve()
 
         monkeypatch.setattr(socket, "getaddrinfo", hang)
+        begun = Begun()
         statsd = StatsD("statsd.test", flush_interval=0.001, logger=None)
         statsd.count("a", 1)
         assert hanging.wait(patient(10))
@@ -248,7 +250,7 @@ class TestTrouble:
         assert statsd.dropped == 500
         release.set()
         statsd._thread.join(patient(10))
-        assert STATS_THREAD not in [thread.name for thread in threading.enumerate()]
+        assert begun.threads(STATS_THREAD) == []
         assert statsd.dropped == 500 + background._MAX_SAMPLES + 1
 
     def test_no_daemon_is_no_error(self):
@@ -284,17 +286,17 @@ class TestTrouble:
 
 class TestLifeCycle:
     def test_no_thread_before_the_first_sample(self):
-        before = threading.active_count()
+        begun = Begun()
         statsd = StatsD()
-        assert threading.active_count() == before
+        assert begun.threads() == []
         statsd.close()
 
     def test_close_ends_the_thread_and_ignores_later_samples(self, receiver):
-        before = set(threading.enumerate())
+        begun = Begun()
         statsd = StatsD("127.0.0.1", port_of(receiver), flush_interval=60)
         statsd.count("a", 1)
         deadline_s = time.monotonic() + patient(10)
-        while not (threads := set(threading.enumerate()) - before):
+        while not (threads := begun.threads()):
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
         assert [(thread.name, thread.daemon) for thread in threads] == [(STATS_THREAD, True)]
@@ -302,7 +304,7 @@ class TestLifeCycle:
         statsd.count("a", 1)
         statsd.close()
         assert lines_of(receiver) == ["a:1|c"]
-        assert set(threading.enumerate()) == before
+        assert begun.threads() == []
 
     def test_interpreter_exit_sends_remaining_samples(self, receiver):
         script = f"""

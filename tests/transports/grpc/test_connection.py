@@ -1080,5 +1080,6 @@ class TestPings:
             with client(collector.grpc_target, ping_interval=0.02) as grpc_client:
                 for number in range(1, 8):
                     grpc_client.send(EVENTS)
-                    wait_until(lambda number=number: len(pings) == number)
+                    wait_until(lambda number=number: len(pings) >= number)
+                assert len(pings) <= 8  # one for each answer, and one before the first if it is late
                 assert len({*pings}) == 1  # connection
