@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from raccoon_fast.collector.server import Server
+from raccoon_fast.timeouts import timeout
 
 __all__ = ["Runner"]
 
@@ -159,7 +160,8 @@ class Runner:
                 ready()
                 while not self._stop.is_set():
                     with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._stop.wait(), _WAKE_S)
+                        async with timeout(_WAKE_S):
+                            await self._stop.wait()
             finally:
                 await server.close()
 

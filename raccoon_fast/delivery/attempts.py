@@ -19,6 +19,7 @@ from raccoon_fast.errors import (
     ServerError,
 )
 from raccoon_fast.events import Code, Response, Status
+from raccoon_fast.timeouts import timeout
 from raccoon_fast.transports.attempt import Attempt
 from raccoon_fast.transports.base import worse
 
@@ -331,7 +332,8 @@ class Delivery:
             )
         if delay_s > 0.0:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), delay_s)
+                async with timeout(delay_s):
+                    await self._closing.wait()
             if error is not None and self._loop.time() >= deadline_s:
                 raise error  # a busy loop woke it late: a further attempt would have no time
         if self._closing.is_set():

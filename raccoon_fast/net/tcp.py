@@ -20,6 +20,7 @@ from raccoon_fast.net.proxy import connect_socks, hand_on, open_tunnel
 from raccoon_fast.net.tls import refused_certificate, refuses_certificate
 from raccoon_fast.stats import TOTAL_CONN_ERR
 from raccoon_fast.threads import is_green
+from raccoon_fast.timeouts import timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +79,8 @@ async def open_tcp(route: Route, factory: Callable[[], _P], timeout_s: float) ->
     timeout_s = min(timeout_s, route.connect_timeout_s)
     tried: list[str] = []
     try:
-        return await asyncio.wait_for(_open(route, factory, timeout_s, tried), timeout_s)
+        async with timeout(timeout_s):
+            return await _open(route, factory, timeout_s, tried)
     except (OSError, asyncio.TimeoutError) as error:
         route.stats.count(TOTAL_CONN_ERR, 1)
         if isinstance(error, ConnectError):
@@ -91,10 +93,12 @@ async def connect(route: Route, timeout_s: float) -> socket.socket:
 
     Raises:
         OSError: No address accepts a connection.
+        asyncio.TimeoutError: There is none within `timeout_s`.
     """
     address = route.address
-    found = route.spread.order(await resolver.look_up(address.host, address.port))
-    return (await _connect(found, route.spread, timeout_s))[0]
+    async with timeout(timeout_s):
+        found = route.spread.order(await resolver.look_up(address.host, address.port))
+        return (await _connect(found, route.spread, timeout_s))[0]
 
 
 async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried: list[str]) -> _P:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raccoon_fast.spool.records import fault_of_events
 from raccoon_fast.spool.store import Record, SpoolDamaged, SpoolError, SpoolFull
+from raccoon_fast.timeouts import timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +189,8 @@ class Spooling:
         self._kick()
         try:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), timeout_s)
+                async with timeout(timeout_s):
+                    await self._idle.wait()
         finally:
             self._is_closed = True
             self._thread.submit(_close, self._spool)

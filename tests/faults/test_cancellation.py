@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from any_client import ASYNC, PROTOCOLS, new_client
 from patience import patient, wait_until
 from program import run as run_program
 from trial import SCHEMES
@@ -220,6 +223,26 @@ for connection, _ in accepted:
 silent.close()
 """
     assert run_program(program, scheme) == ["1"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_asyncio_run_ends_at_once_whatever_step_of_connecting_it_cancels(protocol: str) -> None:
+    """The server answers nothing, so what ignored the cancellation would go on for half a minute."""
+
+    async def main(address: str, steps: int) -> None:
+        client = new_client(protocol, address, ASYNC, connect_timeout=30.0, timeout=30.0)
+        sending = asyncio.ensure_future(client.send([("a", b"x")]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        assert not sending.done()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        address = {"rest": f"http://{address}", "websocket": f"ws://{address}", "grpc": address}[protocol]
+        began_s = time.monotonic()
+        for steps in range(30):
+            asyncio.run(main(address, steps))
+        assert time.monotonic() - began_s < 30
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

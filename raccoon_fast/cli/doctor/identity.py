@@ -19,6 +19,7 @@ from raccoon_fast.core.answers import decode_proto_answer
 from raccoon_fast.core.envelope import ProtoEnvelope
 from raccoon_fast.errors import AckTimeoutError, DecodeError, RaccoonError, ServerError, TLSError
 from raccoon_fast.events import Code
+from raccoon_fast.timeouts import timeout
 from raccoon_fast.transports.base import Request
 from raccoon_fast.transports.grpc.transport import GrpcTransport
 
@@ -154,7 +155,8 @@ async def _connected(
     ) as connection:
         began_s = loop.time()
         try:
-            await asyncio.wait_for(await connection.ping(), timeout_s)
+            async with timeout(timeout_s):
+                await (await connection.ping())
         except ConnectionClosed as closed:
             raise await _refusal(connection, closed) from None
         yield connection, loop.time() - began_s

@@ -37,7 +37,7 @@ def open_socket(link: Link, timeout_s: float) -> socket.socket:
         return sock
     if link.proxy is None:
         try:
-            sock = asyncio.run(asyncio.wait_for(connect(link, timeout_s), timeout_s))
+            sock = asyncio.run(connect(link, timeout_s))
         except asyncio.TimeoutError:  # not an OSError before Python 3.11
             raise TimeoutError("timed out") from None
     else:

@@ -25,6 +25,7 @@ from raccoon_fast.errors import (
 from raccoon_fast.net.address import Address
 from raccoon_fast.net.tcp import connect_error
 from raccoon_fast.stats import TOTAL_BYTES_RECIEVED, TOTAL_BYTES_SENT, TOTAL_CONN_ERR
+from raccoon_fast.timeouts import timeout
 from raccoon_fast.transports.base import MAX_ANSWER_BYTES, Identity, Link, Transport, lost_error
 from raccoon_fast.transports.http_answers import CONTENT_TYPES, read_answer
 from raccoon_fast.transports.rest.pool import HTTPPool
@@ -68,7 +69,8 @@ class HttpxTransport(Transport):
         request.written_s = time.monotonic()
         request.was_written = True
         try:
-            return await asyncio.wait_for(self._post(request, headers, timeout_s), timeout_s)
+            async with timeout(timeout_s):
+                return await self._post(request, headers, timeout_s)
         except RaccoonError:
             raise  # some of these are OSErrors too
         except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
@@ -83,9 +85,9 @@ class HttpxTransport(Transport):
         body = bytes(request.envelope.payload())
         link.stats.count(TOTAL_BYTES_SENT, len(body))
         # The connect timeout ends before the whole timeout, so that the error can say that nothing was written.
-        timeout = httpx.Timeout(timeout_s, connect=min(link.connect_timeout_s, timeout_s * 0.9), pool=timeout_s * 0.9)
+        limits = httpx.Timeout(timeout_s, connect=min(link.connect_timeout_s, timeout_s * 0.9), pool=timeout_s * 0.9)
         async with self._http().stream(
-            "POST", link.address.uri, content=body, headers=headers, timeout=timeout, follow_redirects=False
+            "POST", link.address.uri, content=body, headers=headers, timeout=limits, follow_redirects=False
         ) as answer:
             length = answer.headers.get("content-length")
             parts, size = [], 0
