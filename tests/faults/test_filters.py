@@ -89,8 +89,9 @@ def test_all_other_events_get_through(
         if not durable:
             error = receipt.exception(0)
             assert str(error.__cause__ or error.rejected[0].reason) in str(error)
-        (said,) = (line for line in log.lines if "fails while others get through" in line)
-        assert receipt.req_guid in said
+        # On a busy machine other batches may be late, and be named too.
+        said = [line for line in log.lines if "fails while others get through" in line]
+        assert sum(receipt.req_guid in line for line in said) == 1
 
 
 @pytest.mark.parametrize("how", [RESET, SWALLOW])

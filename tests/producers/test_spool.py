@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -172,30 +171,23 @@ def stored(path: Path) -> int:
 
 
 PRODUCER = """
-import sys
+import sys, time
 from raccoon_fast import RAW, Producer
 producer = Producer(sys.argv[1], serializer=RAW, logger=None, linger=0.001, batch_events=5, spool=sys.argv[2],
                     durable=True, batch_bytes=10_000, buffer_bytes=100_000)
-number = 0
-while True:
-    number += 1
-    producer.emit("a", b"%d" % number)
-    if number % 5 == 0:
-        total = producer.stats().total
-        print(total.acked, flush=True)
+producer.emit_many(("a", b"%d" % number) for number in range(1000))
+time.sleep(60)
 """
 
 
 def test_durable_survives_kill_9_with_the_guids(collector: Collector, new_producer: NewProducer, path: Path) -> None:
     collector.faults.drop_acks()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PRODUCER, collector.ws_url, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    collector.wait_for(40)
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
+    process = subprocess.Popen([sys.executable, "-c", PRODUCER, collector.ws_url, str(path)])
+    try:
+        collector.wait_for(40)
+    finally:
+        process.kill()
+        process.wait()
     sent = {request.req_guid: request.event_count for request in collector.requests}
     events = {event.data for event in collector.events}
     collector.faults.clear()

@@ -134,8 +134,7 @@ class HTTPPool:
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         try:
-            # Not `await opening`, which would cancel it too: if the connection opens in the same step,
-            # `asyncio.wait_for` swallows the cancellation, up to Python 3.11.
+            # Not `await opening`: a connection that opens in the step of a cancellation would be left open.
             await asyncio.wait([opening])
         except asyncio.CancelledError:
             opening.add_done_callback(_abort)

@@ -747,6 +747,7 @@ def test_no_more_connections_than_allowed():
     live = set()
     most = []
     lock = threading.Lock()
+    is_full = threading.Event()
 
     def script(connection):
         while True:
@@ -754,14 +755,17 @@ def test_no_more_connections_than_allowed():
             with lock:
                 live.add(connection.number)
                 most.append(len(live))
+                if len(live) == 3:
+                    is_full.set()
+            is_full.wait(patient(10))
             time.sleep(0.002)
             with lock:
                 live.discard(connection.number)
             connection.respond(answer(message.req_guid))
 
-    with tcp_server(script) as host, client(host, connections=3) as rest:
+    with tcp_server(script) as host, client(host, connections=3, timeout=patient(20)) as rest:
         for receipt in [rest.submit(EVENTS) for _ in range(60)]:
-            receipt.result(patient(10))
+            receipt.result(patient(20))
     assert max(most) == 3
 
 
@@ -771,7 +775,8 @@ def test_cancelling_anywhere_leaks_no_connection_slot(seed, run):
     draw = random.Random(seed)
 
     async def main(host: str) -> None:
-        async with AsyncRestClient(f"http://{host}", serializer=RAW, logger=None, connections=2, retry=ONCE) as rest:
+        options = {"serializer": RAW, "logger": None, "retry": ONCE, "timeout": patient(10)}
+        async with AsyncRestClient(f"http://{host}", connections=2, **options) as rest:
             for _ in range(150):
                 tasks = [asyncio.ensure_future(rest.send(EVENTS)) for _ in range(4)]
                 for _ in range(draw.randrange(12)):
