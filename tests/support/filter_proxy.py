@@ -8,6 +8,8 @@ import struct
 import threading
 from collections.abc import Iterator
 
+from patience import patient
+
 EVIL = b"EVIL"
 #: Ways to refuse, besides an HTTP status: reset the connection, close it, or forward nothing more.
 RESET, CLOSE, SWALLOW = "reset", "close", "swallow"
@@ -36,29 +38,34 @@ class FilterProxy:
         self._sockets: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._start(self._accept)
+        self._accepting = self._start(self._accept)
 
     def __enter__(self) -> FilterProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        self._end(self._listener)
+        self._accepting.join(patient(10))  # it adds no more sockets
+        self._listener.close()
+        for one in self._sockets:
+            self._end(one)
             one.close()
 
     @staticmethod
-    def _start(function: object, *args: object) -> None:
-        threading.Thread(target=function, args=args, daemon=True).start()  # type: ignore[arg-type]
+    def _start(function: object, *args: object) -> threading.Thread:
+        thread = threading.Thread(target=function, args=args, daemon=True)  # type: ignore[arg-type]
+        thread.start()
+        return thread
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
+                self._sockets.add(client)
                 server = socket.create_connection(("127.0.0.1", self._target_port))
+                self._sockets.add(server)
             except OSError:
                 return
-            self._sockets |= {client, server}
             self._start(self._pass_up, client, server)
             self._start(self._pass_down, server, client)
 
