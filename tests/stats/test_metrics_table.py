@@ -76,15 +76,23 @@ def let_all_happen(stats: Any, collector: Collector, unused_port: int) -> None:
 
 
 def test_statsd_sends_what_the_table_says(collector: Collector, unused_port: int) -> None:
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(("127.0.0.1", 0))
+
+        def look() -> dict[str, Any]:
+            for line in lines_of(receiver):
+                name, kind, tags = re.fullmatch(r"([\w.]+):[\d.]+\|(\w+)(?:\|#(.+))?", line).groups()
+                found[name] = (kind, tuple(tag.partition(":")[0] for tag in (tags or "").split(",") if tag))
+            return found
+
         with StatsD("127.0.0.1", receiver.getsockname()[1], flush_interval=0.01) as stats:
+            with Producer(collector.url, **OPTIONS, stats=stats) as producer:
+                producer.emit("page", b"x")
+                wait_until(lambda: "endpoint_up" in look())  # a gauge is sent as long as its producer is there
             let_all_happen(stats, collector, unused_port)
-        found: dict[str, tuple[str, tuple[str, ...]]] = {}
-        for line in lines_of(receiver):
-            name, kind, tags = re.fullmatch(r"([\w.]+):[\d.]+\|(\w+)(?:\|#(.+))?", line).groups()
-            found[name] = (kind, tuple(tag.partition(":")[0] for tag in (tags or "").split(",") if tag))
+        look()
     letters = {"timing": "ms", "histogram": "ms", "counter": "c", "gauge": "g"}
     assert found == {name: (letters[kind], labels) for name, _, kind, labels in documented()}
 
