@@ -120,6 +120,7 @@ class PolitePinger(Pinger):
         self._answered_s = answered_s
         self._is_busy = is_busy
         self._pinged_s = float("-inf")
+        self._seen_s = float("-inf")  # the last answer before that ping
 
     def _ping(self) -> None:
         interval_s = self._keepalive.interval_s
@@ -127,11 +128,12 @@ class PolitePinger(Pinger):
         now_s = self._loop.time()
         answered_s = self._answered_s()
         due_s = answered_s + interval_s
-        if answered_s <= self._pinged_s:
+        # Times say less: by uvloop's clock, which has steps of a millisecond, ping and answer may be simultaneous.
+        if answered_s == self._seen_s:
             due_s = self._pinged_s + max(interval_s, _BUSY_S if self._is_busy() else _IDLE_S)
         if due_s > now_s:  # the next answer may change when the ping is due
             self._due_s = min(due_s, now_s + interval_s)
             self._timer = self._loop.call_at(self._due_s, self._ping)
             return
-        self._pinged_s = now_s
+        self._pinged_s, self._seen_s = now_s, answered_s
         super()._ping()

@@ -188,6 +188,12 @@ class TestPolite:
             sent = self.pass_to(polite, polite.clock.now_s + 50.0)
         assert sent == [10.0, 60.0, 110.0, 160.0, 210.0]
 
+    def test_an_answer_in_the_millisecond_of_the_ping(self, polite: Given) -> None:
+        """The clock of uvloop shows the same time for both."""
+        assert self.pass_to(polite, 10.0) == [10.0]
+        polite.answered_s = 10.0
+        assert self.pass_to(polite, 60.0) == [10.0, 20.0]
+
     def test_no_ping_while_answers_come(self, polite: Given) -> None:
         for _ in range(20):
             polite.answered_s = polite.clock.now_s
