@@ -137,7 +137,10 @@ class TableReader:
         import pyarrow as pa
         from pyarrow import csv
 
-        source = pa.PythonFile(self._file, "r")
+        # Arrow reads ahead on its own threads. If they read a Python object, they would end the process with an abort
+        # when it exits before they are done: after an error, or when it is interrupted.
+        file = source = pa.OSFile(path)
+        self._share = lambda: file.tell() / max(1, self.size)
         if path.endswith(_PACKED):
             source = pa.CompressedInputStream(source, "gzip")
         reader = csv.open_csv(

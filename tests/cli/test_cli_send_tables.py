@@ -208,6 +208,29 @@ def test_a_broken_end_is_reported_with_its_row(command, collector, tmp_path):
     assert "Expected 3 columns, got 5" in run.stderr
 
 
+def test_an_error_while_arrow_reads_ahead_ends_with_its_exit_code(tmp_path):
+    """A thread of Arrow that calls into Python while the interpreter exits would abort the process."""
+    file = tmp_path / "t.csv"
+    csv.write_csv(TABLE, file)
+    with file.open("ab") as out:
+        out.write(b"1,2,3,4,5\n")
+        out.write(b"1,k1,%b\n" % bytes(b"x" * 90) * 100_000)
+    program = """
+import io, sys, time
+from raccoon_fast.cli import main, tables
+
+class Slow(io.FileIO):
+    def read(self, *arguments):
+        time.sleep(0.05)
+        return super().read(*arguments)
+
+tables.io.FileIO = Slow
+sys.exit(main(["send", sys.argv[1], "--type", "page", "--dry-run"]))
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True)
+    assert (run.returncode, "Expected 3 columns, got 5" in run.stderr) == (2, True), run.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     program = (
