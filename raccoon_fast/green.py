@@ -36,6 +36,9 @@ class Thread:
 
     def start(self) -> None:
         """Run the target."""
+        # If it uses a socket, it gets a hub of its own. Threads that make theirs at the same time may deadlock, because
+        # the first one imports modules, so this thread makes its own before.
+        gevent.get_hub()
         _start_new_thread(self._run_here, ())
 
     def join(self, timeout: float | None = None) -> None:

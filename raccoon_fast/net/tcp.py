@@ -115,15 +115,16 @@ async def _open(route: Route, factory: Callable[[], _P], timeout_s: float, tried
     with spread.reserved(tried[0]):
         sock, host = await _connect(found, spread, timeout_s)
         try:
+            with contextlib.suppress(OSError):  # the connection may have ended already: its user will see why
+                _tune(sock)
             transport, protocol = await _use(route, sock, factory, context)
         except BaseException:
             spread.failed([host])
             raise
-        with contextlib.suppress(OSError):  # the connection may have ended already: its user will see why
-            sock = transport.get_extra_info("socket")
-            _tune(sock)
-            if sock is not None:
-                _opened[protocol] = (sock.fileno(), os.fstat(sock.fileno()).st_ino)
+        with contextlib.suppress(OSError):
+            opened = transport.get_extra_info("socket")
+            if opened is not None:
+                _opened[protocol] = (opened.fileno(), os.fstat(opened.fileno()).st_ino)
         spread.opened(protocol, host, name, len(found))
     return protocol
 
@@ -264,9 +265,12 @@ if sys.platform != "win32":
     forks.in_child(_let_go_in_child)
 
 
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
+def _tune(sock: socket.socket) -> None:
+    """Set the options of a socket that no transport has yet.
+
+    uvloop's transport would make a `socket.socket` of its own for each call. Where gevent has patched that class, the
+    calling thread would get a hub of gevent's, and threads that get their hubs at the same time may deadlock.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():

@@ -93,6 +93,47 @@ assert {ack.req_guid for ack in acks} == guids
     assert received == Counter((f"greenlet {who}", b"%d" % n) for who in range(20) for n in range(100))
 
 
+def test_only_the_main_thread_gets_a_hub(collector: Collector, scheme: str) -> None:
+    """A thread of ours that made one while the main thread makes its own would deadlock with it, as both import."""
+    program = """
+from gevent.hub import Hub
+made = []
+original = Hub.__init__
+
+def init(self, *arguments, **options):
+    made.append(threading.get_ident())
+    original(self, *arguments, **options)
+
+Hub.__init__ = init
+with Producer(url, serializer=RAW, logger=None) as producer:
+    receipt = producer.emit("a", b"x")
+    assert receipt.result(20)
+assert {*made} <= {threading.main_thread().ident}, made
+"""
+    assert run(HEAD + program, url_of(collector, scheme)) == []
+
+
+def test_the_calling_thread_has_a_hub_before_a_thread_that_uses_sockets_starts() -> None:
+    program = """
+from gevent.hub import Hub
+made = []
+original = Hub.__init__
+
+def init(self, *arguments, **options):
+    made.append(threading.get_ident())
+    original(self, *arguments, **options)
+
+Hub.__init__ = init
+sleep = monkey.get_original("time", "sleep")  # which makes no hub
+with StatsD("127.0.0.1", 9, flush_interval=0.01) as stats:
+    stats.count("a")
+    while not made:
+        sleep(0.001)
+assert made[0] == threading.main_thread().ident, made
+"""
+    assert run(HEAD.replace("gevent.spawn(tick)", "") + program, "") == []
+
+
 def test_waits_for_a_server_that_does_not_answer(collector: Collector, scheme: str) -> None:
     collector.faults.drop_acks()
     program = """
