@@ -47,6 +47,20 @@ def others_run(function, *arguments):
 """
 
 
+# Notes which threads make a hub.
+NOTE_HUBS = """
+from gevent.hub import Hub
+made = []
+original = Hub.__init__
+
+def init(self, *arguments, **options):
+    made.append(threading.get_ident())
+    original(self, *arguments, **options)
+
+Hub.__init__ = init
+"""
+
+
 @pytest.fixture(params=["ws", "http", "grpc"])
 def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -96,34 +110,16 @@ assert {ack.req_guid for ack in acks} == guids
 def test_only_the_main_thread_gets_a_hub(collector: Collector, scheme: str) -> None:
     """A thread of ours that made one while the main thread makes its own would deadlock with it, as both import."""
     program = """
-from gevent.hub import Hub
-made = []
-original = Hub.__init__
-
-def init(self, *arguments, **options):
-    made.append(threading.get_ident())
-    original(self, *arguments, **options)
-
-Hub.__init__ = init
 with Producer(url, serializer=RAW, logger=None) as producer:
     receipt = producer.emit("a", b"x")
     assert receipt.result(20)
 assert {*made} <= {threading.main_thread().ident}, made
 """
-    assert run(HEAD + program, url_of(collector, scheme)) == []
+    assert run(HEAD + NOTE_HUBS + program, url_of(collector, scheme)) == []
 
 
 def test_the_calling_thread_has_a_hub_before_a_thread_that_uses_sockets_starts() -> None:
     program = """
-from gevent.hub import Hub
-made = []
-original = Hub.__init__
-
-def init(self, *arguments, **options):
-    made.append(threading.get_ident())
-    original(self, *arguments, **options)
-
-Hub.__init__ = init
 sleep = monkey.get_original("time", "sleep")  # which makes no hub
 with StatsD("127.0.0.1", 9, flush_interval=0.01) as stats:
     stats.count("a")
@@ -131,7 +127,7 @@ with StatsD("127.0.0.1", 9, flush_interval=0.01) as stats:
         sleep(0.001)
 assert made[0] == threading.main_thread().ident, made
 """
-    assert run(HEAD.replace("gevent.spawn(tick)", "") + program, "") == []
+    assert run(HEAD.replace("gevent.spawn(tick)", "") + NOTE_HUBS + program, "") == []
 
 
 def test_waits_for_a_server_that_does_not_answer(collector: Collector, scheme: str) -> None:
