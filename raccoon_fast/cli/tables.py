@@ -61,7 +61,7 @@ class TableReader:
         self.size = Path(path).stat().st_size
         self.lines = 0
         self._file = io.FileIO(path)
-        self._share: Callable[[], float] = lambda: self._file.tell() / max(1, self.size)
+        self._tell: Callable[[], float] = self._file.tell
         try:
             message = None if arguments.message is None else _message(arguments.message, arguments.descriptors)
             self.columns: Columns = table_columns(
@@ -82,7 +82,7 @@ class TableReader:
     @property
     def position(self) -> int:
         """The approximate stored bytes read so far."""
-        return int(self._share() * self.size)
+        return int(self._tell())
 
     def is_same_file(self, path: str) -> bool:
         """Whether `path` is the file being read."""
@@ -119,7 +119,7 @@ class TableReader:
 
         file = parquet.ParquetFile(self._file, pre_buffer=False)
         rows = file.metadata.num_rows
-        self._share = lambda: self.lines / max(1, rows)
+        self._tell = lambda: self.lines / max(1, rows) * self.size
         return file.schema_arrow, file.iter_batches(_ROWS, columns=self.columns.names(file.schema_arrow))
 
     def _open_ipc(self) -> tuple[Any, Iterator[Any]]:
@@ -137,10 +137,10 @@ class TableReader:
         import pyarrow as pa
         from pyarrow import csv
 
-        # Arrow reads ahead on its own threads. If they read a Python object, they would end the process with an abort
-        # when it exits before they are done: after an error, or when it is interrupted.
-        file = source = pa.OSFile(path)
-        self._share = lambda: file.tell() / max(1, self.size)
+        # Arrow reads ahead on its own threads. If they read a Python object while the process exits, after an error or
+        # an interruption, the process aborts.
+        source = pa.OSFile(path)
+        self._tell = source.tell
         if path.endswith(_PACKED):
             source = pa.CompressedInputStream(source, "gzip")
         reader = csv.open_csv(
