@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client
+from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client, silent_address
 from begun import Begun
 from patience import patient
 from scripted import tcp_server
@@ -67,10 +67,6 @@ def opened(kind, protocol, server, **options):
     client = new_client(protocol, server, ASYNC if kind == "async" else SYNC, **options)
     with OnLoop(client) if kind == "async" else client as client:
         yield client
-
-
-def silent_address(protocol, host, secure="") -> str:
-    return f"{ {'rest': 'http', 'websocket': 'ws', 'grpc': 'grpc'}[protocol] }{secure}://{host}"
 
 
 class TestClose:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from any_client import ASYNC, PROTOCOLS, new_client
+from any_client import ASYNC, PROTOCOLS, new_client, silent_address
 from patience import patient, wait_until
 from program import run as run_program
 from trial import SCHEMES
@@ -227,7 +227,7 @@ silent.close()
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_asyncio_run_ends_at_once_whatever_step_of_connecting_it_cancels(protocol: str) -> None:
-    """The server answers nothing, so what ignored the cancellation would go on for half a minute."""
+    """The server answers nothing, so an attempt that ignored its cancellation would go on for half a minute."""
 
     async def main(address: str, steps: int) -> None:
         client = new_client(protocol, address, ASYNC, connect_timeout=30.0, timeout=30.0)
@@ -237,8 +237,7 @@ def test_asyncio_run_ends_at_once_whatever_step_of_connecting_it_cancels(protoco
         assert not sending.done()
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        address = {"rest": f"http://{address}", "websocket": f"ws://{address}", "grpc": address}[protocol]
+        address = silent_address(protocol, f"127.0.0.1:{silent.getsockname()[1]}")
         began_s = time.monotonic()
         for steps in range(30):
             asyncio.run(main(address, steps))

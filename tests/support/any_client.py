@@ -25,6 +25,11 @@ def address_of(protocol: str, collector) -> str:
     return {"rest": collector.url, "websocket": collector.ws_url, "grpc": collector.grpc_target}[protocol]
 
 
+def silent_address(protocol: str, host: str, secure: str = "") -> str:
+    """The address of a server at `host` that is no Collector."""
+    return f"{ {'rest': 'http', 'websocket': 'ws', 'grpc': 'grpc'}[protocol] }{secure}://{host}"
+
+
 def new_client(protocol: str, server, classes=SYNC, **options):
     """A client without a logger and without retries, for a Collector or an address."""
     options = {"serializer": RAW, "logger": None, "retry": RetryPolicy(max_attempts=1), "timeout": 10.0, **options}
