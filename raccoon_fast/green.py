@@ -36,8 +36,8 @@ class Thread:
 
     def start(self) -> None:
         """Run the target."""
-        # If it uses a socket, it gets a hub of its own. Threads that make theirs at the same time may deadlock, because
-        # the first one imports modules, so this thread makes its own before.
+        # A thread that uses a socket creates a hub. Two threads that create theirs at the same time may deadlock in
+        # imports, so this thread creates its own first.
         gevent.get_hub()
         _start_new_thread(self._run_here, ())
 

@@ -266,10 +266,10 @@ if sys.platform != "win32":
 
 
 def _tune(sock: socket.socket) -> None:
-    """Set the options of a socket that no transport has yet.
+    """Set the options of a socket, before a transport takes it.
 
-    uvloop's transport would make a `socket.socket` of its own for each call. Where gevent has patched that class, the
-    calling thread would get a hub of gevent's, and threads that get their hubs at the same time may deadlock.
+    Through uvloop's transport, each call would create a `socket.socket`. If gevent has patched that class, this creates
+    a hub for the calling thread; a thread that creates its own at the same time may then deadlock with this one.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -128,7 +128,7 @@ class PolitePinger(Pinger):
         now_s = self._loop.time()
         answered_s = self._answered_s()
         due_s = answered_s + interval_s
-        # Times say less: by uvloop's clock, which has steps of a millisecond, ping and answer may be simultaneous.
+        # Not compared with the time of the ping: uvloop's clock has steps of a millisecond, so both may be equal.
         if answered_s == self._seen_s:
             due_s = self._pinged_s + max(interval_s, _BUSY_S if self._is_busy() else _IDLE_S)
         if due_s > now_s:  # the next answer may change when the ping is due

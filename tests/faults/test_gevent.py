@@ -108,7 +108,7 @@ assert {ack.req_guid for ack in acks} == guids
 
 
 def test_only_the_main_thread_gets_a_hub(collector: Collector, scheme: str) -> None:
-    """A thread of ours that made one while the main thread makes its own would deadlock with it, as both import."""
+    """If the loop's thread created one while the main thread creates its own, both could deadlock in imports."""
     program = """
 with Producer(url, serializer=RAW, logger=None) as producer:
     receipt = producer.emit("a", b"x")

@@ -1118,7 +1118,7 @@ def test_close_fails_requests_not_acknowledged_in_time():
 
 @pytest.mark.parametrize("steps", range(8))
 def test_close_as_the_handshake_ends_leaves_no_connection(steps, run, monkeypatch):
-    """The cancellation of what opens the connection may come in the step in which it is open."""
+    """The task that opens the connection may be cancelled in the step in which it ends."""
     connections = []
     answered = asyncio.Event()
 
