@@ -48,35 +48,61 @@ cdef extern from *:
     #define RF_FREE PyMem_Free
     #endif
 
-    #if defined(__GLIBC__)
-    /* Bytes of the blocks that malloc serves, and the most of them since it was trimmed. */
-    static int64_t rf_used = 0;
-    static int64_t rf_most_used = 0;
+    #if defined(__GLIBC__) && !defined(Py_GIL_DISABLED)
+    /* malloc gives a thread only what was freed of that thread's own blocks. So what was freed, and not used again since
+       malloc was trimmed, is counted per thread. If there are more threads than counts, some share one. */
+    #define RF_OWNERS 64
+    static int64_t rf_unused_of[RF_OWNERS];
+    /* The sum of these. */
+    static int64_t rf_all_unused = 0;
+    /* How many threads have a count. */
+    static int rf_owners = 0;
+    static __thread int rf_owner = -1;
 
-    static void rf_count(int64_t nbytes) {
-        int64_t used = __atomic_add_fetch(&rf_used, nbytes, __ATOMIC_RELAXED);
-        int64_t most = __atomic_load_n(&rf_most_used, __ATOMIC_RELAXED);
-        while (used > most
-               && !__atomic_compare_exchange_n(&rf_most_used, &most, used, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    static int rf_this_owner(void) {
+        if (rf_owner < 0) rf_owner = rf_owners++ % RF_OWNERS;
+        return rf_owner;
     }
 
-    static int64_t rf_unused(void) {
-        return __atomic_load_n(&rf_most_used, __ATOMIC_RELAXED) - __atomic_load_n(&rf_used, __ATOMIC_RELAXED);
+    static void rf_count_used(int owner, Py_ssize_t size) {
+        int64_t unused = __atomic_load_n(&rf_unused_of[owner], __ATOMIC_RELAXED);
+        int64_t reused;
+        if (size <= RF_SMALL_BYTES) return;
+        do {
+            reused = unused < size ? unused : size;
+            if (!reused) return;
+        } while (!__atomic_compare_exchange_n(
+            &rf_unused_of[owner], &unused, unused - reused, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        __atomic_sub_fetch(&rf_all_unused, reused, __ATOMIC_RELAXED);
     }
+
+    static void rf_count_freed(int owner, Py_ssize_t size) {
+        if (size <= RF_SMALL_BYTES) return;
+        __atomic_add_fetch(&rf_unused_of[owner], (int64_t) size, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&rf_all_unused, (int64_t) size, __ATOMIC_RELAXED);
+    }
+
+    static int64_t rf_unused(void) { return __atomic_load_n(&rf_all_unused, __ATOMIC_RELAXED); }
 
     static void rf_trim(void) {
-        __atomic_store_n(&rf_most_used, __atomic_load_n(&rf_used, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+        int owner;
+        for (owner = 0; owner < RF_OWNERS; owner++) {
+            int64_t unused = __atomic_exchange_n(&rf_unused_of[owner], 0, __ATOMIC_RELAXED);
+            __atomic_sub_fetch(&rf_all_unused, unused, __ATOMIC_RELAXED);
+        }
         malloc_trim(0);
     }
     #else
-    static void rf_count(int64_t nbytes) { (void) nbytes; }
+    static int rf_this_owner(void) { return 0; }
+    static void rf_count_used(int owner, Py_ssize_t size) { (void) owner; (void) size; }
+    static void rf_count_freed(int owner, Py_ssize_t size) { (void) owner; (void) size; }
     static int64_t rf_unused(void) { return 0; }
     static void rf_trim(void) {}
     #endif
 
-    static void rf_count_block(Py_ssize_t size, int sign) {
-        if (size > RF_SMALL_BYTES) rf_count(sign * (int64_t) size);
-    }
+    /* For a block that is no mapping, `touched` says which thread's memory it is in. */
+    static Py_ssize_t rf_owned(int owner) { return -1 - owner; }
+    static int rf_owner_of(Py_ssize_t touched) { return (int) (-1 - touched); }
 
     #if defined(__linux__)
     /* Returns the size of the mapping for such a block, or 0 if the block is none. */
@@ -200,10 +226,10 @@ cdef extern from *:
     }
 
     /* Returns NULL if there is no memory. May make the block larger. Sets how many of its bytes may have been used
-       before if it is a mapping, otherwise -1. Needs the GIL, as do the next two. */
+       before if it is a mapping, otherwise a negative number. Needs the GIL, as do the next two. */
     static uint8_t* rf_new_block(Py_ssize_t* size, Py_ssize_t* touched) {
         uint8_t* data;
-        *touched = -1;
+        *touched = rf_owned(rf_this_owner());
     #if defined(__linux__)
         size_t whole = rf_mapping_size(*size);
         if (whole) {
@@ -223,7 +249,7 @@ cdef extern from *:
         }
     #endif
         data = (uint8_t*) RF_MALLOC((size_t) *size);
-        if (data != NULL) rf_count_block(*size, 1);
+        if (data != NULL) rf_count_used(rf_owner_of(*touched), *size);
         return data;
     }
 
@@ -249,9 +275,8 @@ cdef extern from *:
             return;
         }
     #endif
-        (void) touched;
         RF_FREE(data);
-        rf_count_block(size, -1);
+        rf_count_freed(rf_owner_of(touched), size);
     }
 
     /* Returns the block with its content, maybe elsewhere; or NULL if there is no memory, and the block stays. */
@@ -282,7 +307,7 @@ cdef extern from *:
             moved = rf_new_block(size, &moved_touched);
             if (moved == NULL) return NULL;
             memcpy(moved, data, (size_t) (old_size < *size ? old_size : *size));
-            rf_free_block(data, old_size, *touched >= 0 ? old_size : -1);
+            rf_free_block(data, old_size, *touched >= 0 ? old_size : *touched);
             *touched = moved_touched;
             return moved;
         }
@@ -291,15 +316,17 @@ cdef extern from *:
     #endif
         moved = (uint8_t*) RF_REALLOC(data, (size_t) *size);
         if (moved != NULL) {
-            rf_count_block(old_size, -1);
-            rf_count_block(*size, 1);
+            rf_count_freed(rf_owner_of(*touched), old_size);
+            /* Only then does it move into the memory of this thread. */
+            if (old_size <= RF_SMALL_BYTES) *touched = rf_owned(rf_this_owner());
+            rf_count_used(rf_owner_of(*touched), *size);
         }
         return moved;
     }
     """
     # The bytes of a page.
     const Py_ssize_t PAGE "RF_PAGE"
-    # `touched` is -1, or for a mapping the bytes that may have been used and so take memory. The first two set it to
+    # `touched` is negative, or for a mapping the bytes that may have been used and so take memory. The first two set it to
     # what it was before this use. They may make the block larger than `size`, and then change `size`.
     uint8_t* new_block "rf_new_block" (Py_ssize_t* size, Py_ssize_t* touched)
     uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, Py_ssize_t* touched)

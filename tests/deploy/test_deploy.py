@@ -252,7 +252,7 @@ def test_the_real_exporter_has_prometheus_s_names() -> None:
     with statsd_exporter() as (port, url), Collector() as collector:
         with (
             StatsD("127.0.0.1", port, prefix="shop") as stats,
-            Producer(collector.url, serializer=RAW, logger=None, stats=stats, batch_events=10) as producer,
+            Producer(collector.url, serializer=RAW, logger=None, stats=stats, batch_events=10, linger=60) as producer,
         ):
             producer.emit_many([("page", b"x" * 100)] * 50)
         expected = [

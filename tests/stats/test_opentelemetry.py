@@ -42,7 +42,9 @@ def test_a_producer_is_measured(reader, provider):
     with (
         Collector() as collector,
         OpenTelemetry(provider, attributes={"to": "test"}) as telemetry,
-        Producer(collector.ws_url, serializer=RAW, batch_events=10, stats=telemetry, logger=None) as producer,
+        Producer(
+            collector.ws_url, serializer=RAW, batch_events=10, linger=60, stats=telemetry, logger=None
+        ) as producer,
     ):
         producer.emit_many([("a", b"x" * 100)] * 50)
     found = points(reader)

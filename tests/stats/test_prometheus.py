@@ -63,7 +63,7 @@ def test_all_counters_exist_from_the_start(registry, scrape):
 def test_a_producer_is_scraped(registry, scrape):
     with Collector() as collector:
         prometheus = Prometheus(registry)
-        with Producer(collector.url, serializer=RAW, batch_events=10, stats=prometheus) as producer:
+        with Producer(collector.url, serializer=RAW, batch_events=10, linger=60, stats=prometheus) as producer:
             producer.emit_many([("a", b"x" * 100)] * 50)
         prometheus.close(5)
     found = scrape()

@@ -25,7 +25,7 @@ def test_events_are_accepted_serialized_and_discarded(url: str, options: dict[st
         return JSON(data)
 
     with Producer(
-        url, serializer=serializer, logger=None, batch_events=10, on_delivery=settled.append, **options
+        url, serializer=serializer, logger=None, batch_events=10, linger=60, on_delivery=settled.append, **options
     ) as producer:
         acks = producer.acks()
         receipts = producer.emit_many([("a", number) for number in range(25)])

@@ -320,7 +320,9 @@ class TestAProducer:
                 "callable": lambda: lambda: made,
                 "callable that makes a client": lambda: lambda: httpx.AsyncClient(transport=made),
             }[how]()
-            with Producer(collector.url, serializer=RAW, logger=None, batch_events=10, transport=given) as producer:
+            with Producer(
+                collector.url, serializer=RAW, logger=None, batch_events=10, linger=60, transport=given
+            ) as producer:
                 for _ in range(500):
                     producer.emit("t", b"x")
                 assert producer.flush(patient(20)) == 0
