@@ -74,7 +74,13 @@ class _GreenThread(Thread):
         if getattr(_this_thread, "is_ours", False):
             super().start()  # our own threads run no greenlets
         else:
-            self._greenlet = gevent.spawn(self._run)
+            self._greenlet = gevent.spawn(self._run_green)
+
+    def _run_green(self) -> None:
+        # If a signal handler or finalizer interrupts gevent while it creates this thread's hub, the handler gets a hub of
+        # its own, which is then replaced. A greenlet ends in its parent: that must not be the replaced hub.
+        gevent.getcurrent().parent = gevent.get_hub()
+        self._run()
 
     def is_current(self) -> bool:
         return super().is_current() or (self._greenlet is not None and self._greenlet is gevent.getcurrent())

@@ -37,7 +37,7 @@ cdef extern from *:
     /* malloc is not trimmed for less. */
     #define RF_WORTH_TRIMMING (2 << 20)
 
-    /* A free-threaded Python serves all blocks from mimalloc, which `rf_give_back` does not reach. */
+    /* A free-threaded Python serves PyMem_Malloc from mimalloc, which `rf_give_back` does not reach. */
     #if defined(Py_GIL_DISABLED)
     #define RF_MALLOC PyMem_RawMalloc
     #define RF_REALLOC PyMem_RawRealloc
@@ -48,7 +48,7 @@ cdef extern from *:
     #define RF_FREE PyMem_Free
     #endif
 
-    #if defined(__GLIBC__) && !defined(Py_GIL_DISABLED)
+    #if defined(__GLIBC__)
     /* malloc gives a thread only what was freed of that thread's own blocks. So what was freed, and not used again since
        malloc was trimmed, is counted per thread. If there are more threads than counts, some share one. */
     #define RF_OWNERS 64
@@ -56,11 +56,11 @@ cdef extern from *:
     /* The sum of these. */
     static int64_t rf_all_unused = 0;
     /* How many threads have a count. */
-    static int rf_owners = 0;
+    static unsigned int rf_owners = 0;
     static __thread int rf_owner = -1;
 
     static int rf_this_owner(void) {
-        if (rf_owner < 0) rf_owner = rf_owners++ % RF_OWNERS;
+        if (rf_owner < 0) rf_owner = (int) (__atomic_fetch_add(&rf_owners, 1, __ATOMIC_RELAXED) % RF_OWNERS);
         return rf_owner;
     }
 

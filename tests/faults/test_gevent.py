@@ -130,6 +130,35 @@ assert made[0] == threading.main_thread().ident, made
     assert run(HEAD.replace("gevent.spawn(tick)", "") + NOTE_HUBS + program, "") == []
 
 
+def test_a_signal_handler_emits_while_the_hub_is_created(collector: Collector, scheme: str) -> None:
+    """The handler gets a hub of its own, which gevent then replaces. What the handler has started must not end there."""
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import signal, sys
+from gevent.hub import Hub
+from raccoon_fast import RAW, Producer
+original, called = Hub.__init__, []
+
+def emit(data):
+    producer.emit("page", data).add_done_callback(lambda one: called.append(one.result(0).status.name))
+
+def interrupted(self, *arguments, **options):
+    Hub.__init__ = original
+    signal.raise_signal(signal.SIGALRM)
+    original(self, *arguments, **options)
+
+Hub.__init__ = interrupted
+signal.signal(signal.SIGALRM, lambda *_: emit(b"handler"))
+producer = Producer(sys.argv[1], serializer=RAW, logger=None)
+emit(b"main")
+assert Hub.__init__ is original
+total = producer.close(20).total
+assert (total.acked, called) == (2, ["SUCCESS"] * 2), (total, called)
+"""
+    run(code, url_of(collector, scheme))
+
+
 def test_waits_for_a_server_that_does_not_answer(collector: Collector, scheme: str) -> None:
     collector.faults.drop_acks()
     program = """
