@@ -77,8 +77,8 @@ class _GreenThread(Thread):
             self._greenlet = gevent.spawn(self._run_green)
 
     def _run_green(self) -> None:
-        # If a signal handler or finalizer interrupts gevent while it creates this thread's hub, the handler gets a hub of
-        # its own, which is then replaced. A greenlet ends in its parent: that must not be the replaced hub.
+        # If a signal handler or finalizer interrupts gevent while it creates this thread's hub, the handler gets a hub
+        # of its own, which is then replaced. A greenlet ends in its parent: that must not be the replaced hub.
         gevent.getcurrent().parent = gevent.get_hub()
         self._run()
 

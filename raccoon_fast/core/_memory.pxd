@@ -49,8 +49,8 @@ cdef extern from *:
     #endif
 
     #if defined(__GLIBC__)
-    /* malloc gives a thread only what was freed of that thread's own blocks. So what was freed, and not used again since
-       malloc was trimmed, is counted per thread. If there are more threads than counts, some share one. */
+    /* malloc gives a thread only what was freed of that thread's own blocks. So what was freed, and not used again
+       since malloc was trimmed, is counted per thread. If there are more threads than counts, some share one. */
     #define RF_OWNERS 64
     static int64_t rf_unused_of[RF_OWNERS];
     /* The sum of these. */
@@ -326,8 +326,8 @@ cdef extern from *:
     """
     # The bytes of a page.
     const Py_ssize_t PAGE "RF_PAGE"
-    # `touched` is negative, or for a mapping the bytes that may have been used and so take memory. The first two set it to
-    # what it was before this use. They may make the block larger than `size`, and then change `size`.
+    # `touched` is negative, or for a mapping the bytes that may have been used and so take memory. The first two set it
+    # to what it was before this use. They may make the block larger than `size`, and then change `size`.
     uint8_t* new_block "rf_new_block" (Py_ssize_t* size, Py_ssize_t* touched)
     uint8_t* resize_block "rf_resize_block" (uint8_t* data, Py_ssize_t old_size, Py_ssize_t* size, Py_ssize_t* touched)
     void free_block "rf_free_block" (uint8_t* data, Py_ssize_t size, Py_ssize_t touched)
