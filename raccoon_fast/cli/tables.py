@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,25 +58,25 @@ class TableReader:
 
     def __init__(self, path: str, arguments: argparse.Namespace) -> None:
         self.name = path
-        self.size = Path(path).stat().st_size
+        self._status = Path(path).stat()
+        self.size = self._status.st_size
         self.lines = 0
-        self._file = io.FileIO(path)
-        self._tell: Callable[[], float] = self._file.tell
+        self._batches_read = 0
         try:
             message = None if arguments.message is None else _message(arguments.message, arguments.descriptors)
             self.columns: Columns = table_columns(
                 arguments.type, arguments.type_column, arguments.columns, "json", message
             )
-            schema, self._batches = self._open(path)
-            self.columns.check(schema)
-        except OSError:
-            self._file.close()
-            raise
+            self._file = _open_file(path)
+            self._tell: Callable[[], float] = self._file.tell
+            with contextlib.ExitStack() as on_error:
+                on_error.callback(self._file.close)
+                schema, self._batches = self._open(path)
+                self.columns.check(schema)
+                on_error.pop_all()
         except ImportError as error:
-            self._file.close()
             raise UsageError(str(error)) from error
         except ValueError as error:  # Arrow's errors are ValueErrors
-            self._file.close()
             raise UsageError(f"{path}: {error}") from error
 
     @property
@@ -86,7 +86,7 @@ class TableReader:
 
     def is_same_file(self, path: str) -> bool:
         """Whether `path` is the file being read."""
-        return Path(path).exists() and os.path.samestat(os.fstat(self._file.fileno()), Path(path).stat())
+        return Path(path).exists() and os.path.samestat(self._status, Path(path).stat())
 
     def batches(self) -> Iterator[Any]:
         """Yields Arrow's record batches.
@@ -97,6 +97,7 @@ class TableReader:
         try:
             for batch in self._batches:
                 yield batch
+                self._batches_read += 1
                 self.lines += batch.num_rows
         except (OSError, ValueError) as error:
             raise InputError(f"{self.name}: cannot be read past row {self.lines}: {error}") from error
@@ -131,24 +132,32 @@ class TableReader:
             self._file.seek(0)
             stream = pa.ipc.open_stream(self._file)
             return stream.schema, stream
-        return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+        batches = reader.num_record_batches
+        self._tell = lambda: self._batches_read / max(1, batches) * self.size
+        return reader.schema, (reader.get_batch(number) for number in range(batches))
 
     def _open_csv(self, path: str, delimiter: str) -> tuple[Any, Iterator[Any]]:
         import pyarrow as pa
         from pyarrow import csv
 
-        # Arrow reads ahead on its own threads. If they read a Python object while the process exits, after an error or
-        # an interruption, the process aborts.
-        source = pa.OSFile(path)
-        self._tell = source.tell
-        if path.endswith(_PACKED):
-            source = pa.CompressedInputStream(source, "gzip")
+        source = pa.CompressedInputStream(self._file, "gzip") if path.endswith(_PACKED) else self._file
         reader = csv.open_csv(
             source,
             csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
             csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         )
         return reader.schema, reader
+
+
+def _open_file(path: str) -> Any:
+    """Open a file for Arrow.
+
+    Arrow also reads on its own threads. If they used a Python file while the process exits, after an error or an
+    interruption, the process would abort.
+    """
+    import pyarrow as pa
+
+    return pa.OSFile(path)
 
 
 def read_table_batches(
