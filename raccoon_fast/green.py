@@ -77,8 +77,8 @@ class _GreenThread(Thread):
             self._greenlet = gevent.spawn(self._run_green)
 
     def _run_green(self) -> None:
-        # If a signal handler or finalizer interrupts gevent while it creates this thread's hub, the handler gets a hub
-        # of its own, which is then replaced. A greenlet ends in its parent: that must not be the replaced hub.
+        # A greenlet returns to its parent when it ends. If a signal handler has started this one while gevent created
+        # the thread's hub, the parent is a second hub, which gevent has replaced and which never runs.
         gevent.getcurrent().parent = gevent.get_hub()
         self._run()
 

@@ -131,7 +131,7 @@ assert made[0] == threading.main_thread().ident, made
 
 
 def test_a_signal_handler_emits_while_the_hub_is_created(collector: Collector, scheme: str) -> None:
-    """The handler gets a hub of its own, which gevent then replaces. What the handler started must not end there."""
+    """Its greenlet starts on a second hub, which gevent replaces, and must end on the one that runs."""
     code = """
 from gevent import monkey
 monkey.patch_all()

@@ -188,8 +188,8 @@ RECEIPT_BYTES = 1500
 )
 def test_memory_is_bounded_while_the_load_changes(sizes: list[int], how: dict[str, Any], collector: Collector) -> None:
     url = {"ws": collector.ws_url, "http": collector.url}.get(how.get("is_sent", ""), "")
-    chosen = {"limit": 32 * MIB, "count": 1, "threads": 1, "keeps": 0, "lanes": 0, "wire": "proto"}
-    values = {**chosen, "takes_turns": False, **how, "url": url}
+    usual = {"limit": 32 * MIB, "count": 1, "threads": 1, "takes_turns": False, "keeps": 0, "lanes": 0, "wire": "proto"}
+    values = {**usual, **how, "url": url}
     program = "".join(f"{name} = {value!r}\n" for name, value in {**values, "sizes": sizes}.items()) + CHANGE
     grown = [*map(int, finish(start(IMPORTS + program), 240))]
     assert len(grown) == len(sizes)

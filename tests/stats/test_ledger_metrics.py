@@ -42,7 +42,7 @@ if sys.version_info >= (3, 12):
 
 QUICK = RetryPolicy(initial=0.01, maximum=0.05)
 OPTIONS: dict[str, Any] = {"serializer": RAW, "logger": None, "linger": 0.001, "retry": QUICK}
-# Batches of 10, and what is left at the end: none is sealed because a busy machine was slow.
+# For tests that count batches: on a busy machine, a short linger would seal some before they have ten events.
 FULL_BATCHES = {**OPTIONS, "batch_events": 10, "linger": 60}
 SCHEMES = ("ws", "http", "grpc")
 
