@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,10 +155,17 @@ def _open_file(path: str) -> Any:
 
     Arrow also reads on its own threads. If they used a Python file while the process exits, after an error or an
     interruption, the process would abort.
+
+    Raises:
+        OSError: The file cannot be opened; `filename` names it, as in Python's own errors.
     """
     import pyarrow as pa
 
-    return pa.OSFile(path)
+    try:
+        return pa.OSFile(path)
+    except OSError:
+        io.FileIO(path).close()  # raises the system's error, where Arrow's has no file name
+        raise
 
 
 def read_table_batches(

@@ -176,6 +176,8 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
         (["broken.arrow"], ["--type", "a"], "broken.arrow: "),
         (["none-*.csv"], ["--type", "a"], "no file matches"),
         (["none.csv"], ["--type", "a"], "none.csv: No such file"),
+        (["folder.csv"], ["--type", "a"], "folder.csv: Is a directory"),
+        (["folder.arrow"], ["--type", "a"], "folder.arrow: Is a directory"),
         (["t.csv", "t.jsonl"], ["--type", "a", "--from-line", "2"], "--from-line needs a single file"),
     ],
 )
@@ -184,6 +186,8 @@ def test_wrong_files_and_options(command, tmp_path, names, options, message):
     (tmp_path / "t.jsonl").write_bytes(b"{}\n")
     for name in ("broken.parquet", "broken.arrow"):
         (tmp_path / name).write_bytes(b"no such thing, and longer than a footer")
+    for name in ("folder.csv", "folder.arrow"):
+        (tmp_path / name).mkdir()
     run = command("send", *(tmp_path / name for name in names), "--url", "http://127.0.0.1:9", *options)
     assert run.returncode == 2
     assert message in run.stderr
@@ -208,17 +212,11 @@ def test_a_broken_end_is_reported_with_its_row(command, collector, tmp_path):
     assert "Expected 3 columns, got 5" in run.stderr
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.arrow", "t.parquet"])
+@pytest.mark.parametrize("name", WRITERS)
 def test_arrow_opens_the_file_itself(tmp_path, name):
     """A thread of Arrow that uses a Python file while the interpreter exits, after an error say, aborts the process."""
     path = tmp_path / name
-    if name.endswith("parquet"):
-        parquet.write_table(TABLE, path)
-    elif name.endswith("arrow"):
-        feather.write_feather(TABLE, path)
-    else:
-        with pa.output_stream(path) as out:
-            csv.write_csv(TABLE, out)
+    WRITERS[name](TABLE, path)
     program = """
 import sys
 from raccoon_fast.cli import main
