@@ -439,7 +439,7 @@ class TestDogStatsD:
 
     @pytest.mark.parametrize("how", ["url", "url of datagrams", "host"])
     def test_a_unix_socket(self, tmp_path, variables, how, monkeypatch):
-        monkeypatch.setattr(module, "_UNIX_TIMEOUT_S", patient(10))  # a slow machine loses no packet of these
+        monkeypatch.setattr(module, "_UNIX_TIMEOUT_S", patient(10))  # no packet is dropped, however slow the machine
         path = tmp_path / "dsd.socket"
         scheme = "unixgram" if how == "url of datagrams" else "unix"
         variables(DOGSTATSD_URL="udp://192.0.2.1:1" if how == "host" else f"{scheme}://{path}", AGENT_HOST="192.0.2.1")
