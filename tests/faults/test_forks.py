@@ -300,8 +300,9 @@ class Uwsgi:
 
 @pytest.mark.skipif(not UWSGI.exists(), reason="uWSGI is not installed: pip install uwsgi (needs a C compiler)")
 class TestUwsgi:
-    # A fork made in C while another thread takes the GIL may hang the child, whatever the package does: where the
-    # producer has threads before the fork, only what calls PyOS_AfterFork_Child, or forks first, is safe.
+    # A fork made in C while another thread holds the GIL hangs the child, whatever the package does. With
+    # --py-call-osafterfork uWSGI calls PyOS_AfterFork_Child only after the child has the GIL. So where the producer has
+    # threads before the fork, only what takes the GIL for the fork, or forks first, is safe.
     @pytest.mark.parametrize(
         ("options", "at_import"),
         [
@@ -309,7 +310,8 @@ class TestUwsgi:
             (["--threads", "2"], False),
             (["--enable-threads", "--py-call-uwsgi-fork-hooks"], False),
             (["--enable-threads", "--lazy-apps"], True),
-            (["--enable-threads", "--py-call-osafterfork"], True),
+            (["--enable-threads", "--py-call-uwsgi-fork-hooks"], True),
+            (["--enable-threads", "--py-call-osafterfork"], False),
         ],
         ids=str,
     )
