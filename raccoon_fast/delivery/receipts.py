@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING
 
+from raccoon_fast.timeouts import shield
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -97,7 +99,7 @@ class AsyncReceipt:
         self._future = future
 
     def __await__(self) -> Generator[object, None, Response]:
-        return asyncio.shield(self._future).__await__()
+        return shield(self._future).__await__()
 
     def done(self) -> bool:
         """Whether the outcome is known."""

@@ -10,6 +10,7 @@ import weakref
 from typing import Any, TypeAlias
 
 from raccoon_fast.threads import is_green, new_thread
+from raccoon_fast.timeouts import shield
 
 __all__ = ["AddrInfo", "is_literal", "look_up"]
 
@@ -50,7 +51,7 @@ async def look_up(host: str, port: int) -> list[AddrInfo]:
             future.cancel()
             found: list[AddrInfo] = await loop.getaddrinfo(host, port, **_STREAMS)  # type: ignore[assignment]
             return found
-    return await asyncio.shield(asked[host, port])
+    return await shield(asked[host, port])
 
 
 def _ask(host: str, port: int, loop: asyncio.AbstractEventLoop, future: asyncio.Future[list[AddrInfo]]) -> None:

@@ -36,6 +36,7 @@ from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns
 from raccoon_fast.threads import Condition, require_threads
+from raccoon_fast.timeouts import shield
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -675,7 +676,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         engine = await self._built()
         if self._engine_closing is None:
             self._engine_closing = asyncio.ensure_future(engine.close(timeout_s))
-        await asyncio.shield(self._engine_closing)
+        await shield(self._engine_closing)
 
     def _unsettled(self, accepted: int) -> int:
         """The number of unsettled events among the first accepted ones, as seen from outside the loop."""

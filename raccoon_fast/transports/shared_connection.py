@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from raccoon_fast.errors import ConnectError, ProtocolError
 from raccoon_fast.stats import TOTAL_BYTES_SENT
-from raccoon_fast.timeouts import timeout
+from raccoon_fast.timeouts import shield, timeout
 from raccoon_fast.transports.base import lost_error
 from raccoon_fast.transports.deadline_timer import DeadlineTimer
 
@@ -126,7 +126,7 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
         """
         try:
             async with timeout(timeout_s):
-                await asyncio.shield(self._opened)
+                await shield(self._opened)
         except asyncio.TimeoutError:
             error = ConnectError(late)
             self._end(error)
