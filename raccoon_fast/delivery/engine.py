@@ -287,7 +287,8 @@ class Engine:
             self._reserve.spooled.update(other._reserve.spooled)
             batches += self._reserve.take_over(other._reserve)
         for batch in batches:
-            self._lanes.of(batch).outstanding.add(batch)
+            queue = self._lanes.of(batch)
+            queue.outstanding.add(batch, queue.accumulator.taken)
             self._waiting.add(batch)
 
     def fail_rest(self) -> None:
@@ -456,13 +457,17 @@ class Engine:
         batches: list[Batch] = []
         nbytes = self._in_flight_bytes
         with self._change or self._ledger.change():
-            while most > 0 and (batch := accumulator.take()) is not None:
+            while most > 0:
+                taken = accumulator.taken  # read first, because another thread may drop batches meanwhile
+                batch = accumulator.take()
+                if batch is None:
+                    break
                 receipt = batch.receipt
                 if batch.settlement is None:
                     batch.settlement = Settlement(receipt, None, queue.number)
                 batch.req_guid = receipt.req_guid
                 batch.deadline_s = batch.accepted_s + queue.life_s
-                queue.outstanding.add(batch)
+                queue.outstanding.add(batch, taken + batch.count)
                 batches.append(batch)
                 most -= 1
                 nbytes += batch.nbytes

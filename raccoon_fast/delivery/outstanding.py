@@ -27,9 +27,15 @@ class Outstanding:
         self._batches: dict[Settlement, tuple[int, int]] = {}
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
 
-    def add(self, batch: Batch) -> None:
-        """Add a batch that was just taken."""
-        self._batches[batch.settlement] = (self._accumulator.taken, batch.count)
+    def add(self, batch: Batch, position: int) -> None:
+        """Add a batch that was just taken.
+
+        Args:
+            batch: The batch.
+            position: How many events had been accepted up to its end. If it is too small, a flush may wait for a batch
+                more than it has to; if it is too large, for one too few.
+        """
+        self._batches[batch.settlement] = (position, batch.count)
 
     def remove(self, settlement: Settlement) -> None:
         """Remove a settled batch."""

@@ -19,7 +19,7 @@ class Taken:
     def take(self, count: int) -> Any:
         self.taken += count
         batch = SimpleNamespace(settlement=object(), count=count)
-        self.outstanding.add(batch)  # type: ignore[arg-type]
+        self.outstanding.add(batch, self.taken)  # type: ignore[arg-type]
         return batch.settlement
 
 
