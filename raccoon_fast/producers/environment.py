@@ -160,6 +160,8 @@ def _tls(parts: dict[str, Any]) -> Any:
 
     if "key" in parts and "cert" not in parts:
         raise ValueError("tls needs the certificate that belongs to the key: set RACCOON_FAST_TLS_CERT too")
+    if "password" in parts and "key" not in parts:
+        raise ValueError("tls needs the private key that the password is for: set RACCOON_FAST_TLS_KEY too")
     return TLS(**parts)
 
 

@@ -200,6 +200,7 @@ def test_arguments_override_variables_and_those_are_not_read(variables):
         ({"TLS_CA": "/no/such/file"}, "RACCOON_FAST_TLS_CA must be a file that exists, not '/no/such/file'"),
         ({"TLS_CA": __file__}, "RACCOON_FAST_TLS_CA: tls is given, but ws://127.0.0.1:1/api/v1/events is plain text"),
         ({"TLS_KEY": __file__}, "RACCOON_FAST_TLS_KEY: tls needs .*set RACCOON_FAST_TLS_CERT too"),
+        ({"TLS_PASSWORD": "hush"}, "RACCOON_FAST_TLS_PASSWORD: tls needs .*set RACCOON_FAST_TLS_KEY too"),
         ({"USER_ID": "é"}, "RACCOON_FAST_USER_ID: user_id: the value cannot be sent in a header"),
         ({"ID_HEADER": "a b"}, "RACCOON_FAST_ID_HEADER: id_header: 'a b' is not a header name"),
         ({"AUTH_TOKEN": "hush\n"}, "RACCOON_FAST_AUTH_TOKEN: auth: the value cannot be"),
