@@ -1,10 +1,10 @@
-"""Waiting in asyncio: `timeout` limits a block's time as asyncio.timeout does, and `shield` keeps others from cancelling.
+"""Waiting in asyncio: `timeout` limits the time of a block, and `shield` leaves what it waits for alone.
 
 The package does not use asyncio.wait_for. Before Python 3.12 it ignores a cancellation if what it waits for ends in
 the same step of the loop (python/cpython#81839); asyncio.run then waits for a task that goes on.
 
-It does not use asyncio.shield either. From Python 3.14 on, a future that fails after its waiter was cancelled is reported
-to the loop's exception handler, which writes a traceback to stderr.
+It does not use asyncio.shield either. From Python 3.14 on, asyncio.shield reports a future that fails after its waiter
+was cancelled to the loop's exception handler, which writes a traceback to stderr.
 """
 
 from __future__ import annotations

@@ -35,7 +35,14 @@ from collections import deque
 from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_c import JsonEnvelope, ProtoEnvelope
-from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event, refuse_type
+from raccoon_fast.core._request import (
+    check_events,
+    pair_of,
+    place_error,
+    refuse_batch,
+    refuse_event,
+    refuse_type,
+)
 from raccoon_fast.errors import ClientClosedError, Outcome
 
 __all__ = ["Accumulator", "Batch", "Buffer", "Router", "types_of"]
@@ -206,7 +213,11 @@ cdef class Batch:
         cdef Py_ssize_t index = 0
         for event in events:
             type_, data = pair_of(index, event)
-            self.add(type_, data)
+            try:
+                self.add(type_, data)
+            except (TypeError, ValueError) as error:
+                place_error(error, index)
+                raise
             index += 1
 
     def events(self):
@@ -462,7 +473,7 @@ cdef class Accumulator:
         if self.serializer is None and PyUnicode_CheckExact(type) and PyBytes_CheckExact(data):
             # The same as `accept`, but without the call.
             return self.put(type, <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        return self.accept(type, data, -1)
+        return self.accept(type, data)
 
     def emit_many(self, events):
         """Accept events, each as `emit` does. The first wrong event raises; the events before it stay accepted.
@@ -471,7 +482,7 @@ cdef class Accumulator:
             The receipts of the batches that carry the events, each once, in order.
 
         Raises:
-            TypeError: An event is not a pair of a str and data; the message names its index. Otherwise as in `emit`.
+            TypeError: An event is not a pair of a str and data. Otherwise as in `emit`; the messages name its index.
         """
         cdef dict receipts = {}
         cdef Py_ssize_t at = 0
@@ -487,7 +498,7 @@ cdef class Accumulator:
                     data = (<tuple> event)[1]
                 else:
                     type_, data = pair_of(at, event)
-                receipts[self.accept(type_, data, at)] = None
+                receipts[self.accept_at(type_, data, at)] = None
                 at += 1
         else:
             check_events(events)
@@ -893,7 +904,7 @@ cdef class Accumulator:
                 data = (<tuple> event)[1]
             else:
                 type_, data = pair_of(first + number, event)
-            receipt = self.accept(type_, data, first + number)
+            receipt = self.accept_at(type_, data, first + number)
             if receipt is refusal:
                 return number + 1, event
             if receipt is not last:
@@ -914,11 +925,24 @@ cdef class Accumulator:
             pass
         return self.rescue(data, type_, index if index >= 0 else None)
 
-    cdef inline object accept(self, object type_, object data, Py_ssize_t index):
-        """Accept one event. `index` is its index among several events, or -1."""
-        cdef Py_buffer buffer
+    cdef inline object accept(self, object type_, object data):
+        """Accept one event."""
+        if self.serializer is not None:
+            data = self.serialized(type_, data, -1)
+        return self.accept_encoded(type_, data)
+
+    cdef object accept_at(self, object type_, object data, Py_ssize_t index):
+        """Accept one of several events. The error that refuses it names its index; a serializer's own is unchanged."""
         if self.serializer is not None:
             data = self.serialized(type_, data, index)
+        try:
+            return self.accept_encoded(type_, data)
+        except (TypeError, ValueError) as error:
+            place_error(error, index)
+            raise
+
+    cdef inline object accept_encoded(self, object type_, object data):
+        cdef Py_buffer buffer
         if not PyUnicode_CheckExact(type_):
             type_ = _plain(type_)
         if PyBytes_CheckExact(data):

@@ -16,7 +16,7 @@ from raccoon_fast import forks
 from raccoon_fast.core._body import read_json_body, read_proto_body
 from raccoon_fast.core._envelope_py import JsonEnvelope, ProtoEnvelope, own_data, plain_type
 from raccoon_fast.core._memory_py import give_back
-from raccoon_fast.core._request import check_events, pair_of, refuse_batch, refuse_event
+from raccoon_fast.core._request import check_events, pair_of, place_error, refuse_batch, refuse_event
 from raccoon_fast.core._router_py import Router
 from raccoon_fast.core._steps_py import Steps, new_steps
 from raccoon_fast.errors import ClientClosedError, Outcome
@@ -184,7 +184,12 @@ class Batch:
     def add_many(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Append events, each as `add` does. The first wrong event raises; the events before it stay."""
         for index, event in enumerate(events):
-            self.add(*pair_of(index, event))
+            type_, data = pair_of(index, event)
+            try:
+                self.add(type_, data)
+            except (TypeError, ValueError) as error:
+                place_error(error, index)
+                raise
 
     def events(self) -> list[tuple[str, bytes]]:
         """Read its events back out of the wire format.
@@ -429,6 +434,18 @@ class Accumulator:
         """
         return self._accept(type, data, None)
 
+    def _accept_at(self, type: str, data: Any, index: int) -> Any:  # noqa: A002
+        """Accept one of several events. The error that refuses it names its index; a serializer's own is unchanged."""
+        if self._serializer is not None:
+            if not _PAGE[0]:
+                forks.check()
+            data = self._serialized(type, data, index)
+        try:
+            return self._accept(type, data, FINISHED)
+        except (TypeError, ValueError) as error:
+            place_error(error, index)
+            raise
+
     def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
         if not _PAGE[0]:
             forks.check()
@@ -589,12 +606,12 @@ class Accumulator:
             The receipts of the batches that carry the events, each once, in order.
 
         Raises:
-            TypeError: An event is not a pair of a str and data; the message names its index. Otherwise as in `emit`.
+            TypeError: An event is not a pair of a str and data. Otherwise as in `emit`; the messages name its index.
         """
         check_events(events)
         receipts: dict[Any, None] = {}
         for index, event in enumerate(events):
-            receipts[self._accept(*pair_of(index, event), index)] = None
+            receipts[self._accept_at(*pair_of(index, event), index)] = None
         return list(receipts)
 
     def emit_some(
@@ -615,7 +632,7 @@ class Accumulator:
         """
         number = 0
         for event in events:
-            receipt = self._accept(*pair_of(first + number, event), first + number)
+            receipt = self._accept_at(*pair_of(first + number, event), first + number)
             number += 1
             if receipt is refusal:
                 return number, event

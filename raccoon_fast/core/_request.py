@@ -162,6 +162,26 @@ def pair_of(index: int, event: object) -> tuple[str, Any]:
     return type_, data
 
 
+def check_type(type_: object) -> None:
+    """Raise for an event type that a request cannot have, as an accumulator does when it accepts the event.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, or has characters that UTF-8 cannot encode.
+    """
+    if not isinstance(type_, str) or not type_:
+        refuse_type(type_)
+    type_.encode()
+
+
+def place_error(error: Exception, index: int) -> None:
+    """Add the position of an event among several to the message of the error that refused it."""
+    if isinstance(error, UnicodeEncodeError):
+        error.reason += f", in events[{index}]"  # its message is made from its attributes
+    elif error.args:
+        error.args = (f"events[{index}]: {error.args[0]}", *error.args[1:])
+
+
 def refuse_type(type_: object) -> NoReturn:
     """Raise for an event type that is not a non-empty str."""
     if isinstance(type_, str):
@@ -177,19 +197,21 @@ def refuse_data(data: object) -> NoReturn:
 
 
 def refuse_event(size: int, limit: int) -> NoReturn:
-    """Raise for an event that is larger than a request to this server can be."""
+    """Raise for an event that is larger than the buffer or than a request to this server can be."""
     raise MessageTooLargeError(
-        f"the event takes {size} bytes of wire format, and a request to this server has room for {limit}",
+        f"the event takes {size} bytes of wire format, and {limit} is the most that fits into buffer_bytes and into a "
+        "request to this server",
         size=size,
         limit=limit,
     )
 
 
 def refuse_batch(size: int, limit: int, count: int) -> NoReturn:
-    """Raise for a batch that is larger than a request to this server can be."""
+    """Raise for a batch that is larger than the buffer or than a request to this server can be."""
+    remedy = f"; send fewer of its {count} events at once" if count > 1 else ""
     raise MessageTooLargeError(
-        f"the batch takes {size} bytes of wire format, and a request to this server has room for {limit}; "
-        f"send fewer of its {count} events at once",
+        f"the batch takes {size} bytes of wire format, and {limit} is the most that fits into buffer_bytes and into a "
+        f"request to this server{remedy}",
         size=size,
         limit=limit,
     )

@@ -98,5 +98,7 @@ cdef class Router:
             type_ = _plain(type_)
         target = self.target(type_)
         if type(target) is Accumulator:
-            return (<Accumulator> target).accept(type_, data, index)
+            if index < 0:
+                return (<Accumulator> target).accept(type_, data)
+            return (<Accumulator> target).accept_at(type_, data, index)
         return target(type_, data, index if index >= 0 else None)

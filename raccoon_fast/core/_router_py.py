@@ -58,5 +58,5 @@ class Router:
         target = self._routes.get(type)
         if target is None:
             target = self._find(type)
-        accept = getattr(target, "_accept", target)
+        accept = getattr(target, "_accept" if index is None or index < 0 else "_accept_at", target)
         return accept(type, data, index)

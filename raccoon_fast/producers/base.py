@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 from raccoon_fast import forks
 from raccoon_fast.callbacks import CallbackThread
 from raccoon_fast.clients.options import refuse_pickling
-from raccoon_fast.core._request import check_events, pair_of
+from raccoon_fast.core._request import check_events, check_type, pair_of, place_error
 from raccoon_fast.core.batch import Accumulator, Batch, Buffer, Router
 from raccoon_fast.counts import Counts
 from raccoon_fast.delivery import lifetime
 from raccoon_fast.delivery.engine import Engine, EngineSettings
 from raccoon_fast.delivery.lanes import LaneQueue, Lanes
-from raccoon_fast.delivery.ledger import DROPPED, FILTERED, SAMPLED, Ledger
+from raccoon_fast.delivery.ledger import DROPPED, FILTERED, OTHER_TYPES, SAMPLED, Ledger
 from raccoon_fast.delivery.sender import Sender
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import BufferFull, ClientClosedError, SerializationError
@@ -82,6 +82,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._sender = Sender(options.settings.stats)
         self._made_s = self._settled_s = time.monotonic()
         self._settled = 0
+        self._waited = False
         self._closed = False
         self._left_out: dict[str, Any] = {}
         self._spool: Spool | None = None
@@ -220,6 +221,8 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
 
     def _lane_of_type(self, event_type: str) -> int:
         """Like the table, but for types from elsewhere: only `emit` raises the errors of `lane_of`."""
+        if event_type == OTHER_TYPES:  # which is no event's, so `lane_of` knows nothing of it
+            return 0
         try:
             return self._table.number(event_type)
         except Exception:  # noqa: BLE001 - see above
@@ -242,8 +245,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         reasons = []
         total = self._total()
         now_s = time.monotonic()
-        if self._settled != (settled := total.accepted - total.unsettled) or not total.unsettled:
+        if self._settled != (settled := total.accepted - total.unsettled) or not (self._waited and total.unsettled):
             self._settled, self._settled_s = settled, now_s
+        self._waited = total.unsettled > 0  # events that came after this poll have not waited since
         if now_s - self._settled_s > self._options.stall_s:
             waiting = counted(total.unsettled, "event")
             reasons.append(f"nothing was settled for {now_s - self._settled_s:.0f} s, with {waiting} waiting")
@@ -315,7 +319,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         self._require_open()
         kept = self._before_send(event_type, data)
         if kept is None:
-            self._ledger.add({str(event_type): 1}, FILTERED)
+            self._ledger.add({event_type: 1}, FILTERED)
         return kept
 
     def _emit_sampled(
@@ -327,6 +331,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             except SerializationError as error:
                 place(error, index)
                 raise
+        check_type(event_type)
         self._require_open()
         self._ledger.add({event_type: 1}, SAMPLED)
         return self._left_out_receipt(SAMPLED)
@@ -355,12 +360,14 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         check_events(events)
         lane = 0
         left_out: dict[str, Counter[str]] = {}
+        positions: list[int] | None = None  # None if no event is left out
         if self._before_send is not None or len(self._lanes) > 1:
             self._require_open()
             chosen = [*self._chosen(events, left_out)]
             if not chosen and left_out:
                 return None, 0, left_out
             lane = self._lane_of_types(dict.fromkeys(event_type for _, (event_type, _) in chosen))
+            positions = [index for index, _ in chosen]
             events = [pair for _, pair in chosen]
             if self._options.serializer is not None:
                 events = self._serialized(chosen)
@@ -370,8 +377,15 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         try:
             if isinstance(events, EncodedRows):
                 events.add_to(batch)
-            else:
+            elif positions is None:
                 batch.add_many(events)
+            else:
+                for index, event in zip(positions, events, strict=True):
+                    try:
+                        batch.add(*event)
+                    except (TypeError, ValueError) as error:  # noqa: PERF203 - its index is known here
+                        place_error(error, index)
+                        raise
             if not batch.count:
                 raise ValueError("events is empty: a batch needs at least one event")
         except BaseException:
@@ -393,6 +407,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
                     yield index, kept
                     continue
                 event_type, state = kept[0], SAMPLED
+                check_type(event_type)
             left_out.setdefault(state, Counter())[event_type] += 1
 
     def _serialized(self, events: Iterable[tuple[int, tuple[str, Any]]]) -> Iterator[tuple[str, bytes]]:
@@ -433,6 +448,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
             number = self._table.number(kept[0])
             sampler = self._samplers[number]
             if sampler is not None and not sampler.keeps(*kept):
+                check_type(kept[0])
                 self._require_open()
                 self._ledger.add({kept[0]: 1}, SAMPLED)
                 yield self._left_out_receipt(SAMPLED)
@@ -541,6 +557,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         lifetime.inherit(self._engine)  # the parent shares the descriptors of its loop
         self._engine = None
         self._ledger = Ledger(self._options.max_types)
+        self._waited = False
         self._pool = Pool(self._options)
         self._dropping = self._new_dropping()
         if self._spool is not None:
@@ -556,7 +573,9 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     # Overflow; called by `emit` in its thread when an event does not fit. True: it may fit now, try again.
 
     def _make_room(self, lane: int, types: Mapping[str, int], size: int) -> Any:
-        policy = self._lanes[lane].overflow
+        policy, accumulator = self._lanes[lane].overflow, self._accumulators[lane]
+        if policy != "drop_oldest" and not accumulator.sealed:
+            accumulator.seal()  # it may be the open batch that takes the room, and its linger may be long
         if policy == "raise":
             raise self._full(lane)
         if policy == "drop_oldest" and self._dropping[lane].drop():

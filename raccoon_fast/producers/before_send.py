@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raccoon_fast.core._request import refuse_type
+from raccoon_fast.core._request import check_type
 from raccoon_fast.events import Event
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ class BeforeSend:
         """Returns the event to send for an event, or None.
 
         Raises:
-            TypeError, ValueError: The type is not a non-empty str, or the hook returned neither an event nor None.
+            TypeError, ValueError: An event cannot have that type, or the hook returned neither an event nor None.
             Exception: Any exception of the hook, unchanged.
         """
-        if not isinstance(event_type, str) or not event_type:
-            refuse_type(event_type)  # the hook may rely on the type, and the ledger counts by it
+        check_type(event_type)  # the hook may rely on the type, and the ledger counts by it
         event = self._hook(Event(event_type, data))
         if event is None:
             return None

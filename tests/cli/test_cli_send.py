@@ -406,7 +406,7 @@ class TestFailures:
         assert run.returncode == 1
         collector.wait_for(2)
         assert sorted(event.data for event in collector.events) == [b"0", b"1"]
-        assert "a request to this server has room for" in run.stdout
+        assert "the most that fits into buffer_bytes and into a request to this server" in run.stdout
 
     def test_failed_must_not_be_the_input(self, command, file):
         run = command("send", file, "--url", "http://localhost:1", "--type", "t", "--failed", "events.jsonl")

@@ -114,10 +114,13 @@ def test_values_that_are_not_events_are_refused(collector: Collector, driver: Dr
     assert driver.run(collector.url, script, before_send=lambda event: returned).total.accepted == 0
 
 
-@pytest.mark.parametrize("event_type", ["", 3, None])
+@pytest.mark.parametrize("event_type", ["", 3, None, "\udc80"])
 def test_the_hook_is_not_called_with_an_invalid_type(collector: Collector, driver: Driver, event_type: Any) -> None:
     def script(call: Any) -> None:
-        with pytest.raises((TypeError, ValueError), match="event's type"):
+        for name, argument in (("emit_batch", [(event_type, b"x")]), ("emit_many", [(event_type, b"x")])):
+            with pytest.raises((TypeError, ValueError), match=r"event's type|type must be a str|surrogates"):
+                call(name, argument)
+        with pytest.raises((TypeError, ValueError), match=r"event's type|surrogates"):
             call("emit", event_type, b"x")
 
     seen: list[Event] = []

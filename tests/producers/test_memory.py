@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from program import finish, start
 
-from raccoon_fast import RAW, AsyncProducer, Producer, has_extensions
+from raccoon_fast import RAW, AsyncProducer, Lane, Producer, has_extensions
 from raccoon_fast.collector import Collector
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery.ledger import OTHER_TYPES, Ledger
@@ -390,6 +390,22 @@ def test_events_go_out_under_their_own_type(collector: Collector) -> None:
     acked = {name: one.acked for name, one in report.by_type.items()}
     assert acked == {"type-0": 1, "type-1": 1, "type-2": 1, OTHER_TYPES: 7}
     assert report.total.acked == 10
+
+
+def test_lanes_are_not_asked_about_the_name_for_further_types() -> None:
+    asked: list[str] = []
+
+    def lane_of(event_type: str) -> str:
+        asked.append(event_type)
+        return "noisy"
+
+    options: dict[str, Any] = {"max_types": 3, "lanes": {"noisy": Lane()}, "lane_of": lane_of}
+    with Producer("null://", serializer=RAW, logger=None, **options) as producer:
+        producer.emit_many((f"type-{number}", b"x") for number in range(10))
+        assert producer.flush() == 0
+        by_lane = producer.stats().by_lane
+    assert asked == [f"type-{number}" for number in range(10)]
+    assert (by_lane["noisy"].accepted, by_lane["default"].accepted) == (3, 7)
 
 
 def test_a_spool_and_a_restart_count_the_same(collector: Collector, tmp_path: Any) -> None:

@@ -22,6 +22,7 @@ from raccoon_fast import (
     AsyncWebSocketClient,
     Event,
     GrpcClient,
+    Lane,
     Producer,
     RestClient,
     WebSocketClient,
@@ -173,6 +174,50 @@ def test_a_value_that_is_not_a_pair_is_refused_as_by_send(collector: Collector, 
                 call(events)
             assert str(caught.value) == said
     assert asyncio.run(of_async()) == [said, said]
+
+
+SMALL: dict[str, Any] = {"batch_bytes": 10_000, "buffer_bytes": 100_000}
+
+
+@pytest.mark.parametrize("name", ["emit_many", "emit_batch"])
+@pytest.mark.parametrize("kind", [list, iter])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("", b"x"), r"^events\[2\]: an event's type should not be empty"),
+        (("b", 5), r"^events\[2\]: an event's data should be bytes.* not int"),
+        (("b", memoryview(b"abcd")[::2]), r"^events\[2\]: an event's data should be .* contiguous"),
+        (("b\ud800", b"x"), r"surrogates not allowed, in events\[2\]$"),
+        (("b", bytes(200_000)), r"^events\[2\]: the event takes|^the batch takes \d+ bytes"),
+    ],
+    ids=["type", "data", "view", "surrogate", "large"],
+)
+def test_a_refused_event_is_named_by_its_position(name: str, kind: Any, wrong: Any, said: str) -> None:
+    events = [("a", b"x"), ("a", b"x"), wrong, ("a", b"x")]
+
+    async def of_async(**options: Any) -> tuple[str, int]:
+        async with AsyncProducer("null://", serializer=RAW, logger=None, **SMALL, **options) as producer:
+            with pytest.raises((TypeError, ValueError), match=said) as caught:
+                await getattr(producer, name)(kind(events))
+            return str(caught.value), producer.stats().total.accepted
+
+    for options in ({}, {"lanes": {"b": Lane()}}):  # type: dict[str, Any]
+        with Producer("null://", serializer=RAW, logger=None, **SMALL, **options) as producer:
+            with pytest.raises((TypeError, ValueError), match=said) as caught:
+                getattr(producer, name)(kind(events))
+            accepted = producer.stats().total.accepted
+        assert accepted == (2 if name == "emit_many" else 0)
+        assert asyncio.run(of_async(**options)) == (str(caught.value), accepted)
+
+
+def test_positions_count_events_that_are_left_out() -> None:
+    def hook(event: Event) -> Event | None:
+        return event if event.data else None
+
+    with Producer("null://", serializer=RAW, logger=None, before_send=hook) as producer:
+        with pytest.raises(TypeError, match=r"^events\[2\]: an event's data should be"):
+            producer.emit_batch([("a", b""), ("a", b"x"), ("a", 5)])  # type: ignore[list-item]
+        assert producer.stats().total.accepted == 0
 
 
 @pytest.mark.parametrize("wrong", [Event("a", b"x"), "ab", 5])

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -424,6 +425,24 @@ class TestOverflow:
         assert not producer.health().ok
         assert_balanced(producer)
 
+    @pytest.mark.parametrize("overflow", ["block", "raise"])
+    def test_an_open_batch_makes_room_for_a_large_event(
+        self, collector: Collector, new_producer: NewProducer, overflow: str
+    ) -> None:
+        producer = new_producer(
+            collector.ws_url, overflow=overflow, linger=600, batch_bytes=50_000, buffer_bytes=100_000
+        )
+        producer.emit("a", bytes(45_000))  # waits for its linger
+        while True:
+            try:
+                receipt = producer.emit("a", bytes(75_000))
+                break
+            except BufferFull:
+                assert overflow == "raise"
+                wait_until(lambda: collector.event_count == 1)
+        assert producer.flush() == 0
+        assert receipt.result(0)
+
     def test_drop_newest(self, stalled: Collector, new_producer: NewProducer) -> None:
         producer = new_producer(
             stalled.url, overflow="drop_newest", batch_bytes=10_000, buffer_bytes=50_000, timeout=60
@@ -715,6 +734,59 @@ def test_a_blocked_loop_is_unhealthy(collector: Collector, new_producer: NewProd
         release.set()
     assert receipt.result(patient(10))
     assert producer.health().ok
+
+
+def test_a_poll_after_a_pause_blames_nobody(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two polls the program was idle for longer than an attempt may take; then an event came."""
+    producer = new_producer(collector.ws_url, linger=600)
+    monkeypatch.setattr(type(producer._options), "stall_s", 0.2)
+    producer.emit("page", b"1")
+    assert producer.flush() == 0
+    assert producer.health().ok
+    time.sleep(0.3)
+    producer.emit("page", b"2")
+    assert producer.health().ok
+    wait_until(lambda: not producer.health().ok)  # this event waits for its linger
+    assert "nothing was settled for" in producer.health().reasons[0]
+    assert producer.flush() == 0
+    assert producer.health().ok
+
+
+class DropsBeside:
+    """An accumulator of which another thread drops the oldest batch whenever one was taken."""
+
+    def __init__(self, accumulator: Any, drop: Callable[[], object]) -> None:
+        self._accumulator = accumulator
+        self._drop = drop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accumulator, name)
+
+    def take(self) -> Any:
+        batch = self._accumulator.take()
+        self._drop()
+        return batch
+
+
+def test_a_flush_waits_for_a_batch_beside_which_others_are_dropped(
+    collector: Collector, new_producer: NewProducer
+) -> None:
+    collector.faults.delay(0.5)
+    producer = new_producer(collector.ws_url, overflow="drop_oldest", batch_events=1, max_in_flight=1)
+    producer.emit("page", b"0")
+    wait_until(lambda: producer.stats().total.in_flight == 1)
+    receipt = producer.emit("page", b"1")
+    assert producer._engine is not None
+    queue = producer._engine._lanes.all[0]
+    with ThreadPoolExecutor(1) as pool:
+        flush = pool.submit(producer.flush, patient(20))
+        wait_until(lambda: queue.outstanding._flushes)
+        producer.emit_many([("page", b"later")] * 5)
+        queue.accumulator = DropsBeside(queue.accumulator, producer._dropping[0].drop)  # type: ignore[assignment]
+        assert flush.result(patient(30)) == 0
+        assert receipt.done()
 
 
 def test_nothing_is_left_after_close(collector: Collector, new_producer: NewProducer) -> None:
