@@ -172,8 +172,8 @@ class Reserve:
             for batch in pending:
                 batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if the write succeeds
                 otherwise(batch)
-            left, self._settlements = dict.fromkeys(self._settlements.values()), {}
-            for settlement in left:
+            left, self._settlements = self._settlements, {}
+            for settlement in left.values():  # once per record: the parts of a batch share one
                 settlement.failed(
                     ClientClosedError(
                         "the producer was closed; the batch is in the spool, and is sent by the next process",

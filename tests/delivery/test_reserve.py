@@ -84,6 +84,15 @@ class House:
         self.ledger.add(batch.types, states.QUEUED)
         return batch
 
+    def split(self, req_guid: str) -> tuple[Batch, Batch, Batch]:
+        """A batch that was split, and its two parts."""
+        batch = self.new_batch(req_guid)
+        batch.settlement.split(2)
+        parts = [self.queued(f"{req_guid}/{name}", ("a", name.encode())) for name in "01"]
+        for part in parts:
+            part.settlement = batch.settlement
+        return batch, parts[0], parts[1]
+
 
 async def turn() -> None:
     for _ in range(10):  # a turn of the disk comes back by the loop, and may ask for the next
@@ -311,6 +320,21 @@ def test_close_keeps_stored_batches_and_fails_the_others(path: Path) -> None:
         assert isinstance(stored.receipt.exception(), ClientClosedError)
         assert house.ledger.total(0).spooled == 1
         assert [row[0] for row in rows(path)] == ["stored"]
+
+    run(main())
+
+
+def test_close_settles_a_batch_whose_parts_are_all_on_disk(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch, early, late = house.split("whole")
+        house.reserve.set_aside(early, pytest.fail)
+        await turn()
+        assert not batch.receipt.done()
+        await house.reserve.close([late], pytest.fail, 5.0)
+        assert isinstance(batch.receipt.exception(), ClientClosedError)
+        assert house.ledger.total(0).spooled == 2
+        assert [row[0] for row in rows(path)] == ["whole/0", "whole/1"]
 
     run(main())
 

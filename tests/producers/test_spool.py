@@ -24,6 +24,7 @@ from raccoon_fast.collector import Collector
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import engine
 from raccoon_fast.delivery.engine import Engine
+from raccoon_fast.delivery.outcomes import Outcomes
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.spool import worker
 from raccoon_fast.spool.worker import Spooling
@@ -534,6 +535,31 @@ def test_a_batch_stored_only_after_the_close_is_whole(
     second = new_producer(collector.ws_url)
     wait_until(lambda: second.stats().total.acked == 1)
     assert [event.data for event in collector.events] == [b"late"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_close_leaves_the_parts_of_a_split_batch_to_the_next_producer(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    split = Outcomes.split
+
+    def into_unanswered(self: Outcomes, batch: Batch) -> list[Batch]:
+        collector.faults.drop_acks()
+        return split(self, batch)
+
+    monkeypatch.setattr(Outcomes, "split", into_unanswered)
+    collector.faults.reject_events("a", times=1)
+    delivered: list[str] = []
+    first = new_producer(
+        collector.ws_url, durable=durable, linger=60.0, on_delivery=lambda receipt: delivered.append(receipt.req_guid)
+    )
+    (receipt,) = first.emit_many(("a", b"%d" % number) for number in range(4))
+    first.flush(0)
+    collector.wait_for(4)
+    report = first.close(timeout=0.05)
+    assert (report.total.spooled, report.total.lost) == (4, 0)
+    assert isinstance(receipt.exception(patient(10)), ClientClosedError)
+    assert delivered == [receipt.req_guid]
 
 
 def test_a_forked_child_leaves_the_parent_s_records_alone(collector: Collector, path: Path) -> None:
