@@ -151,6 +151,26 @@ def test_a_full_spool_blocks(collector: Collector, new_producer: NewProducer) ->
     assert producer.close().total.acked == 200
 
 
+@pytest.mark.parametrize("delivery_timeout", [600.0, 0.3], ids=["close", "expiry"])
+def test_a_full_spool_keeps_as_many_events_as_fit(
+    collector: Collector, new_producer: NewProducer, path: Path, delivery_timeout: float
+) -> None:
+    collector.faults.refuse()
+    producer = new_producer(
+        collector.ws_url, batch_events=1, spool_bytes=105_000, delivery_timeout=delivery_timeout, linger=60.0
+    )
+    producer.emit_many(("a", b"%02d" % number + bytes(9998)) for number in range(15))
+    if delivery_timeout < 1.0:
+        wait_until(lambda: producer.stats().total.expired == 5)
+    report = producer.close(timeout=0.05)
+    assert (report.total.spooled, report.total.lost) == (10, 5)
+    assert stored(path) == 10
+    collector.faults.accept()
+    second = new_producer(collector.ws_url)
+    wait_until(lambda: second.stats().total.acked == 10)
+    assert len({event.data for event in collector.events}) == 10
+
+
 def test_overflow_to_disk_needs_a_spool() -> None:
     with pytest.raises(ValueError, match="needs spool"):
         Producer("ws://localhost", overflow="spool")
