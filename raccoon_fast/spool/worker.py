@@ -89,7 +89,7 @@ class Spooling:
     Args:
         spool: The records.
         thread: Runs blocking work.
-        turned: Called after each turn.
+        turned: Called after each turn, and after batches were refused at once.
         logger: Logs failures of the disk, once a minute.
         clock: A function like time.monotonic.
         call_later: A function like the loop's.
@@ -261,6 +261,7 @@ class Spooling:
         stores, self._next.stores = self._next.stores, []
         for batch, then in stores:
             then(batch, None)
+        self._turned(News({}, {}, []))
         self._rest()
 
     def _rest(self) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,6 +170,24 @@ def test_a_full_spool_keeps_as_many_events_as_fit(
     second = new_producer(collector.ws_url)
     wait_until(lambda: second.stats().total.acked == 10)
     assert len({event.data for event in collector.events}) == 10
+
+
+def test_a_flush_ends_with_a_batch_that_expires_while_the_spool_is_full(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing else wakes the loop: neither the disk nor the server is tried again.
+    monkeypatch.setattr(worker, "_PAUSE_S", 600.0)
+    monkeypatch.setattr(worker, "_ADOPT_S", 600.0)
+    collector.faults.refuse()
+    retry = RetryPolicy(max_attempts=1000, initial=600.0, maximum=600.0)
+    producer = new_producer(collector.ws_url, spool_bytes=10, delivery_timeout=0.2, retry=retry)
+    producer.emit("a", bytes(100))
+    wait_until(lambda: producer.stats().total.expired == 1)
+    producer.emit("a", bytes(100))
+    began_s = time.monotonic()
+    assert producer.flush(patient(10)) == 0
+    assert time.monotonic() - began_s < patient(8)
+    assert producer.stats().total.expired == 2
 
 
 def test_overflow_to_disk_needs_a_spool() -> None:

@@ -214,6 +214,20 @@ def test_after_a_refusal_the_disk_is_let_alone_for_a_second(run: Any) -> None:
     run(main)
 
 
+def test_a_refusal_at_once_is_reported_like_a_turn(run: Any) -> None:
+    async def main(house: House) -> None:
+        house.disk.errors["put"] = SpoolError("it is locked")
+        assert await house.store("a") == [None]
+        await turn()
+        house.news.clear()
+        house.disk.calls.clear()
+        assert await house.store("b") == [None]
+        await turn()
+        assert (house.disk.calls, house.news) == ([], [News({}, {}, [])])
+
+    run(main)
+
+
 def test_a_full_spool_is_still_read_and_emptied(run: Any) -> None:
     async def main(house: House) -> None:
         first, second = numbers(await house.store("first", "second"))
