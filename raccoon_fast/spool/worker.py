@@ -242,6 +242,8 @@ class Spooling:
         turn, self._next = self._next, _Turn()
         if self._is_refusing:
             turn.stores, self._next.stores = self._next.stores, turn.stores
+        if turn.closes and turn.stores:
+            turn.closes, self._next.closes = False, True  # afterwards: stored batches may call for more work
         if not turn:
             return
         self._is_busy = True
@@ -339,7 +341,6 @@ class Spooling:
     # On the loop
 
     def _worked(self, turn: _Turn, done: _Done) -> None:
-        self._is_busy = False
         self.available = done.available
         self._look_at(done)
         if not self._is_closing:
@@ -350,13 +351,16 @@ class Spooling:
             self._next.adopts |= turn.adopts
             if self._adopt_timer is None:
                 self._adopt_timer = self._call_later(_ADOPT_S, self._adopt_again)
-        for (batch, then), number in itertools.zip_longest(turn.stores, done.numbers):
-            then(batch, number)
-        if turn.fetch is not None:
-            turn.fetch[1](done.records)
-        self._turned(News(done.adopted, done.lost, done.gone))
-        self._kick()
-        self._rest()
+        try:
+            for (batch, then), number in itertools.zip_longest(turn.stores, done.numbers):
+                then(batch, number)
+            if turn.fetch is not None:
+                turn.fetch[1](done.records)
+            self._turned(News(done.adopted, done.lost, done.gone))
+        finally:
+            self._is_busy = False  # only now, so that all the work that these calls requested is one turn
+            self._kick()
+            self._rest()
 
     def _look_at(self, done: _Done) -> None:
         now_s = self._clock()

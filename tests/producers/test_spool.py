@@ -599,6 +599,10 @@ def test_close_leaves_the_parts_of_a_split_batch_to_the_next_producer(
     assert (report.total.spooled, report.total.lost) == (4, 0)
     assert isinstance(receipt.exception(patient(10)), ClientClosedError)
     assert delivered == [receipt.req_guid]
+    collector.faults.clear()
+    second = new_producer(collector.ws_url)
+    wait_until(lambda: second.stats().total.acked == 4)
+    assert second.close().total.accepted == 4
 
 
 def test_a_forked_child_leaves_the_parent_s_records_alone(collector: Collector, path: Path) -> None:

@@ -393,6 +393,27 @@ def test_close_tries_to_store_once_more(run: Any, error: SpoolError) -> None:
     run(main)
 
 
+def test_close_does_the_work_that_follows_from_its_stores(run: Any) -> None:
+    async def main(house: House) -> None:
+        (old,) = numbers(await house.store("old"))
+        house.disk.calls.clear()
+        stored: list[int | None] = []
+
+        def replace(_: Batch, number: int | None) -> None:
+            stored.append(number)
+            if len(stored) == 2:
+                house.spooling.remove([old])
+
+        for guid in "ab":
+            house.spooling.store(new_batch(guid), replace)
+        await house.spooling.close(60.0)
+        assert house.disk.calls[-1] == "remove"
+        house.disk.adopt()
+        assert house.disk.available == len(numbers(stored)) == 2
+
+    run(main)
+
+
 def test_a_result_the_loop_cannot_receive_causes_no_error(tmp_path: Path) -> None:
     async def main() -> House:
         house = House(tmp_path / "spool")
