@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from raccoon_fast.logs import Log
     from raccoon_fast.spool.descriptors import Identity
 
-__all__ = ["VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path"]
+__all__ = [
+    "VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path",
+    "locking_owners",
+]  # fmt: skip
 
 #: The database's user_version.
 VERSION = 1
@@ -502,6 +505,12 @@ class SpoolFile:
 def lock_path(path: Path, owner: str) -> Path:
     """The file on which an owner of the spool at `path` holds a lock."""
     return path.with_name(f"{path.name}.{owner}.lock")
+
+
+def locking_owners(path: Path) -> list[str]:
+    """The owners of the spool at `path` that have a lock file, living and dead."""
+    name = re.compile(re.escape(path.name) + r"\.([0-9a-f]{32})\.lock")
+    return [found[1] for file in path.parent.iterdir() if (found := name.fullmatch(file.name))]
 
 
 def is_alive(path: Path, owner: str) -> bool:
