@@ -165,6 +165,7 @@ class Reserve:
         for batch in batches:
             self.set_aside(batch, otherwise)
         self._fail_closed = otherwise
+        self._remove_split()
         try:
             await self._spooling.close(timeout_s)
         finally:
@@ -172,8 +173,8 @@ class Reserve:
             for batch in pending:
                 batch.outcome = Outcome.POSSIBLY_DELIVERED  # by the next process, if the write succeeds
                 otherwise(batch)
-            left, self._settlements = dict.fromkeys(self._settlements.values()), {}
-            for settlement in left:
+            left, self._settlements = self._settlements, {}
+            for settlement in left.values():  # once per record: the parts of a batch share one
                 settlement.failed(
                     ClientClosedError(
                         "the producer was closed; the batch is in the spool, and is sent by the next process",
@@ -281,7 +282,19 @@ class Reserve:
         if news.gone:
             gone = {*news.gone}
             self._numbers = {batch: number for batch, number in self._numbers.items() if number not in gone}
+        self._remove_split()
         self._wake()
+
+    def _remove_split(self) -> None:
+        """At `close`, remove the records of split batches once each remaining part has its own."""
+        if self._fail_closed is None or self._pending:
+            return
+        numbers: list[int] = []
+        for settlement in self._settlements.values():
+            numbers += settlement.records
+            settlement.records = ()
+        if numbers:
+            self._spooling.remove(numbers)
 
     def _fail(self, settlement: Settlement, why: str) -> None:
         error = DeliveryError(why, req_guid=settlement.receipt.req_guid, outcome=Outcome.POSSIBLY_DELIVERED)

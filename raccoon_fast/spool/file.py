@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from raccoon_fast.logs import Log
     from raccoon_fast.spool.descriptors import Identity
 
-__all__ = ["VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path"]
+__all__ = [
+    "VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path",
+    "locking_owners", "unlink_dead",
+]  # fmt: skip
 
 #: The database's user_version.
 VERSION = 1
@@ -310,6 +313,7 @@ class SpoolFile:
             if not self.owner:
                 self.owner = uuid.uuid4().hex
             self._lock_owner()
+            self._unlink_dead(self._db)
             if self._rescued is not None:
                 self._take_in(self._db, self._rescued)
         except BaseException:
@@ -358,13 +362,24 @@ class SpoolFile:
         lock = os.open(lock_path(self.path, self.owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if identity_of(lock) != identity_of(lock_path(self.path, self.owner)):
+                raise BlockingIOError  # deleted by another process's `unlink_dead` before it was locked
         except BaseException as error:
             os.close(lock)
-            if isinstance(error, BlockingIOError):  # another process is calling `is_alive`
+            if isinstance(error, BlockingIOError):  # another process is calling `is_alive` or `unlink_dead`
                 raise SpoolLocked(f"the spool {self.path} cannot be used: its owner's lock is held") from error
             raise
         self._lock = lock
         self._lock_identity = identity_of(lock)
+
+    def _unlink_dead(self, db: sqlite3.Connection) -> None:
+        """Delete the lock files of processes that were killed; those of owners with records are left to `adopt`."""
+        with contextlib.suppress(OSError):
+            owners = {*locking_owners(self.path)} - {self.owner}
+            if owners:
+                owners -= {owner for (owner,) in db.execute("SELECT DISTINCT owner FROM records")}
+            for owner in owners:
+                unlink_dead(self.path, owner)
 
     def _unlock(self, *, unlink: bool) -> None:
         lock, self._lock = self._lock, -1
@@ -504,6 +519,12 @@ def lock_path(path: Path, owner: str) -> Path:
     return path.with_name(f"{path.name}.{owner}.lock")
 
 
+def locking_owners(path: Path) -> list[str]:
+    """The owners of the spool at `path` that have a lock file, living and dead."""
+    name = re.compile(re.escape(path.name) + r"\.([0-9a-f]{32})\.lock")
+    return [found[1] for file in path.parent.iterdir() if (found := name.fullmatch(file.name))]
+
+
 def is_alive(path: Path, owner: str) -> bool:
     """Whether an owner of the spool at `path` has it open, in any process."""
     if not re.fullmatch("[0-9a-f]{32}", owner):
@@ -523,6 +544,21 @@ def is_alive(path: Path, owner: str) -> bool:
         return False
     finally:
         os.close(lock)
+
+
+def unlink_dead(path: Path, owner: str) -> None:
+    """Delete an owner's lock file if no process has it locked."""
+    import fcntl
+
+    name = lock_path(path, owner)
+    with contextlib.suppress(OSError):
+        lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if identity_of(lock) == identity_of(name):
+                name.unlink()
+        finally:
+            os.close(lock)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

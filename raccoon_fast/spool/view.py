@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raccoon_fast.core.batch import Batch
-from raccoon_fast.spool.file import VERSION, SpoolError, is_alive, lock_path
+from raccoon_fast.spool.file import VERSION, SpoolError, is_alive, locking_owners
 from raccoon_fast.spool.records import checksum_of, counts_of, decode_text, fault_of, text_of
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class SpoolView:
                 "SELECT owner, length(body), types, accepted_at FROM records ORDER BY id"
             ):
                 contents.setdefault(owner, Content()).add(nbytes, counts_of(types), accepted_at)
-        for lock in self.path.parent.glob(lock_path(self.path, "*").name):
-            owner = lock.name.removeprefix(f"{self.path.name}.").removesuffix(".lock")
+        for owner in locking_owners(self.path):
             if is_alive(self.path, owner):
                 contents.setdefault(owner, Content())
         return [Owner(name, is_alive(self.path, name), content) for name, content in contents.items()]
@@ -147,7 +147,7 @@ class SpoolView:
 
     def set_aside(self) -> list[Path]:
         """Unreadable spool files that were renamed beside the spool."""
-        names = self.path.parent.glob(f"{self.path.name}.damaged-*")
+        names = self.path.parent.glob(f"{glob.escape(self.path.name)}.damaged-*")
         return sorted(path for path in names if not path.name.endswith(("-wal", "-shm")))
 
     def damage(self) -> Iterator[str]:

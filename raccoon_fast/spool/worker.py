@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class _Turn:
 class _Done:
     """The result of a turn."""
 
-    numbers: list[int] | None = None
+    # Of the first stores; there was no room for the others, or the disk failed.
+    numbers: list[int] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     adopted: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Spooling:
     Args:
         spool: The records.
         thread: Runs blocking work.
-        turned: Called after each turn.
+        turned: Called after each turn, and after batches were refused at once.
         logger: Logs failures of the disk, once a minute.
         clock: A function like time.monotonic.
         call_later: A function like the loop's.
@@ -177,9 +179,10 @@ class Spooling:
     async def close(self, timeout_s: float) -> None:
         """Finish the requested work within a time limit, and release the records.
 
-        A failing disk is tried once more; then the remaining work is left to the next process.
+        A failing or full disk is tried once more; then the remaining work is left to the next process.
         """
         self._is_closing = True
+        self._is_refusing = False
         for timer in (self._adopt_timer, self._retry_timer):
             if timer is not None:
                 timer.cancel()
@@ -208,7 +211,7 @@ class Spooling:
             rest, other._next = other._next, _Turn()
             heard = other._unheard
             for turn, done in heard:
-                rest.removes += turn.removes + (done.numbers or [])
+                rest.removes += turn.removes + done.numbers
                 rest.quarantines += turn.quarantines
                 rest.returns += [record.id for record in done.records]
             with contextlib.suppress(RuntimeError):  # this loop has ended too
@@ -239,6 +242,8 @@ class Spooling:
         turn, self._next = self._next, _Turn()
         if self._is_refusing:
             turn.stores, self._next.stores = self._next.stores, turn.stores
+        if turn.closes and turn.stores:
+            turn.closes, self._next.closes = False, True  # afterwards: stored batches may call for more work
         if not turn:
             return
         self._is_busy = True
@@ -252,10 +257,13 @@ class Spooling:
         self._kick()
 
     def _refuse(self) -> None:
+        if not self._is_refusing:
+            return  # `close` tries the disk once more
         self._is_refusing = False
         stores, self._next.stores = self._next.stores, []
         for batch, then in stores:
             then(batch, None)
+        self._turned(News({}, {}, []))
         self._rest()
 
     def _rest(self) -> None:
@@ -288,8 +296,19 @@ class Spooling:
             self._unheard.append((turn, done))
 
     def _store(self, turn: _Turn, done: _Done) -> None:
-        if turn.stores:
-            done.numbers = self._spool.put([_record(batch) for batch, _ in turn.stores])
+        done.numbers = []
+        left = [_record(batch) for batch, _ in turn.stores]
+        size = len(left)
+        while left:
+            records = left[:size]
+            try:
+                done.numbers += self._spool.put(records)
+            except SpoolFull:
+                if len(records) == 1:
+                    raise
+                size = len(records) // 2  # the first ones may still fit
+            else:
+                del left[:size]
 
     def _quarantine(self, turn: _Turn, done: _Done) -> None:
         # Before the removes, which may delete records of which a part is kept.
@@ -322,7 +341,6 @@ class Spooling:
     # On the loop
 
     def _worked(self, turn: _Turn, done: _Done) -> None:
-        self._is_busy = False
         self.available = done.available
         self._look_at(done)
         if not self._is_closing:
@@ -333,13 +351,16 @@ class Spooling:
             self._next.adopts |= turn.adopts
             if self._adopt_timer is None:
                 self._adopt_timer = self._call_later(_ADOPT_S, self._adopt_again)
-        for position, (batch, then) in enumerate(turn.stores):
-            then(batch, None if done.numbers is None else done.numbers[position])
-        if turn.fetch is not None:
-            turn.fetch[1](done.records)
-        self._turned(News(done.adopted, done.lost, done.gone))
-        self._kick()
-        self._rest()
+        try:
+            for (batch, then), number in itertools.zip_longest(turn.stores, done.numbers):
+                then(batch, number)
+            if turn.fetch is not None:
+                turn.fetch[1](done.records)
+            self._turned(News(done.adopted, done.lost, done.gone))
+        finally:
+            self._is_busy = False  # only now, so that all the work that these calls requested is one turn
+            self._kick()
+            self._rest()
 
     def _look_at(self, done: _Done) -> None:
         now_s = self._clock()
@@ -349,10 +370,11 @@ class Spooling:
         self.is_failing = error is not None
         if error is None:
             return
-        if isinstance(error, SpoolFull):
-            self._full_s = now_s
-        elif not self._is_closing:
-            self._refused_s = now_s
+        if not self._is_closing:
+            if isinstance(error, SpoolFull):
+                self._full_s = now_s
+            else:
+                self._refused_s = now_s
         if now_s >= self._told_s + _TELL_S:
             self._told_s = now_s
             self._logger.error("%s", error)

@@ -53,8 +53,9 @@ class House:
             buffer_bytes=1 << 20,
         )
         self.lanes = Lanes([LaneQueue(self.accumulator, linger_s=0.01, delivery_timeout_s=60.0)])
+        self.thread = InlineThread()
         self.reserve = Reserve(
-            lambda turned: Spooling(self.spool, InlineThread(), turned, SILENT),  # type: ignore[arg-type]
+            lambda turned: Spooling(self.spool, self.thread, turned, SILENT),  # type: ignore[arg-type]
             self.lanes,
             self.ledger,
             self.waiting,
@@ -83,6 +84,21 @@ class House:
         self.accumulator.hold(batch.nbytes)
         self.ledger.add(batch.types, states.QUEUED)
         return batch
+
+    async def split(self, req_guid: str, is_stored: bool = False) -> tuple[Batch, Batch, Batch]:
+        """A batch that was split, and its two parts."""
+        batch = self.queued(req_guid)
+        if is_stored:
+            self.reserve.secure(batch)
+            await turn()
+            self.waiting.pop_all()
+        self.ledger.move(batch.types, states.QUEUED, states.DISCARDED)  # its parts are counted
+        batch.settlement.split(2)
+        self.reserve.split(batch)
+        parts = [self.queued(f"{req_guid}/{name}", ("a", name.encode())) for name in "01"]
+        for part in parts:
+            part.settlement = batch.settlement
+        return batch, parts[0], parts[1]
 
 
 async def turn() -> None:
@@ -311,6 +327,54 @@ def test_close_keeps_stored_batches_and_fails_the_others(path: Path) -> None:
         assert isinstance(stored.receipt.exception(), ClientClosedError)
         assert house.ledger.total(0).spooled == 1
         assert [row[0] for row in rows(path)] == ["stored"]
+
+    run(main())
+
+
+def test_close_settles_a_batch_whose_parts_are_all_on_disk(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch, early, late = await house.split("whole")
+        house.reserve.set_aside(early, pytest.fail)
+        await turn()
+        assert not batch.receipt.done()
+        await house.reserve.close([late], pytest.fail, 5.0)
+        assert isinstance(batch.receipt.exception(), ClientClosedError)
+        assert house.ledger.total(0).spooled == 2
+        assert [row[0] for row in rows(path)] == ["whole/0", "whole/1"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("aside", ["none", "one", "both"])
+def test_close_removes_the_record_of_a_batch_whose_parts_have_their_own(path: Path, aside: str) -> None:
+    async def main() -> None:
+        house = House(path)
+        batch, *parts = await house.split("whole", is_stored=True)
+        count = ["none", "one", "both"].index(aside)
+        for part in parts[:count]:
+            house.reserve.set_aside(part, pytest.fail)
+        await turn()
+        assert "whole" in [row[0] for row in rows(path)]
+        await house.reserve.close(parts[count:], pytest.fail, 5.0)
+        assert [row[0] for row in rows(path)] == ["whole/0", "whole/1"]
+        assert batch.receipt.done()
+
+    run(main())
+
+
+def test_close_keeps_the_record_of_a_split_batch_that_is_not_stored_in_time(path: Path) -> None:
+    async def main() -> None:
+        house = House(path)
+        _, first, second = await house.split("whole", is_stored=True)
+        house.reserve.set_aside(first, pytest.fail)
+        await turn()
+        house.thread.is_held = True
+        failed: list[Batch] = []
+        await house.reserve.close([second], failed.append, 0.01)
+        house.thread.run()
+        assert failed == [second]
+        assert [row[0] for row in rows(path)] == ["whole", "whole/0", "whole/1"]
 
     run(main())
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from raccoon_fast.collector import Collector
 from raccoon_fast.core.batch import Batch
 from raccoon_fast.delivery import engine
 from raccoon_fast.delivery.engine import Engine
+from raccoon_fast.delivery.outcomes import Outcomes
 from raccoon_fast.delivery.reserve import Reserve
 from raccoon_fast.spool import worker
 from raccoon_fast.spool.worker import Spooling
@@ -148,6 +150,44 @@ def test_a_full_spool_blocks(collector: Collector, new_producer: NewProducer) ->
     thread.join()
     assert producer.flush(patient(20)) == 0
     assert producer.close().total.acked == 200
+
+
+@pytest.mark.parametrize("delivery_timeout", [600.0, 0.3], ids=["close", "expiry"])
+def test_a_full_spool_keeps_as_many_events_as_fit(
+    collector: Collector, new_producer: NewProducer, path: Path, delivery_timeout: float
+) -> None:
+    collector.faults.refuse()
+    producer = new_producer(
+        collector.ws_url, batch_events=1, spool_bytes=105_000, delivery_timeout=delivery_timeout, linger=60.0
+    )
+    producer.emit_many(("a", b"%02d" % number + bytes(9998)) for number in range(15))
+    if delivery_timeout < 1.0:
+        wait_until(lambda: producer.stats().total.expired == 5)
+    report = producer.close(timeout=0.05)
+    assert (report.total.spooled, report.total.lost) == (10, 5)
+    assert stored(path) == 10
+    collector.faults.accept()
+    second = new_producer(collector.ws_url)
+    wait_until(lambda: second.stats().total.acked == 10)
+    assert len({event.data for event in collector.events}) == 10
+
+
+def test_a_flush_ends_with_a_batch_that_expires_while_the_spool_is_full(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing else wakes the loop: neither the disk nor the server is tried again.
+    monkeypatch.setattr(worker, "_PAUSE_S", 600.0)
+    monkeypatch.setattr(worker, "_ADOPT_S", 600.0)
+    collector.faults.refuse()
+    retry = RetryPolicy(max_attempts=1000, initial=600.0, maximum=600.0)
+    producer = new_producer(collector.ws_url, spool_bytes=10, delivery_timeout=0.2, retry=retry)
+    producer.emit("a", bytes(100))
+    wait_until(lambda: producer.stats().total.expired == 1)
+    producer.emit("a", bytes(100))
+    began_s = time.monotonic()
+    assert producer.flush(patient(10)) == 0
+    assert time.monotonic() - began_s < patient(8)
+    assert producer.stats().total.expired == 2
 
 
 def test_overflow_to_disk_needs_a_spool() -> None:
@@ -534,6 +574,35 @@ def test_a_batch_stored_only_after_the_close_is_whole(
     second = new_producer(collector.ws_url)
     wait_until(lambda: second.stats().total.acked == 1)
     assert [event.data for event in collector.events] == [b"late"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_close_leaves_the_parts_of_a_split_batch_to_the_next_producer(
+    collector: Collector, new_producer: NewProducer, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    split = Outcomes.split
+
+    def into_unanswered(self: Outcomes, batch: Batch) -> list[Batch]:
+        collector.faults.drop_acks()
+        return split(self, batch)
+
+    monkeypatch.setattr(Outcomes, "split", into_unanswered)
+    collector.faults.reject_events("a", times=1)
+    delivered: list[str] = []
+    first = new_producer(
+        collector.ws_url, durable=durable, linger=60.0, on_delivery=lambda receipt: delivered.append(receipt.req_guid)
+    )
+    (receipt,) = first.emit_many(("a", b"%d" % number) for number in range(4))
+    first.flush(0)
+    collector.wait_for(4)
+    report = first.close(timeout=0.05)
+    assert (report.total.spooled, report.total.lost) == (4, 0)
+    assert isinstance(receipt.exception(patient(10)), ClientClosedError)
+    assert delivered == [receipt.req_guid]
+    collector.faults.clear()
+    second = new_producer(collector.ws_url)
+    wait_until(lambda: second.stats().total.acked == 4)
+    assert second.close().total.accepted == 4
 
 
 def test_a_forked_child_leaves_the_parent_s_records_alone(collector: Collector, path: Path) -> None:

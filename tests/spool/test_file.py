@@ -18,7 +18,7 @@ from patience import patient
 from program import run
 
 from raccoon_fast.spool import file as spool_file
-from raccoon_fast.spool.file import SpoolLocked, is_alive, lock_path
+from raccoon_fast.spool.file import SpoolLocked, is_alive, lock_path, unlink_dead
 from raccoon_fast.spool.store import Record, Spool, SpoolError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a spool needs flock")
@@ -188,6 +188,58 @@ def test_a_lock_file_that_was_deleted_is_made_again(path: Path, new_spool: Calla
     spool.put([record(1)])
     assert is_alive(path, spool.owner)
     assert found_by_the_next(path) == set()
+
+
+def test_lock_files_of_killed_processes_are_deleted(path: Path, new_spool: Callable[[], Spool]) -> None:
+    living = new_spool()
+    living.adopt()
+    others = [path.with_name(name) for name in ("spool.mine.lock", f"spool.old.{'0' * 32}.lock", f"spool.{'0' * 32}")]
+    for file in (lock_path(path, "0" * 32), lock_path(path, "f" * 32), *others):
+        file.touch()
+    second = new_spool()
+    second.adopt()
+    locks = {lock_path(path, living.owner), lock_path(path, second.owner)}
+    assert {file for file in path.parent.iterdir() if ".lock" in file.name} == locks | {*others[:2]}
+    assert others[2].exists()
+    assert is_alive(path, living.owner)
+    assert is_alive(path, second.owner)
+
+
+def test_an_owner_whose_lock_file_is_deleted_before_it_is_locked_makes_another(
+    path: Path, new_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    spool = new_spool()
+    flock, flocks = fcntl.flock, 0
+
+    def after_another(fd: int, how: int) -> None:
+        nonlocal flocks
+        flocks += 1
+        if flocks == 1:
+            unlink_dead(path, spool.owner)
+            assert not lock_path(path, spool.owner).exists()
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    spool.put([record(0)])
+    assert is_alive(path, spool.owner)
+    assert found_by_the_next(path) == set()
+
+
+def test_a_lock_file_that_was_replaced_meanwhile_is_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    lock = lock_path(path, "0" * 32)
+    lock.touch()
+
+    def replace(fd: int, how: int) -> None:
+        lock.rename(path)  # its inode must not be used again
+        lock.touch()
+
+    monkeypatch.setattr(fcntl, "flock", replace)
+    unlink_dead(path, "0" * 32)
+    assert lock.exists()
 
 
 def test_synchronous_is_normal_and_the_log_is_wal(new_spool: Callable[[], Spool]) -> None:

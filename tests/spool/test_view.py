@@ -30,7 +30,7 @@ def record(guid: str, *types: str, wire: str = "proto", accepted_at: float = 100
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "a %41 spool"
+    return tmp_path / "a %41 [spool]*"
 
 
 @pytest.fixture

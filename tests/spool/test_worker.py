@@ -94,6 +94,18 @@ class House:
             await asyncio.sleep(0)
         return stored
 
+    async def store_together(self, *guids: str, data: bytes = b"x") -> list[int | None]:
+        """Store batches in one turn."""
+        stored: list[int | None] = []
+        self.thread.is_held = True
+        self.spooling.give_back([99])  # a turn is under way: the stores are the next one
+        for guid in guids:
+            self.spooling.store(new_batch(guid, data), lambda _, number: stored.append(number))
+        self.thread.run()
+        while len(stored) < len(guids):
+            await asyncio.sleep(0)
+        return stored
+
     async def fetch(self) -> list[str]:
         fetched: list[list[Record]] = []
         self.spooling.fetch(1 << 20, fetched.append)
@@ -106,9 +118,9 @@ class House:
         await turn()
 
 
-def new_batch(guid: str) -> Batch:
+def new_batch(guid: str, data: bytes = b"x") -> Batch:
     batch = Batch("proto")
-    batch.add("a", b"x")
+    batch.add("a", data)
     batch.req_guid = guid
     return batch
 
@@ -202,6 +214,20 @@ def test_after_a_refusal_the_disk_is_let_alone_for_a_second(run: Any) -> None:
     run(main)
 
 
+def test_a_refusal_at_once_is_reported_like_a_turn(run: Any) -> None:
+    async def main(house: House) -> None:
+        house.disk.errors["put"] = SpoolError("it is locked")
+        assert await house.store("a") == [None]
+        await turn()
+        house.news.clear()
+        house.disk.calls.clear()
+        assert await house.store("b") == [None]
+        await turn()
+        assert (house.disk.calls, house.news) == ([], [News({}, {}, [])])
+
+    run(main)
+
+
 def test_a_full_spool_is_still_read_and_emptied(run: Any) -> None:
     async def main(house: House) -> None:
         first, second = numbers(await house.store("first", "second"))
@@ -216,6 +242,58 @@ def test_a_full_spool_is_still_read_and_emptied(run: Any) -> None:
         house.spooling.remove([second])
         await turn()
         assert None not in await house.store("third")  # there is room again: not a second later
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", ["spool_bytes", "disk"])
+def test_a_full_spool_stores_the_first_batches_of_a_turn(run: Any, limit: str) -> None:
+    async def main(house: House) -> None:
+        if limit == "disk":
+            with house.disk._database() as db:
+                (pages,) = db.execute("PRAGMA page_count").fetchone()
+                db.execute(f"PRAGMA max_page_count = {pages + 11}")
+        else:
+            house.disk.max_bytes = 45_000
+        guids = [f"g{number}" for number in range(20)]
+        stored = await house.store_together(*guids, data=bytes(4000))
+        fitting = 20 - stored.count(None)
+        assert 5 <= fitting <= 11
+        assert stored[fitting:] == [None] * (20 - fitting)
+        assert house.disk.calls.count("put") <= 12
+        with pytest.raises(SpoolFull):
+            Spool.put(house.disk, [Record("one more", "proto", 1.5, {"a": 1}, bytes(4000))])
+        assert (len(house.log.lines), house.spooling.is_failing) == (1, True)
+        house.spooling.give_back(numbers(stored[:fitting]))
+        assert await house.fetch() == guids[:fitting]
+
+    run(main)
+
+
+def test_a_turn_stores_its_batches_in_one_transaction(run: Any) -> None:
+    async def main(house: House) -> None:
+        assert len(numbers(await house.store_together(*map(str, range(20))))) == 20
+        assert house.disk.calls == ["put"]
+
+    run(main)
+
+
+def test_a_disk_that_fails_halfway_keeps_the_first_batches(run: Any) -> None:
+    async def main(house: House) -> None:
+        refusals = iter([SpoolFull("the spool is full"), None, SpoolError("it is locked")])
+        put = house.disk.put
+
+        def refuse(records: Any) -> list[int]:
+            if (error := next(refusals)) is not None:
+                raise error
+            return put(records)
+
+        house.disk.put = refuse  # type: ignore[method-assign]
+        stored = await house.store_together(*"abcd")
+        assert stored[2:] == [None, None]
+        house.spooling.give_back(numbers(stored[:2]))
+        await house.pass_s(2)
+        assert await house.fetch() == ["a", "b"]
 
     run(main)
 
@@ -296,6 +374,42 @@ def test_close_tries_once_more_and_does_not_wait_for_the_pace(run: Any) -> None:
         await house.spooling.close(60.0)
         assert house.disk.calls == ["remove"]
         assert house.disk.owner == ""
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [SpoolFull("the spool is full"), SpoolError("it is locked")])
+def test_close_tries_to_store_once_more(run: Any, error: SpoolError) -> None:
+    async def main(house: House) -> None:
+        house.disk.errors["put"] = error
+        assert await house.store("refused") == [None]
+        del house.disk.errors["put"]
+        stored: list[int | None] = []
+        for guid in "ab":
+            house.spooling.store(new_batch(guid), lambda _, number: stored.append(number))
+        await house.spooling.close(60.0)
+        assert len(numbers(stored)) == 2
+
+    run(main)
+
+
+def test_close_does_the_work_that_follows_from_its_stores(run: Any) -> None:
+    async def main(house: House) -> None:
+        (old,) = numbers(await house.store("old"))
+        house.disk.calls.clear()
+        stored: list[int | None] = []
+
+        def replace(_: Batch, number: int | None) -> None:
+            stored.append(number)
+            if len(stored) == 2:
+                house.spooling.remove([old])
+
+        for guid in "ab":
+            house.spooling.store(new_batch(guid), replace)
+        await house.spooling.close(60.0)
+        assert house.disk.calls[-1] == "remove"
+        house.disk.adopt()
+        assert house.disk.available == len(numbers(stored)) == 2
 
     run(main)
 
