@@ -48,12 +48,15 @@ class Sender:
         self._stats = stats
         # A dict, because each change of it is one atomic step.
         self._listeners: dict[AckListener, None] = {}
+        self._has_ended = False
         self.is_watched = stats is not OFF
 
     def listen(self, listener: AckListener) -> None:
-        """Report every answer to `listener` from now on."""
+        """Report every answer to `listener` from now on; after `end`, only end it."""
         self._listeners[listener] = None
         self.is_watched = True
+        if self._has_ended:
+            listener.end()
 
     def unlisten(self, listener: AckListener) -> None:
         """Undo `listen`."""
@@ -64,7 +67,8 @@ class Sender:
         self._listeners = {}
 
     def end(self) -> None:
-        """Tell the listeners that no further attempt is made."""
+        """Tell the listeners that no further attempt is made. Idempotent, thread-safe."""
+        self._has_ended = True
         for listener in [*self._listeners]:
             listener.end()
 

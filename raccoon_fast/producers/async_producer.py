@@ -337,6 +337,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         self._room_made()
         if self._engine is None:
             self._report = self._report or self.stats()
+            self._sender.end()
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
             try:
@@ -358,7 +359,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return self._report if self._report is not None else self.stats()
 
     def acks(self, maxsize: int = 10_000) -> AsyncAckStream:
-        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not."""
+        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not; raises as Producer.acks."""
+        if self._closed:
+            raise self._closed_error()
         stream = AsyncAckStream(whole("maxsize", maxsize), self._sender.unlisten)
         self._sender.listen(stream)
         return stream

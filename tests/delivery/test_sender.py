@@ -172,11 +172,13 @@ def test_listeners(sender: Sender, listener: Listener) -> None:
 
 
 def test_no_subscription_is_lost_while_others_end_in_other_threads() -> None:
-    sender = Sender(Figures())
+    sender, others = Sender(Figures()), [Listener() for _ in range(20)]
+    for other in others:
+        sender.listen(other)
     lost: list[int] = []
 
     def subscribe(number: int) -> None:
-        for _ in range(3000):
+        for _ in range(5000):
             own = Listener()
             sender.listen(own)
             if own not in sender._listeners:
@@ -193,7 +195,7 @@ def test_no_subscription_is_lost_while_others_end_in_other_threads() -> None:
             thread.join()
     finally:
         sys.setswitchinterval(interval_s)
-    assert (lost, list(sender._listeners)) == ([], [])
+    assert (lost, list(sender._listeners)) == ([], others)
 
 
 def test_in_a_forked_child_nobody_listens(sender: Sender, listener: Listener) -> None:

@@ -314,6 +314,22 @@ def test_callbacks_and_acks(collector: Collector, run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_acks_end_with_the_producer_and_a_closed_one_refuses(collector: Collector, run: Run, is_used: bool) -> None:
+    async def main() -> None:
+        producer = producer_of(collector.ws_url)
+        acks = producer.acks()
+        if is_used:
+            await producer.emit("a", b"x")
+        await producer.close()
+        assert acks._ended
+        assert len([ack async for ack in acks]) == is_used
+        with pytest.raises(ClientClosedError, match="was closed"):
+            producer.acks()
+
+    run(main())
+
+
 def test_an_unread_failure_logs_nothing(collector: Collector, run: Run) -> None:
     complaints: list[dict[str, Any]] = []
     collector.faults.reject_events("a")
