@@ -312,7 +312,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
             positive("timeout", timeout)
         forks.check()
         self._finish_dropping()
-        if self._engine is None:
+        if self._engine is None or self._report is not None:
             return 0
         self._check_loop()
         return await self._engine.flush(timeout)
@@ -328,7 +328,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if timeout != 0:
             positive("timeout", timeout)
         forks.check()
-        if self._report is None and self._engine is not None:
+        if self._report is not None:
+            return self._report
+        if self._engine is not None:
             self._check_loop()
         self._closed = True
         for accumulator in self._accumulators:
@@ -336,7 +338,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         self._finish_dropping()
         self._room_made()
         if self._engine is None:
-            self._report = self._report or self.stats()
+            self._report = self.stats()
             self._sender.end()
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
@@ -403,6 +405,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
 
     def _check_loop(self) -> None:
         assert self._loop is not None
+        if self._report is not None:
+            raise self._closed_error()
         if self._loop.is_closed():
             events = counted(self._total().unsettled, "event")
             raise RuntimeError(
@@ -413,6 +417,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
             raise RuntimeError("this producer belongs to another event loop: create one producer per loop")
 
     def _start(self) -> None:
+        if self._closed:
+            raise self._closed_error()
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         _started.add(self)

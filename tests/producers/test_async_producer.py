@@ -330,6 +330,41 @@ def test_acks_end_with_the_producer_and_a_closed_one_refuses(collector: Collecto
     run(main())
 
 
+def test_a_closed_producer_stays_closed_on_any_loop(collector: Collector) -> None:
+    producer = producer_of(collector.ws_url)
+
+    async def use() -> Any:
+        await producer.emit("a", b"x")
+        return await producer.close()
+
+    async def refuse() -> None:
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.emit("a", b"y")
+
+    report = asyncio.run(use())
+    assert asyncio.run(producer.close()) == report
+    assert asyncio.run(producer.flush()) == 0
+    asyncio.run(refuse())
+    assert collector.event_count == 1
+
+
+def test_a_producer_closed_unused_does_not_start(collector: Collector, run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with producer_of("http://127.0.0.1:9", spool=tmp_path / "spool.db") as earlier:
+            await earlier.emit("old", b"x")
+            assert (await earlier.close(0.1)).total.spooled == 1
+        producer = producer_of(collector.ws_url, spool=tmp_path / "spool.db")
+        await producer.close()
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.emit("a", b"x")
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.__aenter__()
+        assert await producer.flush() == 0
+        assert producer._engine is None
+
+    run(main())
+
+
 def test_an_unread_failure_logs_nothing(collector: Collector, run: Run) -> None:
     complaints: list[dict[str, Any]] = []
     collector.faults.reject_events("a")
