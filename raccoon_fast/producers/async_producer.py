@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import time
 import weakref
@@ -27,6 +28,7 @@ from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns
 from raccoon_fast.texts import counted
+from raccoon_fast.timeouts import timeout as limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +50,8 @@ _CLOSE_S = 5.0
 # Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
 # More than measured: after a change of load, Python keeps a part of the memory of small batches.
+# Added to a caller's timeout of `close`, for the disk to finish.
+_MARGIN_S = 0.4
 _BATCH_COST = 1024
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
@@ -343,9 +347,10 @@ class AsyncProducer(BaseProducer[Data_contra]):
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
             try:
+                deadline_s = time.monotonic() + timeout
                 await self._engine.close(timeout)
                 if self._spool is not None:
-                    await asyncio.to_thread(self._disk.stop, 5.0)
+                    await self._disk_done(max(_MARGIN_S, deadline_s - time.monotonic()))
             finally:
                 self._disk.stop(0)
                 self._report = self.stats()
@@ -392,6 +397,20 @@ class AsyncProducer(BaseProducer[Data_contra]):
             self._start()
         elif asyncio.get_running_loop() is not self._loop:
             self._check_loop()
+
+    async def _disk_done(self, timeout_s: float) -> None:
+        """Wait for the work that the disk's thread has been given. Needs no thread of the loop's executor."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.set)
+
+        self._disk.submit(tell, None)
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with limited(timeout_s):
+                await done.wait()
 
     def _loop_trouble(self) -> str:
         is_gone = self._loop is not None and self._loop.is_closed() and self._report is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -346,6 +348,23 @@ def test_a_closed_producer_stays_closed_on_any_loop(collector: Collector) -> Non
     assert asyncio.run(producer.flush()) == 0
     asyncio.run(refuse())
     assert collector.event_count == 1
+
+
+def test_close_with_a_spool_does_not_wait_for_a_busy_executor(run: Run, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        executor = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(release.wait, patient(60))
+        try:
+            producer = producer_of("http://127.0.0.1:9", spool=tmp_path / "spool.db")
+            await producer.emit("a", b"x")
+            assert (await producer.close(0.1)).total.spooled == 1
+        finally:
+            release.set()
+
+    run(main())
 
 
 def test_a_producer_closed_unused_does_not_start(collector: Collector, run: Run, tmp_path: Path) -> None:
