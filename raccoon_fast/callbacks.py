@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from raccoon_fast.threads import is_green, new_queue, new_thread
@@ -21,7 +20,7 @@ class CallbackThread:
     """Runs callbacks one after the other, on one daemon thread that the first callback starts.
 
     `submit` never blocks and may be called from any thread, even after `stop`: no callback is lost. There is no
-    lock: a thread runs callbacks while it holds the only `_vacancy`; a thread that finds it taken ends.
+    lock: a thread runs callbacks while it is the only entry of `_running`; a thread that finds another one there ends.
 
     Args:
         logger: Logs any exception of a callback; the next callback still runs.
@@ -36,8 +35,8 @@ class CallbackThread:
         # A greenlet must not wait in a queue that was created before gevent's patching.
         self._may_be_green = is_green() and not blocks
         self._queue = new_queue()
-        self._vacancy = deque([None])
-        self._thread: Thread | None = None
+        # At most one entry, under the key True: dict.setdefault makes two threads agree on it.
+        self._running: dict[bool, Thread] = {}
         self._starting: Thread | None = None
         self._stopped = False
 
@@ -50,7 +49,7 @@ class CallbackThread:
         Raises:
             RuntimeError: The system cannot start a thread.
         """
-        if not self._vacancy or self._starting is not None:
+        if self._running or self._starting is not None:
             return
         thread = new_thread(lambda: self._run(thread), self._name, may_be_green=self._may_be_green)
         try:
@@ -69,41 +68,34 @@ class CallbackThread:
 
     def is_current(self) -> bool:
         """Whether the caller runs in a callback."""
-        thread = self._thread
+        thread = self._running.get(True)
         return thread is not None and thread.is_current()
 
     def stop(self, timeout_s: float) -> None:
         """End the thread once it has run the submitted callbacks; wait for at most `timeout_s`."""
         self._stopped = True
         deadline_s = time.monotonic() + timeout_s
-        while (thread := self._thread or self._starting) is not None:
+        while (thread := self._running.get(True) or self._starting) is not None:
             self._queue.put(None)
             left_s = deadline_s - time.monotonic()
             if thread.is_current() or left_s < 0:
                 return
             thread.join(left_s)
 
-    def _take_vacancy(self) -> bool:
-        try:
-            self._vacancy.pop()
-        except IndexError:
-            return False
-        return True
-
     def _run(self, thread: Thread) -> None:
-        if not self._take_vacancy():
+        if self._running.setdefault(True, thread) is not thread:
+            if self._starting is thread:  # or nobody could start a thread any more
+                self._starting = None
             return
-        self._thread, self._starting = thread, None
+        self._starting = None
         while True:
             item = self._queue.get()
             if item is None:
-                # `submit` puts its callback into the queue first and then looks for the vacancy: one of the two threads
+                # `submit` puts its callback into the queue first and then looks for a thread: one of the two threads
                 # sees the change of the other.
-                self._thread = None
-                self._vacancy.append(None)
-                if self._queue.empty() or not self._take_vacancy():
+                self._running.pop(True)
+                if self._queue.empty() or self._running.setdefault(True, thread) is not thread:
                     return
-                self._thread = thread
                 continue
             callback, argument = item
             try:

@@ -13,6 +13,7 @@ from patience import patient
 
 from raccoon_fast.callbacks import CallbackThread
 from raccoon_fast.logs import resolve_logger
+from raccoon_fast.threads import new_thread
 
 
 class Logger:
@@ -79,6 +80,31 @@ def test_after_stop_a_callback_is_not_lost(callbacks: CallbackThread) -> None:
     done = threading.Event()
     callbacks.submit(lambda _: done.set(), None)
     assert done.wait(patient(5))
+
+
+def test_two_threads_that_start_it_at_once_leave_one_that_can_be_stopped_and_started_again(
+    callbacks: CallbackThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[None] = []
+    first = threading.Event()
+
+    def start_another(*args: Any, **kwargs: Any) -> Any:
+        if not starts:
+            starts.append(None)
+            callbacks.submit(lambda _: first.set(), None)  # while the outer call is about to start its thread
+            assert first.wait(patient(5))
+        return new_thread(*args, **kwargs)
+
+    monkeypatch.setattr("raccoon_fast.callbacks.new_thread", start_another)
+    callbacks.start()
+    deadline_s = time.monotonic() + patient(5)
+    while callbacks._starting is not None:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+    callbacks.stop(patient(5))
+    again = threading.Event()
+    callbacks.submit(lambda _: again.set(), None)
+    assert again.wait(patient(5))
 
 
 def test_stop_from_a_callback_does_not_wait_for_itself(callbacks: CallbackThread) -> None:

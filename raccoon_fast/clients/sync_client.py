@@ -269,6 +269,7 @@ class Client(Generic[_A, Data_contra]):
         lifetime.ended(self)
         running.callbacks.stop(timeout_s)
         running.thread.stop(timeout_s)
+        running.client._sender.end()  # noqa: SLF001 - before the first request nothing else does
         delivery = running.client._delivery  # noqa: SLF001 - two halves of one class
         is_settled = delivery is not None and delivery.is_settled
         if not is_settled and not running.thread.is_over and not running.thread.is_current():

@@ -25,7 +25,7 @@ class Promise(Generic[_T]):
     waits for it too.
     """
 
-    __slots__ = ("_callbacks", "_error", "_is_done", "_result")
+    __slots__ = ("_callbacks", "_error", "_is_done", "_result", "_traceback")
 
     def __init__(self) -> None:
         self._is_done = False
@@ -46,7 +46,7 @@ class Promise(Generic[_T]):
 
     def set_exception(self, error: BaseException) -> None:
         """Settle it with a failure, once."""
-        self._error = error
+        self._error, self._traceback = error, error.__traceback__
         self._settled()
 
     def set_exception_later(self, make: Callable[[], BaseException]) -> None:
@@ -70,7 +70,8 @@ class Promise(Generic[_T]):
             return self._result  # type: ignore[return-value]
         try:
             if (error := self._failure()) is not None:
-                raise error
+                # From where it came, or it would keep the frames of every earlier caller.
+                raise error.with_traceback(self._traceback)
             return self._result  # type: ignore[return-value]
         finally:
             self = error = None  # type: ignore[assignment]  # or the error would lead to its traceback, and that to the error
@@ -93,7 +94,9 @@ class Promise(Generic[_T]):
     def _failure(self) -> BaseException | None:
         error = self._error
         if error is not None and not isinstance(error, BaseException):
-            error = self._error = error()
+            error = error()
+            self._traceback = error.__traceback__
+            self._error = error
         return error
 
     def _settled(self) -> None:

@@ -46,25 +46,30 @@ class Sender:
 
     def __init__(self, stats: MetricsSink) -> None:
         self._stats = stats
-        self._listeners: tuple[AckListener, ...] = ()
+        # A dict, because each change of it is one atomic step.
+        self._listeners: dict[AckListener, None] = {}
+        self._has_ended = False
         self.is_watched = stats is not OFF
 
     def listen(self, listener: AckListener) -> None:
-        """Report every answer to `listener` from now on."""
-        self._listeners = (*self._listeners, listener)
+        """Report every answer to `listener` from now on; after `end`, only end it."""
+        self._listeners[listener] = None
         self.is_watched = True
+        if self._has_ended:
+            listener.end()
 
     def unlisten(self, listener: AckListener) -> None:
         """Undo `listen`."""
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
+        self._listeners.pop(listener, None)
 
     def forget(self) -> None:
         """In a forked child: forget the parent's listeners."""
-        self._listeners = ()
+        self._listeners = {}
 
     def end(self) -> None:
-        """Tell the listeners that no further attempt is made."""
-        for listener in self._listeners:
+        """Tell the listeners that no further attempt is made. Idempotent, thread-safe."""
+        self._has_ended = True
+        for listener in [*self._listeners]:
             listener.end()
 
     async def send(self, transport: Transport, request: Request, timeout_s: float, since_s: float) -> Response:
@@ -134,7 +139,7 @@ class Sender:
         self._stats.timing(ACK_TT_MS, ack_ms)
         if self._listeners:
             ack = Ack(request.req_guid, response, sent_ms, ack_ms)
-            for listener in self._listeners:
+            for listener in [*self._listeners]:
                 listener.publish(ack)
 
 

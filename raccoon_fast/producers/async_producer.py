@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import time
 import weakref
@@ -27,6 +28,7 @@ from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns
 from raccoon_fast.texts import counted
+from raccoon_fast.timeouts import timeout as limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +50,8 @@ _CLOSE_S = 5.0
 # Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
 # More than measured: after a change of load, Python keeps a part of the memory of small batches.
+# Added to a caller's timeout of `close`, for the disk to finish.
+_MARGIN_S = 0.4
 _BATCH_COST = 1024
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
@@ -312,7 +316,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
             positive("timeout", timeout)
         forks.check()
         self._finish_dropping()
-        if self._engine is None:
+        if self._engine is None or self._report is not None:
             return 0
         self._check_loop()
         return await self._engine.flush(timeout)
@@ -328,7 +332,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
         if timeout != 0:
             positive("timeout", timeout)
         forks.check()
-        if self._report is None and self._engine is not None:
+        if self._report is not None:
+            return self._report
+        if self._engine is not None:
             self._check_loop()
         self._closed = True
         for accumulator in self._accumulators:
@@ -336,13 +342,15 @@ class AsyncProducer(BaseProducer[Data_contra]):
         self._finish_dropping()
         self._room_made()
         if self._engine is None:
-            self._report = self._report or self.stats()
+            self._report = self.stats()
+            self._sender.end()
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
             try:
+                deadline_s = time.monotonic() + timeout
                 await self._engine.close(timeout)
                 if self._spool is not None:
-                    await asyncio.to_thread(self._disk.stop, 5.0)
+                    await self._disk_done(max(_MARGIN_S, deadline_s - time.monotonic()))
             finally:
                 self._disk.stop(0)
                 self._report = self.stats()
@@ -358,7 +366,9 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return self._report if self._report is not None else self.stats()
 
     def acks(self, maxsize: int = 10_000) -> AsyncAckStream:
-        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not."""
+        """Subscribe to the acknowledgements of all batches from now on, SUCCESS or not; raises as Producer.acks."""
+        if self._closed:
+            raise self._closed_error()
         stream = AsyncAckStream(whole("maxsize", maxsize), self._sender.unlisten)
         self._sender.listen(stream)
         return stream
@@ -388,6 +398,20 @@ class AsyncProducer(BaseProducer[Data_contra]):
         elif asyncio.get_running_loop() is not self._loop:
             self._check_loop()
 
+    async def _disk_done(self, timeout_s: float) -> None:
+        """Wait for the work that the disk's thread has been given. Needs no thread of the loop's executor."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.set)
+
+        self._disk.submit(tell, None)
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with limited(timeout_s):
+                await done.wait()
+
     def _loop_trouble(self) -> str:
         is_gone = self._loop is not None and self._loop.is_closed() and self._report is None
         return "the event loop of this producer was closed" if is_gone else ""
@@ -400,6 +424,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
 
     def _check_loop(self) -> None:
         assert self._loop is not None
+        if self._report is not None:
+            raise self._closed_error()
         if self._loop.is_closed():
             events = counted(self._total().unsettled, "event")
             raise RuntimeError(
@@ -410,6 +436,8 @@ class AsyncProducer(BaseProducer[Data_contra]):
             raise RuntimeError("this producer belongs to another event loop: create one producer per loop")
 
     def _start(self) -> None:
+        if self._closed:
+            raise self._closed_error()
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         _started.add(self)

@@ -503,6 +503,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             self._abandon()
         elif self._engine is None or not self._engine.is_counted:
             self._options.settings.logger.error(HELD_UP)
+        self._sender.end()  # without an engine nothing else does
         lifetime.ended(self)
         self._report = report = self.stats()
         self._meter.end(self)
@@ -545,7 +546,12 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         Args:
             maxsize: The largest number of waiting acknowledgements; beyond it the oldest is dropped and counted. Never
                 blocks.
+
+        Raises:
+            ClientClosedError: The producer is closed.
         """
+        if self._closed:
+            raise self._closed_error()
         stream = AckStream(whole("maxsize", maxsize), self._sender.unlisten)
         self._sender.listen(stream)
         return stream

@@ -257,6 +257,12 @@ class TestAcks:
         assert all(0 <= ack.sent_ms < 5000 for ack in seen)
         assert 95 <= seen[0].ack_ms < 5000
 
+    def test_they_end_with_a_client_that_sent_nothing(self, new, collector):
+        client = new(collector)
+        acks = client.acks()
+        client.close()
+        assert list(acks) == []
+
     def test_refusals_too(self, new):
         with Collector(acks="sync", publish_failure_rate=1.0) as collector:
             client = new(collector, retry=RetryPolicy(max_attempts=2, initial=0.01))

@@ -33,6 +33,21 @@ def test_a_failure_is_raised_or_returned(promise: Promise) -> None:
     assert caught.value is failure is promise.exception(0)
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_a_failure_keeps_no_frames_of_earlier_callers(promise: Promise, later: bool) -> None:
+    failure = RuntimeError("no")
+    if later:
+        promise.set_exception_later(lambda: failure)
+    else:
+        promise.set_exception(failure)
+    lengths = set()
+    for _ in range(3):
+        with pytest.raises(RuntimeError) as caught:
+            promise.result(0)
+        lengths.add(len(caught.traceback))
+    assert lengths == {2}  # this test and `result`
+
+
 def test_a_wait_that_ends_before_the_outcome_leaves_nothing_behind(promise: Promise) -> None:
     for wait in (promise.result, promise.exception):
         with pytest.raises(concurrent.futures.TimeoutError):

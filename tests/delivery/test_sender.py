@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 import time
 
 import pytest
@@ -167,6 +169,33 @@ def test_listeners(sender: Sender, listener: Listener) -> None:
     sender.end()
     assert (len(listener.acks), listener.ended) == (1, 0)
     assert (len(other.acks), other.ended) == (2, 1)
+
+
+def test_no_subscription_is_lost_while_others_end_in_other_threads() -> None:
+    sender, others = Sender(Figures()), [Listener() for _ in range(20)]
+    for other in others:
+        sender.listen(other)
+    lost: list[int] = []
+
+    def subscribe(number: int) -> None:
+        for _ in range(5000):
+            own = Listener()
+            sender.listen(own)
+            if own not in sender._listeners:
+                lost.append(number)
+            sender.unlisten(own)
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=subscribe, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert (lost, list(sender._listeners)) == ([], others)
 
 
 def test_in_a_forked_child_nobody_listens(sender: Sender, listener: Listener) -> None:

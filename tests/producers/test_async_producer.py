@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -310,6 +312,74 @@ def test_callbacks_and_acks(collector: Collector, run: Run) -> None:
         assert {ack.req_guid async for ack in acks} == {receipt.req_guid for receipt in receipts}
         await asyncio.sleep(0)
         assert {receipt.req_guid for receipt in seen} == {receipt.req_guid for receipt in receipts}
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_acks_end_with_the_producer_and_a_closed_one_refuses(collector: Collector, run: Run, is_used: bool) -> None:
+    async def main() -> None:
+        producer = producer_of(collector.ws_url)
+        acks = producer.acks()
+        if is_used:
+            await producer.emit("a", b"x")
+        await producer.close()
+        assert acks._ended
+        assert len([ack async for ack in acks]) == is_used
+        with pytest.raises(ClientClosedError, match="was closed"):
+            producer.acks()
+
+    run(main())
+
+
+def test_a_closed_producer_stays_closed_on_any_loop(collector: Collector) -> None:
+    producer = producer_of(collector.ws_url)
+
+    async def use() -> Any:
+        await producer.emit("a", b"x")
+        return await producer.close()
+
+    async def refuse() -> None:
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.emit("a", b"y")
+
+    report = asyncio.run(use())
+    assert asyncio.run(producer.close()) == report
+    assert asyncio.run(producer.flush()) == 0
+    asyncio.run(refuse())
+    assert collector.event_count == 1
+
+
+def test_close_with_a_spool_does_not_wait_for_a_busy_executor(run: Run, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        executor = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(release.wait, patient(60))
+        try:
+            producer = producer_of("http://127.0.0.1:9", spool=tmp_path / "spool.db")
+            await producer.emit("a", b"x")
+            assert (await producer.close(0.1)).total.spooled == 1
+        finally:
+            release.set()
+
+    run(main())
+
+
+def test_a_producer_closed_unused_does_not_start(collector: Collector, run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with producer_of("http://127.0.0.1:9", spool=tmp_path / "spool.db") as earlier:
+            await earlier.emit("old", b"x")
+            assert (await earlier.close(0.1)).total.spooled == 1
+        producer = producer_of(collector.ws_url, spool=tmp_path / "spool.db")
+        await producer.close()
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.emit("a", b"x")
+        with pytest.raises(ClientClosedError, match="was closed"):
+            await producer.__aenter__()
+        assert await producer.flush() == 0
+        assert producer._engine is None
 
     run(main())
 

@@ -675,6 +675,17 @@ def test_acks(collector: Collector, new_producer: NewProducer) -> None:
         assert {ack.req_guid for ack in acks} == {receipt.req_guid for receipt in receipts}
 
 
+def test_acks_of_an_unused_producer_end_with_it_and_a_closed_one_refuses(
+    collector: Collector, new_producer: NewProducer
+) -> None:
+    producer = new_producer(collector.ws_url)
+    acks = producer.acks()
+    producer.close()
+    assert acks.get(patient(5)) is None
+    with pytest.raises(ClientClosedError, match="was closed"):
+        producer.acks()
+
+
 def test_the_producer_fails_over_among_servers_and_back(new_producer: NewProducer) -> None:
     with Collector() as first, Collector() as second:
         first.faults.refuse()
