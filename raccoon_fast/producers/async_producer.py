@@ -50,11 +50,11 @@ _CLOSE_S = 5.0
 # Rows of a table that are encoded at once, while the loop waits.
 _TABLE_ROWS = 2_000
 # More than measured: after a change of load, Python keeps a part of the memory of small batches.
-# Added to a caller's timeout of `close`, for the disk to finish.
-_MARGIN_S = 0.4
 _BATCH_COST = 1024
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
+# Added to the timeout of `close`, for the disk to store the remainder.
+_DISK_MARGIN_S = 5.0
 _FULL = object()
 # The number of events that `emit_many` accepts in one turn of the loop, or the size of a batch if that is larger:
 # several small batches are then sent together.
@@ -347,10 +347,10 @@ class AsyncProducer(BaseProducer[Data_contra]):
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
             try:
-                deadline_s = time.monotonic() + timeout
+                deadline_s = time.monotonic() + timeout + _DISK_MARGIN_S
                 await self._engine.close(timeout)
                 if self._spool is not None:
-                    await self._disk_done(max(_MARGIN_S, deadline_s - time.monotonic()))
+                    await self._disk_done(max(0.0, deadline_s - time.monotonic()))
             finally:
                 self._disk.stop(0)
                 self._report = self.stats()

@@ -32,9 +32,17 @@ if TYPE_CHECKING:
     from raccoon_fast.spool.descriptors import Identity
 
 __all__ = [
-    "VERSION", "SpoolDamaged", "SpoolError", "SpoolFile", "SpoolFull", "SpoolLocked", "is_alive", "lock_path",
-    "locking_owners", "unlink_dead",
-]  # fmt: skip
+    "VERSION",
+    "SpoolDamaged",
+    "SpoolError",
+    "SpoolFile",
+    "SpoolFull",
+    "SpoolLocked",
+    "is_alive",
+    "lock_path",
+    "locking_owners",
+    "unlink_dead",
+]
 
 #: The database's user_version.
 VERSION = 1
