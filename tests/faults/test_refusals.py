@@ -41,9 +41,8 @@ class TestRetryAfter:
         value = seconds_or_date() if callable(seconds_or_date) else seconds_or_date
         trial.collector.faults.status(503, retry_after=value)
         receipts = trial.emit(20)
-        wait_until(lambda: not trial.producer.health().servers[0].ok)
-        wait_until(lambda: ready_in_s(trial) > least_s)  # the producer's thread learns of both at nearly the same time
-        assert ready_in_s(trial) <= most_s
+        # On a slow machine the first attempts may time out before one is answered.
+        wait_until(lambda: least_s < ready_in_s(trial) <= most_s, what=lambda: ready_in_s(trial))
         assert not any(receipt.done() for receipt in receipts)
         assert trial.producer.close(timeout=0).total.failed == {"closed": 20}
 
