@@ -84,7 +84,9 @@ def _rebuilt(cls: type[RaccoonError], args: tuple[Any, ...], attributes: dict[st
 
 
 class SerializationError(RaccoonError, ValueError, TypeError):
-    """A serializer failed, or returned something other than bytes. Nothing of the request was sent.
+    """An event could not be encoded, or its serializer did not return bytes. Nothing of the request was sent.
+
+    Producers raise a serializer's own exception unchanged instead; `JSON` raises this error itself.
 
     Attributes:
         index: The event's position in the given sequence, from 0; None for a single event.
@@ -122,7 +124,7 @@ class BufferFull(RaccoonError):
 
     Attributes:
         buffered: Bytes that wait or are in flight.
-        limit: The producer's buffer_bytes.
+        limit: The `buffer_bytes` of the producer, or of the event's lane.
     """
 
     def __init__(self, message: str, *, buffered: int = 0, limit: int = 0) -> None:
@@ -142,7 +144,8 @@ class DeliveryError(RaccoonError):
         req_guid: The request's guid; "" while it is not known.
         retryable: Whether the same request may succeed later.
         outcome: Whether its events were delivered.
-        attempts: The number of attempts, including the transport's own resends; 0 if the request was never written.
+        attempts: The number of attempts, including failed connections and the transport's own resends; 0 if the request
+            only waited for its turn.
         retry_after_s: The seconds that the server asked to wait, if any.
     """
 

@@ -128,7 +128,8 @@ class Ack(NamedTuple):
     Attributes:
         req_guid: The request's guid.
         response: The server's answer, SUCCESS or not.
-        sent_ms: Milliseconds from `send` or `submit` until the answered attempt was written.
+        sent_ms: Milliseconds from `send` or `submit`, or from the first event of a producer's batch, until the
+            answered attempt was written.
         ack_ms: Milliseconds from that write until its answer.
     """
 
@@ -139,7 +140,7 @@ class Ack(NamedTuple):
 
 
 class App(NamedTuple):
-    """The user's application, added to User-Agent (`set_app`).
+    """The user's application, added to User-Agent (`app=`, or a client's `set_app`).
 
     Attributes:
         id: Identifies the running instance.

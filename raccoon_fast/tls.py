@@ -19,8 +19,8 @@ __all__ = ["TLS"]
 class TLS:
     """Certificates in PEM files.
 
-    The server's certificate and host name are always verified; no option turns that off (your own
-    `ssl.SSLContext` can, on REST and WebSocket).
+    The server's certificate and host name are always verified; no option turns that off, but your own
+    `ssl.SSLContext` can.
 
     Args:
         ca: The file with the CA certificates to trust; None trusts the system's.
@@ -30,7 +30,7 @@ class TLS:
 
     Raises:
         ValueError: `key` or `password` without `cert`.
-        TypeError: `password` is not a str.
+        TypeError: `password` is neither str nor bytes.
         FileNotFoundError: A file does not exist.
     """
 

@@ -61,7 +61,7 @@ class ClientOptions(TypedDict, total=False):
             value, called for each attempt on the event loop.
         timeout: Seconds for one attempt, connecting included (15; 30 for WebSocket).
         connect_timeout: Seconds to connect, TLS and handshakes included (10).
-        retry: RetryPolicy(…).
+        retry: RetryPolicy(…); by default RetryPolicy(), and for producers RetryPolicy(initial=0.1).
         logger: The client's logger: a logging.Logger, or another object with `info` and `error` (see Logger); None
             logs nothing. The default is `logging.getLogger("raccoon_fast")`; if the program configures no logging,
             its warnings and errors go to stderr. CONSOLE writes to stderr from info upwards.

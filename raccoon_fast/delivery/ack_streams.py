@@ -19,7 +19,7 @@ __all__ = ["AckStream", "AsyncAckStream"]
 
 
 class AckStream:
-    """The acknowledgements of one sync client, from the subscription on.
+    """The acknowledgements of one sync client or Producer, from the subscription on.
 
     Iterating waits for the next one and ends when the client or the stream is closed. Nothing waits for the reader:
     if it is `maxsize` behind, the oldest is dropped and counted.
@@ -51,13 +51,13 @@ class AckStream:
         self._changed.notify_all()
 
     def get(self, timeout: float | None = None) -> Ack | None:
-        """Return the next one, or None once the stream has ended.
+        """Return the next acknowledgement, or None once the stream has ended.
 
         Args:
             timeout: Seconds to wait; None waits until one arrives or the stream ends.
 
         Raises:
-            TimeoutError: None arrived in time.
+            TimeoutError: No acknowledgement arrived in time.
         """
         deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
@@ -96,7 +96,7 @@ class AckStream:
 
 
 class AsyncAckStream:
-    """The acknowledgements of one async client, from the subscription on, for `async for`.
+    """The acknowledgements of one async client or AsyncProducer, from the subscription on, for `async for`.
 
     Like AckStream, but for the client's event loop only, with one reader at a time.
 

@@ -79,7 +79,7 @@ class Failures:
         was_healthy = endpoint.healthy
         endpoint.succeeded(was_healthy or self._endpoints.alone(endpoint))
         if endpoint.healthy and not was_healthy:
-            self._logger.info("%s is well again", endpoint.address)
+            self._logger.info("%s is healthy again", endpoint.address)
 
     def narrow(self, batch: Batch, reason: str, error: Exception) -> None:
         """A server refuses some events of a batch, or its size: its halves are sent next."""

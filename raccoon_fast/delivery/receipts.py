@@ -1,4 +1,4 @@
-"""The receipts that `submit` returns: a request's outcome, once it is known."""
+"""Receipts: the outcome of a request or of a producer's batch, once it is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["AsyncReceipt", "Receipt"]
 
 
 class Receipt:
-    """The outcome of a request submitted to a sync client. Thread-safe.
+    """The outcome of a request submitted to a sync client, or of a Producer's batch. Thread-safe.
 
     Attributes:
         req_guid: The request's guid.
@@ -84,7 +84,7 @@ class Receipt:
 
 
 class AsyncReceipt:
-    """The outcome of a request submitted to an async client; `await receipt` for its Response.
+    """The outcome of a request to an async client, or of an AsyncProducer's batch; `await receipt` for its Response.
 
     Cancelling an `await` of it does not cancel the request. For the client's event loop only.
 

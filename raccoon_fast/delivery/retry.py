@@ -26,13 +26,13 @@ class RetryPolicy:
     Args:
         max_attempts: All attempts, including the first; 1 never retries. None means 3 for a client's request, and
             for a producer's batch as many as fit into `delivery_timeout`.
-        initial: The longest wait before the second attempt, in seconds.
+        initial: The longest wait before the second attempt, in seconds. A producer without `retry=` has 0.1.
         maximum: The longest wait between two attempts, in seconds.
         multiplier: The factor by which the wait grows per attempt, 1 or more.
         jitter: "full" draws each wait uniformly from 0 to this limit, so that clients that failed together do not
             come back together; None waits for the whole limit.
         total_timeout: Seconds for all attempts and waits of one client's request; None means no limit besides
-            `max_attempts`.
+            `max_attempts`. Producers ignore it: see `delivery_timeout`.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type or out of range; the message names it.

@@ -1,4 +1,4 @@
-"""AsyncProducer: sends at high volume from a program with an event loop, without a thread."""
+"""AsyncProducer: sends at high volume on the event loop of the program."""
 
 from __future__ import annotations
 
@@ -322,12 +322,13 @@ class AsyncProducer(BaseProducer[Data_contra]):
         return await self._engine.flush(timeout)
 
     async def close(self, timeout: float = _CLOSE_S) -> Report:
-        """Stop accepting events, wait for accepted ones, fail the remainder, and report. Idempotent.
+        """Stop accepting events, wait for accepted ones, fail the remainder or leave it in the spool, and report.
 
-        If cancelled, it fails the remainder at once.
+        Idempotent. If cancelled, it fails the remainder at once.
 
         Args:
-            timeout: Seconds for the whole call; 0 does not wait.
+            timeout: Seconds to wait for acknowledgements; 0 does not wait. With a spool, writing the remainder may take
+                up to 5 s more.
         """
         if timeout != 0:
             positive("timeout", timeout)

@@ -234,7 +234,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
         return "" if self._spool is None else self._spool.owner
 
     def health(self) -> Health:
-        """Whether events get through, for a readiness probe. Thread-safe.
+        """Whether events get through. Thread-safe.
 
         If polled, it also reports that nothing was settled for longer than an attempt may take, for any cause: a
         blocked event loop cannot report a failure.

@@ -44,13 +44,12 @@ class Lane:
         priority: "high" is sent before "normal", and "normal" before "low"; a waiting lower priority still gets 5 % of
             the bytes sent.
         linger, batch_events, batch_bytes: As for Producer, for the batches of this lane. `batch_bytes` is at most half
-        of
-            the lane's `buffer_bytes`.
+            of the lane's `buffer_bytes`.
         buffer_bytes: The lane's share of the producer's `buffer_bytes`. By default the lane shares equally, with all
             other lanes that leave it out and the default lane, what the other lanes do not take.
         overflow, block_timeout: As for Producer, when the lane's share is full.
-        ttl: Seconds after which a waiting event is worthless: it expires, even with a spool. An
-            attempt under way may finish.
+        ttl: Seconds for which an event may wait to be sent; then it expires, even with a spool. An attempt under
+            way may finish.
         durable: As for Producer.
         sample: The share of events to keep, 0 to 1; see Producer's `sample_key`. The others are counted as
             `sampled`.

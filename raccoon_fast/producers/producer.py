@@ -108,8 +108,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     Args:
         url: One server, or several in order of preference: "ws://…", "http://…", "grpc://…" or their secure forms, in
-            any mix; or "null://", see enabled. If a server fails, the next healthy one is used, until the first one has
-            proved to be healthy again.
+            any mix; or "null://", see enabled. If a server fails, the next healthy one is used, until three
+            acknowledgements in a row show that the first one is healthy again.
         serializer: How an event's data becomes bytes: PROTO, JSON, RAW, or any callable `object -> bytes`.
         linger: The seconds for which a batch waits for more events.
         batch_events: The largest number of events in a batch.
@@ -124,7 +124,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             "raise" raises BufferFull; "drop_newest" drops the new event; "drop_oldest" drops the batch that has waited
             longest; "spool" moves the batches that have waited longest to disk, and blocks meanwhile.
         block_timeout: The seconds after which a blocked `emit` raises BufferFull; see overflow.
-        delivery_timeout: Seconds from accepting an event to its acknowledgement, over all attempts; then it expires.
+        delivery_timeout: Seconds from accepting an event to its acknowledgement, over all attempts; then it expires,
+            or moves to the spool if there is one.
         on_delivery: Called with each batch's receipt when it is settled, on the callback thread.
         wire: "proto" or "json" (not with gRPC): the encoding of the request around the events.
         ping_interval: Seconds between the client's pings on a WebSocket; over gRPC, seconds without an answer before a
@@ -265,7 +266,8 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
             TypeError, ValueError: An argument is invalid.
             OSError, RuntimeError: No thread can be started: the system has no descriptor or thread left, or the
                 interpreter is about to end. The event was not accepted.
-            Exception: Any exception of the serializer, unchanged.
+            Exception: Any exception of the serializer, `before_send`, `lane_of` or `sample_key`, unchanged; the event
+                was not accepted.
         """
         if self._before_send is not None:
             kept = self._kept(type, data)
@@ -429,10 +431,13 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
         return self._unsettled(accepted)
 
     def close(self, timeout: float = _CLOSE_S) -> Report:
-        """Stop accepting events, wait for accepted ones, fail the remainder, and report. Idempotent.
+        """Stop accepting events, wait for accepted ones, fail the remainder or leave it in the spool, and report.
+
+        Idempotent.
 
         Args:
-            timeout: Seconds for the whole call; 0 does not wait.
+            timeout: Seconds to wait for acknowledgements; 0 does not wait. With a spool, writing the remainder may take
+                up to 5 s more.
         """
         if timeout != 0:
             positive("timeout", timeout)

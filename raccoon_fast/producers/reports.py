@@ -19,7 +19,7 @@ class ServerHealth(NamedTuple):
 
 
 class Health(NamedTuple):
-    """For a readiness probe: `ok`, the reason if it is false, and each server."""
+    """Whether events get through, the reasons if not, and each server. Test `ok`: the tuple itself is always true."""
 
     ok: bool
     reasons: list[str]
