@@ -82,7 +82,7 @@ class TableReader:
 
     @property
     def position(self) -> int:
-        """The approximate stored bytes read so far."""
+        """The approximate stored bytes read so far; also after the file is closed."""
         return int(self._tell())
 
     def is_same_file(self, path: str) -> bool:
@@ -107,6 +107,8 @@ class TableReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        position = self.position
+        self._tell = lambda: position
         self._file.close()
 
     def _open(self, path: str) -> tuple[Any, Iterator[Any]]:

@@ -14,6 +14,8 @@ pa = pytest.importorskip("pyarrow")
 from google.protobuf import descriptor_pb2, timestamp_pb2  # noqa: E402
 from pyarrow import csv, feather, parquet  # noqa: E402
 
+from raccoon_fast.collector import Collector  # noqa: E402
+
 ROWS = 2500
 TABLE = pa.table({"n": range(ROWS), "kind": [f"k{number % 3}" for number in range(ROWS)], "text": ["é"] * ROWS})
 OBJECTS = [{"n": number, "kind": f"k{number % 3}", "text": "é"} for number in range(ROWS)]
@@ -114,6 +116,16 @@ def test_several_files_and_patterns(command, collector, tmp_path):
     assert json.loads(run.stdout)["events"] == 500
     dry = command("send", *names, "--type", "page", "--dry-run", "--json")
     assert json.loads(dry.stdout)["events"] == 500
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "stream.arrow", "t.csv", "t.csv.gz"])
+def test_the_last_of_several_files_is_closed_while_requests_are_in_flight(command, tmp_path, name):
+    csv.write_csv(TABLE.slice(0, 1), tmp_path / "first.csv")
+    WRITERS[name](TABLE.slice(1), tmp_path / name)
+    with Collector(acks="sync", publish_delay=0.3) as collector:
+        run = command("send", "first.csv", name, "--url", collector.url, "--type", "page")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert objects(collector) == OBJECTS
 
 
 @pytest.mark.slow
