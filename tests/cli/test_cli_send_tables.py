@@ -148,6 +148,15 @@ def test_a_row_that_is_not_an_event(command, collector, tmp_path):
     assert f"{file}:5: column 'day'" in dry.stderr
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "stream.arrow", "t.csv"])
+def test_a_table_without_rows(command, collector, tmp_path, name):
+    WRITERS[name](TABLE.slice(0, 0), tmp_path / name)
+    csv.write_csv(TABLE, tmp_path / "rows.csv")
+    run = command("send", name, "rows.csv", "--url", collector.url, "--type", "page")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert len(objects(collector)) == ROWS
+
+
 def test_from_a_row_on(command, collector, tmp_path):
     write_file(TABLE, tmp_path / "t.arrow")
     options = ["--type", "page", "--from-line", "2001"]
