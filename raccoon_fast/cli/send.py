@@ -121,7 +121,7 @@ class _Sending:
             self._passed += self._reader.size or 0
             try:
                 reader = open_input(self._later.pop(0), arguments)
-            except (OSError, UsageError) as error:
+            except UsageError as error:
                 self._faults.append(str(error))
                 break
             self._last_line = 0

@@ -51,7 +51,7 @@ class TableReader:
         lines: Rows read so far.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened or is broken; Arrow's errors do not name it.
         UsageError: pyarrow is not installed, the file has another format, or requested columns are missing.
     """
 

@@ -195,6 +195,9 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
         (["t.csv"], ["--type-column", "n"], "type_column 'n' must be of strings"),
         (["broken.parquet"], ["--type", "a"], "broken.parquet: "),
         (["broken.arrow"], ["--type", "a"], "broken.arrow: "),
+        (["broken.csv.gz"], ["--type", "a"], "broken.csv.gz: "),
+        (["torn.csv.gz"], ["--type", "a"], "torn.csv.gz: "),
+        (["torn.parquet"], ["--type", "a"], "torn.parquet: "),
         (["none-*.csv"], ["--type", "a"], "no file matches"),
         (["none.csv"], ["--type", "a"], "none.csv: No such file"),
         (["folder.csv"], ["--type", "a"], "folder.csv: Is a directory"),
@@ -205,8 +208,10 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
 def test_wrong_files_and_options(command, tmp_path, names, options, message):
     csv.write_csv(TABLE.slice(0, 3), tmp_path / "t.csv")
     (tmp_path / "t.jsonl").write_bytes(b"{}\n")
-    for name in ("broken.parquet", "broken.arrow"):
+    for name in ("broken.parquet", "broken.arrow", "broken.csv.gz"):
         (tmp_path / name).write_bytes(b"no such thing, and longer than a footer")
+    (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(b"n\n1\n")[:-8])
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 no metadata" + (4).to_bytes(4, "little") + b"PAR1")
     for name in ("folder.csv", "folder.arrow"):
         (tmp_path / name).mkdir()
     run = command("send", *(tmp_path / name for name in names), "--url", "http://127.0.0.1:9", *options)
@@ -231,6 +236,36 @@ def test_a_broken_end_is_reported_with_its_row(command, collector, tmp_path):
     assert run.returncode == 2
     assert f"{file}" in run.stderr
     assert "Expected 3 columns, got 5" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["broken.csv.gz", "broken.parquet", "folder.csv"])
+def test_what_was_read_before_a_broken_file_is_counted(command, collector, tmp_path, name):
+    csv.write_csv(TABLE, tmp_path / "t.csv")
+    (tmp_path / name).write_bytes(b"PAR1 no metadata" + (4).to_bytes(4, "little") + b"PAR1")
+    options = ["t.csv", name, "--type", "page", "--json"]
+    if name == "folder.csv":
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+    for more in (["--dry-run"], ["--url", collector.url]):
+        run = command("send", *options, *more)
+        assert run.returncode == 2
+        assert run.stderr.startswith(f"raccoon-fast send: {name}: ")
+        assert run.stderr.count("\n") == 1
+        assert "\\n" not in run.stderr
+        assert json.loads(run.stdout)["events"] == ROWS
+    assert json.loads(run.stdout)["acknowledged"] == ROWS
+
+
+def test_rows_before_a_torn_end_are_sent(command, collector, tmp_path):
+    file = tmp_path / "torn.arrow"
+    write_stream(TABLE, file)
+    file.write_bytes(file.read_bytes()[:-200])
+    run = command("send", "torn.arrow", "--url", collector.url, "--type", "page", "--json")
+    assert run.returncode == 2
+    assert run.stderr.startswith("raccoon-fast send: torn.arrow: cannot be read past row 1998: ")
+    assert objects(collector) == OBJECTS[:1998]
+    summary = json.loads(run.stdout)
+    assert (summary["events"], summary["acknowledged"]) == (1998, 1998)
 
 
 @pytest.mark.parametrize("name", WRITERS)
