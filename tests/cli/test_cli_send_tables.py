@@ -157,6 +157,38 @@ def test_a_table_without_rows(command, collector, tmp_path, name):
     assert len(objects(collector)) == ROWS
 
 
+# Two cells of one column of a CSV file, and the values to send.
+CELLS = [
+    (["12345678901234567890", "7"], ["12345678901234567890", "7"]),  # more than 64 bits
+    (["-9223372036854775809", "7"], ["-9223372036854775809", "7"]),
+    (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),  # more than a double's 53 bits
+    (["1" * 5000, "7"], ["1" * 5000, "7"]),
+    (["00501", "94105"], ["00501", "94105"]),
+    (["7", '"00501"'], ["7", "00501"]),
+    (["007", ""], ["007", ""]),
+    (["-01", "1.5"], ["-01", "1.5"]),
+    (["+493012345", "1"], ["+493012345", "1"]),
+    (["9223372036854775807", "-9223372036854775808"], [9223372036854775807, -9223372036854775808]),
+    (["10000000000000000000000", "0.5"], [1e22, 0.5]),
+    (["0", "-0"], [0, 0]),
+    (["0.50", "00.5"], [0.5, 0.5]),
+    (["1e5", ""], [1e5, None]),
+    (["x", "007"], ["x", "007"]),
+]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv"])
+def test_numbers_keep_their_digits(command, collector, tmp_path, name):
+    names = [f"c{number}" for number in range(len(CELLS))]
+    rows = [names, *zip(*(cells for cells, _ in CELLS), strict=True)]
+    text = "".join(("\t" if name == "t.tsv" else ",").join(row) + "\n" for row in rows).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    run = command("send", name, "--url", collector.url, "--type", "page")
+    assert (run.returncode, run.stderr) == (0, "")
+    expected = [dict(zip(names, row, strict=True)) for row in zip(*(values for _, values in CELLS), strict=True)]
+    assert [json.loads(event.data) for event in collector.events] == expected
+
+
 def test_from_a_row_on(command, collector, tmp_path):
     write_file(TABLE, tmp_path / "t.arrow")
     options = ["--type", "page", "--from-line", "2001"]
