@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: The collector's dependencies are missing, or only programs can use the sink.
         ValueError, OSError: An option is invalid, a port is in use, or a file cannot be opened.
+        BrokenPipeError: The reader of the printed events has gone.
     """
     if arguments.sink == "memory":
         raise UsageError(
@@ -43,8 +44,18 @@ def run(arguments: argparse.Namespace) -> int:
             options[name] = dict(options[name])
     if arguments.type is not None and not arguments.print:
         raise UsageError("--type selects the events that --print shows: add --print")
+    reader_left = False
+
+    def follow(event: ReceivedEvent) -> None:
+        nonlocal reader_left
+        try:
+            _print_event(arguments.type, event)
+        except BrokenPipeError:
+            reader_left = True
+            collector.close()  # does not wait on the collector's own thread
+
     if arguments.print:
-        options["follow"] = functools.partial(_print_event, arguments.type)
+        options["follow"] = follow
     collector = new_collector(**options)
     # If events go to standard output, nothing else does.
     say = write_note if arguments.print or arguments.sink == "-" else write_line
@@ -56,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         if error.errno not in _BIND_ERRORS:
             raise
         raise UsageError(f"{error.strerror}; choose another address with --host, --port and --grpc-port") from error
+    if reader_left:
+        raise BrokenPipeError
     if arguments.json and not arguments.quiet:
         received = {name: counts._asdict() for name, counts in collector.counts.items()}
         say(json.dumps({"received": received, "bad": collector.bad_event_count}))

@@ -121,7 +121,11 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         options["auth"] = arguments.token
     if arguments.header:
         options["headers"] = dict(arguments.header)
-        if any(name.lower() == "authorization" for name, _ in arguments.header):
+        names = [name.lower() for name, _ in arguments.header]
+        repeated = next((name for name, _ in arguments.header if names.count(name.lower()) > 1), None)
+        if repeated is not None:
+            raise UsageError(f"--header sets {repeated} more than once: a header has one value")
+        if "authorization" in names:
             if arguments.token is not None:
                 raise UsageError("--token and --header 'Authorization: …' set the same header: leave out one of them")
             options["auth"] = None  # or the environment's value would override it

@@ -50,7 +50,7 @@ def add_connection(
         type=types.header,
         action="append",
         default=[],
-        help="a further header; may be repeated",
+        help="a further header; may be repeated, with other names",
     )
     group.add_argument(
         "--token",

@@ -75,8 +75,15 @@ def total_size(paths: list[str]) -> int | None:
 
 
 def open_input(path: str, arguments: argparse.Namespace) -> Input:
-    """Open the reader for a file; raises as LineReader and TableReader."""
-    return TableReader(path, arguments) if is_table_file(path) else LineReader(path)
+    """Open the reader for a file.
+
+    Raises:
+        UsageError: The file cannot be opened, has another format, or lacks requested columns.
+    """
+    try:
+        return TableReader(path, arguments) if is_table_file(path) else LineReader(path)
+    except OSError as error:  # Arrow's own have neither a file name nor an error number
+        raise UsageError(f"{error.filename or path}: {error.strerror or str(error).strip()}") from error
 
 
 def batches_of(

@@ -121,7 +121,7 @@ class _Sending:
             self._passed += self._reader.size or 0
             try:
                 reader = open_input(self._later.pop(0), arguments)
-            except (OSError, UsageError) as error:
+            except UsageError as error:
                 self._faults.append(str(error))
                 break
             self._last_line = 0
@@ -162,7 +162,7 @@ class _Sending:
                     break
         except InputError as error:
             self._faults.append(str(error))
-        if arguments.from_line > self._reader.lines and not self._ended_early() and not self._faults:
+        if arguments.from_line > max(1, self._reader.lines) and not self._ended_early() and not self._faults:
             end = f"{self._reader.name} ends at {unit} {self._reader.lines}"
             self._faults.append(f"{end}: there is no {unit} {arguments.from_line} to start at")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ _CSV_BLOCK_BYTES = 1 << 20
 _IPC = (".arrow", ".feather", ".ipc")
 _CSV = (".csv", ".tsv")
 _PACKED = ".gz"
+_PADDED = r"^\s*(\+|-?0)[0-9]+\s*$"
+_LONG = r"^\s*-?[0-9]{16,}\s*$"  # a double keeps any integer of 15 digits
 
 
 def is_table_file(path: str) -> bool:
@@ -51,7 +54,7 @@ class TableReader:
         lines: Rows read so far.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened or is broken; Arrow's errors do not name it.
         UsageError: pyarrow is not installed, the file has another format, or requested columns are missing.
     """
 
@@ -63,6 +66,7 @@ class TableReader:
         self.size = self._status.st_size
         self.lines = 0
         self._batches_read = 0
+        self._makes_messages = arguments.message is not None
         try:
             message = None if arguments.message is None else _message(arguments.message, arguments.descriptors)
             self.columns: Columns = table_columns(
@@ -82,7 +86,7 @@ class TableReader:
 
     @property
     def position(self) -> int:
-        """The approximate stored bytes read so far."""
+        """The approximate stored bytes read so far; also after the file is closed."""
         return int(self._tell())
 
     def is_same_file(self, path: str) -> bool:
@@ -107,6 +111,8 @@ class TableReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        position = self.position
+        self._tell = lambda: position
         self._file.close()
 
     def _open(self, path: str) -> tuple[Any, Iterator[Any]]:
@@ -141,13 +147,44 @@ class TableReader:
         import pyarrow as pa
         from pyarrow import csv
 
-        source = pa.CompressedInputStream(self._file, "gzip") if path.endswith(_PACKED) else self._file
-        reader = csv.open_csv(
-            source,
-            csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-            csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        )
+        def read(file: Any, types: dict[str, Any]) -> Any:
+            return csv.open_csv(
+                pa.CompressedInputStream(file, "gzip") if path.endswith(_PACKED) else file,
+                csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                csv.ConvertOptions(column_types=types),
+            )
+
+        # The fields of messages have types of their own.
+        types = {} if self._makes_messages else _text_columns(path, read)
+        reader = read(self._file, types)
         return reader.schema, reader
+
+
+def _text_columns(path: str, read: Callable[[Any, dict[str, Any]], Any]) -> dict[str, Any]:
+    """The columns whose values are identifiers, such as 00501 or 12345678901234567890: a number would change them.
+
+    The first block decides, as it does for the other types.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    # A file per reader, and none is closed here: readers read ahead on Arrow's threads.
+    schema = read(pa.OSFile(path), {}).schema
+    numbers = [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
+    if not numbers:
+        return {}
+    found = {}
+    sample = read(pa.OSFile(path), dict.fromkeys(numbers, pa.string())).read_next_batch()
+    for field, column in zip(schema, sample.columns, strict=True):
+        if field.name in numbers:
+            is_changed = compute.any(compute.match_substring_regex(column, _PADDED)).as_py()
+            if not is_changed and pa.types.is_floating(field.type):
+                long = column.filter(compute.match_substring_regex(column, _LONG)).to_pylist()
+                is_changed = any(Decimal(text) != Decimal(float(text)) for text in long)
+            if is_changed:
+                found[field.name] = pa.string()
+    return found
 
 
 def _open_file(path: str) -> Any:

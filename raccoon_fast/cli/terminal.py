@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from raccoon_fast.cli.exits import UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "adapt_streams",
+    "can_ask",
     "confirm",
     "open_progress",
     "write_json",
@@ -54,8 +56,11 @@ _COLOURS = {"green": 32, "yellow": 33, "red": 31, "dim": 2}  # ECMA-48, Select G
 
 
 def adapt_streams() -> None:
-    """Lets stdout and stderr accept any text, even if their encoding lacks some of its characters."""
+    """Lets stdout and stderr accept any text, even if they are closed, or their encoding lacks some of its letters."""
     codecs.register_error(_ERRORS, _stand_in)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed when the process started
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_ERRORS)
@@ -105,13 +110,18 @@ def write_note(text: str) -> None:
     sys.stderr.flush()
 
 
+def can_ask() -> bool:
+    """Whether there is a terminal to ask on."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def confirm(question: str) -> bool:
     """Asks on the terminal; True for yes.
 
     Raises:
         UsageError: There is no terminal to ask on.
     """
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise UsageError(f"{question} There is no terminal to ask on: pass --yes")
     sys.stderr.write(f"{shown(question)} [y/N] ")
     sys.stderr.flush()

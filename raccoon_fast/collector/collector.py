@@ -164,7 +164,7 @@ class Collector:
         atexit.unregister(self.close)
 
     def run(self, ready: Callable[[Collector], object] | None = None) -> None:
-        """Serve in the calling thread until SIGINT or SIGTERM comes or `close` is called on another thread.
+        """Serve in the calling thread until SIGINT, SIGTERM, or `close` on another thread or in a callback.
 
         Args:
             ready: Called once clients can connect.

@@ -36,6 +36,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
 # docs.datadoghq.com/getting_started/tagging: "Define tags".
 _DATADOG_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]*:[A-Za-z0-9_.\-/:]*[A-Za-z0-9_.\-/]")
 _DATADOG_TAG_LENGTH = 200
+_DATADOG_OTHER = re.compile(r"[^A-Za-z0-9_.\-/:]|:\Z")
 # docs.datadoghq.com/getting_started/tagging/unified_service_tagging, and for the last developers/dogstatsd: "Origin
 # detection over UDP".
 _DATADOG_VARIABLES = {
@@ -139,13 +140,13 @@ class DogStatsD(StatsD):
         prefix: Put before each name, with a dot.
         tags: Sent with every sample. A key starts with a letter; besides letters, digits, `_`, `.` and `-` it may
             contain `/`, and a value `/` and `:`; key and value together have at most 200 characters. The tags env,
-            service and version default to DD_ENV, DD_SERVICE and DD_VERSION.
+            service and version default to DD_ENV, DD_SERVICE and DD_VERSION, where `_` replaces other characters.
         flush_interval: Seconds between two flushes.
         logger: As for a client (see raccoon_fast.logs).
         by_type: As for StatsD.
 
     Raises:
-        TypeError, ValueError: An option is of the wrong type or out of range; the message names it.
+        TypeError, ValueError: An option or a variable is of the wrong type or out of range; the message names it.
     """
 
     _timing_type = "d"
@@ -163,13 +164,12 @@ class DogStatsD(StatsD):
     ) -> None:
         if not isinstance(tags, (Mapping, type(None))):
             raise TypeError(f"tags must be a mapping of text to text, not {tags!r}")
-        found = {key: os.environ[name] for key, name in _DATADOG_VARIABLES.items() if os.environ.get(name)}
         found_host, found_port = _agent() if host is None else (host, None)
         super().__init__(
             found_host,
-            found_port or int(os.environ.get("DD_DOGSTATSD_PORT") or 8125) if port is None else port,
+            found_port or _agent_port() if port is None else port,
             prefix=prefix,
-            tags={**found, **(tags or {})},
+            tags={**_unified_tags(), **(tags or {})},
             flush_interval=flush_interval,
             logger=logger,
             by_type=by_type,
@@ -186,6 +186,27 @@ class DogStatsD(StatsD):
                 f"{_DATADOG_TAG_LENGTH} of them, not {tag!r}"
             )
         return tag
+
+
+def _unified_tags() -> dict[str, str]:
+    """The tags from the environment. Platforms set it, so any value becomes a tag, as with Datadog's own clients."""
+    tags = {}
+    for key, name in _DATADOG_VARIABLES.items():
+        value = os.environ.get(name, "")[: _DATADOG_TAG_LENGTH - len(f"{key}:")]
+        if value:
+            tags[key] = _DATADOG_OTHER.sub("_", value)
+    return tags
+
+
+def _agent_port() -> int:
+    value = os.environ.get("DD_DOGSTATSD_PORT") or "8125"
+    try:
+        port = int(value)
+    except ValueError:
+        port = 0
+    if not 0 < port < 65536:
+        raise ValueError(f"DD_DOGSTATSD_PORT must be from 1 to 65535, not {value!r}")
+    return port
 
 
 def _agent() -> tuple[str, int | None]:

@@ -113,6 +113,16 @@ def test_events_are_printed_and_those_that_do_not_match_are_counted(command, tmp
     assert (process.returncode, out, json.loads(err)["bad"]) == (0, b"", 1)
 
 
+def test_it_ends_when_the_reader_of_its_events_has_left(command):
+    process = command.start("collect", *ANY_PORTS, "--json", "--print")
+    with RestClient(json.loads(process.stderr.readline())["rest"], serializer=RAW) as client:
+        client.send([("t", b"1")])
+        process.stdout.readline()
+        process.stdout.close()
+        client.send([("t", b"2"), ("t", b"3")])
+    assert (process.wait(patient(10)), process.stderr.read()) == (1, b"")
+
+
 def test_standard_output_as_sink(command):
     process = command.start("collect", *ANY_PORTS, "--json", "--sink", "-")
     with RestClient(json.loads(process.stderr.readline())["rest"], serializer=RAW) as client:

@@ -80,9 +80,17 @@ class TestDelivery:
         (request,) = collector.requests
         assert (request.connection_id, request.group, request.headers["x-extra"]) == ("me", "us", "yes: really")
 
-    def test_nothing_to_send(self, command, collector):
-        run = command("send", "-", "--url", collector.url, "--type", "t", "--json", stdin=b"\n")
+    @pytest.mark.parametrize("stdin", [b"", b"\n"])
+    def test_nothing_to_send(self, command, collector, stdin):
+        run = command("send", "-", "--url", collector.url, "--type", "t", "--json", stdin=stdin)
         assert (run.returncode, json.loads(run.stdout)["events"], collector.request_count) == (0, 0, 0)
+
+    def test_files_after_an_empty_one_are_sent(self, command, collector, tmp_path):
+        (tmp_path / "empty.jsonl").touch()
+        (tmp_path / "two.jsonl").write_bytes(b"".join(line + b"\n" for line in LINES[:2]))
+        run = command("send", "empty.jsonl", "two.jsonl", "--url", collector.url, "--type", "t")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert arrived(collector, 2) == LINES[:2]
 
     def test_a_pipe_that_pauses_holds_nothing_back(self, command, collector):
         process = command.start("send", "-", "--url", collector.url, "--type", "t", stdin=subprocess.PIPE, bufsize=0)

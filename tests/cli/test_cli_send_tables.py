@@ -14,6 +14,8 @@ pa = pytest.importorskip("pyarrow")
 from google.protobuf import descriptor_pb2, timestamp_pb2  # noqa: E402
 from pyarrow import csv, feather, parquet  # noqa: E402
 
+from raccoon_fast.collector import Collector  # noqa: E402
+
 ROWS = 2500
 TABLE = pa.table({"n": range(ROWS), "kind": [f"k{number % 3}" for number in range(ROWS)], "text": ["é"] * ROWS})
 OBJECTS = [{"n": number, "kind": f"k{number % 3}", "text": "é"} for number in range(ROWS)]
@@ -116,6 +118,16 @@ def test_several_files_and_patterns(command, collector, tmp_path):
     assert json.loads(dry.stdout)["events"] == 500
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "stream.arrow", "t.csv", "t.csv.gz"])
+def test_the_last_of_several_files_is_closed_while_requests_are_in_flight(command, tmp_path, name):
+    csv.write_csv(TABLE.slice(0, 1), tmp_path / "first.csv")
+    WRITERS[name](TABLE.slice(1), tmp_path / name)
+    with Collector(acks="sync", publish_delay=0.3) as collector:
+        run = command("send", "first.csv", name, "--url", collector.url, "--type", "page")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert objects(collector) == OBJECTS
+
+
 @pytest.mark.slow
 def test_a_row_that_is_not_an_event(command, collector, tmp_path):
     days = pa.array([0, 1, 5_000_000, 3, 6_000_000], pa.date32())
@@ -134,6 +146,47 @@ def test_a_row_that_is_not_an_event(command, collector, tmp_path):
     dry = command("send", file, "--type", "page", "--dry-run")
     assert dry.returncode == 2
     assert f"{file}:5: column 'day'" in dry.stderr
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "stream.arrow", "t.csv"])
+def test_a_table_without_rows(command, collector, tmp_path, name):
+    WRITERS[name](TABLE.slice(0, 0), tmp_path / name)
+    csv.write_csv(TABLE, tmp_path / "rows.csv")
+    run = command("send", name, "rows.csv", "--url", collector.url, "--type", "page")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert len(objects(collector)) == ROWS
+
+
+# Two cells of one column of a CSV file, and the values to send.
+CELLS = [
+    (["12345678901234567890", "7"], ["12345678901234567890", "7"]),  # more than 64 bits
+    (["-9223372036854775809", "7"], ["-9223372036854775809", "7"]),
+    (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),  # more than a double's 53 bits
+    (["1" * 5000, "7"], ["1" * 5000, "7"]),
+    (["00501", "94105"], ["00501", "94105"]),
+    (["7", '"00501"'], ["7", "00501"]),
+    (["007", ""], ["007", ""]),
+    (["-01", "1.5"], ["-01", "1.5"]),
+    (["+493012345", "1"], ["+493012345", "1"]),
+    (["9223372036854775807", "-9223372036854775808"], [9223372036854775807, -9223372036854775808]),
+    (["10000000000000000000000", "0.5"], [1e22, 0.5]),
+    (["0", "-0"], [0, 0]),
+    (["0.50", "00.5"], [0.5, 0.5]),
+    (["1e5", ""], [1e5, None]),
+    (["x", "007"], ["x", "007"]),
+]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv"])
+def test_numbers_keep_their_digits(command, collector, tmp_path, name):
+    names = [f"c{number}" for number in range(len(CELLS))]
+    rows = [names, *zip(*(cells for cells, _ in CELLS), strict=True)]
+    text = "".join(("\t" if name == "t.tsv" else ",").join(row) + "\n" for row in rows).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    run = command("send", name, "--url", collector.url, "--type", "page")
+    assert (run.returncode, run.stderr) == (0, "")
+    expected = [dict(zip(names, row, strict=True)) for row in zip(*(values for _, values in CELLS), strict=True)]
+    assert [json.loads(event.data) for event in collector.events] == expected
 
 
 def test_from_a_row_on(command, collector, tmp_path):
@@ -174,6 +227,9 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
         (["t.csv"], ["--type-column", "n"], "type_column 'n' must be of strings"),
         (["broken.parquet"], ["--type", "a"], "broken.parquet: "),
         (["broken.arrow"], ["--type", "a"], "broken.arrow: "),
+        (["broken.csv.gz"], ["--type", "a"], "broken.csv.gz: "),
+        (["torn.csv.gz"], ["--type", "a"], "torn.csv.gz: "),
+        (["torn.parquet"], ["--type", "a"], "torn.parquet: "),
         (["none-*.csv"], ["--type", "a"], "no file matches"),
         (["none.csv"], ["--type", "a"], "none.csv: No such file"),
         (["folder.csv"], ["--type", "a"], "folder.csv: Is a directory"),
@@ -184,8 +240,10 @@ def test_failed_rows_are_kept_as_lines(command, tmp_path):
 def test_wrong_files_and_options(command, tmp_path, names, options, message):
     csv.write_csv(TABLE.slice(0, 3), tmp_path / "t.csv")
     (tmp_path / "t.jsonl").write_bytes(b"{}\n")
-    for name in ("broken.parquet", "broken.arrow"):
+    for name in ("broken.parquet", "broken.arrow", "broken.csv.gz"):
         (tmp_path / name).write_bytes(b"no such thing, and longer than a footer")
+    (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(b"n\n1\n")[:-8])
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 no metadata" + (4).to_bytes(4, "little") + b"PAR1")
     for name in ("folder.csv", "folder.arrow"):
         (tmp_path / name).mkdir()
     run = command("send", *(tmp_path / name for name in names), "--url", "http://127.0.0.1:9", *options)
@@ -210,6 +268,36 @@ def test_a_broken_end_is_reported_with_its_row(command, collector, tmp_path):
     assert run.returncode == 2
     assert f"{file}" in run.stderr
     assert "Expected 3 columns, got 5" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["broken.csv.gz", "broken.parquet", "folder.csv"])
+def test_what_was_read_before_a_broken_file_is_counted(command, collector, tmp_path, name):
+    csv.write_csv(TABLE, tmp_path / "t.csv")
+    (tmp_path / name).write_bytes(b"PAR1 no metadata" + (4).to_bytes(4, "little") + b"PAR1")
+    options = ["t.csv", name, "--type", "page", "--json"]
+    if name == "folder.csv":
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+    for more in (["--dry-run"], ["--url", collector.url]):
+        run = command("send", *options, *more)
+        assert run.returncode == 2
+        assert run.stderr.startswith(f"raccoon-fast send: {name}: ")
+        assert run.stderr.count("\n") == 1
+        assert "\\n" not in run.stderr
+        assert json.loads(run.stdout)["events"] == ROWS
+    assert json.loads(run.stdout)["acknowledged"] == ROWS
+
+
+def test_rows_before_a_torn_end_are_sent(command, collector, tmp_path):
+    file = tmp_path / "torn.arrow"
+    write_stream(TABLE, file)
+    file.write_bytes(file.read_bytes()[:-200])
+    run = command("send", "torn.arrow", "--url", collector.url, "--type", "page", "--json")
+    assert run.returncode == 2
+    assert run.stderr.startswith("raccoon-fast send: torn.arrow: cannot be read past row 1998: ")
+    assert objects(collector) == OBJECTS[:1998]
+    summary = json.loads(run.stdout)
+    assert (summary["events"], summary["acknowledged"]) == (1998, 1998)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -6,8 +6,11 @@ import json
 import os
 import pty
 import re
+import subprocess
+import sys
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.texts import counted, shown
@@ -50,6 +53,47 @@ class TestNarrowTerminals:
         run = command(*words, **environment)
         assert (run.returncode, run.stderr) == (0, "")
         assert "usage" in run.stdout
+
+
+class TestClosedStreams:
+    def run(self, command, closing, *arguments):
+        """Runs it to its end with streams that a shell closed."""
+        program = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-m", "raccoon_fast.cli"]
+        options = {"env": command.environment, "capture_output": True, "timeout": patient(50)}
+        return subprocess.run([*program, *map(str, arguments)], **options)
+
+    @pytest.mark.parametrize(
+        ("closing", "has_out", "has_err"),
+        [
+            ("<&-", True, True),
+            (">&-", False, True),
+            ("2>&-", True, False),
+            (">&- 2>&-", False, False),
+            ("<&- >&- 2>&-", False, False),
+        ],
+    )
+    def test_send(self, command, collector, tmp_path, closing, has_out, has_err):
+        file = tmp_path / "two.jsonl"
+        file.write_bytes(b"1\n2\n")
+        run = self.run(command, closing, "send", file, "--url", collector.url, "--type", "t")
+        assert (run.returncode, bool(run.stdout), run.stderr) == (0, has_out, b"")
+        assert [event.data for event in collector.events] == [b"1", b"2"]
+        run = self.run(command, closing, "send", tmp_path / "none", "--url", collector.url, "--type", "t")
+        assert (run.returncode, bool(run.stderr)) == (2, has_err)
+
+    @pytest.mark.parametrize("closing", [">&-", "2>&-", ">&- 2>&-"])
+    @pytest.mark.parametrize(
+        ("words", "code"), [(["--version"], 0), (["--help"], 0), (["completion", "bash"], 0), (["sned"], 2), ([], 2)]
+    )
+    def test_words(self, command, closing, words, code):
+        run = self.run(command, closing, *words)
+        assert run.returncode == code
+        assert b"Traceback" not in run.stderr
+
+    @pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-"])
+    def test_doctor(self, command, collector, closing):
+        run = self.run(command, closing, "doctor", collector.url)
+        assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_types_in_a_spool_are_escaped(command, tmp_path):

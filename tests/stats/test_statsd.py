@@ -437,6 +437,31 @@ class TestDogStatsD:
             dog.count("a")
         assert lines_of(receiver) == ["a:1|c|#env:mine,service:shop,version:1.2,dd.internal.entity_id:pod-1"]
 
+    @pytest.mark.parametrize(
+        ("value", "sent"),
+        [
+            ("1.2.3+git.abc", "1.2.3_git.abc"),
+            ("my service", "my_service"),
+            ("a,b|c#d\n", "a_b_c_d_"),
+            ("caf\u00e9:", "caf__"),
+            (":", "_"),
+            ("http://a:80/b", "http://a:80/b"),
+            ("long" * 60, ("long" * 60)[:192]),
+        ],
+    )
+    def test_any_value_of_the_environment_becomes_a_tag(self, receiver, variables, value, sent):
+        variables(VERSION=value)
+        with DogStatsD("127.0.0.1", port_of(receiver)) as dog:
+            dog.count("a")
+        assert lines_of(receiver) == [f"a:1|c|#version:{sent}"]
+
+    @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "8125.0"])
+    def test_a_wrong_port_is_named(self, variables, port):
+        variables(DOGSTATSD_PORT=port)
+        with pytest.raises(ValueError, match=f"DD_DOGSTATSD_PORT must be from 1 to 65535, not '{port}'"):
+            DogStatsD()
+        DogStatsD(port=8125).close(0)
+
     @pytest.mark.parametrize("how", ["url", "url of datagrams", "host"])
     def test_a_unix_socket(self, tmp_path, variables, how, monkeypatch):
         monkeypatch.setattr(module, "_UNIX_TIMEOUT_S", patient(10))  # no packet is dropped, however slow the machine

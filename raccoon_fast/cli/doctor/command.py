@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from raccoon_fast.cli.doctor.network import can_connect, check_network
 from raccoon_fast.cli.doctor.probes import WAYS, check_clock, send_probe
 from raccoon_fast.cli.doctor.rest import check_rest
 from raccoon_fast.cli.exits import Exit
-from raccoon_fast.cli.terminal import confirm, write_json, write_line
+from raccoon_fast.cli.terminal import can_ask, confirm, write_json, write_line
 from raccoon_fast.client_info import DOCTOR_NAME, client_info
 from raccoon_fast.clients.options import Settings
 from raccoon_fast.core.extensions import has_extensions
@@ -97,7 +96,7 @@ def _may_probe(arguments: argparse.Namespace, patients: list[_Patient]) -> bool:
         return True
     servers = ", ".join(patient.link.address.authority for patient in patients)
     question = f"Send an event of type {arguments.type} over each protocol to {servers}?"
-    return sys.stdin.isatty() and confirm(question)
+    return can_ask() and confirm(question)
 
 
 def _guesses(urls: list[str]) -> Iterator[str]:
