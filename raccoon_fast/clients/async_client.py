@@ -60,7 +60,7 @@ class AsyncClient(abc.ABC, Generic[Data_contra]):
     def __repr__(self) -> str:
         if "_closed" not in self.__dict__:
             return f"<{type(self).__name__} not made>"  # its options were refused
-        return f"<{type(self).__name__} {self._settings.link.address.shown} {'closed' if self._closed else 'open'}>"
+        return f"<{type(self).__name__} {self._settings.link.address} {'closed' if self._closed else 'open'}>"
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)

@@ -160,12 +160,13 @@ class Settings:
         propagate = switch("propagate", options.get("propagate", False))
         spans = switch("spans", options.get("spans", False))
         self.tracing = new_tracing(self.logger, propagate=propagate, spans=spans)
-        headers = _headers(options.get("headers"))
+        identity = _identity(options, has_auth=auth is not None)
+        headers = _headers(options.get("headers"), identity, has_auth=auth is not None)
         if propagate and (taken := [name for name in headers if name.lower() in HEADERS]):
             raise ValueError(f"headers: {taken[0]!r} is set by propagate=True")
         self.link = Link(
             address=address,
-            identity=_identity(options),
+            identity=identity,
             headers=headers,
             authorization=_authorization(auth),
             tls=_tls(options.get("tls"), address),
@@ -212,26 +213,46 @@ def whole(option: str, value: object, least: int = 1) -> int:
     return value
 
 
-def _identity(options: Mapping[str, Any]) -> Identity:
+def _identity(options: Mapping[str, Any], *, has_auth: bool) -> Identity:
     given = {name: options[name] for name in Identity.__dataclass_fields__ if name in options}
     for option, value in given.items():
         if option.endswith("_header"):
             _check_name(option, value)
+            if _is_ours(value.lower()) or (has_auth and value.lower() == "authorization"):
+                raise ValueError(f"{option}: {value!r} is set by the client itself, to another value")
         elif value is not None:
             _check_value(option, value)
-    return Identity(**given)
+    identity = Identity(**given)
+    if identity.id_header.lower() == identity.group_header.lower():
+        raise ValueError(f"id_header and group_header must be two headers, not both {identity.id_header!r}")
+    return identity
 
 
-def _headers(headers: object) -> dict[str, str]:
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.startswith(("sec-websocket-", "grpc-"))
+
+
+def _headers(headers: object, identity: Identity, *, has_auth: bool) -> dict[str, str]:
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers takes a mapping of str to str, not {type(headers).__name__}")
+    # Names differ in more than their case (RFC 9110, 5.1).
+    options = {"user-agent": "app=App(…)", identity.id_header.lower(): "user_id="}
+    if identity.group is not None:
+        options[identity.group_header.lower()] = "group="
+    if has_auth:
+        options["authorization"] = "auth="
+    seen = set()
     for name, value in headers.items():
         _check_name("headers", name)
-        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
-            hint = " (use app=App(…))" if name.lower() == "user-agent" else ""
+        lower = name.lower()
+        if lower in options or _is_ours(lower):
+            hint = f" (use {options[lower]})" if lower in options else ""
             raise ValueError(f"headers: {name!r} is set by the client itself{hint}")
+        if lower in seen:
+            raise ValueError(f"headers: {name!r} is given twice, with different case")
+        seen.add(lower)
         _check_value(f"headers[{name!r}]", value)
     return dict(headers)
 

@@ -77,7 +77,7 @@ class Client(Generic[_A, Data_contra]):
     def __init__(self, make: Callable[[], _A]) -> None:
         self._make = make  # a closure: printing its arguments would print the url's password
         self._made: _A | None = make()  # called here, so that a wrong option is an error here
-        self._shown = self._made._settings.link.address.shown  # noqa: SLF001 - two halves of one class
+        self._shown = str(self._made._settings.link.address)  # noqa: SLF001 - two halves of one class
         self._app: tuple[App | None] | None = None
         # At most one, under the key True: dict.setdefault makes two threads agree on it without a lock.
         self._running: dict[bool, _Running[_A]] = {}

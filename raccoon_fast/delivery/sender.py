@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from raccoon_fast.errors import Outcome, ServerError
 from raccoon_fast.events import Ack, Code, Response, Status
 from raccoon_fast.stats import ACK_TT_MS, OFF, SENT_TT_MS
+from raccoon_fast.texts import one_line
 from raccoon_fast.transports.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _stamp(request: Request) -> None:
 
 def _refusal(response: Response) -> ServerError:
     """The error for an answer that is not SUCCESS; only with BAD_REQUEST the request itself is at fault."""
-    why = f"{response.code.name}, {response.reason}" if response.reason else response.code.name
+    reason = one_line(response.reason)
+    why = f"{response.code.name}, {reason}" if reason else response.code.name
     return ServerError(
         f"the server answered {response.status.name}: {why}",
         response=response,

@@ -18,7 +18,7 @@ __all__ = [
     "parse_address",
     "parse_host",
     "protocol_of",
-    "without_userinfo",
+    "without_secrets",
 ]
 
 #: The only path of REST and WebSocket on a Raccoon server.
@@ -91,22 +91,17 @@ class Address(NamedTuple):
         return host if self.port == default_port else f"{host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"<Address {self.shown}>"
-
-    @property
-    def shown(self) -> str:
-        """Like str(), but without the query, which may contain a secret."""
-        return str(self).partition("?")[0]
+        return f"<Address {self}>"
 
     def __str__(self) -> str:
-        # Never the userinfo: addresses are logged.
+        """For people: without the userinfo and the query, which may contain secrets."""
         if self.unix_path:
             return f"{self.scheme}{_UNIX}://{self.unix_path}"
         if not self.host:
             return f"{self.scheme}://"  # null://
         # A gRPC port is always shown: readers of a log do not know the default.
         default_port = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(self.scheme)
-        return f"{self.scheme}://{self._netloc(default_port)}{self.path}"
+        return f"{self.scheme}://{self._netloc(default_port)}{self.path.partition('?')[0]}"
 
 
 def protocol_of(url: object) -> str:
@@ -123,11 +118,12 @@ def protocol_of(url: object) -> str:
         raise _no_text(url, "http://host:port")
     scheme, separator, rest = url.partition("://")
     if not separator:
-        spellings = ", ".join(f"{name}://{without_userinfo(url)}" for name in ("http", "ws"))
-        raise ValueError(f"url must name the protocol: {spellings} or grpc://{without_userinfo(url)}")
+        spellings = ", ".join(f"{name}://{without_secrets(url)}" for name in ("http", "ws"))
+        raise ValueError(f"url must name the protocol: {spellings} or grpc://{without_secrets(url)}")
     if scheme.lower() == "unix":
+        rest = without_secrets(rest)
         spellings = ", ".join(f"{name}{_UNIX}://{rest}" for name in ("http", "ws"))
-        raise ValueError(f"url must name the protocol: {spellings} or grpc{_UNIX}://{rest}, not {url!r}")
+        raise ValueError(f"url must name the protocol: {spellings} or grpc{_UNIX}://{rest}")
     if scheme.lower() not in PROTOCOLS:
         raise ValueError(f"url must start with one of {', '.join(PROTOCOLS)}, not {scheme!r}")
     return PROTOCOLS[scheme.lower()]
@@ -152,36 +148,36 @@ def parse_address(url: str, protocol: str) -> Address:
     if not isinstance(url, str):
         raise _no_text(url, expected)
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"url must not contain spaces or control characters: {without_userinfo(url)!r}")
+        raise ValueError(f"url must not contain spaces or control characters: {without_secrets(url)!r}")
     try:
         parts = urlsplit(url if "://" in url or protocol != "gRPC" else f"grpc://{url}")
         host, port = parts.hostname, parts.port
     except ValueError:  # its message may contain a part of the password
         raise ValueError(
-            f"url {without_userinfo(url)!r} cannot be parsed: the port must be a number from 1 to 65535, an IPv6 "
+            f"url {without_secrets(url)!r} cannot be parsed: the port must be a number from 1 to 65535, an IPv6 "
             "address must be in brackets, and special characters of the user or password must be percent-encoded"
         ) from None
     if parts.scheme in ("unix", next(iter(schemes)) + _UNIX):
         return _unix_address(parts, next(iter(schemes)), protocol)
     if parts.scheme not in schemes:
-        raise ValueError(f"url must be {expected} for {protocol}, not {without_userinfo(url)!r}")
+        raise ValueError(f"url must be {expected} for {protocol}, not {without_secrets(url)!r}")
     secure, default_port = schemes[parts.scheme]
     if not host:
-        raise ValueError(f"url must name a host, as in {expected}: {without_userinfo(url)!r}")
+        raise ValueError(f"url must name a host, as in {expected}: {without_secrets(url)!r}")
     if port == 0:
-        raise ValueError(f"url's port must be 1 to 65535: {without_userinfo(url)!r}")
+        raise ValueError(f"url's port must be 1 to 65535: {without_secrets(url)!r}")
     if parts.fragment:
-        raise ValueError(f"url must not have a #fragment: {without_userinfo(url)!r}")
+        raise ValueError(f"url must not have a #fragment: {without_secrets(url)!r}")
     path = parts.path
     if protocol == "gRPC":
         if path not in ("", "/") or parts.query:
-            raise ValueError(f"url must not have a path for gRPC: {without_userinfo(url)!r}")
+            raise ValueError(f"url must not have a path for gRPC: {without_secrets(url)!r}")
         path = ""
     else:
         path = EVENTS_PATH if path in ("", "/") else path
         path += f"?{parts.query}" if parts.query else ""
         if not path.isascii():
-            raise ValueError(f"url's path must be percent-encoded ASCII: {without_userinfo(url)!r}")
+            raise ValueError(f"url's path must be percent-encoded ASCII: {without_secrets(url)!r}")
     userinfo = None if parts.username is None else decode_userinfo(parts.username, parts.password or "")
     return Address(parts.scheme, parse_host(host), port or default_port, path, secure, userinfo)
 
@@ -194,10 +190,10 @@ def _no_text(url: object, expected: str) -> TypeError:
 
 def _unix_address(parts: SplitResult, scheme: str, protocol: str) -> Address:
     if parts.netloc:
-        hint = f"{parts.scheme}:///{parts.netloc}{parts.path}"
+        hint = f"{parts.scheme}:///{_AT.split(parts.netloc)[-1]}{parts.path}"
         raise ValueError(f"url of a Unix socket must have an absolute path: {hint} (three slashes)")
     if parts.query or parts.fragment:
-        raise ValueError(f"url of a Unix socket must not have a query or a #fragment: {parts.geturl()!r}")
+        raise ValueError(f"url of a Unix socket must not have a query or a #fragment: '{parts.scheme}://{parts.path}'")
     path = unquote(parts.path)
     if path in ("", "/") or "\0" in path:
         raise ValueError(f"url of a Unix socket must have a path, as in {parts.scheme}:///run/raccoon.sock")
@@ -242,10 +238,12 @@ def decode_userinfo(user: str, password: str) -> tuple[str, str]:
     return user, password
 
 
-def without_userinfo(url: str) -> str:
-    """The URL for messages, without user and password, even if they are not percent-encoded."""
-    tail = _AT.split(url)[-1]
-    if tail == url:
-        return url
-    scheme, separator, _ = url.partition("://")
-    return f"{scheme}{separator}…@{tail}" if separator else f"…@{tail}"
+def without_secrets(url: str) -> str:
+    """The URL for messages, without user, password and query, even if they are not percent-encoded."""
+    *before, tail = _AT.split(url)
+    scheme, separator, rest = url.partition("://")
+    start = f"{scheme}{separator}" if separator else ""
+    if "?" in "".join(before):  # of the password, or the @ is part of the query
+        return f"{start}…"
+    shown, *more = re.split("[?#]", tail if before else rest if separator else url, maxsplit=1)
+    return f"{start}{'…@' if before else ''}{shown}{'?…' if more else ''}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from raccoon_fast.errors import ConnectError, TLSError
-from raccoon_fast.net.address import decode_userinfo, parse_host, without_userinfo
+from raccoon_fast.net.address import decode_userinfo, parse_host, without_secrets
+from raccoon_fast.texts import one_line
 from raccoon_fast.tls import TLS
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 # Limit for the head of a proxy's answer, in case it never ends.
 _MAX_HEAD_BYTES = 16 * 1024
-_MOST_WORDS = 200
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([^\r\n]*))?")
 
 
@@ -70,7 +70,7 @@ def parse_proxy(url: object, source: str = "proxy") -> Proxy:
     """
     if not isinstance(url, str):
         raise TypeError(f"{source} takes a str such as http://proxy:3128, not {type(url).__name__}")
-    shown = without_userinfo(url)
+    shown = without_secrets(url)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -297,7 +297,8 @@ class _Tunnel(asyncio.Protocol):
         if status is None:
             raise _refusal(proxy, address, "its answer is not HTTP")
         if not status[1].startswith(b"2"):
-            raise _refusal(proxy, address, _words(status, head, rest))
+            wants_user = "; it wants a user and a password: proxy=http://user:password@host:port"
+            raise _refusal(proxy, address, _words(status, head, rest), wants_user if status[1] == b"407" else "")
         self.received[:] = rest
 
     def replay(self, protocol: asyncio.Protocol) -> None:
@@ -327,11 +328,10 @@ class _Tunnel(asyncio.Protocol):
         self._changed.set()
 
 
-def _refusal(proxy: Proxy, address: Address, said: str) -> ConnectError:
+def _refusal(proxy: Proxy, address: Address, said: str, advice: str = "") -> ConnectError:
     for secret in _secrets(proxy):
-        said = said.replace(secret, "…")  # a proxy may quote the request
-    words = "".join(character if character.isprintable() else " " for character in said)
-    return ConnectError(f"the proxy {proxy} does not connect to {address}: {words}")
+        said = said.replace(secret, "…")  # a proxy may quote the request; before the text is cut, perhaps within it
+    return ConnectError(f"the proxy {proxy} does not connect to {address}: {one_line(said)}{advice}")
 
 
 def _secrets(proxy: Proxy) -> list[str]:
@@ -354,10 +354,7 @@ def _words(status: re.Match[bytes], head: bytes, rest: bytes) -> str:
     said += [headers[name] for name in (b"x-squid-error", b"proxy-status", b"proxy-authenticate") if name in headers]
     if headers.get(b"content-type", b"").startswith(b"text/plain"):
         said.append(b" ".join(rest.split()))
-    text = "; ".join(part.decode("latin-1") for part in said if part)[:_MOST_WORDS]
-    if status[1] == b"407":
-        text += "; it wants a user and a password: proxy=http://user:password@host:port"
-    return text
+    return "; ".join(part.decode("latin-1") for part in said if part)
 
 
 @functools.lru_cache(maxsize=8)

@@ -112,7 +112,7 @@ class BaseProducer(abc.ABC, Generic[Data_contra]):
     def __repr__(self) -> str:
         if "_accumulator" not in self.__dict__:
             return f"<{type(self).__name__} not made>"  # its options were refused
-        servers = ", ".join(settings.link.address.shown for _, settings in self._options.servers)
+        servers = ", ".join(str(settings.link.address) for _, settings in self._options.servers)
         total = self.stats().total
         state = "closed" if self._closed else "open"
         counts = (

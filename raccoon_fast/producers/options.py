@@ -15,7 +15,7 @@ from raccoon_fast.clients.options import NO_HEADERS, Settings, positive, switch,
 from raccoon_fast.delivery.endpoints import Endpoint, Endpoints
 from raccoon_fast.delivery.retry import RetryPolicy
 from raccoon_fast.json_encoder import JsonEncoder
-from raccoon_fast.net.address import parse_address, protocol_of, without_userinfo
+from raccoon_fast.net.address import parse_address, protocol_of, without_secrets
 from raccoon_fast.serializers import RAW
 from raccoon_fast.transports.null import NULL_ADDRESS, NULL_URL, NullTransport
 
@@ -194,7 +194,7 @@ def resolve_options(
         if len(urls) > 1:
             raise ValueError(f"url must name {NULL_URL} alone, without other servers")
         if urls[0].lower() != NULL_URL:
-            raise ValueError(f"url must be {NULL_URL} without a path, not {without_userinfo(urls[0])!r}")
+            raise ValueError(f"url must be {NULL_URL} without a path, not {without_secrets(urls[0])!r}")
         servers.append(("null", Settings(NULL_ADDRESS, {"retry": _RETRY, **options}, _TIMEOUTS_S["REST"])))
         urls = []
     for one in urls:

@@ -16,6 +16,7 @@ from raccoon_fast.errors import ConnectionLostError, Outcome, TLSError, Transpor
 from raccoon_fast.guids import new_guid
 from raccoon_fast.net.spread import Spread
 from raccoon_fast.net.tls import refused_certificate, refuses_certificate
+from raccoon_fast.texts import one_line
 from raccoon_fast.transports.attempt import AnyAttempt, Attempt
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ GRACE_S = 0.005
 #: INTERNAL.
 GRPC_UNREAD = "grpc: error unmarshalling request"
 
-# How many characters of a peer's answer are reported, and how many bytes are read for that.
-_MOST_WORDS = 200
+# How many bytes of a peer's answer are read for its words.
 _MOST_READ = 64 * 1024
 # Shorter header values are not secrets, and may be part of any word.
 _SHORTEST_SECRET = 6
@@ -175,7 +175,7 @@ class Link:
             for secret in (value, value.rpartition(" ")[2]):  # "Bearer token", and the token alone
                 if len(secret) >= _SHORTEST_SECRET:
                     text = text.replace(secret, "***")
-        return "".join(filter(str.isprintable, " ".join(text.split())))[:_MOST_WORDS]
+        return one_line(text)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """None for plain text; otherwise one verifying context, made once (loading CA files takes milliseconds)."""

@@ -125,7 +125,7 @@ def read_answer(
     """
     response = _decode(body, wire)
     if response is not None and response.req_guid != req_guid and (response.req_guid or status == 200):
-        raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {req_guid!r}")
+        raise ProtocolError(f"{address} answered for {response.req_guid!r:.60} when asked about {req_guid!r}")
     if response is not None and status == 200:
         return response
     coding = "" if response is not None else _coding(body, header)
@@ -133,6 +133,8 @@ def read_answer(
     if status == 413:
         raise too_large(address, "413", said)
     if status != 200:
+        if response is not None:
+            said = words(response.reason) if response.reason else ""
         raise status_error(status, address, said, retry_after=header("retry-after"), response=response)
     if coding:
         raise ProtocolError(
@@ -166,7 +168,7 @@ def status_error(
     Args:
         status: The status.
         address: The server.
-        said: The peer's own words (Link.words).
+        said: The peer's own words, or the reason of a Raccoon's answer (Link.words).
         retry_after: The header's value.
         response: A Raccoon's decoded answer, if it is one.
         outcome: The outcome of the events, if the status does not determine it.
@@ -184,7 +186,7 @@ def status_error(
     # A failed publish may have published part of the batch.
     unread = response.code is Code.BAD_REQUEST and response.status is Status.ERROR
     return ServerError(
-        f"{address} answered {status}: {response.code.name}{', ' if response.reason else ''}{response.reason}",
+        f"{address} answered {status}: {response.code.name}{', ' if said else ''}{said}",
         response=response,
         status=status,
         retryable=status_is_retryable(status),

@@ -56,6 +56,13 @@ WRONG = [
     ("headers", {"a": "\u00e4"}, ValueError),
     ("headers", {"Content-Length": "5"}, ValueError),
     ("headers", {"User-Agent": "mine"}, ValueError),
+    ("headers", {"grpc-timeout": "1S"}, ValueError),
+    ("headers", {"x-user-ID": "a"}, ValueError),
+    ("headers", {"Accept": "a", "accept": "b"}, ValueError),
+    ("id_header", "content-length", ValueError),
+    ("id_header", "X-User-Group", ValueError),
+    ("group_header", "x-user-id", ValueError),
+    ("group_header", "Sec-WebSocket-Key", ValueError),
     ("auth", 5, TypeError),
     ("auth", ("user",), TypeError),
     ("proxy", 5, TypeError),
@@ -216,6 +223,27 @@ def test_a_client_s_attributes_show_no_password(client, url):
     scheme, separator, rest = url.rpartition("://")
     made = client(f"{scheme}{separator}user:{SECRET}@{rest}", headers={"X-Key": SECRET})
     assert SECRET not in repr(made.__dict__)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"headers": {"x-user-id": "a"}}, "use user_id="),
+        ({"headers": {"Me": "a"}, "id_header": "me"}, "use user_id="),
+        ({"headers": {"X-user-group": "a"}, "group": "g"}, "use group="),
+        ({"headers": {"authorization": "a"}, "auth": "token"}, "use auth="),
+        ({"id_header": "authorization", "auth": "token"}, "id_header: 'authorization' is set by the client itself"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("client", "url"), CLIENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_header_has_one_source(client, url, options, said):
+    with pytest.raises(ValueError, match=said):
+        client(url, **options)
+
+
+def test_headers_that_nothing_else_sets_are_free():
+    RestClient("http://h", headers={"X-User-Group": "g", "Authorization": "Bearer t"}).close()
 
 
 @pytest.mark.parametrize("client", [Producer, AsyncProducer])

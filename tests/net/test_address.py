@@ -129,7 +129,8 @@ def test_a_scheme_names_a_protocol(url: str, protocol: str) -> None:
     [
         ("localhost:8080", "http://localhost:8080, ws://localhost:8080 or grpc://localhost:8080$"),
         ("u:secret@h", "http://…@h, ws://…@h or grpc://…@h$"),
-        ("unix:///r", r"http\+unix:///r, ws\+unix:///r or grpc\+unix:///r, not 'unix:///r'"),
+        ("unix:///r", r"http\+unix:///r, ws\+unix:///r or grpc\+unix:///r$"),
+        ("unix://u:secret@h", r"http\+unix://…@h, ws\+unix://…@h or grpc\+unix://…@h$"),
         ("ftp://h", "one of http, https, http.unix, ws, "),
     ],
 )
@@ -140,9 +141,14 @@ def test_a_url_without_a_protocol_is_refused(url: str, said: str) -> None:
         protocol_of(b"http://h")
 
 
-def test_a_password_is_never_shown() -> None:
-    assert str(parse_address("http://user:secret@h:8080", "REST")) == "http://h:8080/api/v1/events"
-    for url in ("http://user:secret@h:0", "ftp://user:secret@h", "http://user:secret@", "user:secret@h"):
+def test_secrets_are_never_shown() -> None:
+    address = parse_address("http://user:secret@h:8080/e?key=secret", "REST")
+    assert (str(address), repr(address)) == ("http://h:8080/e", "<Address http://h:8080/e>")
+    assert address.uri == "http://h:8080/e?key=secret"
+    wrong = ("http://user:secret@h:0", "ftp://user:secret@h", "http://user:secret@", "user:secret@h")
+    unix = ("http+unix://user:secret@h/x", "unix:///x?key=secret", "unix:///x#secret")
+    query = ("http://h:0/?key=secret", "http://h/?a=b@c&key=secret#f", "http://h/#secret", "ftp://h?key=secret")
+    for url in (*wrong, *unix, *query):
         with pytest.raises(ValueError, match=r"url") as caught:
             parse_address(url, "REST")
         assert "secret" not in str(caught.value)

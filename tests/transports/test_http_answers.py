@@ -11,6 +11,7 @@ from scripted import answer
 from raccoon_fast.errors import MessageTooLargeError, Outcome, ProtocolError, ServerError
 from raccoon_fast.events import Code, Status
 from raccoon_fast.net.address import parse_address
+from raccoon_fast.texts import one_line
 from raccoon_fast.transports.http_answers import read_answer, retry_after_s, status_is_retryable
 
 ADDRESS = parse_address("http://h", "REST")
@@ -67,6 +68,23 @@ def test_a_bare_200_is_not_an_acknowledgement(body: bytes) -> None:
         read(200, body)
 
 
+LONG = "cannot publish:\nERROR forged \x1b[31m " + "x" * 100_000
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, answer("g", status=2, code=3, reason=LONG)), (200, answer(LONG))])
+def test_a_server_s_words_are_one_short_line(status: int, body: bytes) -> None:
+    def words(said: bytes | str) -> str:
+        return one_line(said if isinstance(said, str) else said.decode("latin-1"))
+
+    with pytest.raises((ServerError, ProtocolError)) as caught:
+        read_answer(status, body, lambda name: "", wire="proto", req_guid="g", address=ADDRESS, words=words)
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+    if isinstance(caught.value, ServerError):
+        assert caught.value.response is not None
+        assert caught.value.response.reason == LONG
+
+
 def test_an_answer_to_another_request_is_not_an_acknowledgement() -> None:
     with pytest.raises(ProtocolError, match="answered for 'other' when asked about 'g'"):
         read(200, answer("other"))
@@ -97,6 +115,6 @@ def test_other_statuses(status: int, retryable: bool, outcome: Outcome, said: st
 
 
 def test_the_error_contains_the_given_reason() -> None:
-    with pytest.raises(ServerError, match="400: BAD_REQUEST, no such thing") as caught:
+    with pytest.raises(ServerError, match="400: BAD_REQUEST, 'no such thing'") as caught:
         read(400, answer(None, status=2, code=2, reason="no such thing"))
     assert caught.value.response.reason == "no such thing"

@@ -412,7 +412,7 @@ class HTTP2Connection(SharedConnection):
         self._leaving = True
         last = int.from_bytes(payload[:4], "big") & wire.MAX_STREAM
         code = int.from_bytes(payload[4:8], "big")
-        words = "".join(filter(str.isprintable, payload[8:200].decode("ascii", "replace")))
+        words = self._link.words(payload[8:])
         said = f"{self._link.address} closes the connection: {ErrorCode.name_of(code)} {words}".rstrip()
         refused = [*(stream for stream in self._streams.values() if stream.id > last), *self._queue]
         self._queue.clear()

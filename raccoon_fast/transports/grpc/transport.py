@@ -298,7 +298,9 @@ class GrpcTransport(Transport):
         except DecodeError as error:
             raise ProtocolError(f"{address} sent a message that is not a Raccoon's answer: {error}") from error
         if response.data.get("req_guid", "") != request.req_guid:
-            raise ProtocolError(f"{address} answered for {response.req_guid!r} when asked about {request.req_guid!r}")
+            raise ProtocolError(
+                f"{address} answered for {response.req_guid!r:.60} when asked about {request.req_guid!r}"
+            )
         return response
 
     def _refused(self, http_status: bytes, retry_after: str, body: bytes) -> RaccoonError:

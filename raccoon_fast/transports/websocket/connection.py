@@ -405,11 +405,12 @@ class WebSocketConnection(SharedConnection):
 
     def _uncorrelated(self, response: Response) -> None:
         """An answer without a guid: it refuses the whole connection, or a request that the server could not read."""
+        said = f"{response.code.name}, {self._link.words(response.reason)}"
         if response.code in _REFUSALS:
             self._link.stats.count(TOTAL_CONN_ERR, 1)
             self._end(
                 ServerError(
-                    f"{self._link.address} refused the connection: {response.code.name}, {response.reason}",
+                    f"{self._link.address} refused the connection: {said}",
                     response=response,
                     retryable=True,
                     # The server refuses a connection at once, and reads nothing from it.
@@ -418,7 +419,7 @@ class WebSocketConnection(SharedConnection):
             )
         elif response.status is Status.SUCCESS or len(self.acks) != 1 or self._has_abandoned:
             self.has_culprit = response.status is not Status.SUCCESS
-            self._break(f"answered without a guid: {response.code.name}, {response.reason}")
+            self._break(f"answered without a guid: {said}")
         else:
             # Only one request is in flight, so the answer is about it.
             self.suspects.clear()
@@ -431,7 +432,7 @@ class WebSocketConnection(SharedConnection):
         if now_s - self._unknown_logged_s >= _UNKNOWN_LOG_INTERVAL_S:
             self._unknown_logged_s = now_s
             self._link.logger.warning(
-                "%s acknowledged %r, which is %s here: ignored (this connection had %d unknown, %d twice, %d late)",
+                "%s acknowledged %.60r, which is %s here: ignored (this connection had %d unknown, %d twice, %d late)",
                 self._link.address,
                 req_guid,
                 verdict.name.lower(),

@@ -32,6 +32,7 @@ from raccoon_fast import (
     MessageTooLargeError,
     Outcome,
     ProtocolError,
+    RaccoonError,
     RetryPolicy,
     ServerError,
     Status,
@@ -1070,6 +1071,23 @@ def test_an_overdue_acknowledgement_ends_the_connection_for_all_its_requests():
             other.result(patient(10))
         assert caught.value.outcome is Outcome.POSSIBLY_DELIVERED
         assert ended.wait(patient(10))
+
+
+@pytest.mark.parametrize(("names_request", "code"), [(True, Code.INTERNAL_ERROR), (False, Code.OK)])
+def test_a_server_s_reason_is_one_short_line_of_an_error(names_request, code):
+    reason = "no:\nERROR forged \x1b[31m " + "x" * 100_000
+
+    def script(websocket, number):
+        guid = guid_of(websocket.recv())
+        status = 1 if code is Code.OK else 2
+        websocket.send(answer(guid if names_request else None, status=status, code=code, reason=reason))
+        websocket.recv()
+
+    with websocket_server(script) as url, client(url, retry=ONCE) as ws:
+        with pytest.raises(RaccoonError, match="no: ERROR forged") as caught:
+            ws.send(EVENTS)
+        assert len(str(caught.value)) < 350
+        assert str(caught.value).isprintable()
 
 
 def test_close_waits_for_requests_in_flight_and_says_goodbye():
