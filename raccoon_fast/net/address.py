@@ -243,7 +243,7 @@ def without_secrets(url: str) -> str:
     *before, tail = _AT.split(url)
     scheme, separator, rest = url.partition("://")
     start = f"{scheme}{separator}" if separator else ""
-    if "?" in "".join(before):  # of the password, or the @ is part of the query
+    if re.search("[?#]", "".join(before)):  # of the password, or the @ is part of the query
         return f"{start}…"
     shown, *more = re.split("[?#]", tail if before else rest if separator else url, maxsplit=1)
     return f"{start}{'…@' if before else ''}{shown}{'?…' if more else ''}"
