@@ -338,6 +338,8 @@ class TestUwsgi:
                 assert time.monotonic() < deadline_s, server.log.read_text()
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=patient(30)).close()
+                except urllib.error.HTTPError as failed:  # the application raised
+                    failed.close()
                 except OSError:
                     time.sleep(0.05)
         finally:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,5 +105,8 @@ def _is_ready(server: PrometheusServer) -> bool:
     try:
         with urllib.request.urlopen(f"{server.url}/-/ready", timeout=1):
             return True
+    except urllib.error.HTTPError as not_yet:
+        not_yet.close()
     except OSError:
-        return False
+        pass
+    return False
