@@ -147,7 +147,13 @@ def test_secrets_are_never_shown() -> None:
     assert address.uri == "http://h:8080/e?key=secret"
     wrong = ("http://user:secret@h:0", "ftp://user:secret@h", "http://user:secret@", "user:secret@h")
     unix = ("http+unix://user:secret@h/x", "unix:///x?key=secret", "unix:///x#secret")
-    query = ("http://h:0/?key=secret", "http://h/?a=b@c&key=secret#f", "http://h/#secret", "http://h/#a@secret", "ftp://h?key=secret")
+    query = (
+        "http://h:0/?key=secret",
+        "http://h/?a=b@c&key=secret#f",
+        "http://h/#secret",
+        "http://h/#a@secret",
+        "ftp://h?key=secret",
+    )
     for url in (*wrong, *unix, *query):
         with pytest.raises(ValueError, match=r"url") as caught:
             parse_address(url, "REST")
