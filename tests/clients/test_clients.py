@@ -217,7 +217,7 @@ class TestSubmit:
         assert any("refused was not acknowledged" in line for line in lines)
 
     def test_a_wait_that_times_out_leaves_the_request_alone(self, new, collector):
-        collector.faults.delay(0.3)
+        collector.faults.delay(patient(0.5))
         receipt = new(collector).submit(EVENTS)
         with pytest.raises((TimeoutError, asyncio.TimeoutError)) as waited:
             receipt.result(0.05)
