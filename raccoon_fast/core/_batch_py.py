@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Accumulator", "Batch", "Buffer", "Router", "types_of"]
 
 _PAGE = forks.PAGE
-# Passed in place of an event's index: its data is serialized already.
-FINISHED = -1
 # How long to wait for another thread's lock. It is held for moments, unless a finalizer runs meanwhile and takes long.
 _PATIENCE_S = 0.05
 _STUCK_S = 5.0
@@ -432,25 +430,24 @@ class Accumulator:
             ClientClosedError: `close` was called.
             TypeError, ValueError: As in the envelope's `add`.
         """
-        return self._accept(type, data, None)
+        if self._serializer is not None:
+            data = self._serialized(type, data, None)
+        return self._accept(type, data)
 
     def _accept_at(self, type: str, data: Any, index: int) -> Any:  # noqa: A002
         """Accept one of several events. The error that refuses it names its index; a serializer's own is unchanged."""
         if self._serializer is not None:
-            if not _PAGE[0]:
-                forks.check()
             data = self._serialized(type, data, index)
         try:
-            return self._accept(type, data, FINISHED)
+            return self._accept(type, data)
         except (TypeError, ValueError) as error:
             place_error(error, index)
             raise
 
-    def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
+    def _accept(self, type: str, data: Any) -> Any:  # noqa: A002
+        """Accept one event whose data is serialized already."""
         if not _PAGE[0]:
             forks.check()
-        if self._serializer is not None and index != FINISHED:
-            data = self._serialized(type, data, index)
         # Check the whole event before changing anything for it.
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
@@ -535,6 +532,8 @@ class Accumulator:
 
     def _serialized(self, type: str, data: Any, index: int | None) -> bytes:  # noqa: A002
         assert self._serializer is not None
+        if not _PAGE[0]:
+            forks.check()
         if self._rescue is None:
             return self._serializer(data)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raccoon_fast.core._batch_py import FINISHED, Accumulator, Batch
+from raccoon_fast.core._batch_py import Accumulator, Batch
 from raccoon_fast.core._columns_py import Slices
 from raccoon_fast.core._router_py import Router
 
@@ -42,7 +42,7 @@ def emit_slices(
     end = min(len(slices), slices.at + most)
     while slices.at < end:
         type_ = types if isinstance(types, str) else types[slices.at]
-        receipt = entry._accept(type_, slices[slices.at], FINISHED)  # noqa: SLF001 - as the router does
+        receipt = entry._accept(type_, slices[slices.at])  # noqa: SLF001 - as the router does
         slices.at += 1
         if receipt is refusal:
             return True

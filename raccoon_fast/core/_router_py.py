@@ -27,14 +27,16 @@ class Router:
 
     def emit(self, type: str, data: Any) -> Any:  # noqa: A002 - the proto field's name
         """See Accumulator.emit."""
-        return self._accept(type, data, None)
+        type, target = self._routed(type)  # noqa: A001
+        emit = getattr(target, "emit", None)
+        return target(type, data, None) if emit is None else emit(type, data)
 
     def emit_many(self, events: Iterable[tuple[str, Any]]) -> list[Any]:
         """See Accumulator.emit_many."""
         check_events(events)
         receipts: dict[Any, None] = {}
         for index, event in enumerate(events):
-            receipts[self._accept(*pair_of(index, event), index)] = None
+            receipts[self._accept_at(*pair_of(index, event), index)] = None
         return list(receipts)
 
     def emit_some(
@@ -43,7 +45,7 @@ class Router:
         """See Accumulator.emit_some."""
         number = 0
         for event in events:
-            receipt = self._accept(*pair_of(first + number, event), first + number)
+            receipt = self._accept_at(*pair_of(first + number, event), first + number)
             number += 1
             if receipt is refusal:
                 return number, event
@@ -52,11 +54,17 @@ class Router:
                 break
         return number, None
 
-    def _accept(self, type: str, data: Any, index: int | None) -> Any:  # noqa: A002
+    def _accept(self, type: str, data: Any) -> Any:  # noqa: A002
+        type, target = self._routed(type)  # noqa: A001
+        return target._accept(type, data)  # noqa: SLF001 - it is an accumulator: see emit_slices
+
+    def _accept_at(self, type: str, data: Any, index: int) -> Any:  # noqa: A002
+        type, target = self._routed(type)  # noqa: A001
+        return getattr(target, "_accept_at", target)(type, data, index)
+
+    def _routed(self, type: str) -> tuple[str, Any]:  # noqa: A002
+        """The type as exactly a str, and where its events go."""
         if type.__class__ is not str:
             type = plain_type(type)  # noqa: A001
         target = self._routes.get(type)
-        if target is None:
-            target = self._find(type)
-        accept = getattr(target, "_accept" if index is None or index < 0 else "_accept_at", target)
-        return accept(type, data, index)
+        return type, self._find(type) if target is None else target

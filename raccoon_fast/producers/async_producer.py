@@ -21,14 +21,13 @@ from raccoon_fast.delivery.ledger import FILTERED, MAX_TYPES
 from raccoon_fast.delivery.receipts import AsyncReceipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import DroppedError, SerializationError
-from raccoon_fast.producers.base import BaseProducer, Policy, is_replaced, place
+from raccoon_fast.producers.base import DISK_MARGIN_S, BaseProducer, Policy, is_replaced, place
 from raccoon_fast.producers.options import resolve_options
 from raccoon_fast.producers.reports import Report
 from raccoon_fast.producers.table_steps import Step, naming_row
 from raccoon_fast.serializers import PROTO, Data_contra
 from raccoon_fast.tables.options import table_columns
 from raccoon_fast.texts import counted
-from raccoon_fast.timeouts import timeout as limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,8 +52,6 @@ _TABLE_ROWS = 2_000
 _BATCH_COST = 1024
 _CALLBACK_COST = 384
 _SPILL_AGAIN_S = 1.0
-# Added to the timeout of `close`, for the disk to store the remainder.
-_DISK_MARGIN_S = 5.0
 _FULL = object()
 # The number of events that `emit_many` accepts in one turn of the loop, or the size of a batch if that is larger:
 # several small batches are then sent together.
@@ -348,7 +345,7 @@ class AsyncProducer(BaseProducer[Data_contra]):
         elif self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
             try:
-                deadline_s = time.monotonic() + timeout + _DISK_MARGIN_S
+                deadline_s = time.monotonic() + timeout + DISK_MARGIN_S
                 await self._engine.close(timeout)
                 if self._spool is not None:
                     await self._disk_done(max(0.0, deadline_s - time.monotonic()))
@@ -402,16 +399,14 @@ class AsyncProducer(BaseProducer[Data_contra]):
     async def _disk_done(self, timeout_s: float) -> None:
         """Wait for the work that the disk's thread has been given. Needs no thread of the loop's executor."""
         loop = asyncio.get_running_loop()
-        done = asyncio.Event()
+        done = loop.create_future()
 
         def tell(_: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(done.set)
+                loop.call_soon_threadsafe(done.set_result, None)
 
         self._disk.submit(tell, None)
-        with contextlib.suppress(asyncio.TimeoutError):
-            async with limited(timeout_s):
-                await done.wait()
+        await asyncio.wait([done], timeout=timeout_s)
 
     def _loop_trouble(self) -> str:
         is_gone = self._loop is not None and self._loop.is_closed() and self._report is None

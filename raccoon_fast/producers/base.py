@@ -55,6 +55,8 @@ __all__ = ["BaseProducer", "is_replaced", "place"]
 # Threads that wait for room are woken when this share of the buffer is free, not for each batch: a wake-up costs about
 # as much as a batch.
 _WORTH_WAKING = 1 / 8
+#: Added to the timeout of `close`, for the disk to store the remainder.
+DISK_MARGIN_S = 5.0
 _LEFT_OUT = {FILTERED: "filtered by before_send", SAMPLED: "left out by the lane's sample"}
 
 

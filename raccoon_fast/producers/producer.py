@@ -29,7 +29,7 @@ from raccoon_fast.delivery.receipts import Receipt
 from raccoon_fast.delivery.settlement import Settlement
 from raccoon_fast.errors import ClientClosedError, DroppedError, SerializationError
 from raccoon_fast.guids import new_guid
-from raccoon_fast.producers.base import BaseProducer, Policy, is_replaced, place
+from raccoon_fast.producers.base import DISK_MARGIN_S, BaseProducer, Policy, is_replaced, place
 from raccoon_fast.producers.options import resolve_options
 from raccoon_fast.producers.reports import Report
 from raccoon_fast.producers.table_steps import Step, naming_row
@@ -62,10 +62,9 @@ _TABLE_ROWS = 10_000
 # More than measured: after a change of load, Python keeps a part of the memory of small batches.
 _BATCH_COST = 1024
 _CALLBACK_COST = 384
-# Added to a caller's timeout: for the loop to answer, for `close` to finish, and for the disk to store the remainder.
+# Added to a caller's timeout: for the loop to answer, and for `close` to finish. See also DISK_MARGIN_S.
 _MARGIN_S = 0.02
 _CLOSE_MARGIN_S = 0.4
-_DISK_MARGIN_S = 5.0
 _COUNTED_S = 0.1
 # The first event waits for the engine, but not forever: if a finalizer emits it, the interrupted code may hold
 # a lock that the loop's thread needs.
@@ -496,7 +495,7 @@ class Producer(BaseProducer[Data_contra], metaclass=_Patchable):
 
     @property
     def _close_margin_s(self) -> float:
-        return _CLOSE_MARGIN_S if self._spool is None else _DISK_MARGIN_S
+        return _CLOSE_MARGIN_S if self._spool is None else DISK_MARGIN_S
 
     def _end_close(self, thread: LoopThread | None, deadline_s: float) -> None:
         end_s = deadline_s + self._close_margin_s
