@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InFlight", "Settled"]
 
+# How long outcomes may take to come from the producer's callback thread once it is closed.
+_CALLBACKS_S = 1.0
+
 
 class Settled(NamedTuple):
     """A batch and its outcome.
@@ -121,9 +124,9 @@ class InFlight:
         return Settled(self._pending.pop(key), req_guid, error, seconds)
 
     def abandon(self) -> Iterator[Settled]:
-        """Closes the producer without waiting, and yields the outcomes of all batches in flight."""
+        """Closes the producer without waiting for answers, and yields the outcomes of all batches in flight."""
         self._producer.close(timeout=0)
-        while (settled := self.take(0)) is not None:
+        while self._pending and (settled := self.take(_CALLBACKS_S)) is not None:
             yield settled
         while self._pending:
             _, batch = self._pending.popitem()

@@ -147,7 +147,7 @@ def _reason(settled: Settled, failure: str) -> str:
     text = str(error) or type(error).__name__
     if failure and isinstance(error, (AckTimeoutError, ClientClosedError)):
         text = failure
-    if isinstance(error, DeliveryError):
+    if isinstance(error, DeliveryError) and str(error.outcome) not in text:
         text = f"{text} ({error.outcome})"
     # The guid would make every reason different.
     return text.replace(settled.req_guid, "…") if settled.req_guid else text

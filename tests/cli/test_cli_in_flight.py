@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from patience import patient
 
 from raccoon_fast import RAW, Producer
 from raccoon_fast.cli.arguments import make_parser
@@ -58,3 +59,24 @@ def test_a_batch_that_takes_several_requests_fails_with_the_one_that_does(collec
     assert isinstance(settled.error, EventsRejectedError)
     assert settled.failed == [("b", b"%020d" % 4)]
     assert small.stats().total.acked == 9
+
+
+def test_batches_of_a_producer_that_is_closed_have_its_outcomes(collector, small, monkeypatch):
+    collector.faults.drop_acks()
+    resume = threading.Event()
+    timer = threading.Timer(0.2, resume.set)
+    close = small.close
+
+    def close_before_callbacks(timeout):
+        close(timeout=timeout)
+        timer.start()
+
+    monkeypatch.setattr(small, "close", close_before_callbacks)
+    small.emit("a", b"first").add_done_callback(lambda _: resume.wait(patient(10)))
+    flight = InFlight(small, 10, 2)
+    for _ in range(2):
+        flight.submit(Batch([("a", b"x")]))
+    collector.wait_for(3)
+    errors = [str(settled.error) for settled in flight.abandon()]
+    timer.join()
+    assert errors == ["the producer was closed before the batch was acknowledged (possibly delivered)"] * 2

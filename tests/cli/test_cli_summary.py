@@ -79,6 +79,11 @@ class TestSummary:
             summary.count(settled(ValueError(f"request {guid} failed"), req_guid=guid))
         assert summary.failed == {"request … failed": 4}
 
+    def test_an_outcome_that_the_error_names_is_not_repeated(self):
+        summary = Summary()
+        summary.count(settled(AckTimeoutError("expired (possibly delivered); last failure: a 503")))
+        assert summary.failed == {"expired (possibly delivered); last failure: a 503": 2}
+
     def test_failures_in_a_row(self):
         summary = Summary()
         for error in (ValueError("a"), None, ValueError("b"), ValueError("c")):
