@@ -94,10 +94,15 @@ cdef extern from *:
         return (Py_ssize_t) (((thread >> 6) * UINT64_C(0x9E3779B97F4A7C15)) >> 58);
     }
 
-    /* A thread that waits for an object's lock may be given it just before a fork, and is not in the child. */
+    /* A thread that waits for an object's lock may be given it just before a fork, and is not in the child. Where every
+       nanosecond counts, the lock that a critical section would take is taken directly. */
     #ifdef Py_GIL_DISABLED
     #define rf_forget_lock(object) (((PyObject*) (object))->ob_mutex = (PyMutex) {0})
+    #define rf_lock(object) PyMutex_Lock(&((PyObject*) (object))->ob_mutex)
+    #define rf_unlock(object) PyMutex_Unlock(&((PyObject*) (object))->ob_mutex)
     #else
+    #define rf_lock(object) ((void) (object))
+    #define rf_unlock(object) ((void) (object))
     #define rf_forget_lock(object) ((void) (object))
     #endif
 
@@ -138,6 +143,8 @@ cdef extern from *:
     double get_seconds "rf_seconds" (const double* at) noexcept
     void set_seconds "rf_set_seconds" (double* at, double seconds) noexcept
     void forget_lock "rf_forget_lock" (PyObject* object) noexcept
+    void lock "rf_lock" (PyObject* object) noexcept
+    void unlock "rf_unlock" (PyObject* object) noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
@@ -325,7 +332,7 @@ cdef class Accumulator:
     # Only without a GIL; see the module's docstring. The accumulators that threads own, by slot, otherwise None; how
     # many of them are in use; how many batches came from them; and the thread that opened the open batch.
     cdef list owns
-    cdef int64_t owns_in_use
+    cdef int owns_in_use
     cdef int64_t moves
     cdef uint64_t opener
     # Only in an accumulator that a thread owns. There, `buffer_bytes` is the room that it reserved in the shared
@@ -644,7 +651,7 @@ cdef class Accumulator:
                 own.reset()
                 (<Accumulator> own).buffer_bytes = 0
                 set_flag((<Accumulator> own).is_in_use, 0)
-            self.owns_in_use = 0
+            set_flag(self.owns_in_use, 0)
 
     def waiting_types(self):
         """The number of events per type in the batches that were not taken yet, all at one moment."""
@@ -704,7 +711,7 @@ cdef class Accumulator:
                 self.batch = None
             if get_flag(self.is_in_use):
                 set_flag(self.is_in_use, 0)
-                shared.owns_in_use -= 1
+                set_flag(shared.owns_in_use, shared.owns_in_use - 1)
             if self.shared is not NULL:
                 shared.held -= self.buffer_bytes
                 self.buffer_bytes = 0
@@ -776,8 +783,12 @@ cdef class Accumulator:
         """Return the accumulator for the events of this thread: its own or this one. The reference is borrowed, because
         threads that count references to one object wait for one another too.
         """
-        cdef uint64_t thread = PyThread_get_thread_ident()
-        cdef PyObject* own = entry_at(<PyObject*> self.owns, slot_of(thread))
+        cdef uint64_t thread
+        cdef PyObject* own
+        if get_flag(self.owns_in_use) == 0:
+            return <PyObject*> self
+        thread = PyThread_get_thread_ident()
+        own = entry_at(<PyObject*> self.owns, slot_of(thread))
         if own != <PyObject*> None and (<Accumulator> own).owner == thread and get_flag((<Accumulator> own).is_in_use):
             return own
         return <PyObject*> self
@@ -819,7 +830,7 @@ cdef class Accumulator:
     cdef inline void use(self, Accumulator own) noexcept:
         if not get_flag(own.is_in_use):
             set_flag(own.is_in_use, 1)
-            self.owns_in_use += 1
+            set_flag(self.owns_in_use, self.owns_in_use + 1)
 
     cdef list all_owns(self):
         return [own for own in self.owns if own is not None] if self.owns is not None else []
@@ -962,11 +973,14 @@ cdef class Accumulator:
 
     cdef inline object put_here(self, object type_, const uint8_t* raw, Py_ssize_t length):
         cdef PyObject* batch  # borrowed from the section
-        with cython.critical_section(self):
+        lock(<PyObject*> self)
+        try:
             batch = <PyObject*> self.batch
             if self.fits(<Batch> batch, type_, length):
                 self.append(<Batch> batch, type_, raw, length)
                 return (<Batch> batch).receipt
+        finally:
+            unlock(<PyObject*> self)
         return self.put_at_edge(type_, raw, length)
 
     cdef inline bint fits(self, Batch batch, object type_, Py_ssize_t length) noexcept:
