@@ -168,10 +168,12 @@ class Link:
     def words(self, said: bytes | str) -> str:
         """A peer's own words for an error or a log: one line of at most 200 printable characters.
 
-        A peer may repeat the request's headers: the values of the user's headers and of Authorization are left out.
+        A peer may repeat the request: the URL's query, and the values of the user's headers and of Authorization, are
+        left out.
         """
         text = said[:_MOST_READ].decode("utf-8", "replace") if isinstance(said, bytes) else said[:_MOST_READ]
-        for value in (self._authorization, *self.headers.values()):
+        query = self.address.path.partition("?")[2]
+        for value in (query, self._authorization, *self.headers.values()):
             for secret in (value, value.rpartition(" ")[2]):  # "Bearer token", and the token alone
                 if len(secret) >= _SHORTEST_SECRET:
                     text = text.replace(secret, "***")

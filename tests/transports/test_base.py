@@ -74,6 +74,13 @@ def test_quoted_text_contains_no_secrets() -> None:
     assert "key-of-mine" not in repr(one.words(shown))
 
 
+def test_quoted_text_does_not_contain_the_query() -> None:
+    """A server that sends back what it receives shows the request's first line."""
+    one = link()
+    one.address = ADDRESS._replace(path="/api/v1/events?key=of-mine")
+    assert one.words(b"GET /api/v1/events?key=of-mine HTTP/1.1\r\n") == "GET /api/v1/events?*** HTTP/1.1"
+
+
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_a_refused_certificate(reason: str) -> None:
     """With TLS 1.2 the alert ends the handshake; with TLS 1.3 it comes after the handshake."""

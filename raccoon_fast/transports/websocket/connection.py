@@ -256,6 +256,9 @@ class WebSocketConnection(SharedConnection):
             self._read(head)
             if rest and self.error is None:
                 self._frames_received(rest)
+        elif self._handshake.foreign:
+            words = self._link.words(self._handshake.foreign)
+            self._not_accepted(f"its answer is not valid HTTP/1.1: {words}".removesuffix(": "))
         elif self._handshake.is_whole:
             self._refused()
         elif self._handshake.status:
@@ -350,9 +353,12 @@ class WebSocketConnection(SharedConnection):
             self._opened.set_result(None)
 
     def _handshake_failed(self, error: Exception) -> None:
-        self._link.stats.count(TOTAL_CONN_ERR, 1)
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        said = f"{self._link.address} did not accept a WebSocket: {self._link.words(f'{error}{cause}')}"
+        self._not_accepted(self._link.words(f"{error}{cause}"))
+
+    def _not_accepted(self, why: str) -> None:
+        self._link.stats.count(TOTAL_CONN_ERR, 1)
+        said = f"{self._link.address} did not accept a WebSocket: {why}"
         self._end(ProtocolError(said, outcome=Outcome.NOT_DELIVERED))
 
     def _frame_received(self, frame: Frame) -> None:

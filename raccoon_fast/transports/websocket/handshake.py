@@ -18,10 +18,11 @@ class HandshakeReader:
     """Finds the head of the 101 answer, skips interim answers, and reads a refusal in any form that proxies write.
 
     `websockets` accepts only HTTP/1.1, treats a 103 as the final answer, and waits for the whole body of a refusal,
-    which may have no length and never end. So it gets the head of the final answer only if that is a 101, or if the
-    data is not HTTP.
+    which may have no length and never end, and for the end of a line that is not HTTP. So it gets only the head of a
+    101.
 
     Attributes:
+        foreign: What was received, once it is certain that no head of HTTP/1.x begins it; otherwise empty.
         status: The status of a refusal once its head has arrived; otherwise 0.
         retry_after: The refusal's Retry-After, or "".
         body: The beginning of the refusal's body.
@@ -29,6 +30,7 @@ class HandshakeReader:
     """
 
     def __init__(self) -> None:
+        self.foreign = b""
         self.status = 0
         self.retry_after = ""
         self.body = b""
@@ -40,8 +42,7 @@ class HandshakeReader:
         """Take received data.
 
         Returns:
-            The head of a 101, or data that is not HTTP, for `websockets` to judge; and the data after it. None until
-            either has arrived.
+            The head of a 101, and the data after it. None until it has arrived.
         """
         if self._parser is not None:
             self._read_refusal(data)
@@ -50,11 +51,14 @@ class HandshakeReader:
         while True:
             head, end, rest = self._data.partition(_END_OF_HEAD)
             if not _may_be_http(self._data, bool(end)):
-                return self._data, b""
+                self.foreign = self._data
+                return None
             if not end:
                 return None
             status = int(head[9:12])
             if status == 101:
+                if head[12:13] == b"\r":
+                    head = head[:12] + b" " + head[12:]  # some proxies leave out the space before an empty reason
                 return head + end, rest
             if not 100 <= status <= 199:
                 break

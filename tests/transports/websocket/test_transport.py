@@ -840,6 +840,27 @@ class TestHandshake:
             ws.send(EVENTS)
         assert no.value.outcome is Outcome.NOT_DELIVERED
 
+    @pytest.mark.parametrize(
+        ("reply", "words"),
+        [
+            (b"220 mail ESMTP\r\n", ": 220 mail ESMTP"),
+            (b"RFB 003.008\n", ": RFB 003.008"),
+            (b"\x15\x03\x03\x00\x02", ""),
+        ],
+    )
+    def test_another_protocol_is_named_at_once(self, reply, words):
+        """Not after `connect_timeout`: nothing more of a line without CRLF is waited for."""
+
+        def script(connection):
+            connection.read_head()
+            connection.sock.sendall(reply)
+            connection.wait_closed()
+
+        options = {"retry": ONCE, "connect_timeout": patient(120), "timeout": patient(60)}
+        with tcp_server(script) as host, client(f"ws://{host}", **options) as ws, pytest.raises(ProtocolError) as no:
+            ws.send(EVENTS)
+        assert str(no.value).endswith(f"did not accept a WebSocket: its answer is not valid HTTP/1.1{words}")
+
     def test_silence_instead_of_101(self):
         def script(connection):
             connection.wait_closed()
