@@ -79,9 +79,11 @@ class Dialer(Generic[_C]):
             self._opening = asyncio.ensure_future(self._dial(connection))
             self._opening.add_done_callback(self._opened)
         opening = self._opening
-        await asyncio.wait([opening], timeout=deadline_s - asyncio.get_running_loop().time())
+        left_s = max(deadline_s - asyncio.get_running_loop().time(), 0.0)
+        await asyncio.wait([opening], timeout=left_s)
         if not opening.done():
-            raise AckTimeoutError(f"not connected to {self._link.address} in time", outcome=Outcome.NOT_DELIVERED)
+            late = f"not connected to {self._link.address} within {left_s:.3g} s"
+            raise AckTimeoutError(late, outcome=Outcome.NOT_DELIVERED)
         if opening.cancelled() or self._closed:
             raise ClientClosedError("the client was closed")
         error = opening.exception()

@@ -116,7 +116,7 @@ class HTTP2Connection(SharedConnection):
         Raises:
             ConnectError, TLSError: They did not come; the connection is closed.
         """
-        await self._wait_opened(timeout_s, f"{self._link.address} did not greet as an HTTP/2 server in time")
+        await self._wait_opened(timeout_s, "greet as an HTTP/2 server")
         if self.error is None:
             self._pinger.start()
 
@@ -509,10 +509,11 @@ class HTTP2Connection(SharedConnection):
         address = self._link.address
         for stream in overdue:
             self._reset(stream, ErrorCode.CANCEL)
+            within = f"within {stream.deadline_s - stream.began_s:.3g} s"
             if stream.is_written:
-                stream.end(AckTimeoutError(f"no answer from {address} in time"))
+                stream.end(AckTimeoutError(f"no answer from {address} {within}"))
             else:
-                said = f"could not be sent to {address} in time"
+                said = f"could not be sent to {address} {within}"
                 stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
         # A request that only waited for its turn says nothing about requests under way.
         sent = overdue if not self._streams else [stream for stream in overdue if stream.id]

@@ -197,7 +197,7 @@ class HTTPPool:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.append(waiter)
-        timer = loop.call_at(deadline_s, _time_out, waiter, self._link)
+        timer = loop.call_at(deadline_s, _time_out, waiter, self._link, deadline_s - loop.time())
         try:
             await waiter
         except BaseException:
@@ -236,8 +236,7 @@ def _abort(opening: asyncio.Task[HTTPConnection]) -> None:
         opening.result().abort()
 
 
-def _time_out(waiter: asyncio.Future[None], link: Link) -> None:
+def _time_out(waiter: asyncio.Future[None], link: Link, timeout_s: float) -> None:
     if not waiter.done():
-        waiter.set_exception(
-            AckTimeoutError(f"no free connection to {link.address} in time", outcome=Outcome.NOT_DELIVERED)
-        )
+        late = f"no free connection to {link.address} within {timeout_s:.3g} s"
+        waiter.set_exception(AckTimeoutError(late, outcome=Outcome.NOT_DELIVERED))

@@ -142,7 +142,7 @@ class WebSocketConnection(SharedConnection):
         Raises:
             ConnectError, ServerError, ProtocolError: It failed; the connection is closed.
         """
-        await self._wait_opened(timeout_s, f"{self._link.address} did not answer the WebSocket handshake in time")
+        await self._wait_opened(timeout_s, "answer the WebSocket handshake")
         self._pinger.start()
 
     def begin(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
