@@ -312,6 +312,8 @@ class Client(Generic[_A, Data_contra]):
         # The parent's loop: its descriptors are shared with the parent, and must not be closed or even
         # unregistered here.
         lifetime.inherit(*self._running.values())
+        for running in self._running.values():
+            running.client._sender.forget()  # noqa: SLF001
         self._running.clear()
 
 

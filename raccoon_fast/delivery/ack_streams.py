@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from raccoon_fast import forks
 from raccoon_fast.threads import Condition
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ __all__ = ["AckStream", "AsyncAckStream"]
 class AckStream:
     """The acknowledgements of one sync client or Producer, from the subscription on.
 
-    Iterating waits for the next one and ends when the client or the stream is closed. Nothing waits for the reader:
-    if it is `maxsize` behind, the oldest is dropped and counted.
+    Iterating waits for the next one and ends when the client or the stream is closed, and in a forked child. Nothing
+    waits for the reader: if it is `maxsize` behind, the oldest is dropped and counted.
 
     Attributes:
         dropped: The number dropped because the reader was too slow.
@@ -50,6 +51,15 @@ class AckStream:
         self._ended = True
         self._changed.notify_all()
 
+    def forget(self) -> None:
+        """End the stream in a forked child (called by the client).
+
+        Without a GIL, an object that the parent's threads were changing may stay locked here: it is replaced, not used.
+        """
+        self._acks = deque()
+        self._changed = Condition()
+        self._ended = True
+
     def get(self, timeout: float | None = None) -> Ack | None:
         """Return the next acknowledgement, or None once the stream has ended.
 
@@ -59,6 +69,7 @@ class AckStream:
         Raises:
             TimeoutError: No acknowledgement arrived in time.
         """
+        forks.check()
         deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
             is_ended = self._ended  # checked first: nothing is appended after the end
@@ -124,6 +135,12 @@ class AsyncAckStream:
         """End the stream (called by the client)."""
         self._ended = True
         self._changed.set()
+
+    def forget(self) -> None:
+        """End the stream in a forked child (called by the client)."""
+        self._acks = deque()
+        self._changed = asyncio.Event()
+        self._ended = True
 
     def close(self) -> None:
         """End the subscription; waiting ones can still be read. Idempotent."""

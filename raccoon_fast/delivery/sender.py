@@ -31,6 +31,9 @@ class AckListener(Protocol):
     def end(self) -> None:
         """Called when no further answer will come."""
 
+    def forget(self) -> None:
+        """Called in a forked child, where no answer will come: end, without what was received in the parent."""
+
 
 class Sender:
     """Makes single attempts, and reports their answers to stats and listeners.
@@ -64,8 +67,10 @@ class Sender:
         self._listeners.pop(listener, None)
 
     def forget(self) -> None:
-        """In a forked child: forget the parent's listeners."""
-        self._listeners = {}
+        """In a forked child: end and forget the parent's listeners."""
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners:
+            listener.forget()
 
     def end(self) -> None:
         """Tell the listeners that no further attempt is made. Idempotent, thread-safe."""

@@ -32,12 +32,16 @@ class Listener:
     def __init__(self) -> None:
         self.acks: list[Ack] = []
         self.ended = 0
+        self.forgotten = 0
 
     def publish(self, ack: Ack) -> None:
         self.acks.append(ack)
 
     def end(self) -> None:
         self.ended += 1
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 class Answering(Transport):
@@ -202,7 +206,7 @@ def test_in_a_forked_child_nobody_listens(sender: Sender, listener: Listener) ->
     sender.forget()
     attempt(sender, Answering(response()))
     sender.end()
-    assert (listener.acks, listener.ended) == ([], 0)
+    assert (listener.acks, listener.ended, listener.forgotten) == ([], 0, 1)
 
 
 def test_an_attempt_that_cannot_begin_has_failed() -> None:

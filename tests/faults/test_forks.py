@@ -101,13 +101,14 @@ assert producer.close().total.acked == 5
         run(HEAD + program, collector.ws_url, RACCOON_FAST_NO_EXTENSIONS=form)
         assert received(collector)["a", b"x"] == 1
 
-    def test_an_ack_stream_of_the_parent_s_gets_nothing_in_a_child(self, collector: Collector) -> None:
+    def test_an_ack_stream_of_the_parent_s_ends_in_a_child(self, collector: Collector) -> None:
         program = """
 producer = Producer(url, serializer=RAW, logger=None)
-parents = producer.acks()
+parents, unread = producer.acks(), producer.acks()
 assert producer.emit("a", b"1").result(20)
 assert parents.get(20)
 def child():
+    assert [*parents] == [*unread] == []
     assert producer.emit("a", b"2").result(20)
     assert not parents._acks  # those who wait for an answer are told last
     own = producer.acks()
@@ -121,13 +122,43 @@ producer.close()
 """
         run(HEAD + program, collector.ws_url)
 
+    def test_an_async_producer_s_ack_stream_ends_in_a_child(self, collector: Collector) -> None:
+        program = """
+import asyncio
+
+async def rest_of(stream):
+    return [ack async for ack in stream]
+
+async def main():
+    async with AsyncProducer(url, serializer=RAW, logger=None) as producer:
+        stream = producer.acks()
+        assert await (await producer.emit("a", b"1"))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                rest_of(stream).send(None)  # without the parent's event loop, which must not run here
+            except StopIteration as end:
+                os._exit(len(end.value))
+            os._exit(100)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(await rest_of(stream)) == 1
+
+asyncio.run(main())
+"""
+        run(HEAD + program, collector.ws_url)
+
     def test_a_client(self, collector: Collector) -> None:
         program = """
 client = RestClient(url, serializer=RAW, logger=None)
+parents = client.acks()
 client.send([("parent", b"")])
-forked(lambda: client.send([("child", b"")], timeout=20))
+def child():
+    assert [*parents] == []
+    client.send([("child", b"")], timeout=20)
+forked(child)
 client.send([("parent", b"2")])
 client.close()
+assert len([*parents]) == 2
 """
         run(HEAD + program, collector.url)
         assert {kind for kind, _ in received(collector)} == {"parent", "child"}
