@@ -118,17 +118,17 @@ class SharedConnection(asyncio.Protocol, abc.ABC):
     def move_on(self) -> None:
         """Leave this address once the requests in flight have ended; a new connection gets further ones."""
 
-    async def _wait_opened(self, timeout_s: float, missing: str) -> None:
+    async def _wait_opened(self, timeout_s: float, late: str) -> None:
         """Wait for the greeting. A caller that stops waiting must close the connection.
 
         Raises:
-            ConnectError: It did not come in time; `missing` says what the server did not do.
+            ConnectError: It did not come in time; `late` says so.
         """
         try:
             async with timeout(timeout_s):
                 await shield(self._opened)
         except asyncio.TimeoutError:
-            error = ConnectError(f"{self._link.address} did not {missing} within {timeout_s:.3g} s")
+            error = ConnectError(late)
             self._end(error)
             raise error from None
         except BaseException:

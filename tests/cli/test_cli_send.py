@@ -365,7 +365,7 @@ class TestFailures:
             ("grpcs://{grpc}", "WRONG_VERSION_NUMBER"),
             ("grpc://{host}", "does not speak HTTP/2"),
             ("http://{grpc}", "did not answer in HTTP/1.1|was lost before the answer"),
-            ("ws://{grpc}", "closed the connection during the WebSocket handshake"),
+            ("ws://{grpc}", "its answer is not valid HTTP/1.1"),
         ],
     )
     def test_the_cause_is_printed_first_and_is_the_reason(self, collector, file, impatient, capsys, url, said):
@@ -402,11 +402,11 @@ class TestFailures:
             collector.faults.status(404, times=1)
             assert main(["send", str(file), "--url", collector.url, "--type", "t", "--in-flight", "1", "--json"]) == 1
         out, err = capsys.readouterr()
-        assert err.count("404") == 1
+        assert err.count("answered 404") == 1
         summary = json.loads(out)
         assert summary["acknowledged"] == 1000
-        assert "503" in str(summary["failed"])
-        assert "404" not in str(summary["failed"])
+        assert "answered 503" in str(summary["failed"])
+        assert "answered 404" not in str(summary["failed"])
 
     def test_a_line_too_large_for_grpc_fails_alone(self, command, collector, tmp_path):
         (tmp_path / "large.jsonl").write_bytes(b'0\n"' + b"x" * (5 << 20) + b'"\n1\n')

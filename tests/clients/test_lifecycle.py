@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from any_client import ASYNC, PROTOCOLS, SYNC, OnLoop, address_of, new_client, silent_address
 from begun import Begun
-from patience import patient
+from patience import patient, wait_until
 from scripted import tcp_server
 
 from raccoon_fast import ClientClosedError, Outcome, Status
@@ -137,6 +137,7 @@ class TestClose:
                 assert all(
                     error.outcome is Outcome.POSSIBLY_DELIVERED for error in errors if error.req_guid in received
                 )
+            wait_until(lambda: len(called) == 20)  # the callback thread may be slower than `close`
             assert sorted(receipt.req_guid for receipt in called) == sorted(f"g{i}" for i in range(20))
 
     @pytest.mark.parametrize("secure", ["", "s"], ids=["plain", "tls"])

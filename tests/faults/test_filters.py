@@ -193,7 +193,7 @@ def test_an_outage_convicts_nobody(collector: Collector) -> None:
     producer.emit("page", b"first").result(timeout=patient(10))
     collector.faults.status(502)
     receipts = [producer.emit("page", b"%d" % number) for number in range(2_000)]
-    wait_until(lambda: collector.faults.fired.get("status", 0) >= 12)
+    wait_until(lambda: collector.faults.fired.get("status", 0) >= 6)
     collector.faults.clear()
     assert producer.flush(patient(30)) == 0
     assert producer.close().total.acked == 2_001

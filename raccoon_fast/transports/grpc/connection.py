@@ -116,7 +116,8 @@ class HTTP2Connection(SharedConnection):
         Raises:
             ConnectError, TLSError: They did not come; the connection is closed.
         """
-        await self._wait_opened(timeout_s, "greet as an HTTP/2 server")
+        late = f"{self._link.address} did not greet as an HTTP/2 server within {timeout_s:.3g} s"
+        await self._wait_opened(timeout_s, late)
         if self.error is None:
             self._pinger.start()
 
@@ -509,11 +510,11 @@ class HTTP2Connection(SharedConnection):
         address = self._link.address
         for stream in overdue:
             self._reset(stream, ErrorCode.CANCEL)
-            within = f"within {stream.deadline_s - stream.began_s:.3g} s"
+            timeout_s = stream.deadline_s - stream.began_s
             if stream.is_written:
-                stream.end(AckTimeoutError(f"no answer from {address} {within}"))
+                stream.end(AckTimeoutError(f"no answer from {address} within {timeout_s:.3g} s"))
             else:
-                said = f"could not be sent to {address} {within}"
+                said = f"could not be sent to {address} within {timeout_s:.3g} s"
                 stream.end(AckTimeoutError(said, outcome=Outcome.NOT_DELIVERED))
         # A request that only waited for its turn says nothing about requests under way.
         sent = overdue if not self._streams else [stream for stream in overdue if stream.id]

@@ -142,7 +142,8 @@ class WebSocketConnection(SharedConnection):
         Raises:
             ConnectError, ServerError, ProtocolError: It failed; the connection is closed.
         """
-        await self._wait_opened(timeout_s, "answer the WebSocket handshake")
+        late = f"{self._link.address} did not answer the WebSocket handshake within {timeout_s:.3g} s"
+        await self._wait_opened(timeout_s, late)
         self._pinger.start()
 
     def begin(self, request: Request, waiter: AnyAttempt, deadline_s: float) -> None:
